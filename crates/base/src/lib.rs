@@ -1,0 +1,22 @@
+//! The vocabulary of Narthex: artifacts, licences, lineage, plans, events and errors.
+//!
+//! This crate does no IO, holds no tensors and knows no async. Everything in it can be
+//! built, compared and printed in a test without touching the machine.
+
+pub mod artifact;
+pub mod chat;
+pub mod config;
+pub mod digest;
+pub mod error;
+pub mod event;
+pub mod license;
+pub mod plan;
+pub mod random;
+
+pub use artifact::{ArtifactKind, Component, ComponentKind, FileEntry, Manifest, Parent, Recipe};
+pub use chat::{Message, Role};
+pub use digest::Digest;
+pub use error::{Error, ErrorKind, Result};
+pub use event::{Event, Observer};
+pub use license::License;
+pub use plan::Plan;

@@ -1,0 +1,288 @@
+//! The command line: every verb with its flags and help.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// From raw data to a licensed model that answers over the OpenAI API, in one binary
+#[derive(Parser)]
+#[command(name = "narthex", version, propagate_version = true, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Start a project in a new folder
+    New(New),
+    /// Make everything in a project that is not made yet
+    Run(Run),
+    /// Run a data step and what it needs
+    Data(Step),
+    /// Run a tokenize step and what it needs
+    Tokenize(Step),
+    /// Run a train step and what it needs
+    Train(Step),
+    /// Run a tune step and what it needs
+    Tune(Step),
+    /// Run an eval step and what it needs
+    Eval(Step),
+    /// Run a bundle step and what it needs
+    Bundle(Step),
+    /// Continue a prompt
+    Generate(Generate),
+    /// Talk to a model in the terminal
+    Chat(Chat),
+    /// Answer over the OpenAI API, with a chat page at /
+    Serve(Serve),
+    /// List artifacts
+    Ls(Ls),
+    /// Show an artifact: files, licences, recipe, figures
+    Show(Look),
+    /// Show what an artifact was made from, down to the raw files
+    Trace(Look),
+    /// Copy an artifact with its papers into a folder
+    Export(Export),
+    /// Take a model folder into the ledger
+    Import(Import),
+    /// Find artifacts that nothing leads to any more, and remove them
+    Gc(Gc),
+    /// Show the resolved configuration, or its JSON schema
+    Config(Config),
+}
+
+#[derive(Args)]
+pub struct New {
+    /// The folder to make; its name becomes the project's
+    pub name: PathBuf,
+}
+
+/// How a project is opened.
+#[derive(Args)]
+pub struct Settings {
+    /// Set a value: `--set train.lr=3e-4` (a step or its kind, then the key)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct Run {
+    /// The project: a folder with a narthex.toml
+    #[arg(default_value = ".")]
+    pub project: PathBuf,
+    /// Only this step and what it needs
+    #[arg(long, value_name = "STEP")]
+    pub to: Option<String>,
+    /// Run this step even if its result is known
+    #[arg(long, value_name = "STEP")]
+    pub force: Vec<String>,
+    /// Say what would run, and why; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Serve the last model afterwards
+    #[arg(long, conflicts_with = "dry_run")]
+    pub serve: bool,
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Events and the report as JSON lines on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Step {
+    /// The step's name; the last of its kind by default
+    pub step: Option<String>,
+    /// The project: a folder with a narthex.toml
+    #[arg(long, default_value = ".")]
+    pub project: PathBuf,
+    /// Run it even if its result is known
+    #[arg(long)]
+    pub force: bool,
+    /// Say what would run, and why; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Events and the report as JSON lines on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which model.
+#[derive(Args)]
+pub struct ModelRef {
+    /// A step's name, `name@digest-prefix`, a digest, or a folder in Hugging Face layout
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// The project whose ledger knows it
+    #[arg(long, default_value = ".")]
+    pub project: PathBuf,
+}
+
+/// How tokens are chosen.
+#[derive(Args)]
+pub struct Sampling {
+    /// 0 always takes the likeliest token; the model's own setting by default, else 0.8
+    #[arg(long)]
+    pub temperature: Option<f32>,
+    /// Keep the likeliest tokens up to this probability
+    #[arg(long)]
+    pub top_p: Option<f32>,
+    /// Keep this many of the likeliest tokens; 0 keeps all
+    #[arg(long)]
+    pub top_k: Option<usize>,
+    /// The same seed gives the same text
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// New tokens at most
+    #[arg(long, default_value_t = 200)]
+    pub max_tokens: usize,
+}
+
+#[derive(Args)]
+pub struct Generate {
+    #[command(flatten)]
+    pub model: ModelRef,
+    /// The text to continue; `-` reads it from stdin
+    #[arg(long, short)]
+    pub prompt: String,
+    #[command(flatten)]
+    pub sampling: Sampling,
+    /// Text and counts as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Chat {
+    #[command(flatten)]
+    pub model: ModelRef,
+    /// Instructions that come before the conversation
+    #[arg(long)]
+    pub system: Option<String>,
+    #[command(flatten)]
+    pub sampling: Sampling,
+}
+
+#[derive(Args)]
+pub struct Serve {
+    #[command(flatten)]
+    pub model: ModelRef,
+    /// The address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// The port to listen on; 0 takes any free one
+    #[arg(long, default_value_t = 8000)]
+    pub port: u16,
+    /// Ask clients for this key; may be given several times
+    #[arg(long, env = "NARTHEX_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub api_key: Vec<String>,
+    /// The name clients ask for; the reference by default
+    #[arg(long, value_name = "NAME")]
+    pub served_model_name: Option<String>,
+    /// Sequences that run at once
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub max_num_seqs: usize,
+    /// A further host name under which the server may be addressed, as by a reverse proxy
+    #[arg(long, value_name = "NAME")]
+    pub allowed_host: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct Ls {
+    /// The project whose ledger to look into
+    #[arg(long, default_value = ".")]
+    pub project: PathBuf,
+    /// Only artifacts of this kind: source, documents, chat, tokens, model, evaluation, bundle
+    #[arg(long)]
+    pub kind: Option<String>,
+    /// Also what names pointed to earlier
+    #[arg(long)]
+    pub all: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Look {
+    /// A step's or source's name, `name@digest-prefix`, or a digest
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// The project whose ledger to look into
+    #[arg(long, default_value = ".")]
+    pub project: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Export {
+    /// A step's name, `name@digest-prefix`, or a digest
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// A folder that is new or empty
+    pub folder: PathBuf,
+    /// The project whose ledger to look into
+    #[arg(long, default_value = ".")]
+    pub project: PathBuf,
+}
+
+#[derive(Args)]
+pub struct Import {
+    /// A model folder in Hugging Face layout, or one that `narthex export` wrote
+    pub folder: PathBuf,
+    /// The name in the ledger; the folder's by default
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The SPDX licence of the model; without one it cannot be bundled
+    #[arg(long, value_name = "SPDX")]
+    pub license: Option<String>,
+    /// Where it comes from
+    #[arg(long, value_name = "URL")]
+    pub origin: Option<String>,
+    /// The project whose ledger takes it
+    #[arg(long, default_value = ".")]
+    pub project: PathBuf,
+}
+
+#[derive(Args)]
+pub struct Gc {
+    /// The project whose ledger to clean
+    #[arg(long, default_value = ".")]
+    pub project: PathBuf,
+    /// Remove what was found; without it nothing changes
+    #[arg(long)]
+    pub apply: bool,
+    /// Keep what names pointed to earlier
+    #[arg(long)]
+    pub keep_history: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Config {
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+#[derive(Subcommand)]
+pub enum ConfigCommand {
+    /// Every value of a project with its origin
+    Show {
+        /// The project: a folder with a narthex.toml
+        #[arg(default_value = ".")]
+        project: PathBuf,
+        #[command(flatten)]
+        settings: Settings,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// The JSON schema of narthex.toml
+    Schema,
+}

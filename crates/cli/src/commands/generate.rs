@@ -1,0 +1,135 @@
+//! `narthex generate`
+
+use super::print_json;
+use crate::arguments::{Generate, Sampling};
+use narthex_base::{Error, Result};
+use narthex_infer::{Engine, EngineOptions, FinishReason, Output, Request};
+use narthex_run::LoadedModel;
+use narthex_text::TextStream;
+use std::{
+    io::{Read, Write},
+    sync::mpsc::channel,
+    time::Instant,
+};
+
+/// The temperature where neither the user nor the model's author says one.
+const TEMPERATURE: f32 = 0.8;
+
+pub fn run(args: &Generate) -> Result<()> {
+    let model = LoadedModel::open(&args.model.project, &args.model.reference)?;
+    let mut prompt = args.prompt.clone();
+    if prompt == "-" {
+        prompt.clear();
+        std::io::stdin().read_to_string(&mut prompt).map_err(|error| Error::io("cannot read", "stdin", error))?;
+    }
+    let ids = model.tokenizer.encode(&prompt, true)?;
+    let engine = Engine::start(model.decoder.clone(), EngineOptions::default());
+    if !args.json {
+        print(&prompt)?;
+    }
+    let answer = stream(&model, &engine, request(&model, ids.clone(), &args.sampling, 0), |text| {
+        if args.json { Ok(()) } else { print(text) }
+    })?;
+    if args.json {
+        print_json(&serde_json::json!({
+            "model": model.name, "prompt": prompt, "text": answer.text, "prompt_tokens": ids.len(),
+            "completion_tokens": answer.tokens, "finish_reason": answer.reason, "seconds": answer.seconds,
+        }));
+    } else {
+        println!();
+        eprintln!("{}", answer.summary());
+    }
+    Ok(())
+}
+
+/// A request with the user's settings, the model's, or ours.
+pub fn request(model: &LoadedModel, prompt: Vec<u32>, sampling: &Sampling, turn: u64) -> Request {
+    let generation = &model.generation;
+    Request {
+        prompt,
+        max_tokens: sampling.max_tokens,
+        sampling: narthex_infer::Sampling {
+            temperature: sampling.temperature.or(generation.temperature).unwrap_or(TEMPERATURE),
+            top_k: sampling.top_k.or(generation.top_k.map(|k| k as usize)).unwrap_or(0),
+            top_p: sampling.top_p.or(generation.top_p).unwrap_or(1.0),
+            seed: sampling.seed.wrapping_add(turn),
+        },
+        stop_tokens: model.stop_tokens.clone(),
+        logprobs: None,
+        prompt_logprobs: false,
+    }
+}
+
+/// What a model wrote.
+pub struct Answer {
+    pub text: String,
+    pub tokens: usize,
+    pub reason: &'static str,
+    pub seconds: f64,
+    pub first_token_seconds: f64,
+}
+
+impl Answer {
+    pub fn summary(&self) -> String {
+        let speed = self.tokens as f64 / self.seconds.max(1e-9);
+        format!(
+            "({} tokens, first after {:.0} ms, {speed:.0} tokens/s, ended by {})",
+            self.tokens,
+            1e3 * self.first_token_seconds,
+            self.reason
+        )
+    }
+}
+
+/// Runs a request and hands out its text as it comes.
+pub fn stream(
+    model: &LoadedModel,
+    engine: &Engine,
+    request: Request,
+    mut show: impl FnMut(&str) -> Result<()>,
+) -> Result<Answer> {
+    let start = Instant::now();
+    let (sender, outputs) = channel();
+    let mut text_stream = TextStream::new(&model.tokenizer, true).after(&request.prompt);
+    engine.submit(request, Box::new(move |output| sender.send(output).is_ok())).map_err(|error| {
+        Error::input("the model cannot take this prompt")
+            .cause(error)
+            .help("shorten the prompt, or choose a model with a longer context")
+    })?;
+    let mut answer =
+        Answer { text: String::new(), tokens: 0, reason: "length", seconds: 0.0, first_token_seconds: 0.0 };
+    for output in outputs {
+        match output {
+            Output::Prompt(_) => {}
+            Output::Token { id, .. } => {
+                answer.tokens += 1;
+                if answer.tokens == 1 {
+                    answer.first_token_seconds = start.elapsed().as_secs_f64();
+                }
+                if let Some(text) = text_stream.push(id)? {
+                    answer.text += &text;
+                    show(&text)?;
+                }
+            }
+            Output::Finished(reason) => {
+                answer.reason = if reason == FinishReason::Stop { "stop" } else { "length" };
+                break;
+            }
+            Output::Failed(why) => return Err(Error::internal(why)),
+        }
+    }
+    let rest = text_stream.finish()?;
+    answer.text += &rest;
+    show(&rest)?;
+    answer.seconds = start.elapsed().as_secs_f64();
+    Ok(answer)
+}
+
+/// Writes text to stdout at once.
+pub fn print(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|error| Error::io("cannot write to", "stdout", error))
+}

@@ -1,0 +1,134 @@
+//! `narthex ls`, `show` and `trace`
+
+use super::{print_json, program, project_flag};
+use crate::{
+    arguments::{Look, Ls},
+    style::{bytes, figure, seconds, table},
+};
+use narthex_base::Result;
+use narthex_ledger::LineageNode;
+use narthex_run::Project;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub fn ls(args: &Ls) -> Result<()> {
+    let ledger = Project::ledger(&args.project)?;
+    let mut listings = ledger.list()?;
+    listings.retain(|listing| {
+        (args.all || listing.current) && args.kind.as_ref().is_none_or(|kind| listing.kind.to_string() == *kind)
+    });
+    if args.json {
+        print_json(&listings);
+        return Ok(());
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let mut rows = vec![["name", "kind", "artifact", "size", "licence", "age"].map(String::from).to_vec()];
+    for listing in &listings {
+        rows.push(vec![
+            listing.name.clone(),
+            listing.kind.to_string(),
+            listing.digest.short(),
+            bytes(listing.bytes),
+            listing.license.clone().unwrap_or_else(|| "undeclared".into()),
+            age(now.saturating_sub(listing.created)),
+        ]);
+    }
+    print!("{}", table(&rows));
+    let flag = project_flag(&args.project);
+    match listings.first() {
+        Some(first) => eprintln!("\nnext: {} show {}{flag}", program(), first.name),
+        None => eprintln!("\nnothing yet\nnext: {} run {}", program(), args.project.display()),
+    }
+    Ok(())
+}
+
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => "now".into(),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+pub fn show(args: &Look) -> Result<()> {
+    let artifact = Project::ledger(&args.project)?.resolve(&args.reference)?;
+    let manifest = &artifact.manifest;
+    if args.json {
+        print_json(&serde_json::json!({
+            "digest": artifact.digest, "folder": artifact.folder, "manifest": manifest, "run": artifact.run,
+        }));
+        return Ok(());
+    }
+    println!("{} ({})", artifact.name(), manifest.kind);
+    println!("  digest   {}", artifact.digest);
+    println!("  folder   {}", artifact.folder.display());
+    println!("  licence  {}", manifest.license().map_or("undeclared".into(), |license| license.to_string()));
+    println!(
+        "  made     in {} by narthex {} with seed {}",
+        seconds(artifact.run.seconds),
+        manifest.recipe.narthex,
+        manifest.recipe.seed
+    );
+    section("files", manifest.files.iter().map(|f| vec![f.path.clone(), bytes(f.bytes), f.digest.short()]));
+    section(
+        "made from",
+        manifest.parents.iter().map(|p| vec![p.role.clone(), p.name.clone(), p.kind.to_string(), p.digest.short()]),
+    );
+    section(
+        "components",
+        manifest.components.iter().map(|c| {
+            let license = c.license.as_ref().map_or("undeclared".into(), |license| license.to_string());
+            let own = if c.paths.is_empty() { "inherited" } else { "" };
+            vec![c.name.clone(), license, c.origin.clone().unwrap_or_default(), own.into()]
+        }),
+    );
+    section("figures", manifest.figures.iter().map(|(name, value)| vec![name.clone(), figure(*value)]));
+    section("measured", artifact.run.measured.iter().map(|(name, value)| vec![name.clone(), figure(*value)]));
+    println!(
+        "recipe\n{}",
+        indent(&serde_json::to_string_pretty(&manifest.recipe.config).expect("a recipe serializes"))
+    );
+    eprintln!("\nnext: {} trace {}{}", program(), args.reference, project_flag(&args.project));
+    Ok(())
+}
+
+fn section(title: &str, rows: impl Iterator<Item = Vec<String>>) {
+    let rows: Vec<_> = rows.collect();
+    if !rows.is_empty() {
+        println!("{title}\n{}", indent(table(&rows).trim_end()));
+    }
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+pub fn trace(args: &Look) -> Result<()> {
+    let ledger = Project::ledger(&args.project)?;
+    let artifact = ledger.resolve(&args.reference)?;
+    let lineage = ledger.lineage(artifact.digest)?;
+    if args.json {
+        print_json(&lineage);
+        return Ok(());
+    }
+    print_node(&lineage, "", "");
+    eprintln!("\nnext: {} export {} DIR{}", program(), args.reference, project_flag(&args.project));
+    Ok(())
+}
+
+fn print_node(node: &LineageNode, lead: &str, below: &str) {
+    let role = node.role.as_deref().map(|role| format!("{role}: ")).unwrap_or_default();
+    let license = node.license.as_ref().map_or("undeclared".into(), |license| license.to_string());
+    let again = if node.repeated { "  (see above)" } else { "" };
+    println!("{lead}{role}{} ({}, {})  {license}{again}", node.name, node.kind, node.digest.short());
+    let files =
+        node.files.iter().map(|file| format!("{}  {}  blake3 {}", file.path, bytes(file.bytes), file.digest.short()));
+    let origins = node.origins.iter().filter(|_| !node.files.is_empty()).map(|origin| format!("origin: {origin}"));
+    let pipe = if node.parents.is_empty() { "    " } else { "│   " };
+    files.chain(origins).for_each(|line| println!("{below}{pipe}{line}"));
+    for (i, parent) in node.parents.iter().enumerate() {
+        let last = i + 1 == node.parents.len();
+        let (branch, next) = if last { ("└── ", "    ") } else { ("├── ", "│   ") };
+        print_node(parent, &format!("{below}{branch}"), &format!("{below}{next}"));
+    }
+}

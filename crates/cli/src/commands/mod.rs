@@ -1,0 +1,56 @@
+//! One file for each group of verbs. Data goes to stdout, all else to stderr.
+
+pub mod chat;
+pub mod config;
+pub mod generate;
+pub mod look;
+pub mod new;
+pub mod run;
+pub mod serve;
+pub mod transfer;
+
+use crate::arguments::{Arguments, Settings};
+use clap::CommandFactory;
+use narthex_base::{Error, Result};
+use narthex_run::OpenOptions;
+use std::path::{Path, PathBuf};
+
+/// Bare `narthex`: short help and the next command to type.
+pub fn welcome() -> Result<()> {
+    Arguments::command().print_help().map_err(|error| Error::io("cannot write to", "stdout", error))?;
+    let program = program();
+    println!("\nstart here:\n  {program} new hello && {program} run hello");
+    Ok(())
+}
+
+/// How this program was called, so that printed commands can be pasted.
+pub fn program() -> String {
+    std::env::args().next().filter(|name| !name.contains(char::is_whitespace)).unwrap_or_else(|| "narthex".into())
+}
+
+/// ` --project DIR`, where a command needs it.
+pub fn project_flag(project: &Path) -> String {
+    if project == Path::new(".") { String::new() } else { format!(" --project {}", project.display()) }
+}
+
+/// The options that flags, environment and the user's own file give.
+pub fn open_options(settings: &Settings) -> OpenOptions {
+    let environment = std::env::var("NARTHEX_SET").unwrap_or_default();
+    OpenOptions {
+        flags: settings.set.clone(),
+        environment: environment.split(';').map(str::trim).filter(|a| !a.is_empty()).map(str::to_string).collect(),
+        user_file: user_file(),
+    }
+}
+
+/// `$XDG_CONFIG_HOME/narthex/config.toml`
+fn user_file() -> Option<PathBuf> {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
+    let config = std::env::var_os("XDG_CONFIG_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
+    config.or_else(home).map(|folder| folder.join("narthex/config.toml"))
+}
+
+/// Prints a value as JSON on stdout.
+pub fn print_json(value: &impl serde::Serialize) {
+    println!("{}", serde_json::to_string_pretty(value).expect("our own types serialize"));
+}

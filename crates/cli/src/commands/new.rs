@@ -1,0 +1,13 @@
+//! `narthex new`
+
+use super::program;
+use crate::arguments::New;
+use narthex_base::Result;
+
+pub fn run(args: &New) -> Result<()> {
+    narthex_run::scaffold(&args.name)?;
+    let folder = args.name.display();
+    eprintln!("made {folder}/narthex.toml and {folder}/data/sample.txt");
+    eprintln!("next: {} run {folder}", program());
+    Ok(())
+}

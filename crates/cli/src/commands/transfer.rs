@@ -1,0 +1,71 @@
+//! `narthex export`, `import` and `gc`
+
+use super::{print_json, program, project_flag};
+use crate::{
+    arguments::{Export, Gc, Import},
+    style::{bytes, table},
+};
+use narthex_base::{Error, License, Result};
+use narthex_ledger::{GcKind, Ledger};
+use narthex_run::{Project, import_manifest};
+
+pub fn export(args: &Export) -> Result<()> {
+    let ledger = Project::ledger(&args.project)?;
+    let artifact = ledger.resolve(&args.reference)?;
+    let written = ledger.export(&artifact, &args.folder)?;
+    written.iter().for_each(|path| println!("{}", path.display()));
+    eprintln!("next: {} serve {}", program(), args.folder.display());
+    Ok(())
+}
+
+pub fn import(args: &Import) -> Result<()> {
+    let license = args.license.as_deref().map(License::parse).transpose()?;
+    let manifest = import_manifest(&args.folder, license.clone(), args.origin.clone())?;
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => {
+            let folder = args.folder.canonicalize().map_err(|error| Error::io("cannot read", &args.folder, error))?;
+            let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+            name.ok_or_else(|| Error::usage("this folder has no name").help("give one with `--name`"))?
+        }
+    };
+    let ledger = Ledger::open(&args.project.join(".narthex"))?;
+    let artifact = ledger.import(&args.folder, &name, manifest)?;
+    println!("{name} = {}", artifact.digest);
+    match artifact.manifest.license() {
+        Some(license) => eprintln!("licence: {license}"),
+        None => {
+            eprintln!("warning: no licence declared, so it cannot be bundled; import it again with `--license SPDX`")
+        }
+    }
+    eprintln!("next: {} serve {name}{}", program(), project_flag(&args.project));
+    Ok(())
+}
+
+pub fn gc(args: &Gc) -> Result<()> {
+    let report = Project::ledger(&args.project)?.gc(args.apply, args.keep_history)?;
+    if args.json {
+        print_json(&report);
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = report
+        .items
+        .iter()
+        .map(|item| {
+            let kind = match item.kind {
+                GcKind::Artifact => "artifact",
+                GcKind::Work => "work",
+                GcKind::Leftover => "leftover",
+            };
+            vec![kind.into(), item.name.clone().unwrap_or_default(), bytes(item.bytes), item.path.display().to_string()]
+        })
+        .collect();
+    print!("{}", table(&rows));
+    let total = bytes(report.bytes);
+    match (report.items.is_empty(), report.applied) {
+        (true, _) => eprintln!("nothing to remove"),
+        (false, true) => eprintln!("removed {total}"),
+        (false, false) => eprintln!("{total} can go\nnext: {} gc --apply{}", program(), project_flag(&args.project)),
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! The one binary. It reads flags and the environment, calls the crates, and renders what they
+//! say; it holds no logic that another front end would need.
+
+mod arguments;
+mod commands;
+mod render;
+mod signals;
+mod style;
+
+use arguments::{Arguments, Command};
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let style = style::Style::detect();
+    let outcome = match arguments.command {
+        None => commands::welcome(),
+        Some(Command::New(args)) => commands::new::run(&args),
+        Some(Command::Run(args)) => commands::run::run(&args, style),
+        Some(Command::Data(args)) => commands::run::run_kind("data", &args, style),
+        Some(Command::Tokenize(args)) => commands::run::run_kind("tokenize", &args, style),
+        Some(Command::Train(args)) => commands::run::run_kind("train", &args, style),
+        Some(Command::Tune(args)) => commands::run::run_kind("tune", &args, style),
+        Some(Command::Eval(args)) => commands::run::run_kind("eval", &args, style),
+        Some(Command::Bundle(args)) => commands::run::run_kind("bundle", &args, style),
+        Some(Command::Generate(args)) => commands::generate::run(&args),
+        Some(Command::Chat(args)) => commands::chat::run(&args, style),
+        Some(Command::Serve(args)) => commands::serve::run(&args),
+        Some(Command::Ls(args)) => commands::look::ls(&args),
+        Some(Command::Show(args)) => commands::look::show(&args),
+        Some(Command::Trace(args)) => commands::look::trace(&args),
+        Some(Command::Export(args)) => commands::transfer::export(&args),
+        Some(Command::Import(args)) => commands::transfer::import(&args),
+        Some(Command::Gc(args)) => commands::transfer::gc(&args),
+        Some(Command::Config(args)) => commands::config::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            style.print_error(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

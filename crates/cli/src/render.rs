@@ -1,0 +1,117 @@
+//! Events as people or programs want to see them: bars on a terminal, plain lines elsewhere, JSON
+//! lines on request. Everything but JSON goes to stderr.
+
+use crate::style::{Style, seconds};
+use indicatif::{ProgressBar, ProgressStyle};
+use narthex_base::Event;
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+/// Plain progress lines are at least this far apart.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Renders events. Safe to call from any thread.
+pub struct Renderer {
+    style: Style,
+    json: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    bar: Option<ProgressBar>,
+    last_line: Option<Instant>,
+    step_start: Option<Instant>,
+}
+
+impl Renderer {
+    pub fn new(style: Style, json: bool) -> Self {
+        Self { style, json, state: Mutex::new(State::default()) }
+    }
+
+    pub fn event(&self, event: Event) {
+        if self.json {
+            println!("{}", serde_json::to_string(&event).expect("events serialize"));
+            return;
+        }
+        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match event {
+            Event::StepStarted { step, kind, reason } => {
+                state.step_start = Some(Instant::now());
+                state.last_line = Some(Instant::now());
+                eprintln!(
+                    "{} {} {}",
+                    self.style.bold(&step),
+                    self.style.dim(&format!("({kind})")),
+                    self.style.dim(&reason)
+                );
+                if self.style.terminal {
+                    state.bar = Some(bar());
+                }
+            }
+            Event::StepUnchanged { step, digest } => {
+                eprintln!("{} {}", self.style.bold(&step), self.style.dim(&format!("unchanged, {}", digest.short())));
+            }
+            Event::StepFinished { step, digest, seconds: took } => {
+                if let Some(bar) = state.bar.take() {
+                    bar.finish_and_clear();
+                }
+                eprintln!("  {step} = {} in {}", digest.short(), seconds(took));
+            }
+            Event::Progress { done, total, unit, detail, .. } => state.progress(done, total, &unit, &detail),
+            Event::Metric { .. } => {}
+            Event::Sample { at, text, .. } => {
+                let quoted: Vec<String> = text.lines().map(|line| format!("  | {line}")).collect();
+                state.print(&self.style.dim(&format!("  sample at step {at}:\n{}", quoted.join("\n"))));
+            }
+            Event::Warning { step, message } => {
+                let step = if step.is_empty() { String::new() } else { format!("{step}: ") };
+                match &state.bar {
+                    Some(bar) => bar.suspend(|| self.style.warning(&format!("{step}{message}"))),
+                    None => self.style.warning(&format!("{step}{message}")),
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    fn progress(&mut self, done: u64, total: u64, unit: &str, detail: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_position(done);
+            bar.set_message(format!("{unit}  {detail}"));
+            return;
+        }
+        let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
+        if !due {
+            return;
+        }
+        self.last_line = Some(Instant::now());
+        let elapsed = self.step_start.map_or(0.0, |start| start.elapsed().as_secs_f64());
+        let left = if done > 0 && total > done {
+            format!(", {} left", seconds(elapsed / done as f64 * (total - done) as f64))
+        } else {
+            String::new()
+        };
+        let detail = if detail.is_empty() { String::new() } else { format!(", {detail}") };
+        eprintln!("  {done}/{total} {unit}{detail}{left}");
+    }
+
+    fn print(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+}
+
+fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("  {bar:28} {pos}/{len} {msg} [{elapsed}, {eta} left]")
+        .expect("the template is valid");
+    let bar = ProgressBar::new(0).with_style(style);
+    bar.enable_steady_tick(Duration::from_millis(250));
+    bar
+}

@@ -1,0 +1,365 @@
+//! The binary as a user meets it: a whole project, interruptions, mistakes, and a server.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+/// A whole chain on a text of its own: pretrain, tune into a chat model, evaluate, bundle.
+const PROJECT: &str = r#"[project]
+name = "tiny"
+seed = 3
+
+[sources.lines]
+path = "lines.txt"
+rows = "line"
+license = "CC0-1.0"
+origin = "made for this test"
+
+[steps.documents]
+kind = "data"
+from = "lines"
+validation = 0.2
+
+[steps.tokens]
+kind = "tokenize"
+from = "documents"
+vocab_size = 280
+
+[steps.base]
+kind = "train"
+data = "tokens"
+model = { hidden_size = 32, intermediate_size = 48, layers = 1, heads = 2, kv_heads = 1 }
+schedule = { steps = 30, batch_size = 4, context = 48, lr = 1e-2, warmup = 5, dropout = 0.1, eval_every = 10, checkpoint_every = 10 }
+
+[steps.pairs]
+kind = "data"
+from = "lines"
+output = "chat"
+transform = "select text as user, lead(text) over (order by row) as assistant from source"
+validation = 0.2
+
+[steps.pair-tokens]
+kind = "tokenize"
+from = "pairs"
+tokenizer = "tokens"
+
+[steps.talker]
+kind = "tune"
+model = "base"
+data = "pair-tokens"
+lora = { rank = 2, dropout = 0.1 }
+schedule = { steps = 8, batch_size = 2, context = 48, lr = 1e-2, warmup = 2, eval_every = 4, checkpoint_every = 4 }
+
+[steps.score]
+kind = "eval"
+model = "talker"
+baseline = "base"
+data = "pair-tokens"
+
+[steps.release]
+kind = "bundle"
+model = "talker"
+evaluations = ["score"]
+"#;
+
+fn project(folder: &Path) -> PathBuf {
+    let lines: Vec<String> = (0..120).map(|i| format!("{} and {} make {}", i % 12, i / 12, i % 12 + i / 12)).collect();
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("lines.txt"), lines.join("\n")).unwrap();
+    fs::write(folder.join("narthex.toml"), PROJECT).unwrap();
+    folder.to_path_buf()
+}
+
+fn narthex(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_narthex"));
+    command.current_dir(folder).args(args).env_remove("NARTHEX_SET").env("XDG_CONFIG_HOME", folder.join("no-config"));
+    command
+}
+
+fn output(folder: &Path, args: &[&str]) -> Output {
+    narthex(folder, args).output().unwrap()
+}
+
+/// Runs a command that must succeed; gives its stdout.
+fn succeed(folder: &Path, args: &[&str]) -> String {
+    let output = output(folder, args);
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "narthex {args:?}: {}\n{stdout}\n{stderr}", output.status);
+    stdout.into_owned()
+}
+
+/// Runs a command that must fail with this code; gives its stderr.
+fn fail(folder: &Path, args: &[&str], code: i32) -> String {
+    let output = output(folder, args);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "narthex {args:?}\n{stderr}");
+    stderr
+}
+
+/// The digest that a name points to.
+fn digest(folder: &Path, name: &str) -> String {
+    let shown: serde_json::Value = serde_json::from_str(&succeed(folder, &["show", name, "--json"])).unwrap();
+    shown["digest"].as_str().unwrap().to_string()
+}
+
+const STEPS: [&str; 8] = ["documents", "tokens", "base", "pairs", "pair-tokens", "talker", "score", "release"];
+
+fn digests(folder: &Path) -> Vec<String> {
+    STEPS.iter().map(|step| digest(folder, step)).collect()
+}
+
+#[test]
+fn a_chain_from_text_to_bundle() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = project(&home.path().join("one"));
+    let report = succeed(&folder, &["run"]);
+    for step in STEPS {
+        assert!(report.contains(step), "{report}");
+    }
+    let made = digests(&folder);
+
+    // Again: nothing runs. In another folder: the same bytes.
+    let report = succeed(&folder, &["run"]);
+    assert_eq!(report.matches("unchanged").count(), STEPS.len(), "{report}");
+    let other = project(&home.path().join("two"));
+    succeed(&other, &["run"]);
+    assert_eq!(digests(&other), made);
+
+    // A changed value reruns from its step on, and says why.
+    let planned = succeed(&folder, &["run", "--dry-run", "--set", "talker.lr=5e-3"]);
+    assert!(planned.contains("changed: schedule.lr 0.01 -> 0.005"), "{planned}");
+    assert_eq!(planned.matches("would run").count(), 3, "{planned}");
+    assert_eq!(digests(&folder), made, "a dry run changes nothing");
+    succeed(&folder, &["tune", "--set", "tune.lr=5e-3"]);
+    assert_eq!(digests(&folder)[..5], made[..5]);
+    assert_ne!(digest(&folder, "talker"), made[5]);
+    let before = format!("talker@{}", &made[5][..8]);
+    assert_eq!(digest(&folder, &before), made[5], "the earlier one can still be named");
+    succeed(&folder, &["run"]);
+    assert_eq!(digests(&folder), made, "and it is still known");
+
+    // Forcing gives the same bytes.
+    succeed(&folder, &["run", "--force", "base"]);
+    assert_eq!(digests(&folder), made);
+
+    lineage_and_transfer(&folder, home.path());
+    generated_text(&folder);
+}
+
+fn lineage_and_transfer(folder: &Path, home: &Path) {
+    let trace = succeed(folder, &["trace", "release"]);
+    for expected in [
+        "model: talker",
+        "model: base",
+        "tokens",
+        "lines.txt",
+        "CC0-1.0",
+        "LicenseRef-OpenMDW-1.1",
+        "made for this test",
+    ] {
+        assert!(trace.contains(expected), "{expected} is missing in\n{trace}");
+    }
+    let exported = home.join("exported");
+    succeed(folder, &["export", "release", exported.to_str().unwrap()]);
+    for file in [
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "README.md",
+        "LICENSE",
+        "NOTICE",
+        "narthex.json",
+        "LICENSES/CC0-1.0.txt",
+    ] {
+        assert!(exported.join(file).is_file(), "{file}");
+    }
+    assert!(fs::read_to_string(exported.join("LICENSE")).unwrap().contains("OpenMDW"));
+    assert!(fs::read_to_string(exported.join("README.md")).unwrap().contains("nats per byte"));
+    let again = fail(folder, &["export", "release", exported.to_str().unwrap()], 1);
+    assert!(again.contains("not empty"), "{again}");
+    // An exported bundle comes in as the very artifact that it was, lineage included.
+    let elsewhere = home.join("elsewhere");
+    fs::create_dir_all(&elsewhere).unwrap();
+    succeed(&elsewhere, &["import", exported.to_str().unwrap(), "--name", "received"]);
+    assert_eq!(digest(&elsewhere, "received"), digest(folder, "release"));
+    assert!(succeed(&elsewhere, &["trace", "received"]).contains("lines.txt"));
+    let listed = succeed(folder, &["ls", "--kind", "model"]);
+    assert!(listed.contains("talker") && listed.contains("base") && !listed.contains("pairs"), "{listed}");
+    let removed = succeed(folder, &["gc", "--json"]);
+    let removed: serde_json::Value = serde_json::from_str(&removed).unwrap();
+    assert!(removed["items"].as_array().is_some_and(|items| !items.is_empty()), "the earlier tuning can go: {removed}");
+    succeed(folder, &["gc", "--apply"]);
+    assert_eq!(succeed(folder, &["run"]).matches("unchanged").count(), STEPS.len());
+}
+
+fn generated_text(folder: &Path) {
+    let generate = |seed: &str| {
+        let text = succeed(
+            folder,
+            &["generate", "base", "--prompt", "3 and ", "--max-tokens", "12", "--seed", seed, "--json"],
+        );
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["text"].clone()
+    };
+    assert_eq!(generate("1"), generate("1"));
+    assert_ne!(generate("1"), generate("2"));
+    let mut chat = narthex(folder, &["chat", "talker", "--temperature", "0", "--max-tokens", "8"]);
+    let mut chat = chat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    chat.stdin.take().unwrap().write_all(b"1 and 1 make 2\n/new\n1 and 1 make 2\n/quit\n").unwrap();
+    let answers = String::from_utf8(chat.wait_with_output().unwrap().stdout).unwrap();
+    let answers: Vec<&str> = answers.lines().collect();
+    assert_eq!(answers.len(), 2, "{answers:?}");
+    assert_eq!(answers[0], answers[1], "greedy answers to a new conversation are the same");
+}
+
+/// Starts `run` and waits for the first checkpoint.
+fn run_until_checkpoint(folder: &Path) -> Child {
+    let mut child =
+        narthex(folder, &["run", "--to", "base"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let work = fs::read_dir(folder.join(".narthex/work")).into_iter().flatten().flatten();
+        let found = work.flat_map(|step| fs::read_dir(step.path())).flatten().flatten();
+        if found.map(|entry| entry.file_name()).any(|name| name == "checkpoint-10") {
+            return child;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before it was interrupted");
+        assert!(Instant::now() < deadline, "no checkpoint appeared");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_killed_run_ends_with_the_same_bytes() {
+    let home = tempfile::tempdir().unwrap();
+    let whole = project(&home.path().join("whole"));
+    succeed(&whole, &["run", "--to", "base", "--set", "train.steps=200"]);
+    let expected = digest(&whole, "base");
+    for (name, signal, code) in [("killed", "KILL", None), ("interrupted", "INT", Some(130))] {
+        let folder = project(&home.path().join(name));
+        fs::write(folder.join("narthex.toml"), PROJECT.replace("steps = 30", "steps = 200")).unwrap();
+        let mut child = run_until_checkpoint(&folder);
+        let killed = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        assert_eq!(child.wait().unwrap().code(), code, "{name}");
+        succeed(&folder, &["run", "--to", "base"]);
+        assert_eq!(digest(&folder, "base"), expected, "{name}");
+    }
+}
+
+#[test]
+fn mistakes_are_named_with_their_place_and_a_fix() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = project(&home.path().join("p"));
+    let good = PROJECT.to_string();
+    let with = |from: &str, to: &str| {
+        assert!(good.contains(from), "{from}");
+        fs::write(folder.join("narthex.toml"), good.replacen(from, to, 1)).unwrap();
+    };
+    let check = |args: &[&str], code: i32, expected: &[&str]| {
+        let stderr = fail(&folder, args, code);
+        for expected in expected {
+            assert!(stderr.contains(expected), "`{expected}` is missing in\n{stderr}");
+        }
+        assert!(stderr.contains("error:") && stderr.contains("help:"), "{stderr}");
+    };
+    with("vocab_size = 280", "vocab_sise = 280");
+    check(&["run"], 1, &["unknown key `vocab_sise`", "narthex.toml:19", "did you mean `vocab_size`"]);
+    with("lines.txt", "missing.txt");
+    check(&["run"], 1, &["missing.txt"]);
+    with("license = \"CC0-1.0\"\n", "");
+    check(&["run"], 1, &["`lines`, which has no declared licence", "[sources.lines]"]);
+    assert!(digest(&folder, "talker").len() == 64, "what was made before the refusal is kept");
+    with("tokenizer = \"tokens\"", "vocab_size = 300");
+    check(&["run"], 1, &["different tokenizers", "tokenizer = \"base\""]);
+    with("rows = \"line\"", "rows = \"line\"\nformat = \"jsonl\"");
+    check(&["run"], 1, &["lines.txt", ":1", "max_bad_rows"]);
+    fs::write(folder.join("narthex.toml"), &good).unwrap();
+    check(&["run", "--to", "bass"], 1, &["no step `bass`", "did you mean `base`"]);
+    check(&["run", "nowhere"], 1, &["narthex new"]);
+    check(&["serve", "talkr", "--port", "0"], 1, &["talkr", "narthex ls"]);
+    check(&["generate", "documents", "--prompt", "x"], 1, &["is not a model"]);
+    check(&["serve", "./nothing/here", "--port", "0"], 1, &["there is no model in"]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    check(&["serve", "talker", "--port", &port], 1, &["already in use", "--port"]);
+    let usage = output(&folder, &["run", "--no-such-flag"]);
+    assert_eq!(usage.status.code(), Some(2));
+}
+
+#[test]
+fn a_truncated_model_is_refused_and_nothing_is_taken_in() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = project(&home.path().join("p"));
+    succeed(&folder, &["run", "--to", "base", "--set", "train.steps=2", "--set", "train.warmup=1"]);
+    let model = home.path().join("model");
+    succeed(&folder, &["export", "base", model.to_str().unwrap()]);
+    let weights = model.join("model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    fs::remove_file(&weights).unwrap();
+    fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+    let listed = succeed(&folder, &["ls", "--all", "--json"]);
+    let stderr = fail(&folder, &["import", model.to_str().unwrap(), "--name", "broken"], 1);
+    assert!(stderr.contains("not a whole safetensors file") && stderr.contains("model.safetensors"), "{stderr}");
+    assert_eq!(succeed(&folder, &["ls", "--all", "--json"]), listed);
+    fail(&folder, &["generate", model.to_str().unwrap(), "--prompt", "x"], 1);
+}
+
+#[test]
+fn a_server_answers_and_ends_on_sigterm() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = project(&home.path().join("p"));
+    succeed(&folder, &["run"]);
+    let mut server = narthex(&folder, &["serve", "release", "--port", "0", "--api-key", "secret"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stderr.take().unwrap()).lines();
+    let address = lines
+        .by_ref()
+        .map(|line| line.unwrap())
+        .find_map(|line| Some(line.split_once("OpenAI API")?.1.trim().to_string()))
+        .unwrap();
+    let get = |path: &str, key: &str| {
+        let request = ureq::get(format!("{address}{path}")).header("authorization", format!("Bearer {key}"));
+        request.config().http_status_as_error(false).build().call().unwrap()
+    };
+    assert_eq!(get("/models", "wrong").status(), 401);
+    let models: serde_json::Value = get("/models", "secret").body_mut().read_json().unwrap();
+    assert_eq!(models["data"][0]["id"], "release");
+    let provenance: serde_json::Value = get("/provenance", "secret").body_mut().read_json().unwrap();
+    assert_eq!(provenance["license"], "LicenseRef-OpenMDW-1.1");
+    assert_eq!(provenance["digest"], digest(&folder, "release"));
+    let question = serde_json::json!({
+        "model": "release", "messages": [{"role": "user", "content": "1 and 2 make 3"}], "max_tokens": 6, "temperature": 0,
+    });
+    let answer: serde_json::Value = ureq::post(format!("{address}/chat/completions"))
+        .header("authorization", "Bearer secret")
+        .send_json(&question)
+        .unwrap()
+        .body_mut()
+        .read_json()
+        .unwrap();
+    assert!(answer["usage"]["completion_tokens"].as_u64().unwrap() <= 6);
+    assert!(answer["choices"][0]["message"]["content"].is_string(), "{answer}");
+    assert!(Command::new("kill").args(["-s", "TERM", &server.id().to_string()]).status().unwrap().success());
+    assert!(server.wait().unwrap().success());
+}
+
+#[test]
+fn a_scaffolded_project_runs_as_it_is() {
+    let home = tempfile::tempdir().unwrap();
+    succeed(home.path(), &["new", "hello"]);
+    let stderr = fail(home.path(), &["new", "hello"], 1);
+    assert!(stderr.contains("exists already"), "{stderr}");
+    let folder = home.path().join("hello");
+    succeed(&folder, &["run", "--set", "train.steps=3", "--set", "train.warmup=1"]);
+    let shown = succeed(&folder, &["config", "show"]);
+    assert!(shown.contains("steps.base.schedule.lr") && shown.contains("narthex.toml:"), "{shown}");
+    let schema: serde_json::Value = serde_json::from_str(&succeed(&folder, &["config", "schema"])).unwrap();
+    assert_eq!(schema["title"], "ProjectFile");
+}

@@ -1,0 +1,28 @@
+//! Raw files to documents or chats: read, transform with SQL, normalise, deduplicate, split.
+//!
+//! This is the only user of DataFusion, which it runs inside; its own functions are synchronous.
+//! It knows files and rows, but no tokens and no models. What it writes are `train.parquet`,
+//! `validation.parquet` and `statistics.json`; [`read_texts`] and [`read_chats`] read them back.
+
+mod bad_rows;
+mod batches;
+mod documents;
+mod files;
+mod in_order;
+mod output;
+mod prepare;
+mod query;
+mod rows;
+mod spec;
+mod split;
+mod statistics;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+pub use files::expand;
+pub use output::{read_chats, read_texts};
+pub use prepare::prepare;
+pub use spec::{Format, Normalize, OutputKind, PrepareSpec, SourceSpec, Split, SplitBy, TextRows};
+pub use statistics::Statistics;

@@ -1,0 +1,147 @@
+//! The whole step: sources through the transform to normalised, distinct, shared documents.
+
+use crate::{
+    bad_rows::{Counts, EXAMPLES, Tally},
+    documents::{Item, items, normalized},
+    files,
+    output::Pending,
+    query,
+    spec::{Format, OutputKind, PrepareSpec, TextRows},
+    split::Splitter,
+    statistics::Statistics,
+    table::Table,
+};
+use datafusion::arrow::array::RecordBatch;
+use narthex_base::{Error, Message, Observer, Result};
+use std::{collections::HashSet, io::Write, path::Path, sync::Arc};
+
+/// Reads the sources, runs the transform and writes `train.parquet`, `validation.parquet` (if its
+/// share is above 0) and `statistics.json` into `out_dir`. In order: normalise, drop empty
+/// documents, drop equal ones, split. The same files and specification give the same bytes.
+///
+/// # Errors
+/// If a file can't be read, more rows than allowed are broken, the query fails or has the wrong
+/// columns, nothing is left on a side of the split, or the observer interrupts.
+pub fn prepare(spec: &PrepareSpec, out_dir: &Path, observer: Observer) -> Result<Statistics> {
+    if spec.source.is_empty() {
+        return Err(Error::input("no source is given").help("name at least one source"));
+    }
+    std::fs::create_dir_all(out_dir).map_err(|error| Error::io("cannot create the folder", out_dir, error))?;
+    let tally = Arc::new(Tally::new(spec.max_bad_rows));
+    let mut tables = Vec::new();
+    let mut total_bytes = 0;
+    for (index, source) in spec.source.iter().enumerate() {
+        observer.check()?;
+        if spec.source[..index].iter().any(|former| former.name == source.name) {
+            return Err(
+                Error::input(format!("two sources are named `{}`", source.name)).help("give each source its own name")
+            );
+        }
+        let mut source_bytes = 0;
+        for file in &source.files {
+            source_bytes += files::size(file)?;
+        }
+        let table = Table::discover(index, source, &tally, observer)?;
+        total_bytes += source_bytes * table.readings();
+        tables.push(Arc::new(table));
+    }
+    let (column, whole_files) = match spec.output {
+        OutputKind::Documents => {
+            ("text", spec.source.iter().all(|s| s.format == Format::Text && s.rows == TextRows::File))
+        }
+        OutputKind::Chat => ("messages", false),
+    };
+    let mut intake = Intake {
+        spec,
+        tally: tally.clone(),
+        seen: HashSet::new(),
+        splitter: Splitter::create(spec.split, whole_files, out_dir, column)?,
+        results: Counts::default(),
+        statistics: Statistics::default(),
+    };
+    query::run(spec, &tables, &tally, total_bytes, observer, &mut |batch| intake.take(batch))?;
+    observer.progress(total_bytes, total_bytes, "bytes", "reading");
+    let statistics = intake.finish(observer)?;
+    write_statistics(&statistics, out_dir)?;
+    Ok(statistics)
+}
+
+/// Where batches go.
+struct Intake<'a> {
+    spec: &'a PrepareSpec,
+    tally: Arc<Tally>,
+    seen: HashSet<[u8; 32]>,
+    splitter: Splitter,
+    /// Broken rows of the query's result.
+    results: Counts,
+    statistics: Statistics,
+}
+
+impl Intake<'_> {
+    fn take(&mut self, batch: &RecordBatch) -> Result<()> {
+        for item in items(batch, self.spec.output)? {
+            self.results.rows += 1;
+            match item {
+                Item::Empty => self.statistics.empty_removed += 1,
+                Item::Bad(bad) => {
+                    let place = format!("row {} of the transform's result", self.results.rows);
+                    self.results.bad(place, &bad);
+                }
+                Item::Text(text) => {
+                    let text = normalized(text, self.spec.normalize);
+                    let bytes = text.len() as u64;
+                    self.keep(&text, bytes)?;
+                }
+                Item::Chat(mut chat) => {
+                    for message in &mut chat {
+                        message.content = normalized(std::mem::take(&mut message.content), self.spec.normalize);
+                    }
+                    self.keep(&json(&chat)?, chat.iter().map(|message| message.content.len() as u64).sum())?;
+                }
+            }
+        }
+        self.tally.report(self.spec.source.len(), &Counts { rows: 0, ..self.results.clone() })
+    }
+
+    fn keep(&mut self, text: &str, bytes: u64) -> Result<()> {
+        let hash = blake3::hash(text.as_bytes());
+        if self.spec.deduplicate && !self.seen.insert(*hash.as_bytes()) {
+            self.statistics.duplicates_removed += 1;
+            return Ok(());
+        }
+        self.statistics.documents += 1;
+        self.statistics.bytes += bytes;
+        self.splitter.push(text, bytes, &hash)
+    }
+
+    fn finish(self, observer: Observer) -> Result<Statistics> {
+        let (mut statistics, total) = (self.statistics, self.tally.total());
+        statistics.rows_read = total.rows;
+        statistics.bad_rows = total.bad;
+        statistics.reasons = total.reasons;
+        for (reason, count) in [("empty", statistics.empty_removed), ("duplicate", statistics.duplicates_removed)] {
+            if count > 0 {
+                statistics.reasons.insert(reason.into(), count);
+            }
+        }
+        statistics.bad_row_examples = total.examples.into_iter().take(EXAMPLES).collect();
+        let shares = self.splitter.finish(observer)?;
+        (statistics.train_documents, statistics.train_bytes) = shares.train;
+        (statistics.validation_documents, statistics.validation_bytes) = shares.validation;
+        Ok(statistics)
+    }
+}
+
+fn json(chat: &[Message]) -> Result<String> {
+    serde_json::to_string(chat).map_err(|error| Error::internal("a chat can't be written as JSON").cause(error))
+}
+
+fn write_statistics(statistics: &Statistics, out_dir: &Path) -> Result<()> {
+    let pending = Pending::new(out_dir, "statistics.json");
+    let mut json = serde_json::to_string_pretty(statistics)
+        .map_err(|error| Error::internal("the statistics can't be written as JSON").cause(error))?;
+    json.push('\n');
+    let mut file = pending.create()?;
+    file.write_all(json.as_bytes()).map_err(|error| pending.failed("cannot write", error))?;
+    pending.finish(&file)
+}

@@ -1,0 +1,302 @@
+//! A source as a table: which columns it has, and how DataFusion reads it. Knows columns and
+//! files; rows and batches are read elsewhere.
+
+use crate::{
+    bad_rows::Tally,
+    batches::BatchReader,
+    files,
+    rows::{Column, FileRows, Kind, no_such_column},
+    spec::{Format, SourceSpec},
+};
+use datafusion::{
+    arrow::datatypes::{DataType, Field, Schema, SchemaRef},
+    catalog::streaming::StreamingTable,
+    error::DataFusionError,
+    execution::TaskContext,
+    parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder,
+    physical_plan::{SendableRecordBatchStream, stream::RecordBatchStreamAdapter, streaming::PartitionStream},
+};
+use narthex_base::{Error, Observer, Result};
+use serde_json::Value;
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+/// The column that numbers the rows of a source, from 0.
+pub(crate) const ROW: &str = "row";
+/// Columns whose values must be strings.
+const STRINGS: [&str; 4] = ["text", "user", "assistant", "system"];
+/// Keys that may differ between the JSON objects of one source.
+const MAX_COLUMNS: usize = 1024;
+/// Objects between two looks at the observer while columns are found out.
+const CHECK_OBJECTS: usize = 1000;
+
+/// A source with its columns known.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// The source's place in the specification.
+    pub index: usize,
+    pub spec: SourceSpec,
+    pub columns: Columns,
+    /// All columns, and `row` at the end.
+    pub schema: SchemaRef,
+}
+
+/// The columns of a source, in order.
+#[derive(Debug)]
+pub(crate) enum Columns {
+    /// Made from rows.
+    Rows(Vec<Column>),
+    /// Taken from Parquet: name in the table, name in the file.
+    Parquet(Vec<(String, String)>),
+}
+
+impl Table {
+    /// Finds out a source's columns: from the header, from all JSON objects, or from Parquet's schema.
+    pub(crate) fn discover(index: usize, spec: &SourceSpec, tally: &Tally, observer: Observer) -> Result<Self> {
+        if spec.files.is_empty() {
+            return Err(Error::input(format!("the source `{}` has no files", spec.name)).help("set its `files`"));
+        }
+        let (columns, fields) = match spec.format {
+            Format::Parquet => parquet_columns(spec)?,
+            _ => {
+                let found = match spec.format {
+                    Format::Text => vec![("text".to_string(), Kind::Text)],
+                    Format::Jsonl => json_columns(spec, tally, observer)?,
+                    _ => headers(spec)?,
+                };
+                let columns = mapped(spec, found)?;
+                let fields =
+                    columns.iter().map(|column| Field::new(&column.name, data_type(column.kind), true)).collect();
+                (Columns::Rows(columns), fields)
+            }
+        };
+        let mut fields: Vec<Field> = fields;
+        if fields.iter().any(|field| field.name() == ROW) {
+            return Err(Error::input(format!(
+                "the source `{}` has a column `{ROW}`, which is the row's number",
+                spec.name
+            ))
+            .help(format!("give it another name: `columns = {{ other_name = \"{ROW}\" }}`")));
+        }
+        fields.push(Field::new(ROW, DataType::UInt64, false));
+        Ok(Self { index, spec: spec.clone(), columns, schema: Arc::new(Schema::new(fields)) })
+    }
+
+    /// How often the source's files are read, for progress.
+    pub(crate) fn readings(&self) -> u64 {
+        if self.spec.format == Format::Jsonl { 2 } else { 1 }
+    }
+
+    /// `name (column: type, …)`, for messages.
+    pub(crate) fn describe(&self) -> String {
+        let columns: Vec<String> = self
+            .schema
+            .fields()
+            .iter()
+            .map(|field| format!("{}: {}", field.name(), type_name(field.data_type())))
+            .collect();
+        format!("{} ({})", self.spec.name, columns.join(", "))
+    }
+
+    /// Whether there is a column of this name.
+    pub(crate) fn has(&self, column: &str) -> bool {
+        self.schema.field_with_name(column).is_ok()
+    }
+
+    /// The table for DataFusion; every scan reads the files anew.
+    pub(crate) fn provider(self: Arc<Self>, tally: Arc<Tally>) -> Result<StreamingTable> {
+        let schema = self.schema.clone();
+        StreamingTable::try_new(schema, vec![Arc::new(Scan { table: self, tally })])
+            .map_err(|error| Error::internal("cannot make a table of the source").cause(error))
+    }
+}
+
+/// One reading of a table's files.
+#[derive(Debug)]
+struct Scan {
+    table: Arc<Table>,
+    tally: Arc<Tally>,
+}
+
+impl PartitionStream for Scan {
+    fn schema(&self) -> &SchemaRef {
+        &self.table.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let reader = BatchReader::new(self.table.clone(), self.tally.clone());
+        let tally = self.tally.clone();
+        let batches = futures::stream::unfold(reader, move |mut reader| {
+            let tally = tally.clone();
+            async move {
+                // Reading does not wait for anything, so it must let others have a turn.
+                tokio::task::yield_now().await;
+                let batch = reader.next()?.map_err(|error| {
+                    tally.fail(error);
+                    DataFusionError::Execution("reading the source failed".into())
+                });
+                Some((batch, reader))
+            }
+        });
+        Box::pin(RecordBatchStreamAdapter::new(self.table.schema.clone(), batches))
+    }
+}
+
+fn data_type(kind: Kind) -> DataType {
+    match kind {
+        Kind::Text | Kind::Json => DataType::Utf8View,
+        Kind::Boolean => DataType::Boolean,
+        Kind::Integer => DataType::Int64,
+        Kind::Number => DataType::Float64,
+    }
+}
+
+fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Utf8View => "text".into(),
+        DataType::Boolean => "boolean".into(),
+        DataType::Int64 | DataType::UInt64 => "integer".into(),
+        DataType::Float64 => "number".into(),
+        other => other.to_string(),
+    }
+}
+
+/// Renames mapped columns. Columns that a mapping uses or hides go; the others stay.
+fn mapped(spec: &SourceSpec, found: Vec<(String, Kind)>) -> Result<Vec<Column>> {
+    if spec.format == Format::Text
+        && let Some(wrong) = spec.columns.values().find(|from| *from != "text")
+    {
+        return Err(no_such_column(&spec.files[0], wrong, &["text".to_string()]));
+    }
+    let kind_of = |name: &str, found: Kind| match name {
+        name if STRINGS.contains(&name) => Kind::Text,
+        "messages" => Kind::Json,
+        _ => found,
+    };
+    let stays = |name: &String| !spec.columns.contains_key(name) && !spec.columns.values().any(|from| from == name);
+    let kept = found.iter().filter(|(name, _)| stays(name)).map(|(name, kind)| Column {
+        name: name.clone(),
+        from: name.clone(),
+        kind: kind_of(name, *kind),
+        mapped: false,
+    });
+    let renamed = spec.columns.iter().map(|(name, from)| {
+        let kind = found.iter().find(|(known, _)| known == from).map_or(Kind::Text, |(_, kind)| *kind);
+        Column { name: name.clone(), from: from.clone(), kind: kind_of(name, kind), mapped: true }
+    });
+    Ok(kept.chain(renamed).collect())
+}
+
+fn headers(spec: &SourceSpec) -> Result<Vec<(String, Kind)>> {
+    let mut names: Vec<(String, Kind)> = Vec::new();
+    for path in &spec.files {
+        let done = Arc::default();
+        let rows = FileRows::new(path, spec.format, spec.rows, files::open(path, &done)?)?;
+        for name in rows.header() {
+            if !names.iter().any(|(known, _)| known == name) {
+                names.push((name.clone(), Kind::Text));
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// The keys of all objects in the order they first appear, each with the kind that fits all its values.
+fn json_columns(spec: &SourceSpec, tally: &Tally, observer: Observer) -> Result<Vec<(String, Kind)>> {
+    let mut columns: Vec<(String, Option<Kind>)> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut objects = 0_usize;
+    for path in &spec.files {
+        let mut rows = FileRows::new(path, spec.format, spec.rows, files::open(path, &tally.bytes_done)?)?;
+        while let Some(object) = rows.next_object()? {
+            if objects.is_multiple_of(CHECK_OBJECTS) {
+                observer.check()?;
+            }
+            objects += 1;
+            for (name, value) in object {
+                let place = *places.entry(name).or_insert_with_key(|name| {
+                    columns.push((name.clone(), None));
+                    columns.len() - 1
+                });
+                columns[place].1 = join(columns[place].1, &value);
+            }
+            if columns.len() > MAX_COLUMNS {
+                return Err(Error::input(format!("the JSON objects have more than {MAX_COLUMNS} different keys"))
+                    .at(path.display(), None)
+                    .help("put free keys into an object of their own, so that it becomes one column"));
+            }
+        }
+    }
+    Ok(columns.into_iter().map(|(name, kind)| (name, kind.unwrap_or(Kind::Text))).collect())
+}
+
+/// The kind that fits the values so far and this one.
+fn join(known: Option<Kind>, value: &Value) -> Option<Kind> {
+    let kind = match value {
+        Value::Null => return known,
+        Value::String(_) => Kind::Text,
+        Value::Bool(_) => Kind::Boolean,
+        Value::Number(number) if number.is_i64() => Kind::Integer,
+        Value::Number(_) => Kind::Number,
+        Value::Array(_) | Value::Object(_) => Kind::Json,
+    };
+    Some(match known {
+        None => kind,
+        Some(known) if known == kind => kind,
+        Some(Kind::Integer | Kind::Number) if matches!(kind, Kind::Integer | Kind::Number) => Kind::Number,
+        Some(_) => Kind::Json,
+    })
+}
+
+/// Opens a Parquet file's metadata.
+pub(crate) fn open_parquet(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<std::fs::File>> {
+    let file = std::fs::File::open(path).map_err(|error| Error::io("cannot open", path, error))?;
+    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| damaged_parquet(path, error))
+}
+
+pub(crate) fn damaged_parquet(path: &Path, error: impl std::fmt::Display) -> Error {
+    Error::input("the Parquet file is cut off or damaged")
+        .at(path.display(), None)
+        .cause(error)
+        .help("fetch or write the file again")
+}
+
+/// Texts of all kinds become one type, so that files of different writers fit together.
+fn common_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8View,
+        DataType::Dictionary(_, value) if matches!(**value, DataType::Utf8 | DataType::LargeUtf8) => DataType::Utf8View,
+        other => other.clone(),
+    }
+}
+
+fn parquet_columns(spec: &SourceSpec) -> Result<(Columns, Vec<Field>)> {
+    let mut found: Vec<(String, DataType)> = Vec::new();
+    for path in &spec.files {
+        let schema = open_parquet(path)?.schema().clone();
+        let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+        if let Some(from) = spec.columns.values().find(|from| !names.contains(from)) {
+            return Err(no_such_column(path, from, &names));
+        }
+        for field in schema.fields() {
+            let data_type = common_type(field.data_type());
+            match found.iter().find(|(name, _)| name == field.name()) {
+                None => found.push((field.name().clone(), data_type)),
+                Some((_, known)) if *known == data_type => {}
+                Some((name, known)) => {
+                    return Err(Error::input(format!("the column `{name}` has different types"))
+                        .at(path.display(), None)
+                        .cause(format!("it is {data_type} here, and {known} in an earlier file"))
+                        .help("make two sources of these files and cast in the transform"));
+                }
+            }
+        }
+    }
+    let stays = |name: &String| !spec.columns.contains_key(name) && !spec.columns.values().any(|from| from == name);
+    let kept = found.iter().filter(|(name, _)| stays(name)).map(|(name, _)| (name.clone(), name.clone()));
+    let renamed = spec.columns.iter().map(|(name, from)| (name.clone(), from.clone()));
+    let columns: Vec<(String, String)> = kept.chain(renamed).collect();
+    let type_of =
+        |from: &String| found.iter().find(|(name, _)| name == from).map_or(DataType::Null, |(_, kind)| kind.clone());
+    let fields = columns.iter().map(|(name, from)| Field::new(name, type_of(from), true)).collect();
+    Ok((Columns::Parquet(columns), fields))
+}

@@ -1,0 +1,172 @@
+use super::*;
+use crate::Sampling;
+use narthex_model::{CausalContext, cpu};
+use std::time::{Duration, Instant};
+
+fn model() -> Decoder {
+    let config = ModelConfig {
+        vocab_size: 40,
+        hidden_size: 32,
+        intermediate_size: 48,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        head_width: 8,
+        rms_norm_eps: 1e-6,
+        rope_theta: 10_000.0,
+        tied_embeddings: true,
+        context: 48,
+        bos_token: None,
+        eos_tokens: vec![],
+    };
+    // Larger weights than at the start of training, so that logits differ enough to be told apart.
+    let model = Decoder::random(&config, 3, &cpu());
+    narthex_model::map_parameters(model, |name, shape| {
+        let stream = narthex_base::random::Stream::new(11, name);
+        let len = shape.iter().product::<usize>() as u64;
+        let values = (shape.len() == 2).then(|| (0..len).map(|i| stream.normal(i) * 0.3).collect());
+        narthex_model::Replacement { values, trained: false }
+    })
+}
+
+fn request(prompt: &[u32], max_tokens: usize) -> Request {
+    Request {
+        prompt: prompt.to_vec(),
+        max_tokens,
+        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+        stop_tokens: vec![],
+        logprobs: None,
+        prompt_logprobs: false,
+    }
+}
+
+/// All logits of a sequence in one pass without a cache.
+fn logits(model: &Decoder, ids: &[u32]) -> Vec<f32> {
+    let positions: Vec<usize> = (0..ids.len()).collect();
+    let rotary = model.rotary(&[&positions], &cpu());
+    values(model.forward(
+        tokens(ids, 1, &cpu()),
+        &rotary,
+        &mut CausalContext::new(ids.len(), &cpu()),
+        &mut Dropout::none(),
+    ))
+}
+
+fn greedy_without_cache(model: &Decoder, prompt: &[u32], count: usize) -> Vec<u32> {
+    let mut ids = prompt.to_vec();
+    for _ in 0..count {
+        let all = logits(model, &ids);
+        let last = &all[all.len() - model.config().vocab_size..];
+        ids.push(sample(last, &Sampling { temperature: 0.0, ..Sampling::default() }, 0, None).id);
+    }
+    ids.split_off(prompt.len())
+}
+
+#[test]
+fn the_cache_changes_nothing() {
+    let model = model();
+    let engine = Engine::start(model.clone(), EngineOptions::default());
+    for prompt in [&[5][..], &[1, 2, 3], &[9, 8, 7, 6, 5, 4, 3]] {
+        let expected = greedy_without_cache(&model, prompt, 12);
+        let (tokens, reason) = engine.generate(request(prompt, 12)).unwrap();
+        assert_eq!((tokens, reason), (expected, Ok(FinishReason::Length)));
+    }
+}
+
+#[test]
+fn many_at_once_are_each_what_they_are_alone() {
+    let model = model();
+    let engine = Engine::start(model.clone(), EngineOptions { sequences_max: 3, waiting_max: 100 });
+    let (sender, outputs) = channel();
+    for i in 0..10u32 {
+        let sender = sender.clone();
+        let sink = Box::new(move |output| sender.send((i, output)).is_ok());
+        engine.submit(request(&[i, i + 1, 2 * i], 3 + i as usize), sink).unwrap();
+    }
+    drop(sender);
+    let mut tokens = vec![vec![]; 10];
+    for (i, output) in outputs {
+        if let Output::Token { id, .. } = output {
+            tokens[i as usize].push(id);
+        }
+    }
+    for i in 0..10u32 {
+        assert_eq!(tokens[i as usize], greedy_without_cache(&model, &[i, i + 1, 2 * i], 3 + i as usize));
+    }
+    let stats = engine.stats();
+    assert_eq!((stats.prompt_tokens_total, stats.finished_length_total), (30, 10));
+}
+
+#[test]
+fn prompt_logprobs_are_those_of_the_model() {
+    let model = model();
+    let prompt = [4, 30, 2, 17];
+    let all = logits(&model, &prompt);
+    let engine = Engine::start(model, EngineOptions::default());
+    let (sender, outputs) = channel();
+    let scoring = Request { logprobs: Some(2), prompt_logprobs: true, ..request(&prompt, 0) };
+    engine.submit(scoring, Box::new(move |output| sender.send(output).is_ok())).unwrap();
+    let Output::Prompt(scores) = outputs.recv().unwrap() else { panic!("the prompt's scores come first") };
+    assert!(scores[0].is_none());
+    for i in 1..prompt.len() {
+        let expected = token_logprobs(&all[(i - 1) * 40..i * 40], prompt[i], 2);
+        let found = scores[i].as_ref().unwrap();
+        assert!((found.logprob - expected.logprob).abs() < 1e-5);
+        assert_eq!(found.top[0].0, expected.top[0].0);
+    }
+    assert_eq!(outputs.recv().unwrap(), Output::Finished(FinishReason::Length));
+}
+
+#[test]
+fn stop_tokens_end_and_are_not_part_of_the_output() {
+    let model = model();
+    let expected = greedy_without_cache(&model, &[1, 2, 3], 12);
+    let engine = Engine::start(model, EngineOptions::default());
+    let stop = expected[5];
+    let first = expected.iter().position(|id| *id == stop).unwrap();
+    let stopped = Request { stop_tokens: vec![stop], ..request(&[1, 2, 3], 12) };
+    assert_eq!(engine.generate(stopped).unwrap(), (expected[..first].to_vec(), Ok(FinishReason::Stop)));
+}
+
+#[test]
+fn the_context_is_a_limit() {
+    let engine = Engine::start(model(), EngineOptions::default());
+    let (tokens, reason) = engine.generate(request(&[1; 40], 100)).unwrap();
+    assert_eq!((tokens.len(), reason), (8, Ok(FinishReason::Length)));
+    for (bad, expected) in [
+        (request(&[], 1), SubmitError::EmptyPrompt),
+        (request(&[40], 1), SubmitError::UnknownToken(40)),
+        (request(&[1; 48], 1), SubmitError::TooLong { prompt: 48, context: 48 }),
+    ] {
+        assert_eq!(engine.generate(bad).unwrap_err(), expected);
+    }
+}
+
+#[test]
+fn readers_that_go_away_free_their_place() {
+    let engine = Engine::start(model(), EngineOptions { sequences_max: 1, waiting_max: 2 });
+    let mut seen = 0;
+    let leaves = Box::new(move |_| {
+        seen += 1;
+        seen < 3
+    });
+    engine.submit(request(&[1], 40), leaves).unwrap();
+    assert_eq!(engine.generate(request(&[2], 2)).unwrap().0.len(), 2);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while engine.stats().requests_running > 0 && Instant::now() < deadline {
+        thread::yield_now();
+    }
+    let stats = engine.stats();
+    assert_eq!((stats.requests_running, stats.requests_waiting, stats.finished_abort_total), (0, 0, 1));
+}
+
+#[test]
+fn a_seed_repeats_and_seeds_differ() {
+    let engine = Engine::start(model(), EngineOptions::default());
+    let drawn = |seed| {
+        let sampling = Sampling { temperature: 1.5, seed, ..Sampling::default() };
+        engine.generate(Request { sampling, ..request(&[1, 2], 20) }).unwrap().0
+    };
+    assert_eq!(drawn(1), drawn(1));
+    assert_ne!(drawn(1), drawn(2));
+}

@@ -1,0 +1,115 @@
+//! What goes into the engine and what comes out. The rest of the crate is an implementation of
+//! these types; `serve` knows nothing else.
+
+use std::fmt;
+
+/// How the next token is chosen. The same seed and prompt give the same tokens, whatever else
+/// runs beside them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Keep the most likely `top_k` tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keep the smallest set of tokens whose probability reaches `top_p`; 1 keeps all.
+    pub top_p: f32,
+    /// The seed of this request's random numbers.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 0 }
+    }
+}
+
+/// One sequence to continue.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Token ids, at least one.
+    pub prompt: Vec<u32>,
+    /// At most this many new tokens; 0 only scores the prompt.
+    pub max_tokens: usize,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Ids that end the sequence (end of text, end of turn).
+    pub stop_tokens: Vec<u32>,
+    /// Report the log-probability of each token and of this many most likely alternatives.
+    pub logprobs: Option<usize>,
+    /// Report the log-probabilities of the prompt's tokens too.
+    pub prompt_logprobs: bool,
+}
+
+/// A token with its log-probability (natural logarithm, of the model's own distribution before
+/// temperature and truncation) and those of the most likely tokens at its position, best first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprobs {
+    /// The token that stands here.
+    pub logprob: f32,
+    /// `(token id, log-probability)`.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// Why a sequence ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// A stop token was sampled (it is not part of the output).
+    Stop,
+    /// `max_tokens`, or the model's context, is used up.
+    Length,
+}
+
+/// What the sink of a request receives, in order: at most one `Prompt`, then `Token`s, then one
+/// `Finished` or `Failed`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// One entry for each prompt token; the first has none before it, so it is `None`.
+    Prompt(Vec<Option<TokenLogprobs>>),
+    /// A new token.
+    Token {
+        /// Its id.
+        id: u32,
+        /// Present if `logprobs` was asked for.
+        logprobs: Option<TokenLogprobs>,
+    },
+    /// The sequence ended.
+    Finished(FinishReason),
+    /// The engine could not go on with this sequence.
+    Failed(String),
+}
+
+/// Why a request was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubmitError {
+    /// No tokens in the prompt.
+    EmptyPrompt,
+    /// A token id outside the vocabulary.
+    UnknownToken(u32),
+    /// The prompt alone fills the context.
+    TooLong {
+        /// Tokens in the prompt.
+        prompt: usize,
+        /// Tokens the model can hold.
+        context: usize,
+    },
+    /// Too many requests are waiting; try again later.
+    QueueFull,
+    /// The engine has stopped.
+    Stopped,
+}
+
+impl fmt::Display for SubmitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SubmitError::EmptyPrompt => write!(f, "the prompt has no tokens"),
+            SubmitError::UnknownToken(id) => write!(f, "token id {id} is outside the vocabulary"),
+            SubmitError::TooLong { prompt, context } => {
+                write!(f, "the prompt has {prompt} tokens, but the model's context holds {context}")
+            }
+            SubmitError::QueueFull => write!(f, "too many requests are waiting"),
+            SubmitError::Stopped => write!(f, "the engine has stopped"),
+        }
+    }
+}
+
+impl std::error::Error for SubmitError {}

@@ -1,0 +1,195 @@
+//! The list of architectures.
+
+mod llama;
+
+pub use llama::Llama;
+
+use crate::{
+    AttentionContext, Dropout, LoraSpec, ModelConfig, Rotary, TensorMap,
+    parameters::{Replacement, map_parameters, named_parameters},
+    weights::{read_model_weights, write_safetensors},
+};
+use burn::{
+    module::{Module, ModuleMapper, ModuleVisitor},
+    tensor::{Device, Int, Tensor},
+};
+use narthex_base::{Error, Result};
+use std::{collections::BTreeSet, path::Path};
+
+/// A causal language model of any architecture.
+#[derive(Clone, Debug)]
+pub enum Decoder {
+    /// Llama and what shares its definition.
+    Llama(Llama),
+}
+
+impl Decoder {
+    /// Random weights, drawn by counter from the seed.
+    pub fn random(config: &ModelConfig, seed: u64, device: &Device) -> Self {
+        Decoder::Llama(Llama::random(config, seed, device))
+    }
+
+    /// Reads a folder in Hugging Face layout.
+    ///
+    /// # Errors
+    /// If files are missing or broken, or the config asks for something that is not supported.
+    pub fn read(folder: &Path, device: &Device) -> Result<Self> {
+        let config = ModelConfig::read(&folder.join("config.json"))?;
+        let weights = read_model_weights(folder)?;
+        Self::empty(&config, device).load(weights).map_err(|error| error.at(folder.display(), None))
+    }
+
+    /// The definition with weights still to be loaded.
+    fn empty(config: &ModelConfig, device: &Device) -> Self {
+        Decoder::Llama(Llama::empty(config, device))
+    }
+
+    /// Replaces all weights.
+    ///
+    /// # Errors
+    /// If one is missing, unknown, or has the wrong shape; it is named.
+    pub fn load(self, mut weights: TensorMap) -> Result<Self> {
+        let mut problem = None;
+        let loaded = map_parameters(self, |name, shape| {
+            let values = match weights.remove(name) {
+                Some((found, values)) if found == shape => Some(values),
+                Some((found, _)) => {
+                    problem.get_or_insert(format!(
+                        "tensor `{name}` has shape {found:?}, but the config asks for {shape:?}"
+                    ));
+                    None
+                }
+                None => {
+                    problem.get_or_insert(format!("tensor `{name}` is missing"));
+                    None
+                }
+            };
+            Replacement { values, trained: false }
+        });
+        // Written by old exporters, and recomputed here; or the tied matrix written twice.
+        let known_extra = |name: &String| {
+            name.ends_with("rotary_emb.inv_freq") || (name == "lm_head.weight" && loaded.config().tied_embeddings)
+        };
+        let extra: BTreeSet<&String> = weights.keys().filter(|name| !known_extra(name)).collect();
+        if let (None, Some(name)) = (&problem, extra.first()) {
+            problem = Some(format!("tensor `{name}` is not part of this architecture"));
+        }
+        match problem {
+            Some(what) => Err(Error::input(what)
+                .help("the weights and config.json do not belong together: fetch or export the model again")),
+            None => Ok(loaded),
+        }
+    }
+
+    /// Writes `config.json` and `model.safetensors`. Adapters must be merged before.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join("config.json");
+        let config = serde_json::to_string_pretty(&self.config().to_json()).expect("JSON serializes");
+        std::fs::write(&path, config + "\n").map_err(|error| Error::io("cannot write", &path, error))?;
+        write_safetensors(&folder.join("model.safetensors"), &self.tensors())
+    }
+
+    /// All weights by name.
+    pub fn tensors(&self) -> TensorMap {
+        named_parameters(self).into_iter().map(|t| (t.name, (t.shape, t.values))).collect()
+    }
+
+    /// The shape and constants.
+    pub fn config(&self) -> &ModelConfig {
+        match self {
+            Decoder::Llama(model) => model.config(),
+        }
+    }
+
+    /// The same model with other constants (context, special tokens); shapes must stay.
+    pub fn with_config(self, config: ModelConfig) -> Self {
+        match self {
+            Decoder::Llama(model) => Decoder::Llama(model.with_config(config)),
+        }
+    }
+
+    /// The rotary embedding of these positions, one row per sequence, or one row for all.
+    pub fn rotary(&self, rows: &[&[usize]], device: &Device) -> Rotary {
+        let config = self.config();
+        Rotary::new(rows, config.head_width, config.rope_theta, device)
+    }
+
+    /// Token ids -> logits at every position: `[B, T]` -> `[B * T, vocabulary]`.
+    pub fn forward(
+        &self,
+        tokens_bt: Tensor<2, Int>,
+        rotary: &Rotary,
+        attention: &mut dyn AttentionContext,
+        dropout: &mut Dropout,
+    ) -> Tensor<2> {
+        match self {
+            Decoder::Llama(model) => model.logits(model.hidden(tokens_bt, rotary, attention, dropout)),
+        }
+    }
+
+    /// The same without the output projection: `[B, T]` -> `[B * T, hidden]`.
+    pub fn hidden(
+        &self,
+        tokens_bt: Tensor<2, Int>,
+        rotary: &Rotary,
+        attention: &mut dyn AttentionContext,
+        dropout: &mut Dropout,
+    ) -> Tensor<2> {
+        match self {
+            Decoder::Llama(model) => model.hidden(tokens_bt, rotary, attention, dropout),
+        }
+    }
+
+    /// The output projection: `[N, hidden]` -> `[N, vocabulary]`.
+    pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        match self {
+            Decoder::Llama(model) => model.logits(hidden),
+        }
+    }
+
+    /// Adds adapters, drawn by counter from the seed.
+    pub fn with_lora(self, spec: &LoraSpec, seed: u64) -> Self {
+        match self {
+            Decoder::Llama(model) => Decoder::Llama(model.with_lora(spec, seed)),
+        }
+    }
+
+    /// Adds the adapters into the weights and drops them.
+    pub fn merged(self) -> Self {
+        match self {
+            Decoder::Llama(model) => Decoder::Llama(model.merged()),
+        }
+    }
+
+    /// The same model with gradients tracked for the parameters whose names `trained` accepts.
+    pub fn for_training(self, trained: impl Fn(&str) -> bool) -> Self {
+        let model = match self {
+            Decoder::Llama(model) => Decoder::Llama(Module::train(model)),
+        };
+        map_parameters(model, |name, _| Replacement { values: None, trained: trained(name) })
+    }
+
+    /// The same model without gradients, for validation and inference.
+    pub fn for_inference(&self) -> Self {
+        match self {
+            Decoder::Llama(model) => Decoder::Llama(Module::valid(model)),
+        }
+    }
+
+    /// Walks over the parameters.
+    pub fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        match self {
+            Decoder::Llama(model) => model.visit(visitor),
+        }
+    }
+
+    /// Changes the parameters.
+    pub fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
+        match self {
+            Decoder::Llama(model) => Decoder::Llama(model.map(mapper)),
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Model architectures on Burn: one file each, with Hugging Face names and configs. Knows weights
+//! and configs; knows no text, no documents and no schedule.
+//!
+//! One definition serves training and inference: what differs is the [`AttentionContext`] that is
+//! passed in.
+
+pub mod arch;
+mod attention;
+mod config;
+mod dropout;
+mod layers;
+mod lora;
+mod parameters;
+mod weights;
+
+pub use arch::Decoder;
+pub use attention::{AttentionContext, CausalContext, attend};
+pub use burn::tensor::{Bool, Device, Int, Tensor};
+pub use config::ModelConfig;
+pub use dropout::Dropout;
+pub use layers::{Linear, Rotary};
+pub use lora::{AdapterConfig, LoraSpec, load_adapter, save_adapter};
+pub use parameters::{NamedTensor, Replacement, map_parameters, named_parameters};
+pub use weights::{TensorMap, read_safetensors, write_safetensors};
+
+/// The CPU device. `autodiff` adds gradient tracking.
+pub fn cpu() -> Device {
+    Device::flex()
+}

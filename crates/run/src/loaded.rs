@@ -1,0 +1,146 @@
+//! A model ready for use: weights, tokenizer, chat template and what is known of its origin.
+
+use crate::Project;
+use narthex_base::{ArtifactKind, Component, Error, License, Message, Result};
+use narthex_ledger::{Artifact, Ledger, LineageNode};
+use narthex_model::{Decoder, cpu};
+use narthex_text::{ChatTemplate, GenerationConfig, Tokenizer, TokenizerConfig};
+use serde::Serialize;
+use std::path::Path;
+
+/// Where a model comes from and under which terms.
+#[derive(Clone, Debug, Serialize)]
+pub struct Provenance {
+    /// The artifact's digest; absent for a folder outside any ledger.
+    pub digest: Option<String>,
+    /// The licence of the weights.
+    pub license: Option<License>,
+    /// All components, own and inherited.
+    pub components: Vec<Component>,
+    /// The tree of what it was made from.
+    pub lineage: Option<LineageNode>,
+}
+
+/// A model ready for use.
+pub struct LoadedModel {
+    /// Its name: the reference it was asked for by.
+    pub name: String,
+    /// The weights.
+    pub decoder: Decoder,
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The chat template, if it has one.
+    pub template: Option<ChatTemplate>,
+    /// How its author would sample.
+    pub generation: GenerationConfig,
+    /// Tokens that end its output.
+    pub stop_tokens: Vec<u32>,
+    /// Its origin.
+    pub provenance: Provenance,
+    /// When it was made: seconds since 1970; 0 where that is not known.
+    pub created: u64,
+}
+
+impl LoadedModel {
+    /// Loads a model by reference: a name or digest in the project's ledger, or a folder in Hugging Face layout.
+    ///
+    /// # Errors
+    /// If the reference is unknown, is not a model, or its files are broken.
+    pub fn open(project: &Path, reference: &str) -> Result<Self> {
+        let folder = Path::new(reference);
+        let looks_like_a_path = reference.contains(['/', '\\']) || reference == "." || reference == "..";
+        if folder.join("config.json").is_file() {
+            let name =
+                folder.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+            let provenance = Provenance { digest: None, license: None, components: vec![], lineage: None };
+            return Self::from_folder(&name.unwrap_or_else(|| reference.into()), folder, provenance);
+        }
+        if looks_like_a_path {
+            return Err(Error::input(format!("there is no model in {reference}"))
+                .help("a model folder holds config.json, model.safetensors and tokenizer.json"));
+        }
+        let ledger = Project::ledger(project)?;
+        Self::from_ledger(&ledger, reference)
+    }
+
+    /// Loads a model from a ledger.
+    ///
+    /// # Errors
+    /// If the reference is unknown, is not a model, or its files are broken.
+    pub fn from_ledger(ledger: &Ledger, reference: &str) -> Result<Self> {
+        let artifact = ledger.resolve(reference)?;
+        require_model(&artifact, reference)?;
+        let provenance = Provenance {
+            digest: Some(artifact.digest.to_string()),
+            license: artifact.manifest.license(),
+            components: artifact.manifest.components.clone(),
+            lineage: Some(ledger.lineage(artifact.digest)?),
+        };
+        let created = artifact.run.created_ms / 1000;
+        Ok(Self { created, ..Self::from_folder(reference, &artifact.folder, provenance)? })
+    }
+
+    /// Loads a model from a folder in Hugging Face layout.
+    ///
+    /// # Errors
+    /// If files are missing or broken.
+    pub fn from_folder(name: &str, folder: &Path, provenance: Provenance) -> Result<Self> {
+        let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
+        let config = TokenizerConfig::read(folder)?;
+        let decoder = Decoder::read(folder, &cpu())?;
+        if tokenizer.vocab_size() > decoder.config().vocab_size {
+            return Err(Error::input(format!(
+                "the tokenizer has {} tokens, but the model only {}",
+                tokenizer.vocab_size(),
+                decoder.config().vocab_size
+            ))
+            .at(folder.display(), None)
+            .help("tokenizer.json belongs to another model: fetch or export the model again"));
+        }
+        let generation = GenerationConfig::read(folder)?;
+        let mut stop_tokens = generation.eos_token_id.clone();
+        stop_tokens.extend(&decoder.config().eos_tokens);
+        stop_tokens.extend(config.eos_token.as_deref().and_then(|token| tokenizer.token_id(token)));
+        stop_tokens.sort_unstable();
+        stop_tokens.dedup();
+        Ok(Self {
+            name: name.into(),
+            template: ChatTemplate::from_config(&config)?,
+            decoder,
+            tokenizer,
+            generation,
+            stop_tokens,
+            provenance,
+            created: 0,
+        })
+    }
+
+    /// The token ids of a chat, ready for the answer.
+    ///
+    /// # Errors
+    /// If the model has no chat template, or the template refuses the messages.
+    pub fn chat_prompt(&self, messages: &[Message]) -> Result<Vec<u32>> {
+        let template = self.template.as_ref().ok_or_else(|| {
+            Error::input(format!("the model `{}` has no chat template", self.name))
+                .help("use `narthex generate` for plain continuation")
+        })?;
+        self.tokenizer.encode(&template.render(messages, true)?, false)
+    }
+}
+
+/// Refuses what is not a model, by name.
+pub(crate) fn require_model(artifact: &Artifact, reference: &str) -> Result<()> {
+    match artifact.manifest.kind {
+        ArtifactKind::Model | ArtifactKind::Bundle => Ok(()),
+        kind => Err(Error::input(format!("`{reference}` is not a model but {}", with_article(kind)))
+            .help("`narthex ls --kind model` lists the models")),
+    }
+}
+
+fn with_article(kind: ArtifactKind) -> String {
+    match kind {
+        ArtifactKind::Evaluation => format!("an {kind}"),
+        ArtifactKind::Documents | ArtifactKind::Chat | ArtifactKind::Tokens => format!("a set of {kind}"),
+        _ => format!("a {kind}"),
+    }
+}

@@ -1,0 +1,325 @@
+//! The runner: walks the steps in order, skips what is known, makes what is not, and says why.
+
+use crate::{
+    Project,
+    loaded::require_model,
+    material::{changes, config, material, recipe_version},
+    source,
+    steps::{self, Made, StepContext},
+};
+use narthex_base::{
+    ArtifactKind, Digest, Error, Event, Manifest, Observer, Parent, Recipe, Result,
+    artifact::MANIFEST_SCHEMA,
+    config::{SourceFormat, Step},
+    plan::{Input, InputKind, PlannedStep},
+};
+use narthex_ledger::{Artifact, RunRecord};
+use serde::Serialize;
+use serde_json::Value;
+use std::{collections::BTreeMap, time::Instant};
+
+/// What to run.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// Only this step and what it needs.
+    pub to: Option<String>,
+    /// Steps to run even if their result is known.
+    pub force: Vec<String>,
+    /// Only say what would run.
+    pub dry_run: bool,
+}
+
+/// What became of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowState {
+    /// Its result was known.
+    Unchanged,
+    /// It ran.
+    Made,
+    /// It would run.
+    Planned,
+}
+
+/// One step of a report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The step's name.
+    pub step: String,
+    /// Its kind.
+    pub kind: &'static str,
+    /// What became of it.
+    pub state: RowState,
+    /// Why it ran.
+    pub reason: Option<String>,
+    /// Seconds it took; for an unchanged step, when it ran.
+    pub seconds: f64,
+    /// The artifact.
+    pub digest: Option<Digest>,
+    /// The licence of the artifact's own components.
+    pub license: Option<String>,
+    /// The number that matters.
+    pub figure: Option<(String, f64)>,
+    /// All figures.
+    pub figures: BTreeMap<String, f64>,
+    /// Times and speeds.
+    pub measured: BTreeMap<String, f64>,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunReport {
+    /// The steps in order.
+    pub rows: Vec<Row>,
+    /// Wall-clock seconds of this run.
+    pub seconds: f64,
+}
+
+impl RunReport {
+    /// The last step of a kind.
+    pub fn last(&self, kind: &str) -> Option<&Row> {
+        self.rows.iter().rev().find(|row| row.kind == kind)
+    }
+}
+
+impl Project {
+    /// Runs the plan.
+    ///
+    /// # Errors
+    /// If a step fails or is interrupted; what was finished before stays, and a training step goes on from its
+    /// checkpoint the next time.
+    pub fn run(&self, options: &RunOptions, observer: Observer) -> Result<RunReport> {
+        let start = Instant::now();
+        for step in &options.force {
+            self.plan.step(step)?;
+        }
+        let planned: Vec<&PlannedStep> = match &options.to {
+            Some(goal) => self.plan.steps_to(goal)?,
+            None => self.plan.steps.iter().collect(),
+        };
+        let _lock = if options.dry_run { None } else { Some(self.ledger.lock()?) };
+        let mut done: BTreeMap<String, Option<Artifact>> = BTreeMap::new();
+        let mut rows = Vec::new();
+        for planned in planned {
+            observer.check()?;
+            let (row, artifact) = self.run_step(planned, &done, options, observer.for_step(&planned.name))?;
+            done.insert(planned.name.clone(), artifact);
+            rows.push(row);
+        }
+        for warning in self.ledger.take_warnings() {
+            observer.warn(warning);
+        }
+        Ok(RunReport { rows, seconds: start.elapsed().as_secs_f64() })
+    }
+
+    fn run_step(
+        &self,
+        planned: &PlannedStep,
+        done: &BTreeMap<String, Option<Artifact>>,
+        options: &RunOptions,
+        observer: Observer,
+    ) -> Result<(Row, Option<Artifact>)> {
+        let mut inputs = Vec::new();
+        for input in &planned.inputs {
+            match self.input(input, done, options.dry_run)? {
+                Some(artifact) => inputs.push((input.clone(), artifact)),
+                None => return Ok((row_planned(planned, format!("its input `{}` runs again", input.name)), None)),
+            }
+        }
+        let digests: Vec<_> = inputs.iter().map(|(i, a)| (i.role.clone(), i.name.clone(), a.digest)).collect();
+        let material = material(&self.plan, planned, &digests);
+        let key = Digest::of_json(&material);
+        let forced = options.force.contains(&planned.name);
+        if !forced && let Some(artifact) = self.ledger.known_step(key)? {
+            if !options.dry_run {
+                self.ledger.set_ref(&planned.name, artifact.digest)?;
+                observer.emit(Event::StepUnchanged { step: planned.name.clone(), digest: artifact.digest });
+            }
+            return Ok((row(planned, &artifact, RowState::Unchanged, None), Some(artifact)));
+        }
+        let reason = if forced { "forced".to_string() } else { self.reason(planned, &material)? };
+        if options.dry_run {
+            return Ok((row_planned(planned, reason), None));
+        }
+        observer.emit(Event::StepStarted {
+            step: planned.name.clone(),
+            kind: planned.step.kind().into(),
+            reason: reason.clone(),
+        });
+        let artifact = self.make(planned, &inputs, key, &material, observer)?;
+        observer.emit(Event::StepFinished {
+            step: planned.name.clone(),
+            digest: artifact.digest,
+            seconds: artifact.run.seconds,
+        });
+        Ok((row(planned, &artifact, RowState::Made, Some(reason)), Some(artifact)))
+    }
+
+    /// The artifact behind an input; none in a dry run if it would have to be made first.
+    fn input(
+        &self,
+        input: &Input,
+        done: &BTreeMap<String, Option<Artifact>>,
+        dry_run: bool,
+    ) -> Result<Option<Artifact>> {
+        match input.kind {
+            InputKind::Step => Ok(done.get(&input.name).cloned().flatten()),
+            InputKind::Ref => {
+                let artifact = self.ledger.resolve(&input.name)?;
+                if input.role == "model" || input.role == "baseline" {
+                    require_model(&artifact, &input.name)?;
+                }
+                Ok(Some(artifact))
+            }
+            InputKind::Source => {
+                let source = &self.plan.sources[&input.name];
+                if source.format == SourceFormat::HuggingFace {
+                    source::model_folder(self, &input.name, source)?;
+                }
+                if !dry_run {
+                    return Ok(Some(source::record(self, &input.name, source)?));
+                }
+                // Nothing is written in a dry run; the manifest alone gives the digest.
+                let manifest = source::manifest(self, &input.name, source)?;
+                let digest = manifest.digest();
+                let folder = self.ledger.root().join("artifacts").join(digest.to_string());
+                Ok(Some(Artifact { digest, manifest, folder, run: RunRecord::default() }))
+            }
+        }
+    }
+
+    /// Why a step whose key is unknown must run.
+    fn reason(&self, planned: &PlannedStep, material: &Value) -> Result<String> {
+        let Some(last) = self.ledger.last_step(&planned.name)? else { return Ok("new".into()) };
+        let changes = changes(&last.material, material);
+        Ok(match changes.as_slice() {
+            [] => "its artifact is gone or incomplete".into(),
+            [one] => format!("changed: {one}"),
+            [first, rest @ ..] => format!("changed: {first}, and {} more", rest.len()),
+        })
+    }
+
+    fn make(
+        &self,
+        planned: &PlannedStep,
+        inputs: &[(Input, Artifact)],
+        key: Digest,
+        material: &Value,
+        observer: Observer,
+    ) -> Result<Artifact> {
+        let start = Instant::now();
+        let stage = self.ledger.stage(&key.to_string())?;
+        let (files, run) = (stage.join("files"), stage.join("run"));
+        // What an interrupted attempt left is made again; only checkpoints and the record of the run are kept.
+        clear(&files)?;
+        std::fs::create_dir_all(&run).map_err(|error| Error::io("cannot write", &run, error))?;
+        let context =
+            StepContext { project: self, planned, inputs, key, stage: &stage, files: &files, run: &run, observer };
+        let Made { kind, components, figures, measured } = steps::make(&context)?;
+        let mut manifest = Manifest {
+            schema: MANIFEST_SCHEMA,
+            kind,
+            files: vec![],
+            parents: inputs.iter().map(|(input, artifact)| parent(input, artifact)).collect(),
+            components,
+            recipe: Recipe {
+                step: planned.name.clone(),
+                kind: planned.step.kind().into(),
+                config: config(planned),
+                seed: self.plan.project.seed,
+                narthex: env!("CARGO_PKG_VERSION").into(),
+                version: recipe_version(&planned.step),
+            },
+            figures,
+        };
+        inputs.iter().for_each(|(_, artifact)| manifest.inherit(&artifact.manifest));
+        let record = RunRecord { seconds: start.elapsed().as_secs_f64(), measured, ..RunRecord::default() };
+        let artifact = self.ledger.commit(manifest, &files, Some(&run), record)?;
+        self.ledger.remember_step(&planned.name, key, artifact.digest, material)?;
+        self.ledger.set_ref(&planned.name, artifact.digest)?;
+        self.ledger.discard_stage(&key.to_string())?;
+        Ok(artifact)
+    }
+}
+
+fn clear(folder: &std::path::Path) -> Result<()> {
+    let fail = |error| Error::io("cannot write", folder, error);
+    std::fs::remove_dir_all(folder).map_err(fail)?;
+    std::fs::create_dir_all(folder).map_err(fail)
+}
+
+fn parent(input: &Input, artifact: &Artifact) -> Parent {
+    Parent { role: input.role.clone(), name: input.name.clone(), kind: artifact.manifest.kind, digest: artifact.digest }
+}
+
+/// The figures that matter, best first, by kind of artifact.
+fn headline(artifact: &Artifact) -> Option<(String, f64)> {
+    let names: &[&str] = match artifact.manifest.kind {
+        ArtifactKind::Documents | ArtifactKind::Chat => &["documents"],
+        ArtifactKind::Tokens => &["train_tokens"],
+        ArtifactKind::Model => &["validation_nats_per_byte", "training_nats_per_token"],
+        ArtifactKind::Evaluation => &["nats_per_byte", "exact_match", "choice_accuracy"],
+        ArtifactKind::Bundle => &["bytes"],
+        ArtifactKind::Source => &[],
+    };
+    names.iter().find_map(|name| Some((name.to_string(), *artifact.manifest.figures.get(*name)?)))
+}
+
+fn row(planned: &PlannedStep, artifact: &Artifact, state: RowState, reason: Option<String>) -> Row {
+    Row {
+        step: planned.name.clone(),
+        kind: planned.step.kind(),
+        state,
+        reason,
+        seconds: artifact.run.seconds,
+        digest: Some(artifact.digest),
+        license: artifact.manifest.license().map(|license| license.to_string()),
+        figure: headline(artifact),
+        figures: artifact.manifest.figures.clone(),
+        measured: artifact.run.measured.clone(),
+    }
+}
+
+fn row_planned(planned: &PlannedStep, reason: String) -> Row {
+    Row {
+        step: planned.name.clone(),
+        kind: planned.step.kind(),
+        state: RowState::Planned,
+        reason: Some(reason),
+        seconds: 0.0,
+        digest: None,
+        license: None,
+        figure: None,
+        figures: BTreeMap::new(),
+        measured: BTreeMap::new(),
+    }
+}
+
+/// The name under which a step's kind is asked for on the command line finds its step: the named one, or the last of
+/// that kind.
+impl Project {
+    /// The step that a verb such as `train` means.
+    ///
+    /// # Errors
+    /// If there is no step of this kind, or the named one is of another kind.
+    pub fn step_of_kind(&self, kind: &str, name: Option<&str>) -> Result<&PlannedStep> {
+        let of_kind = |step: &&PlannedStep| step.step.kind() == kind;
+        match name {
+            Some(name) => {
+                let step = self.plan.step(name)?;
+                if of_kind(&step) {
+                    return Ok(step);
+                }
+                Err(Error::input(format!("step `{name}` is of kind `{}`, not `{kind}`", step.step.kind()))
+                    .help(format!("run it with `narthex {} {name}`", step.step.kind())))
+            }
+            None => self.plan.steps.iter().rev().find(of_kind).ok_or_else(|| {
+                let kinds: Vec<&str> =
+                    Step::KINDS.into_iter().filter(|k| self.plan.steps.iter().any(|s| s.step.kind() == *k)).collect();
+                Error::input(format!("this project has no step of kind `{kind}`"))
+                    .at(&self.plan.file_name, None)
+                    .help(format!("it has: {}", kinds.join(", ")))
+            }),
+        }
+    }
+}

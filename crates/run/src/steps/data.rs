@@ -1,0 +1,78 @@
+//! `data`: sources -> documents or conversations.
+
+use super::{Made, StepContext};
+use crate::source;
+use narthex_base::{
+    ArtifactKind, Component, Error, Result,
+    config::{self, DataOutput, DataStep},
+};
+use narthex_data::{Format, Normalize, OutputKind, PrepareSpec, SourceSpec, Split, SplitBy, TextRows, prepare};
+use std::collections::BTreeMap;
+
+pub(super) fn make(context: &StepContext, step: &DataStep) -> Result<Made> {
+    let mut sources = Vec::new();
+    for (input, artifact) in context.inputs {
+        sources.push(match context.project.plan.sources.get(&input.name) {
+            Some(source) => source::spec(context.project, &input.name, source)?,
+            None => SourceSpec {
+                name: input.name.clone(),
+                files: ["train.parquet", "validation.parquet"]
+                    .map(|f| artifact.path(f))
+                    .into_iter()
+                    .filter(|p| p.is_file())
+                    .collect(),
+                format: Format::Parquet,
+                rows: TextRows::File,
+                columns: BTreeMap::new(),
+            },
+        });
+    }
+    let spec = PrepareSpec {
+        source: sources,
+        transform: step.transform.clone(),
+        output: match step.output {
+            DataOutput::Documents => OutputKind::Documents,
+            DataOutput::Chat => OutputKind::Chat,
+        },
+        normalize: match step.normalize {
+            config::Normalize::None => Normalize::None,
+            config::Normalize::Nfc => Normalize::Nfc,
+            config::Normalize::Nfkc => Normalize::Nfkc,
+        },
+        deduplicate: step.deduplicate,
+        split: Split {
+            by: match step.split {
+                config::SplitBy::Hash => SplitBy::Hash,
+                config::SplitBy::Position => SplitBy::Position,
+            },
+            validation_fraction: step.validation,
+            seed: context.project.plan.project.seed,
+        },
+        max_bad_rows: step.max_bad_rows,
+    };
+    let statistics = prepare(&spec, context.files, context.observer)?;
+    for example in &statistics.bad_row_examples {
+        context.observer.warn(format!("left out {example}"));
+    }
+    if statistics.documents == 0 {
+        return Err(Error::input(format!("step `{}` yields no documents", context.planned.name))
+            .help("check the source, the columns and the transform"));
+    }
+    let paths = super::paths_below(context.files)?;
+    // What is cleaned keeps the licence and the origin of what it was made from.
+    let mut components: Vec<Component> = Vec::new();
+    for (_, artifact) in context.inputs {
+        for component in artifact.manifest.components.iter().filter(|component| !component.paths.is_empty()) {
+            components.push(Component { paths: paths.clone(), ..component.clone() });
+        }
+    }
+    Ok(Made {
+        kind: match step.output {
+            DataOutput::Documents => ArtifactKind::Documents,
+            DataOutput::Chat => ArtifactKind::Chat,
+        },
+        components,
+        figures: statistics.figures(),
+        measured: BTreeMap::new(),
+    })
+}

@@ -1,0 +1,149 @@
+//! `eval`: a model, and perhaps one to compare with -> figures.
+
+use super::{Made, StepContext};
+use crate::{LoadedModel, Provenance, source};
+use narthex_base::{ArtifactKind, ComponentKind, Error, Message, Result, Role, config::EvalStep};
+use narthex_infer::{Engine, EngineOptions};
+use narthex_text::TokenShard;
+use narthex_train::{Objective, TaskItem, score_task, validate};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufRead, BufReader},
+    path::Path,
+};
+
+pub(super) fn make(context: &StepContext, step: &EvalStep) -> Result<Made> {
+    let mut figures = BTreeMap::new();
+    for (role, prefix) in [("model", ""), ("baseline", "baseline_")] {
+        for (input, artifact) in context.inputs_as(role) {
+            let none = Provenance { digest: None, license: None, components: vec![], lineage: None };
+            let model = LoadedModel::from_folder(&input.name, &context.model_folder(input, artifact)?, none)?;
+            for (name, value) in measure(context, step, &model)? {
+                figures.insert(format!("{prefix}{name}"), value);
+            }
+        }
+    }
+    let json = serde_json::to_string_pretty(&figures).expect("figures serialize");
+    context.write("figures.json", json + "\n")?;
+    let components = vec![context.own("evaluation", ComponentKind::EvaluationResults, &["figures.json"])];
+    Ok(Made { kind: ArtifactKind::Evaluation, components, figures, measured: BTreeMap::new() })
+}
+
+fn measure(context: &StepContext, step: &EvalStep, model: &LoadedModel) -> Result<BTreeMap<String, f64>> {
+    let mut figures = BTreeMap::new();
+    let observer = context.observer;
+    if let Some((input, tokens)) = context.inputs_as("data").next() {
+        let path = tokens.path("validation.tokens");
+        if !path.is_file() {
+            return Err(Error::input(format!("`{}` has no validation part to measure on", input.name))
+                .help("set `validation = 0.1` in the data step before it"));
+        }
+        let shard = TokenShard::open(&path)?;
+        if shard.vocab_size() != model.tokenizer.vocab_size() {
+            return Err(Error::input(format!(
+                "the tokens of `{}` are not those of the model `{}`",
+                input.name, model.name
+            ))
+            .help("tokenize the data with the model's tokenizer: `tokenizer = \"MODEL\"`"));
+        }
+        let objective = if shard.has_mask() { Objective::Chat } else { Objective::Pretrain { document_mask: false } };
+        observer.progress(0, 1, "models", format!("{} on {}", model.name, input.name));
+        let found = validate(&model.decoder, &shard, objective, model.decoder.config().context, usize::MAX, observer)?;
+        figures.insert("nats_per_byte".into(), found.nats_per_byte);
+        figures.insert("nats_per_token".into(), found.nats_per_token);
+        figures.insert("tokens".into(), found.tokens as f64);
+    }
+    if let Some((input, _)) = context.inputs_as("task").next() {
+        let source = &context.project.plan.sources[&input.name];
+        let mut items = Vec::new();
+        for file in source::files(context.project, source)? {
+            read_task(&file, step, model, &mut items)?;
+        }
+        let engine = Engine::start(model.decoder.clone(), EngineOptions::default());
+        let score =
+            score_task(&engine, &model.tokenizer, &items, &model.stop_tokens, step.max_answer_tokens, observer)?;
+        if score.skipped_rows > 0 {
+            observer.warn(format!(
+                "{} of {} rows do not fit into the context of `{}`",
+                score.skipped_rows,
+                items.len(),
+                model.name
+            ));
+        }
+        figures.extend(score.figures());
+    }
+    Ok(figures)
+}
+
+/// Reads a task file: one JSON object a line.
+fn read_task(path: &Path, step: &EvalStep, model: &LoadedModel, items: &mut Vec<TaskItem>) -> Result<()> {
+    let file = File::open(path).map_err(|error| Error::io("cannot read", path, error))?;
+    for (number, line) in BufReader::new(file).lines().enumerate() {
+        if items.len() >= step.max_rows {
+            return Ok(());
+        }
+        let line = line.map_err(|error| Error::io("cannot read", path, error))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let item = task_item(&line).map_err(|error| error.at(path.display(), number + 1))?;
+        items.push(if step.chat { through_template(item, model)? } else { item });
+    }
+    Ok(())
+}
+
+fn task_item(line: &str) -> Result<TaskItem> {
+    let row: Value = serde_json::from_str(line)
+        .map_err(|error| Error::input("this row of the task is not valid JSON").cause(error))?;
+    let help = "a row is {\"prompt\": …, \"answer\": …}, or {\"prompt\": …, \"choices\": […], \"answer\": INDEX}";
+    let wrong = |what: &str| Error::input(what.to_string()).help(help);
+    let prompt = row["prompt"].as_str().ok_or_else(|| wrong("this row of the task has no `prompt`"))?.to_string();
+    if row["choices"].is_null() {
+        let answer = row["answer"].as_str().ok_or_else(|| wrong("this row of the task has no `answer`"))?.to_string();
+        return Ok(TaskItem::Exact { prompt, answer });
+    }
+    let choices = row["choices"]
+        .as_array()
+        .map(|list| list.iter().filter_map(|c| Some(c.as_str()?.to_string())).collect::<Vec<_>>());
+    let choices =
+        choices.filter(|c| c.len() >= 2).ok_or_else(|| wrong("`choices` is not a list of two or more strings"))?;
+    let answer = row["answer"].as_u64().map(|i| i as usize).filter(|i| *i < choices.len());
+    let answer = answer.ok_or_else(|| wrong("`answer` is not the index of a choice"))?;
+    Ok(TaskItem::Choice { prompt, choices, answer })
+}
+
+fn through_template(item: TaskItem, model: &LoadedModel) -> Result<TaskItem> {
+    let template = model.template.as_ref().ok_or_else(|| {
+        Error::input(format!("the model `{}` has no chat template", model.name))
+            .help("set `chat = false` in the eval step")
+    })?;
+    let render = |prompt: &str| template.render(&[Message::new(Role::User, prompt)], true);
+    Ok(match item {
+        TaskItem::Exact { prompt, answer } => TaskItem::Exact { prompt: render(&prompt)?, answer },
+        TaskItem::Choice { prompt, choices, answer } => TaskItem::Choice { prompt: render(&prompt)?, choices, answer },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_a_task() {
+        let exact = TaskItem::Exact { prompt: "p".into(), answer: "a".into() };
+        let choice = TaskItem::Choice { prompt: "p".into(), choices: vec!["x".into(), "y".into()], answer: 1 };
+        assert_eq!(task_item(r#"{"prompt": "p", "answer": "a"}"#).unwrap(), exact);
+        assert_eq!(task_item(r#"{"prompt": "p", "choices": ["x", "y"], "answer": 1}"#).unwrap(), choice);
+        for (row, expected) in [
+            ("{", "not valid JSON"),
+            (r#"{"answer": "a"}"#, "no `prompt`"),
+            (r#"{"prompt": "p"}"#, "no `answer`"),
+            (r#"{"prompt": "p", "choices": ["x"], "answer": 0}"#, "two or more"),
+            (r#"{"prompt": "p", "choices": ["x", "y"], "answer": 2}"#, "index"),
+        ] {
+            assert!(task_item(row).unwrap_err().what().contains(expected), "{row}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The list of steps. Each makes the files of one artifact and says what they are.
+
+mod bundle;
+mod data;
+mod eval;
+mod tokenize;
+mod train;
+mod tune;
+
+use crate::Project;
+use narthex_base::{
+    ArtifactKind, Component, ComponentKind, Digest, Error, Observer, Result, config::Step, plan::Input,
+    plan::PlannedStep,
+};
+use narthex_ledger::Artifact;
+use std::{collections::BTreeMap, path::Path};
+
+/// What a step may look at and where it writes.
+pub(crate) struct StepContext<'a> {
+    pub(crate) project: &'a Project,
+    pub(crate) planned: &'a PlannedStep,
+    pub(crate) inputs: &'a [(Input, Artifact)],
+    pub(crate) key: Digest,
+    /// The step's own folder: checkpoints live here until the step is done.
+    pub(crate) stage: &'a Path,
+    /// What becomes the artifact.
+    pub(crate) files: &'a Path,
+    /// The record of the run.
+    pub(crate) run: &'a Path,
+    pub(crate) observer: Observer<'a>,
+}
+
+/// What a step made.
+pub(crate) struct Made {
+    pub(crate) kind: ArtifactKind,
+    /// The artifact's own components; inherited ones are added by the runner.
+    pub(crate) components: Vec<Component>,
+    pub(crate) figures: BTreeMap<String, f64>,
+    pub(crate) measured: BTreeMap<String, f64>,
+}
+
+pub(crate) fn make(context: &StepContext) -> Result<Made> {
+    match &context.planned.step {
+        Step::Data(step) => data::make(context, step),
+        Step::Tokenize(step) => tokenize::make(context, step),
+        Step::Train(step) => train::make(context, step),
+        Step::Tune(step) => tune::make(context, step),
+        Step::Eval(step) => eval::make(context, step),
+        Step::Bundle(step) => bundle::make(context, step),
+    }
+}
+
+impl StepContext<'_> {
+    /// The inputs of a role.
+    pub(crate) fn inputs_as(&self, role: &str) -> impl Iterator<Item = &(Input, Artifact)> {
+        self.inputs.iter().filter(move |(input, _)| input.role == role)
+    }
+
+    /// The one input of a role.
+    pub(crate) fn input(&self, role: &str) -> Result<&(Input, Artifact)> {
+        self.inputs_as(role)
+            .next()
+            .ok_or_else(|| Error::internal(format!("step `{}` has no input `{role}`", self.planned.name)))
+    }
+
+    /// A component of this artifact under the project's licence.
+    pub(crate) fn own(&self, name: &str, kind: ComponentKind, paths: &[&str]) -> Component {
+        Component {
+            name: name.into(),
+            kind,
+            license: Some(self.project.plan.project.license.clone()),
+            origin: Some(format!("step `{}` of project `{}`", self.planned.name, self.project.plan.project.name)),
+            paths: paths.iter().map(|path| path.to_string()).collect(),
+        }
+    }
+
+    /// The folder of a model input: its artifact, or for a source the folder it names.
+    pub(crate) fn model_folder(&self, input: &Input, artifact: &Artifact) -> Result<std::path::PathBuf> {
+        match self.project.plan.sources.get(&input.name) {
+            Some(source) if artifact.manifest.kind == ArtifactKind::Source => {
+                crate::source::model_folder(self.project, &input.name, source)
+            }
+            _ => Ok(artifact.folder.clone()),
+        }
+    }
+
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> Result<()> {
+        let path = self.files.join(name);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|error| Error::io("cannot write", folder, error))?;
+        }
+        std::fs::write(&path, text).map_err(|error| Error::io("cannot write", &path, error))
+    }
+
+    pub(crate) fn copy(&self, from: &Path, name: &str) -> Result<()> {
+        let bytes = std::fs::read(from).map_err(|error| Error::io("cannot read", from, error))?;
+        self.write(name, bytes)
+    }
+}
+
+/// A chart of all files of a folder, by path.
+pub(crate) fn paths_below(folder: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.to_path_buf()];
+    while let Some(next) = open.pop() {
+        for entry in std::fs::read_dir(&next).map_err(|error| Error::io("cannot read", &next, error))? {
+            let path = entry.map_err(|error| Error::io("cannot read", &next, error))?.path();
+            if path.is_dir() {
+                open.push(path);
+            } else if let Ok(inside) = path.strip_prefix(folder) {
+                found.push(inside.to_string_lossy().replace('\\', "/"));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}

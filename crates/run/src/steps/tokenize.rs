@@ -1,0 +1,158 @@
+//! `tokenize`: documents or conversations -> a tokenizer and token shards.
+
+use super::{Made, StepContext};
+use narthex_base::{ArtifactKind, ComponentKind, Error, Message, Result, Role, config::TokenizeStep};
+use narthex_data::{read_chats, read_texts};
+use narthex_text::{CHATML, ChatTemplate, ShardWriter, TokenShard, Tokenizer, TokenizerConfig};
+use std::{collections::BTreeMap, path::Path};
+
+/// Ends a text.
+const END_OF_TEXT: &str = "<|endoftext|>";
+/// Begins and ends a turn of a conversation.
+const TURN: [&str; 2] = ["<|im_start|>", "<|im_end|>"];
+
+/// Documents encoded at a time.
+const CHUNK: usize = 256;
+
+pub(super) fn make(context: &StepContext, step: &TokenizeStep) -> Result<Made> {
+    let (input, data) = context.input("from")?;
+    let is_chat = data.manifest.kind == ArtifactKind::Chat;
+    let tokenizer = match step.vocab_size {
+        Some(size) => train(data, is_chat, size as usize)?,
+        None => {
+            let (input, artifact) = context.input("tokenizer")?;
+            Tokenizer::from_file(&context.model_folder(input, artifact)?.join("tokenizer.json"))?
+        }
+    };
+    let config = tokenizer_config(context, step, &tokenizer)?;
+    context.write("tokenizer.json", tokenizer.to_json()?)?;
+    context.write("tokenizer_config.json", config.to_json())?;
+    let mut figures = BTreeMap::from([("vocabulary".to_string(), tokenizer.vocab_size() as f64)]);
+    for part in ["train", "validation"] {
+        let parquet = data.path(&format!("{part}.parquet"));
+        if !parquet.is_file() {
+            continue;
+        }
+        let path = context.files.join(format!("{part}.tokens"));
+        let mut writer = ShardWriter::create(&path, tokenizer.vocab_size(), is_chat)?;
+        if is_chat {
+            let template = ChatTemplate::from_config(&config)?.ok_or_else(|| {
+                Error::input(format!("the tokenizer of step `{}` has no chat template", context.planned.name))
+                    .help("take the tokenizer of a model that has one, or train one with `vocab_size`")
+            })?;
+            write_chats(context, &parquet, &tokenizer, &template, &mut writer)?;
+        } else {
+            write_texts(context, &parquet, &tokenizer, &config, &mut writer)?;
+        }
+        writer.finish()?;
+        let shard = TokenShard::open(&path)?;
+        figures.insert(format!("{part}_tokens"), shard.len() as f64);
+        figures.insert(format!("{part}_documents"), shard.documents() as f64);
+        if is_chat {
+            let trained = (0..shard.len()).filter(|position| shard.mask(*position)).count();
+            figures.insert(format!("{part}_trained_tokens"), trained as f64);
+        } else if !shard.is_empty() {
+            figures.insert(format!("{part}_bytes_per_token"), shard.text_bytes() as f64 / shard.len() as f64);
+        }
+    }
+    if figures.get("train_tokens").copied().unwrap_or(0.0) == 0.0 {
+        return Err(Error::input(format!("`{}` has no training part to tokenize", input.name))
+            .help("lower `validation` in its step"));
+    }
+    let mut components =
+        vec![context.own("tokenizer", ComponentKind::Tokenizer, &["tokenizer.json", "tokenizer_config.json"])];
+    // Token shards are the text in another form.
+    let shards: Vec<String> =
+        super::paths_below(context.files)?.into_iter().filter(|path| path.ends_with(".tokens")).collect();
+    for component in data.manifest.components.iter().filter(|component| !component.paths.is_empty()) {
+        components.push(narthex_base::Component { paths: shards.clone(), ..component.clone() });
+    }
+    Ok(Made { kind: ArtifactKind::Tokens, components, figures, measured: BTreeMap::new() })
+}
+
+fn train(data: &narthex_ledger::Artifact, is_chat: bool, size: usize) -> Result<Tokenizer> {
+    let path = data.path("train.parquet");
+    let mut problem = None;
+    let mut keep = |result: Result<String>| match result {
+        Ok(text) => Some(text),
+        Err(error) => {
+            problem = Some(error);
+            None
+        }
+    };
+    let special: Vec<&str> = [END_OF_TEXT].into_iter().chain(TURN).collect();
+    let tokenizer = if is_chat {
+        let joined =
+            |chat: Vec<Message>| chat.into_iter().map(|message| message.content).collect::<Vec<_>>().join("\n");
+        let mut texts = Vec::new();
+        for chat in read_chats(&path)? {
+            texts.push(chat.map(joined)?);
+        }
+        Tokenizer::train_bpe(texts.into_iter(), size, &special)?
+    } else {
+        Tokenizer::train_bpe(read_texts(&path)?.map_while(&mut keep), size, &special)?
+    };
+    problem.map_or(Ok(tokenizer), Err)
+}
+
+fn tokenizer_config(context: &StepContext, step: &TokenizeStep, tokenizer: &Tokenizer) -> Result<TokenizerConfig> {
+    if step.tokenizer.is_some() {
+        let (input, artifact) = context.input("tokenizer")?;
+        return TokenizerConfig::read(&context.model_folder(input, artifact)?);
+    }
+    let mut config = TokenizerConfig {
+        eos_token: Some(END_OF_TEXT.into()),
+        chat_template: Some(CHATML.into()),
+        ..TokenizerConfig::default()
+    };
+    config.other.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
+    config.other.insert("clean_up_tokenization_spaces".into(), false.into());
+    config.other.insert("additional_special_tokens".into(), serde_json::json!(TURN));
+    debug_assert!(tokenizer.token_id(END_OF_TEXT).is_some());
+    Ok(config)
+}
+
+fn write_texts(
+    context: &StepContext,
+    parquet: &Path,
+    tokenizer: &Tokenizer,
+    config: &TokenizerConfig,
+    writer: &mut ShardWriter,
+) -> Result<()> {
+    let end = config.eos_token.as_deref().and_then(|token| tokenizer.token_id(token));
+    let mut texts = read_texts(parquet)?;
+    let mut done = 0;
+    loop {
+        context.observer.check()?;
+        let chunk = texts.by_ref().take(CHUNK).collect::<Result<Vec<String>>>()?;
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        for (text, mut ids) in chunk.iter().zip(tokenizer.encode_batch(&chunk, false)?) {
+            ids.extend(end);
+            writer.push(&ids, None, text.len() as u64)?;
+        }
+        done += chunk.len() as u64;
+        context.observer.progress(done, done, "documents", "");
+    }
+}
+
+fn write_chats(
+    context: &StepContext,
+    parquet: &Path,
+    tokenizer: &Tokenizer,
+    template: &ChatTemplate,
+    writer: &mut ShardWriter,
+) -> Result<()> {
+    for (done, chat) in read_chats(parquet)?.enumerate() {
+        if done % CHUNK == 0 {
+            context.observer.check()?;
+            context.observer.progress(done as u64, done as u64, "conversations", "");
+        }
+        let chat = chat?;
+        let (ids, mask) = template.encode_chat(tokenizer, &chat)?;
+        let answered = chat.iter().filter(|message| message.role == Role::Assistant);
+        writer.push(&ids, Some(&mask), answered.map(|message| message.content.len() as u64).sum())?;
+    }
+    Ok(())
+}

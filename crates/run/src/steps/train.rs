@@ -1,0 +1,122 @@
+//! `train`: token shards -> a model.
+
+use super::{Made, StepContext};
+use narthex_base::{ArtifactKind, ComponentKind, Error, Result, config::TrainStep};
+use narthex_infer::{Engine, EngineOptions, Request, Sampling};
+use narthex_model::{Decoder, ModelConfig, cpu};
+use narthex_text::{GenerationConfig, TokenShard, Tokenizer, TokenizerConfig};
+use narthex_train::{Fit, Fitted, Objective, Sampler, Trained, fit};
+use std::path::Path;
+
+/// New tokens in a sample during training.
+const SAMPLE_TOKENS: usize = 80;
+
+pub(super) fn make(context: &StepContext, step: &TrainStep) -> Result<Made> {
+    let (_, tokens) = context.input("data")?;
+    let shards = Shards::open(&tokens.folder)?;
+    if shards.train.has_mask() {
+        return Err(Error::input(format!(
+            "step `{}` trains on plain text, but its data are conversations",
+            context.planned.name
+        ))
+        .help("use `kind = \"tune\"` for conversations"));
+    }
+    let tokenizer = Tokenizer::from_file(&tokens.path("tokenizer.json"))?;
+    let config = TokenizerConfig::read(&tokens.folder)?;
+    let end = config.eos_token.as_deref().and_then(|token| tokenizer.token_id(token));
+    let shape = &step.model;
+    let model = Decoder::random(
+        &ModelConfig {
+            vocab_size: tokenizer.vocab_size(),
+            hidden_size: shape.hidden_size,
+            intermediate_size: shape.intermediate_size,
+            layers: shape.layers,
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            head_width: shape.hidden_size / shape.heads,
+            rms_norm_eps: 1e-6,
+            rope_theta: shape.rope_theta,
+            tied_embeddings: shape.tied_embeddings,
+            context: step.schedule.context,
+            bos_token: None,
+            eos_tokens: end.into_iter().collect(),
+        },
+        context.project.plan.project.seed,
+        &cpu(),
+    );
+    let prompt = &step.sample_prompt;
+    let sampler = |model: &Decoder| {
+        let ids = tokenizer.encode(prompt, false)?;
+        Ok(format!("{prompt}{}", sample(model, &tokenizer, ids, end.as_slice())?))
+    };
+    let Fitted { model, figures, measured } = fit(Fit {
+        model,
+        data: &shards.train,
+        validation: shards.validation.as_ref(),
+        objective: Objective::Pretrain { document_mask: step.document_mask },
+        trained: Trained::All,
+        schedule: &step.schedule,
+        seed: context.project.plan.project.seed,
+        run: context.key,
+        work: context.stage,
+        metrics: &context.run.join("metrics.jsonl"),
+        sample: (!prompt.is_empty()).then_some(&sampler as &Sampler),
+        observer: context.observer,
+    })?;
+    model.write(context.files)?;
+    let generation = GenerationConfig { eos_token_id: end.into_iter().collect(), ..GenerationConfig::default() };
+    context.write("generation_config.json", generation.to_json())?;
+    copy_tokenizer(context, &tokens.folder)?;
+    Ok(Made { kind: ArtifactKind::Model, components: model_components(context), figures, measured })
+}
+
+/// The token shards of an artifact.
+pub(super) struct Shards {
+    pub(super) train: TokenShard,
+    pub(super) validation: Option<TokenShard>,
+}
+
+impl Shards {
+    pub(super) fn open(folder: &Path) -> Result<Self> {
+        let validation = folder.join("validation.tokens");
+        let validation = validation.is_file().then(|| TokenShard::open(&validation)).transpose()?;
+        // A split may leave nothing for validation.
+        let validation = validation.filter(|shard| shard.len() > 1);
+        Ok(Self { train: TokenShard::open(&folder.join("train.tokens"))?, validation })
+    }
+}
+
+/// What the model writes after `prompt`, at a temperature that shows its habits.
+pub(super) fn sample(model: &Decoder, tokenizer: &Tokenizer, prompt: Vec<u32>, stop_tokens: &[u32]) -> Result<String> {
+    let engine = Engine::start(model.clone(), EngineOptions::default());
+    let request = Request {
+        prompt,
+        max_tokens: SAMPLE_TOKENS,
+        sampling: Sampling { temperature: 0.8, top_p: 0.95, ..Sampling::default() },
+        stop_tokens: stop_tokens.to_vec(),
+        logprobs: None,
+        prompt_logprobs: false,
+    };
+    let (tokens, _) = engine
+        .generate(request)
+        .map_err(|error| Error::input("no sample can be drawn").cause(error).help("shorten `sample_prompt`"))?;
+    tokenizer.decode(&tokens, true)
+}
+
+pub(super) fn copy_tokenizer(context: &StepContext, from: &Path) -> Result<()> {
+    for name in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
+        let path = from.join(name);
+        if path.is_file() {
+            context.copy(&path, name)?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn model_components(context: &StepContext) -> Vec<narthex_base::Component> {
+    vec![
+        context.own("weights", ComponentKind::ModelParameters, &["model.safetensors"]),
+        context.own("configuration", ComponentKind::ModelMetadata, &["config.json", "generation_config.json"]),
+        context.own("tokenizer", ComponentKind::Tokenizer, &["tokenizer.json", "tokenizer_config.json"]),
+    ]
+}

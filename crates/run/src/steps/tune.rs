@@ -1,0 +1,119 @@
+//! `tune`: a model and conversations -> a tuned model.
+
+use super::{
+    Made, StepContext,
+    train::{Shards, copy_tokenizer, model_components, sample},
+};
+use narthex_base::{
+    ArtifactKind, ComponentKind, Error, Message, Result, Role,
+    config::{TuneMethod, TuneStep},
+};
+use narthex_model::{Decoder, LoraSpec, cpu, save_adapter};
+use narthex_text::{ChatTemplate, GenerationConfig, Tokenizer, TokenizerConfig};
+use narthex_train::{Fit, Fitted, Objective, Sampler, Trained, fit};
+use std::path::Path;
+
+pub(super) fn make(context: &StepContext, step: &TuneStep) -> Result<Made> {
+    let (input, base) = context.input("model")?;
+    let base_folder = context.model_folder(input, base)?;
+    let (_, tokens) = context.input("data")?;
+    let shards = Shards::open(&tokens.folder)?;
+    let model = Decoder::read(&base_folder, &cpu())?;
+    require_same_tokenizer(context, &base_folder, &tokens.folder)?;
+    if step.schedule.context > model.config().context {
+        return Err(Error::input(format!(
+            "step `{}` tunes with sequences of {} tokens, but the model holds {}",
+            context.planned.name,
+            step.schedule.context,
+            model.config().context
+        ))
+        .help(format!("set `context = {}` or less in its schedule", model.config().context)));
+    }
+    let tokenizer = Tokenizer::from_file(&tokens.path("tokenizer.json"))?;
+    let config = TokenizerConfig::read(&tokens.folder)?;
+    let stop_tokens = stop_tokens(&tokenizer, &config, &shards, &model)?;
+    let spec = LoraSpec {
+        rank: step.lora.rank,
+        alpha: step.lora.alpha,
+        targets: step.lora.targets.clone(),
+        dropout: step.lora.dropout,
+    };
+    let seed = context.project.plan.project.seed;
+    let (model, trained) = match step.method {
+        TuneMethod::Lora => (model.with_lora(&spec, seed), Trained::Adapters),
+        TuneMethod::Full => (model, Trained::All),
+    };
+    let template = ChatTemplate::from_config(&config)?;
+    let sampler = |model: &Decoder| {
+        let Some(template) = &template else { return Ok(String::new()) };
+        let messages = [Message::new(Role::User, &step.sample_prompt)];
+        let ids = tokenizer.encode(&template.render(&messages, true)?, false)?;
+        Ok(format!("{}\n=> {}", step.sample_prompt, sample(model, &tokenizer, ids, &stop_tokens)?))
+    };
+    let Fitted { model, figures, measured } = fit(Fit {
+        model,
+        data: &shards.train,
+        validation: shards.validation.as_ref(),
+        objective: Objective::Chat,
+        trained,
+        schedule: &step.schedule,
+        seed,
+        run: context.key,
+        work: context.stage,
+        metrics: &context.run.join("metrics.jsonl"),
+        sample: (!step.sample_prompt.is_empty()).then_some(&sampler as &Sampler),
+        observer: context.observer,
+    })?;
+    let mut components = model_components(context);
+    if trained == Trained::Adapters {
+        let adapter = context.files.join("adapter");
+        std::fs::create_dir_all(&adapter).map_err(|error| Error::io("cannot write", &adapter, error))?;
+        save_adapter(&model, &spec, &input.name, &adapter)?;
+        components.push(context.own(
+            "adapter",
+            ComponentKind::ModelParameters,
+            &["adapter/adapter_config.json", "adapter/adapter_model.safetensors"],
+        ));
+    }
+    let mut merged = model.merged();
+    let mut model_config = merged.config().clone();
+    model_config.eos_tokens = stop_tokens.clone();
+    merged = merged.with_config(model_config);
+    merged.write(context.files)?;
+    let generation = GenerationConfig { eos_token_id: stop_tokens, ..GenerationConfig::read(&base_folder)? };
+    context.write("generation_config.json", generation.to_json())?;
+    copy_tokenizer(context, &tokens.folder)?;
+    Ok(Made { kind: ArtifactKind::Model, components, figures, measured })
+}
+
+/// Tokens that the data were written with must mean the same to the model.
+fn require_same_tokenizer(context: &StepContext, base: &Path, tokens: &Path) -> Result<()> {
+    let (a, b) =
+        (Tokenizer::from_file(&base.join("tokenizer.json"))?, Tokenizer::from_file(&tokens.join("tokenizer.json"))?);
+    if a.to_json()? == b.to_json()? {
+        return Ok(());
+    }
+    let (data, _) = context.input("data")?;
+    let (model, _) = context.input("model")?;
+    Err(Error::input(format!("the data `{}` and the model `{}` have different tokenizers", data.name, model.name))
+        .help(format!("set `tokenizer = \"{}\"` in [steps.{}]", model.name, data.name)))
+}
+
+/// What ends an answer: the token that the conversations train at the end of a turn, then what ended texts before.
+fn stop_tokens(tokenizer: &Tokenizer, config: &TokenizerConfig, shards: &Shards, model: &Decoder) -> Result<Vec<u32>> {
+    let mut stops = Vec::new();
+    if shards.train.has_mask() && shards.train.documents() > 0 {
+        let range = shards.train.document_range(0);
+        stops.extend(
+            range.rev().find(|position| shards.train.mask(*position)).map(|position| shards.train.get(position)),
+        );
+    }
+    stops.retain(|id| tokenizer.is_special(*id));
+    let before = config.eos_token.as_deref().and_then(|token| tokenizer.token_id(token));
+    for id in before.into_iter().chain(model.config().eos_tokens.iter().copied()) {
+        if !stops.contains(&id) {
+            stops.push(id);
+        }
+    }
+    Ok(stops)
+}

@@ -1,0 +1,419 @@
+//! `POST /v1/completions` (https://platform.openai.com/docs/api-reference/completions).
+
+use crate::{
+    Limits, ServedModel,
+    answer::{Answer, Head, Usage, collect, reason_word},
+    error::ApiError,
+    events::{Events, event_stream},
+    fields::{Fields, JsonBody},
+    generation::{Generation, Piece, Scored},
+    logprobs::CompletionLogprobs,
+    parameters::Parameters,
+    router::App,
+};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use narthex_infer::{Request, TokenLogprobs};
+use narthex_text::TextStream;
+use serde::Serialize;
+use serde_json::Value;
+
+/// What OpenAI documents as the default of `max_tokens`.
+const MAX_TOKENS_DEFAULT: usize = 16;
+
+/// A request that has been read and understood.
+struct Call {
+    parameters: Parameters,
+    prompts: Vec<Prompt>,
+    requests: Vec<Request>,
+    /// Prompts are part of the answer.
+    echo: bool,
+}
+
+/// A prompt as text and as tokens.
+#[derive(Clone)]
+struct Prompt {
+    text: String,
+    ids: Vec<u32>,
+}
+
+#[derive(Serialize)]
+struct Completion {
+    #[serde(flatten)]
+    head: Head,
+    choices: Vec<Choice>,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct Chunk<'a> {
+    #[serde(flatten)]
+    head: &'a Head,
+    choices: Vec<Choice>,
+    /// Absent unless asked for; then `null` in all chunks but the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Option<Usage>>,
+}
+
+#[derive(Serialize)]
+struct Choice {
+    text: String,
+    index: usize,
+    logprobs: Option<CompletionLogprobs>,
+    finish_reason: Option<&'static str>,
+}
+
+/// Continues prompts.
+pub(crate) async fn create(State(app): State<App>, JsonBody(fields): JsonBody) -> Result<Response, ApiError> {
+    let (model, limits) = (app.model.clone(), app.limits.clone());
+    // Long prompts take a while to tokenize; other answers go on meanwhile.
+    let call = tokio::task::spawn_blocking(move || read(fields, &model, &limits)).await;
+    let mut call = call.map_err(|error| ApiError::internal(error.to_string()))??;
+    let generation = Generation::start(&app, std::mem::take(&mut call.requests), &call.parameters.stop, "prompt")?;
+    let head = Head::new("cmpl", "text_completion", &app.model);
+    if call.parameters.stream {
+        return Ok(event_stream(|events| stream(app, head, generation, call, events)));
+    }
+    let (answers, completion_tokens) = collect(generation, call.prompts.len() * call.parameters.n).await?;
+    let usage = call.usage(completion_tokens);
+    let choices = answers.into_iter().enumerate().map(|(index, answer)| call.choice(&app.model, index, answer));
+    let choices = choices.collect::<Result<_, _>>()?;
+    Ok(Json(Completion { head, choices, usage }).into_response())
+}
+
+impl Call {
+    fn prompt(&self, index: usize) -> &Prompt {
+        &self.prompts[index / self.parameters.n]
+    }
+
+    /// Characters before the answer in a choice's text.
+    fn echo_chars(&self, index: usize) -> usize {
+        if self.echo { self.prompt(index).text.chars().count() } else { 0 }
+    }
+
+    /// A prompt counts once, however many choices continue it.
+    fn usage(&self, completion_tokens: usize) -> Usage {
+        Usage::new(self.prompts.iter().map(|prompt| prompt.ids.len()).sum(), completion_tokens)
+    }
+
+    fn choice(&self, model: &ServedModel, index: usize, answer: Answer) -> Result<Choice, ApiError> {
+        let mut text = if self.echo { self.prompt(index).text.clone() } else { String::new() };
+        text += &answer.text;
+        let mut logprobs = self.parameters.logprobs.map(|_| CompletionLogprobs::default());
+        if let Some(logprobs) = &mut logprobs {
+            if self.echo {
+                push_prompt(logprobs, model, &self.prompt(index).ids, &answer.prompt)?;
+            }
+            push_answer(logprobs, model, &answer.scored, self.echo_chars(index));
+        }
+        Ok(Choice { text, index, logprobs, finish_reason: Some(answer.finish_reason) })
+    }
+}
+
+fn push_answer(logprobs: &mut CompletionLogprobs, model: &ServedModel, scored: &[Scored], before_chars: usize) {
+    for token in scored {
+        logprobs.push(&model.tokenizer, token.id, Some(&token.logprobs), before_chars + token.start_chars);
+    }
+}
+
+fn push_prompt(
+    logprobs: &mut CompletionLogprobs,
+    model: &ServedModel,
+    ids: &[u32],
+    scores: &[Option<TokenLogprobs>],
+) -> Result<(), ApiError> {
+    let mut stream = TextStream::new(&model.tokenizer, true);
+    let mut offset_chars = 0;
+    for (index, id) in ids.iter().enumerate() {
+        logprobs.push(&model.tokenizer, *id, scores.get(index).and_then(Option::as_ref), offset_chars);
+        let text = stream.push(*id).map_err(|error| ApiError::internal(error.what()))?;
+        offset_chars += text.map_or(0, |text| text.chars().count());
+    }
+    Ok(())
+}
+
+async fn stream(app: App, head: Head, mut generation: Generation, call: Call, events: Events) -> Result<(), ApiError> {
+    let usage = call.parameters.include_usage.then_some(None);
+    let wanted = call.parameters.logprobs.is_some();
+    let chunk = |index, text, logprobs, finish_reason| Chunk {
+        head: &head,
+        choices: vec![Choice { text, index, logprobs, finish_reason }],
+        usage,
+    };
+    if call.echo && !wanted {
+        for index in 0..call.prompts.len() * call.parameters.n {
+            events.send(&chunk(index, call.prompt(index).text.clone(), None, None)).await?;
+        }
+    }
+    while let Some((index, piece)) = generation.next().await? {
+        let mut logprobs = wanted.then(CompletionLogprobs::default);
+        match piece {
+            Piece::Prompt(scores) => {
+                if let Some(logprobs) = &mut logprobs {
+                    push_prompt(logprobs, &app.model, &call.prompt(index).ids, &scores)?;
+                }
+                events.send(&chunk(index, call.prompt(index).text.clone(), logprobs, None)).await?;
+            }
+            Piece::Text(text, scored) => {
+                if let Some(logprobs) = &mut logprobs {
+                    push_answer(logprobs, &app.model, &scored, call.echo_chars(index));
+                }
+                events.send(&chunk(index, text, logprobs, None)).await?;
+            }
+            Piece::End(reason) => events.send(&chunk(index, String::new(), None, Some(reason_word(reason)))).await?,
+        }
+    }
+    if call.parameters.include_usage {
+        let usage = Some(Some(call.usage(generation.completion_tokens())));
+        events.send(&Chunk { head: &head, choices: vec![], usage }).await?;
+    }
+    Ok(())
+}
+
+fn read(mut fields: Fields, model: &ServedModel, limits: &Limits) -> Result<Call, ApiError> {
+    let mut parameters = Parameters::read(&mut fields, model, limits)?;
+    if let Some(best_of) = fields.integer("best_of", 1..=i64::MAX)?
+        && best_of != parameters.n as i64
+    {
+        return Err(
+            ApiError::field("best_of", "`best_of` other than `n` is not supported yet").code("unsupported_parameter")
+        );
+    }
+    let echo = fields.flag("echo")?.unwrap_or(false);
+    let logprobs = fields.integer("logprobs", 0..=limits.logprobs_max as i64)?.map(|count| count as usize);
+    parameters.logprobs = logprobs;
+    let max_tokens = fields.integer("max_tokens", 0..=i64::MAX)?;
+    let max_tokens = max_tokens.map_or(MAX_TOKENS_DEFAULT, |tokens| usize::try_from(tokens).unwrap_or(usize::MAX));
+    let value = fields.take("prompt").ok_or_else(|| fields.missing("prompt"))?;
+    fields.unsupported("suffix", &[Value::String(String::new())])?;
+    fields.unsupported("response_format", &[serde_json::json!({"type": "text"})])?;
+    fields.finish()?;
+
+    let prompts = read_prompts(value, model)?;
+    if prompts.len() * parameters.n > limits.sequences_max {
+        let message = format!("prompts times `n` may be {} at most", limits.sequences_max);
+        return Err(ApiError::field("prompt", message));
+    }
+    let mut requests = Vec::with_capacity(prompts.len() * parameters.n);
+    for prompt in &prompts {
+        let room = model.generator.context().saturating_sub(prompt.ids.len());
+        if room == 0 && max_tokens > 0 {
+            let (count, context) = (prompt.ids.len(), model.generator.context());
+            let message = format!("the prompt has {count} tokens, but the model's context holds {context}");
+            return Err(ApiError::field("prompt", message).code("context_length_exceeded"));
+        }
+        let request = Request {
+            prompt: prompt.ids.clone(),
+            max_tokens: max_tokens.min(room),
+            sampling: parameters.sampling.clone(),
+            stop_tokens: model.stop_tokens.clone(),
+            logprobs,
+            prompt_logprobs: echo && logprobs.is_some(),
+        };
+        requests.extend(parameters.requests(requests.len(), &request));
+    }
+    Ok(Call { parameters, prompts, requests, echo })
+}
+
+/// A string, a list of strings, token ids, or a list of lists of token ids.
+fn read_prompts(value: Value, model: &ServedModel) -> Result<Vec<Prompt>, ApiError> {
+    let wrong = || {
+        let message = "`prompt` must be a string, a list of strings, a list of token ids, or a list of such lists";
+        ApiError::field("prompt", message)
+    };
+    match value {
+        Value::String(text) => Ok(vec![encoded(text, model)?]),
+        Value::Array(list) if list.is_empty() => Err(ApiError::field("prompt", "`prompt` must not be empty")),
+        Value::Array(list) if list[0].is_number() => Ok(vec![decoded(&list, model)?.ok_or_else(wrong)?]),
+        Value::Array(list) => list
+            .into_iter()
+            .map(|entry| match entry {
+                Value::String(text) => encoded(text, model),
+                Value::Array(ids) => decoded(&ids, model)?.ok_or_else(wrong),
+                _ => Err(wrong()),
+            })
+            .collect(),
+        _ => Err(wrong()),
+    }
+}
+
+fn encoded(text: String, model: &ServedModel) -> Result<Prompt, ApiError> {
+    let ids = model.tokenizer.encode(&text, true).map_err(|error| ApiError::field("prompt", error.what()))?;
+    Ok(Prompt { text, ids })
+}
+
+fn decoded(list: &[Value], model: &ServedModel) -> Result<Option<Prompt>, ApiError> {
+    let ids: Option<Vec<u32>> = list.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect();
+    let Some(ids) = ids else { return Ok(None) };
+    let text = model.tokenizer.decode(&ids, true).map_err(|error| ApiError::field("prompt", error.what()))?;
+    Ok(Some(Prompt { text, ids }))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        scripted::{Scripted, say},
+        testing::{self, answer, byte_tokens, describe, post},
+    };
+    use serde_json::{Value, json};
+    use std::sync::Arc;
+
+    const PATH: &str = "/v1/completions";
+
+    fn request(more: Value) -> Value {
+        let mut body = json!({"model": "m", "prompt": "ab"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    }
+
+    fn texts(reply: &Value) -> Vec<&str> {
+        reply["choices"].as_array().unwrap().iter().map(|choice| choice["text"].as_str().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn continues_a_prompt() {
+        let reply = post(&testing::router(answer("cd")), PATH, &request(json!({}))).await.json(200);
+        assert_eq!(
+            reply,
+            json!({
+                "id": "cmpl-…", "object": "text_completion", "created": 0, "model": "m",
+                "system_fingerprint": "fp_0123456789ab",
+                "choices": [{"text": "cd", "index": 0, "logprobs": null, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 2, "completion_tokens": 2, "total_tokens": 4},
+            })
+        );
+        let long = "x".repeat(30);
+        let reply = post(&testing::router(answer(&long)), PATH, &request(json!({}))).await.json(200);
+        assert_eq!((texts(&reply)[0].len(), &reply["choices"][0]["finish_reason"]), (16, &json!("length")));
+        let reply =
+            post(&testing::router(answer(&"x".repeat(99))), PATH, &request(json!({"max_tokens": 99}))).await.json(200);
+        assert_eq!(reply["usage"], json!({"prompt_tokens": 2, "completion_tokens": 62, "total_tokens": 64}));
+    }
+
+    #[tokio::test]
+    async fn prompts_in_all_their_forms() {
+        let generator = Arc::new(Scripted::new(|request: &narthex_infer::Request| {
+            let mut tokens = request.prompt.clone();
+            tokens.extend(byte_tokens(request.sampling.seed.to_string().as_bytes()));
+            say(request, &tokens)
+        }));
+        let router = testing::router_of(generator);
+        let ids = |text: &str| byte_tokens(text.as_bytes());
+        for (prompt, n, expected, prompt_tokens) in [
+            (json!("one"), 1, vec!["one5"], 3),
+            (json!(["one", "two"]), 1, vec!["one5", "two6"], 6),
+            (json!(ids("one")), 2, vec!["one5", "one6"], 3),
+            (json!([ids("a"), ids("b")]), 2, vec!["a5", "a6", "b7", "b8"], 2),
+        ] {
+            let body = request(json!({"prompt": prompt, "n": n, "best_of": n, "seed": 5}));
+            let reply = post(&router, PATH, &body).await.json(200);
+            assert_eq!(texts(&reply), expected);
+            assert_eq!(reply["usage"]["prompt_tokens"], prompt_tokens);
+        }
+    }
+
+    #[tokio::test]
+    async fn echo_with_scores() {
+        let router = testing::router(answer("éd"));
+        let reply = post(&router, PATH, &request(json!({"echo": true}))).await.json(200);
+        assert_eq!(texts(&reply), ["abéd"]);
+        let more = json!({"echo": true, "logprobs": 2});
+        let reply = post(&router, PATH, &request(more)).await.json(200);
+        let scores = json!({
+            "tokens": ["a", "b", "bytes:\\xc3", "bytes:\\xa9", "d"],
+            "token_logprobs": [null, -0.5, -0.5, -0.5, -0.5],
+            "top_logprobs": [
+                null, {"b": -0.5, "c": -1.5}, {"bytes:\\xc3": -0.5, "bytes:\\xc4": -1.5},
+                {"bytes:\\xa9": -0.5, "bytes:\\xaa": -1.5}, {"d": -0.5, "e": -1.5},
+            ],
+            "text_offset": [0, 1, 2, 2, 3],
+        });
+        assert_eq!(reply["choices"][0]["logprobs"], scores);
+        let reply =
+            post(&router, PATH, &request(json!({"echo": true, "logprobs": 0, "max_tokens": 0}))).await.json(200);
+        assert_eq!(
+            reply["choices"][0],
+            json!({
+                "text": "ab", "index": 0, "finish_reason": "length",
+                "logprobs": {
+                    "tokens": ["a", "b"], "token_logprobs": [null, -0.5], "top_logprobs": [null, {"b": -0.5}],
+                    "text_offset": [0, 1],
+                },
+            })
+        );
+        assert_eq!(reply["usage"]["completion_tokens"], 0);
+    }
+
+    #[tokio::test]
+    async fn streams() {
+        let router = testing::router(answer("cé"));
+        let body =
+            request(json!({"stream": true, "echo": true, "logprobs": 0, "stream_options": {"include_usage": true}}));
+        let events = post(&router, PATH, &body).await.events();
+        let seen: Vec<Value> = events
+            .iter()
+            .map(|event| {
+                let choice = &event["choices"][0];
+                json!([
+                    choice["text"],
+                    choice["logprobs"]["text_offset"],
+                    choice["finish_reason"],
+                    event["usage"]["total_tokens"]
+                ])
+            })
+            .collect();
+        assert_eq!(
+            json!(seen),
+            json!([
+                ["ab", [0, 1], null, null],
+                ["c", [2], null, null],
+                ["é", [3, 3], null, null],
+                ["", null, "stop", null],
+                [null, null, null, 5],
+            ])
+        );
+        assert_eq!(events[0]["object"], "text_completion");
+        let events = post(&router, PATH, &request(json!({"stream": true, "echo": true}))).await.events();
+        let text: String = events.iter().map(|event| event["choices"][0]["text"].as_str().unwrap()).collect();
+        assert_eq!(text, "abcé");
+    }
+
+    #[tokio::test]
+    async fn refusals_name_the_field() {
+        let router = testing::router(answer("x"));
+        let forms =
+            "prompt: `prompt` must be a string, a list of strings, a list of token ids, or a list of such lists"
+                .to_string();
+        for (more, expected) in [
+            (json!({"prompt": null}), "prompt: the field `prompt` is missing".to_string()),
+            (json!({"prompt": []}), "prompt: `prompt` must not be empty".into()),
+            (json!({"prompt": {}}), forms.clone()),
+            (json!({"prompt": [1, "x"]}), forms.clone()),
+            (json!({"prompt": ["x", 1]}), forms.clone()),
+            (json!({"prompt": [-1]}), forms),
+            (json!({"prompt": ""}), "prompt: the prompt has no tokens".into()),
+            (
+                json!({"prompt": "x".repeat(64)}),
+                "prompt: the prompt has 64 tokens, but the model's context holds 64".into(),
+            ),
+            (
+                json!({"prompt": "x".repeat(65), "max_tokens": 0}),
+                "prompt: the prompt has 65 tokens, but the model's context holds 64".into(),
+            ),
+            (json!({"prompt": vec!["x"; 65], "n": 2}), "prompt: prompts times `n` may be 128 at most".into()),
+            (json!({"best_of": 2}), "best_of: `best_of` other than `n` is not supported yet".into()),
+            (json!({"suffix": "x"}), "suffix: `suffix` is not supported yet: leave it out".into()),
+            (json!({"logprobs": true}), "logprobs: `logprobs` must be a whole number from 0 to 20".into()),
+            (
+                json!({"max_completion_tokens": 2}),
+                "max_completion_tokens: unknown field `max_completion_tokens`".into(),
+            ),
+        ] {
+            let error = post(&router, PATH, &request(more)).await.json(400);
+            assert_eq!(describe(&error), expected);
+        }
+    }
+}

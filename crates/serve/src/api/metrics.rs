@@ -1,0 +1,43 @@
+//! `GET /metrics`: Prometheus' text format (https://prometheus.io/docs/instrumenting/exposition_formats/).
+
+use crate::router::App;
+use axum::{
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+
+/// Renders all counters.
+pub(crate) async fn get(State(app): State<App>) -> Response {
+    let text = app.metrics.render(&app.model.id, &app.model.generator.stats());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{self, get, post};
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn counts_what_was_answered() {
+        let router = testing::router(testing::answer("one two."));
+        let body = json!({"model": "m", "prompt": "x", "max_tokens": 3});
+        post(&router, "/v1/completions", &body).await.json(200);
+        post(&router, "/v1/completions", &json!({"model": "m", "prompt": "x", "stop": "tw"})).await.json(200);
+        let reply = get(&router, "/metrics").await;
+        assert_eq!(reply.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+        let text = reply.text(200);
+        for line in [
+            "# TYPE vllm:num_requests_running gauge",
+            "# TYPE vllm:time_to_first_token_seconds histogram",
+            "vllm:prompt_tokens_total{model_name=\"m\",engine=\"0\"} 2",
+            "vllm:request_success_total{model_name=\"m\",engine=\"0\",finished_reason=\"stop\"} 1",
+            "vllm:request_success_total{model_name=\"m\",engine=\"0\",finished_reason=\"length\"} 1",
+            "vllm:request_success_total{model_name=\"m\",engine=\"0\",finished_reason=\"abort\"} 0",
+            "vllm:time_to_first_token_seconds_count{model_name=\"m\",engine=\"0\"} 2",
+            "vllm:e2e_request_latency_seconds_bucket{model_name=\"m\",engine=\"0\",le=\"+Inf\"} 2",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no line {line} in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! One file per endpoint: its wire types and its handler. `router.rs` lists them.
+
+pub(crate) mod chat_completions;
+pub(crate) mod completions;
+pub(crate) mod health;
+pub(crate) mod metrics;
+pub(crate) mod models;
+pub(crate) mod page;
+pub(crate) mod provenance;

@@ -1,0 +1,201 @@
+//! From token ids to text: submits the sequences of one request and follows them until each has
+//! ended by a stop token, a stop string or its length. Knows no wire format.
+
+use crate::{
+    Sink,
+    error::ApiError,
+    metrics::{Ended, Metrics},
+    router::App,
+    stop::StopMatcher,
+};
+use narthex_infer::{FinishReason, Output, Request, TokenLogprobs};
+use narthex_text::TextStream;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+use tokio::sync::mpsc;
+
+/// Outputs of a sequence that are not tokens: its prompt's scores, its end, and one to spare.
+const EXTRA_OUTPUTS: usize = 3;
+
+/// One thing that a choice yields.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    /// Scores of the prompt's tokens, if they were asked for.
+    Prompt(Vec<Option<TokenLogprobs>>),
+    /// Text, and the scores of the tokens it began with, if they were asked for.
+    Text(String, Vec<Scored>),
+    /// The choice has ended.
+    End(FinishReason),
+}
+
+/// A token of an answer with its scores.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Scored {
+    /// The token.
+    pub id: u32,
+    /// Its scores.
+    pub logprobs: TokenLogprobs,
+    /// Where it begins in the choice's text, in characters.
+    pub start_chars: usize,
+    start_bytes: usize,
+}
+
+/// The running sequences of one request. Dropping it tells the engine that nobody listens.
+pub(crate) struct Generation {
+    receiver: mpsc::Receiver<(usize, Output)>,
+    choices: Vec<Choice>,
+    ready: VecDeque<(usize, Piece)>,
+    running: usize,
+    started: Instant,
+    metrics: Arc<Metrics>,
+}
+
+struct Choice {
+    /// Absent once the choice has ended.
+    stream: Option<TextStream>,
+    stop: StopMatcher,
+    /// Tokens whose text has not been shown yet.
+    scored: VecDeque<Scored>,
+    decoded_bytes: usize,
+    decoded_chars: usize,
+    shown_bytes: usize,
+    tokens: usize,
+    wanted: Arc<AtomicBool>,
+}
+
+impl Generation {
+    /// Hands the sequences to the engine; `prompt_field` is the request's field to blame.
+    pub fn start(app: &App, requests: Vec<Request>, stop: &[String], prompt_field: &str) -> Result<Self, ApiError> {
+        // The engine must never wait for a slow client: the channel has room for all it can say.
+        let room = requests.iter().map(|request| request.max_tokens + EXTRA_OUTPUTS).sum::<usize>().max(1);
+        let (sender, receiver) = mpsc::channel(room.min(tokio::sync::Semaphore::MAX_PERMITS));
+        let mut choices = Vec::with_capacity(requests.len());
+        for (index, request) in requests.into_iter().enumerate() {
+            let wanted = Arc::new(AtomicBool::new(true));
+            choices.push(Choice {
+                stream: Some(TextStream::new(&app.model.tokenizer, true).after(&request.prompt)),
+                stop: StopMatcher::new(stop.to_vec()),
+                scored: VecDeque::new(),
+                decoded_bytes: 0,
+                decoded_chars: 0,
+                shown_bytes: 0,
+                tokens: 0,
+                wanted: wanted.clone(),
+            });
+            let sender = sender.clone();
+            let sink: Sink =
+                Box::new(move |output| wanted.load(Ordering::Relaxed) && sender.try_send((index, output)).is_ok());
+            let taken = app.model.generator.submit(request, sink);
+            taken.map_err(|error| ApiError::submit(&error, prompt_field))?;
+        }
+        let running = choices.len();
+        let (metrics, ready) = (app.metrics.clone(), VecDeque::new());
+        Ok(Self { receiver, choices, ready, running, started: Instant::now(), metrics })
+    }
+
+    /// The next piece of any choice; nothing once all have ended.
+    pub async fn next(&mut self) -> Result<Option<(usize, Piece)>, ApiError> {
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Ok(Some(piece));
+            }
+            if self.running == 0 {
+                return Ok(None);
+            }
+            let (index, output) = self.receiver.recv().await.ok_or_else(ApiError::engine_stopped)?;
+            self.take(index, output)?;
+        }
+    }
+
+    /// Tokens of all choices so far; the stop token is not counted.
+    pub fn completion_tokens(&self) -> usize {
+        self.choices.iter().map(|choice| choice.tokens).sum()
+    }
+
+    fn take(&mut self, index: usize, output: Output) -> Result<(), ApiError> {
+        let choice = &mut self.choices[index];
+        let Some(stream) = &mut choice.stream else { return Ok(()) };
+        let decoder =
+            |error: narthex_base::Error| ApiError::internal(format!("cannot decode the answer: {}", error.what()));
+        match output {
+            Output::Prompt(scores) => self.ready.push_back((index, Piece::Prompt(scores))),
+            Output::Token { id, logprobs } => {
+                if choice.tokens == 0 {
+                    self.metrics.first_token(self.started.elapsed());
+                }
+                choice.tokens += 1;
+                if let Some(logprobs) = logprobs {
+                    let (start_chars, start_bytes) = (choice.decoded_chars, choice.decoded_bytes);
+                    choice.scored.push_back(Scored { id, logprobs, start_chars, start_bytes });
+                }
+                let Some(text) = stream.push(id).map_err(decoder)? else { return Ok(()) };
+                let (shown, stopped) = choice.decoded(&text);
+                self.show(index, shown, false);
+                if stopped {
+                    self.end(index, FinishReason::Stop);
+                }
+            }
+            Output::Finished(reason) => {
+                let rest = choice.stream.take().expect("checked above").finish().map_err(decoder)?;
+                let (mut shown, stopped) = choice.decoded(&rest);
+                if !stopped {
+                    shown += &choice.stop.finish();
+                }
+                self.show(index, shown, !stopped);
+                self.end(index, if stopped { FinishReason::Stop } else { reason });
+            }
+            Output::Failed(message) => return Err(ApiError::internal(format!("the engine failed: {message}"))),
+        }
+        Ok(())
+    }
+
+    /// Shows text and the tokens that begin in it; with `all`, those that have no text too.
+    fn show(&mut self, index: usize, text: String, all: bool) {
+        let choice = &mut self.choices[index];
+        choice.shown_bytes += text.len();
+        let shown = choice.scored.iter().take_while(|scored| all || scored.start_bytes < choice.shown_bytes).count();
+        let scored: Vec<Scored> = choice.scored.drain(..shown).collect();
+        if !text.is_empty() || !scored.is_empty() {
+            self.ready.push_back((index, Piece::Text(text, scored)));
+        }
+    }
+
+    fn end(&mut self, index: usize, reason: FinishReason) {
+        let choice = &mut self.choices[index];
+        choice.stream = None;
+        choice.wanted.store(false, Ordering::Relaxed);
+        self.running -= 1;
+        let ended = match reason {
+            FinishReason::Stop => Ended::Stop,
+            FinishReason::Length => Ended::Length,
+        };
+        self.metrics.ended(ended, self.started.elapsed());
+        self.ready.push_back((index, Piece::End(reason)));
+    }
+}
+
+impl Choice {
+    /// Counts decoded text and gives what of it may be shown, and whether a stop string is complete.
+    fn decoded(&mut self, text: &str) -> (String, bool) {
+        self.decoded_bytes += text.len();
+        self.decoded_chars += text.chars().count();
+        self.stop.push(text)
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        for choice in &self.choices {
+            choice.wanted.store(false, Ordering::Relaxed);
+        }
+        for _ in 0..self.running {
+            self.metrics.ended(Ended::Abort, self.started.elapsed());
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The seam between HTTP and tokens: what a server needs from an engine. Knows no text.
+
+use narthex_infer::{Engine, EngineStats, Output, Request, SubmitError};
+
+/// Receives what a sequence yields, in order; returns `false` when nobody wants the rest.
+pub type Sink = Box<dyn FnMut(Output) -> bool + Send>;
+
+/// Something that continues sequences of tokens: the engine, or a script in tests.
+pub trait Generator: Send + Sync + 'static {
+    /// Takes a sequence; its tokens reach `sink` from another thread.
+    ///
+    /// # Errors
+    /// If the sequence does not fit, its ids are unknown, the queue is full or the engine stopped.
+    fn submit(&self, request: Request, sink: Sink) -> Result<(), SubmitError>;
+
+    /// Counters since the start.
+    fn stats(&self) -> EngineStats;
+
+    /// Tokens that prompt and answer may have together.
+    fn context(&self) -> usize;
+}
+
+impl Generator for Engine {
+    fn submit(&self, request: Request, sink: Sink) -> Result<(), SubmitError> {
+        Engine::submit(self, request, sink)
+    }
+
+    fn stats(&self) -> EngineStats {
+        Engine::stats(self)
+    }
+
+    fn context(&self) -> usize {
+        Engine::context(self)
+    }
+}

@@ -1,0 +1,121 @@
+//! All routes, and what answers when none fits.
+
+use crate::{Limits, ServeOptions, ServedModel, api, error::ApiError, guard, guard::Guard, metrics::Metrics};
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    http::StatusCode,
+    middleware,
+    routing::{get, post},
+};
+use std::sync::Arc;
+
+/// What handlers share. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub model: Arc<ServedModel>,
+    pub limits: Arc<Limits>,
+    pub metrics: Arc<Metrics>,
+    pub guard: Arc<Guard>,
+}
+
+/// The API and the chat page for one model. Needs a tokio runtime to run in.
+pub fn router(model: Arc<ServedModel>, options: &ServeOptions) -> Router {
+    let app = App {
+        model,
+        limits: Arc::new(options.limits.clone()),
+        metrics: Arc::new(Metrics::new()),
+        guard: Arc::new(Guard::new(options)),
+    };
+    Router::new()
+        .route("/", get(api::page::html))
+        .route("/page.css", get(api::page::css))
+        .route("/page.js", get(api::page::js))
+        .route("/icon.svg", get(api::page::icon))
+        .route("/health", get(api::health::get))
+        .route("/metrics", get(api::metrics::get))
+        .route("/v1/models", get(api::models::list))
+        .route("/v1/models/{*id}", get(api::models::get))
+        .route("/v1/chat/completions", post(api::chat_completions::create))
+        .route("/v1/completions", post(api::completions::create))
+        .route("/v1/provenance", get(api::provenance::get))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(options.limits.body_bytes_max))
+        .layer(middleware::from_fn_with_state(app.clone(), guard::check))
+        .with_state(app)
+}
+
+async fn unknown_route(request: Request) -> ApiError {
+    let message = format!("unknown URL: {} {}", request.method(), request.uri().path());
+    ApiError::request(StatusCode::NOT_FOUND, message, Some("unknown_url"))
+}
+
+async fn wrong_method(request: Request) -> ApiError {
+    let message = format!("{} does not take {}", request.uri().path(), request.method());
+    ApiError::request(StatusCode::METHOD_NOT_ALLOWED, message, Some("method_not_allowed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        Limits, ServeOptions,
+        testing::{self, get, send},
+    };
+    use axum::http::Request;
+    use serde_json::{Value, json};
+
+    #[tokio::test]
+    async fn errors_outside_the_handlers_are_openai_objects() {
+        let limits = Limits { body_bytes_max: 100, ..Limits::default() };
+        let options = ServeOptions { limits, api_keys: vec!["secret".into()], ..ServeOptions::default() };
+        let router = testing::router_with(|_| vec![], &options);
+        let long = format!("{{\"model\": \"{}\"}}", "x".repeat(200));
+        for (method, path, headers, body, status, code, message) in [
+            ("GET", "/nowhere", "", "", 404, "unknown_url", "unknown URL: GET /nowhere"),
+            ("DELETE", "/v1/models", "Bearer secret", "", 405, "method_not_allowed", "/v1/models does not take DELETE"),
+            (
+                "GET",
+                "/v1/completions",
+                "Bearer secret",
+                "",
+                405,
+                "method_not_allowed",
+                "/v1/completions does not take GET",
+            ),
+            ("GET", "/v1/models", "", "", 401, "invalid_api_key", "an API key is needed: `Authorization: Bearer KEY`"),
+            ("GET", "/v1/models", "Bearer x", "", 401, "invalid_api_key", "this API key is not known to the server"),
+            ("POST", "/v1/completions", "Bearer secret", &long, 413, "request_too_large", "the body is too large"),
+        ] {
+            let mut request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+            if !headers.is_empty() {
+                request = request.header("authorization", headers);
+            }
+            let error = send(&router, request.body(body.to_string().into()).unwrap()).await.json(status);
+            let object =
+                json!({"error": {"message": message, "type": "invalid_request_error", "param": null, "code": code}});
+            assert_eq!(error, object, "{method} {path}");
+        }
+        get(&router, "/health").await.text(200);
+        get(&router, "/").await.text(200);
+    }
+
+    #[tokio::test]
+    async fn wrong_method_names_the_right_one() {
+        let router = testing::router(|_| vec![]);
+        assert_eq!(get(&router, "/v1/completions").await.header("allow"), "POST");
+    }
+
+    #[tokio::test]
+    async fn other_sites_and_other_content_types_are_refused() {
+        let router = testing::router(|_| vec![]);
+        let request =
+            Request::get("/v1/models").header("host", "localhost:8000").header("origin", "http://evil.example");
+        let error = send(&router, request.body(axum::body::Body::empty()).unwrap()).await.json(403);
+        assert_eq!(error["error"]["code"], "forbidden_origin");
+        let request = Request::post("/v1/completions").header("content-type", "text/plain").body("{}".into()).unwrap();
+        let reply = send(&router, request).await;
+        assert_eq!(reply.header("access-control-allow-origin"), "");
+        assert_eq!(reply.json(415)["error"]["param"], Value::Null);
+    }
+}

@@ -1,0 +1,132 @@
+//! What is served and under which options. Plain data: nothing here reads files or listens.
+
+use crate::Generator;
+use narthex_text::{ChatTemplate, Tokenizer};
+use std::{fmt, sync::Arc};
+
+/// How tokens are chosen when a request does not say (from `generation_config.json`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingDefaults {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Keep the smallest set of tokens whose probability reaches this; 1 keeps all.
+    pub top_p: f32,
+    /// Keep this many of the most likely tokens; 0 keeps all.
+    pub top_k: usize,
+}
+
+impl Default for SamplingDefaults {
+    /// OpenAI's defaults: the model's own distribution.
+    fn default() -> Self {
+        Self { temperature: 1.0, top_p: 1.0, top_k: 0 }
+    }
+}
+
+/// A model ready to answer.
+pub struct ServedModel {
+    /// The name clients ask for.
+    pub id: String,
+    /// Text to token ids and back.
+    pub tokenizer: Tokenizer,
+    /// Messages to text; without one, chat is refused and completions work.
+    pub template: Option<ChatTemplate>,
+    /// What continues token ids.
+    pub generator: Arc<dyn Generator>,
+    /// Ids that end an answer.
+    pub stop_tokens: Vec<u32>,
+    /// Used where a request is silent.
+    pub defaults: SamplingDefaults,
+    /// When the model was made, in seconds since 1970.
+    pub created: u64,
+    /// `{digest, license, components: [{name, kind, license, origin}], lineage: {name, kind,
+    /// digest, license, role, parents: […]}}`, shown by `/v1/provenance` and the page.
+    pub provenance: serde_json::Value,
+}
+
+impl ServedModel {
+    /// Names the weights in each answer, so that it can be traced: `fp_` and 12 digits of the digest.
+    pub(crate) fn fingerprint(&self) -> Option<String> {
+        let digest = self.provenance.get("digest")?.as_str()?;
+        Some(format!("fp_{}", digest.chars().take(12).collect::<String>()))
+    }
+}
+
+/// Where to listen and whom to answer.
+#[derive(Clone)]
+pub struct ServeOptions {
+    /// An address or host name; on a loopback address, requests that name another host are refused.
+    pub host: String,
+    /// 0 takes any free port.
+    pub port: u16,
+    /// Keys of which `/v1/` requests must carry one; empty asks for none.
+    pub api_keys: Vec<String>,
+    /// Further host names (without port) under which the server may be addressed, for instance
+    /// by a reverse proxy.
+    pub allowed_hosts: Vec<String>,
+    /// Sizes that a request may not exceed.
+    pub limits: Limits,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".into(),
+            port: 8000,
+            api_keys: vec![],
+            allowed_hosts: vec![],
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Without the keys.
+impl fmt::Debug for ServeOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServeOptions")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("api_keys", &format_args!("{} keys", self.api_keys.len()))
+            .field("allowed_hosts", &self.allowed_hosts)
+            .field("limits", &self.limits)
+            .finish()
+    }
+}
+
+/// Sizes that a request may not exceed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Bytes of a request's body.
+    pub body_bytes_max: usize,
+    /// Choices per prompt (`n`).
+    pub n_max: usize,
+    /// Prompts times `n` in one request.
+    pub sequences_max: usize,
+    /// Messages of one conversation.
+    pub messages_max: usize,
+    /// Strings in `stop`.
+    pub stop_strings_max: usize,
+    /// Bytes of one string in `stop`.
+    pub stop_string_bytes_max: usize,
+    /// Alternatives reported per token.
+    pub logprobs_max: usize,
+    /// Connections served at once; further ones wait in the system's backlog.
+    pub connections_max: usize,
+    /// Seconds that answers under way get after the signal to stop.
+    pub shutdown_s: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 8 << 20,
+            n_max: 16,
+            sequences_max: 128,
+            messages_max: 4096,
+            stop_strings_max: 16,
+            stop_string_bytes_max: 1024,
+            logprobs_max: 20,
+            connections_max: 1024,
+            shutdown_s: 10,
+        }
+    }
+}

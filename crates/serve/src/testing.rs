@@ -1,0 +1,158 @@
+//! What the tests of this crate share: a model whose tokens are single bytes and whose answers are
+//! scripted, and a client without a network.
+
+use crate::{SamplingDefaults, ServeOptions, ServedModel, error::ApiError, scripted::Scripted, scripted::say};
+use axum::{
+    Router,
+    body::{Body, Bytes, to_bytes},
+    http::{HeaderMap, Request},
+};
+use narthex_infer::Output;
+use narthex_text::{CHATML, ChatTemplate, Tokenizer};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tower::ServiceExt;
+
+/// One token per byte, and three special tokens before them.
+pub fn tokenizer() -> Tokenizer {
+    let special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+    Tokenizer::train_bpe(std::iter::empty(), 256 + special.len(), &special)
+        .expect("256 bytes and the special tokens fit")
+}
+
+/// The tokens of these bytes, which need not be UTF-8.
+pub fn byte_tokens(bytes: &[u8]) -> Vec<u32> {
+    let tokenizer = tokenizer();
+    let token = |byte: &u8| (3..259).find(|id| tokenizer.token_bytes(*id).unwrap() == [*byte]).unwrap();
+    bytes.iter().map(token).collect()
+}
+
+/// A script that always says this.
+pub fn answer(text: &str) -> impl Fn(&narthex_infer::Request) -> Vec<Output> + Send + Sync + 'static {
+    let tokens = byte_tokens(text.as_bytes());
+    move |request| say(request, &tokens)
+}
+
+/// The model `m` with a context of 64 tokens.
+pub fn model(script: impl Fn(&narthex_infer::Request) -> Vec<Output> + Send + Sync + 'static) -> ServedModel {
+    model_of(Arc::new(Scripted::new(script).with_context(64)))
+}
+
+/// The model `m` over this generator.
+pub fn model_of(generator: Arc<Scripted>) -> ServedModel {
+    ServedModel {
+        id: "m".into(),
+        tokenizer: tokenizer(),
+        template: Some(ChatTemplate::new(CHATML, None, None).expect("our own template is valid")),
+        generator,
+        stop_tokens: vec![2],
+        defaults: SamplingDefaults::default(),
+        created: 1_700_000_000,
+        provenance: json!({"digest": "0123456789abcdef", "license": "MIT", "components": [], "lineage": null}),
+    }
+}
+
+/// A router over a scripted model with default options.
+pub fn router(script: impl Fn(&narthex_infer::Request) -> Vec<Output> + Send + Sync + 'static) -> Router {
+    router_with(script, &ServeOptions::default())
+}
+
+/// A router over a scripted model.
+pub fn router_with(
+    script: impl Fn(&narthex_infer::Request) -> Vec<Output> + Send + Sync + 'static,
+    options: &ServeOptions,
+) -> Router {
+    crate::router(Arc::new(model(script)), options)
+}
+
+/// A router over this generator.
+pub fn router_of(generator: Arc<Scripted>) -> Router {
+    crate::router(Arc::new(model_of(generator)), &ServeOptions::default())
+}
+
+/// A response that has been read.
+pub struct Reply {
+    status: u16,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Reply {
+    /// A header, or an empty string.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The body, if the status is this.
+    pub fn text(self, status: u16) -> String {
+        let text = String::from_utf8(self.body.to_vec()).unwrap();
+        assert_eq!(self.status, status, "{text}");
+        text
+    }
+
+    /// The body as JSON, if the status is this; `id` and `created` of answers are masked.
+    pub fn json(self, status: u16) -> Value {
+        masked(serde_json::from_str(&self.text(status)).unwrap())
+    }
+
+    /// The objects of an event stream that ends as it should.
+    pub fn events(self) -> Vec<Value> {
+        assert_eq!(self.header("content-type"), "text/event-stream");
+        let text = self.text(200);
+        let mut data: Vec<&str> =
+            text.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").unwrap()).collect();
+        assert_eq!(data.pop(), Some("[DONE]"));
+        data.into_iter().map(|event| masked(serde_json::from_str(event).unwrap())).collect()
+    }
+}
+
+/// Replaces what differs each time, after checking its form.
+fn masked(mut value: Value) -> Value {
+    if let Some(id) = value.get("id").and_then(Value::as_str).filter(|id| id.len() > 32) {
+        let prefix = id.split_once('-').unwrap().0.to_string();
+        assert!(value["created"].as_u64().unwrap() > 1_700_000_000);
+        value["id"] = format!("{prefix}-…").into();
+        value["created"] = 0.into();
+    }
+    value
+}
+
+/// Sends a request.
+pub async fn send(router: &Router, request: Request<Body>) -> Reply {
+    let (parts, body) = router.clone().oneshot(request).await.unwrap().into_parts();
+    let body = to_bytes(body, 16 << 20).await.unwrap();
+    Reply { status: parts.status.as_u16(), headers: parts.headers, body }
+}
+
+/// Gets a path.
+pub async fn get(router: &Router, path: &str) -> Reply {
+    send(router, Request::get(path).body(Body::empty()).unwrap()).await
+}
+
+/// Posts a JSON value.
+pub async fn post(router: &Router, path: &str, body: &Value) -> Reply {
+    let request = Request::post(path).header("content-type", "application/json");
+    send(router, request.body(body.to_string().into()).unwrap()).await
+}
+
+/// `param: message` of an error.
+pub fn message_of(error: &ApiError) -> String {
+    describe(&serde_json::to_value(error.object()).unwrap())
+}
+
+/// `param: message` of an error object.
+pub fn describe(object: &Value) -> String {
+    let error = &object["error"];
+    format!("{}: {}", error["param"].as_str().unwrap_or("-"), error["message"].as_str().unwrap())
+}
+
+/// Whether the generator learns within a generous time that nobody wants the rest.
+pub async fn aborted(generator: &Scripted) -> bool {
+    for _ in 0..1000 {
+        if crate::Generator::stats(generator).finished_abort_total == 1 {
+            return true;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    false
+}

@@ -1,0 +1,18 @@
+//! Text to tokens and back: the tokenizer, the chat template, and token shards.
+//!
+//! This crate knows no document formats, no HTTP and no tensors. It reads and writes the files
+//! that Hugging Face's tools use (`tokenizer.json`, `tokenizer_config.json`,
+//! `generation_config.json`), and one of its own: the token shard, which is all that training reads.
+
+mod config;
+mod python;
+mod shard;
+mod stream;
+mod template;
+mod tokenizer;
+
+pub use config::{GenerationConfig, TokenizerConfig};
+pub use shard::{ShardWriter, TokenShard};
+pub use stream::TextStream;
+pub use template::{CHATML, ChatTemplate, Clock};
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,210 @@
+//! The training loop on a tiny model: it learns, resumes to the same bytes, and does not depend on
+//! the number of threads.
+
+use narthex_base::{
+    Digest, ErrorKind, Event, Observer,
+    config::{Decay, Schedule},
+};
+use narthex_model::{Decoder, LoraSpec, ModelConfig, TensorMap, cpu};
+use narthex_text::{ShardWriter, TokenShard};
+use narthex_train::{Fit, Fitted, Objective, Trained, fit};
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+fn config() -> ModelConfig {
+    ModelConfig {
+        vocab_size: 32,
+        hidden_size: 16,
+        intermediate_size: 24,
+        layers: 2,
+        heads: 2,
+        kv_heads: 1,
+        head_width: 8,
+        rms_norm_eps: 1e-6,
+        rope_theta: 10_000.0,
+        tied_embeddings: true,
+        context: 16,
+        bos_token: None,
+        eos_tokens: vec![],
+    }
+}
+
+/// Documents that count upwards from different starts; the first two tokens are the question.
+fn shard(folder: &Path) -> TokenShard {
+    let path = folder.join("data.tokens");
+    let mut writer = ShardWriter::create(&path, 32, true).unwrap();
+    for start in 0..40u32 {
+        let ids: Vec<u32> = (0..10).map(|i| (start * 3 + i * (1 + start % 2)) % 32).collect();
+        let mask: Vec<bool> = (0..10).map(|i| i >= 2).collect();
+        writer.push(&ids, Some(&mask), 20).unwrap();
+    }
+    writer.finish().unwrap();
+    TokenShard::open(&path).unwrap()
+}
+
+fn schedule(steps: u64) -> Schedule {
+    Schedule {
+        steps,
+        batch_size: 4,
+        gradient_accumulation: 2,
+        context: 16,
+        lr: 1e-2,
+        warmup: 3,
+        decay: Decay::Cosine,
+        dropout: 0.1,
+        eval_every: 5,
+        checkpoint_every: 4,
+        ..Schedule::default()
+    }
+}
+
+struct Case {
+    objective: Objective,
+    trained: Trained,
+}
+
+const CASES: [Case; 3] = [
+    Case { objective: Objective::Pretrain { document_mask: false }, trained: Trained::All },
+    Case { objective: Objective::Chat, trained: Trained::All },
+    Case { objective: Objective::Chat, trained: Trained::Adapters },
+];
+
+fn model(case: &Case) -> Decoder {
+    let model = Decoder::random(&config(), 1, &cpu());
+    let targets = ["q_proj", "v_proj", "down_proj"].map(String::from).to_vec();
+    match case.trained {
+        Trained::All => model,
+        Trained::Adapters => model.with_lora(&LoraSpec { rank: 4, alpha: 8.0, targets, dropout: 0.2 }, 1),
+    }
+}
+
+fn train(
+    case: &Case,
+    data: &TokenShard,
+    work: &Path,
+    schedule: &Schedule,
+    observer: Observer,
+) -> narthex_base::Result<Fitted> {
+    fit(Fit {
+        model: model(case),
+        data,
+        validation: Some(data),
+        objective: case.objective,
+        trained: case.trained,
+        schedule,
+        seed: 5,
+        run: Digest::of(b"run"),
+        work,
+        metrics: &work.join("metrics.jsonl"),
+        sample: None,
+        observer,
+    })
+}
+
+fn weights(fitted: &Fitted) -> TensorMap {
+    fitted.model.tensors()
+}
+
+#[test]
+fn it_learns() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = shard(folder.path());
+    for (i, case) in CASES.iter().enumerate() {
+        let work = folder.path().join(i.to_string());
+        std::fs::create_dir_all(&work).unwrap();
+        // Adapters cannot move the embeddings: they learn less, and with a higher rate.
+        let (lr, wanted) = if case.trained == Trained::All { (1e-2, 2.3) } else { (1e-1, 3.2) };
+        let schedule = Schedule { dropout: 0.0, lr, ..schedule(60) };
+        let fitted = train(case, &data, &work, &schedule, Observer::silent()).unwrap();
+        let loss = fitted.figures["validation_nats_per_token"];
+        // Guessing costs ln 32 = 3.47 nats.
+        assert!(loss < wanted, "case {i}: {loss}");
+        let lines = std::fs::read_to_string(work.join("metrics.jsonl")).unwrap();
+        assert_eq!(lines.lines().count(), 60);
+    }
+}
+
+#[test]
+fn resumed_is_what_it_would_have_been() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = shard(folder.path());
+    for (i, case) in CASES.iter().enumerate() {
+        let (whole, parts) = (folder.path().join(format!("whole{i}")), folder.path().join(format!("parts{i}")));
+        [&whole, &parts].iter().for_each(|path| std::fs::create_dir_all(path).unwrap());
+        let expected = train(case, &data, &whole, &schedule(15), Observer::silent()).unwrap();
+        for stop_at in [2, 9] {
+            let flag = AtomicBool::new(false);
+            let emit = |event: Event| {
+                if matches!(event, Event::Metric { at, .. } if at == stop_at) {
+                    flag.store(true, Ordering::Relaxed);
+                }
+            };
+            let error = train(case, &data, &parts, &schedule(15), Observer::new(&emit, &flag)).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Interrupted);
+        }
+        let resumed = train(case, &data, &parts, &schedule(15), Observer::silent()).unwrap();
+        assert_eq!(weights(&resumed), weights(&expected), "case {i}");
+        assert_eq!(resumed.figures, expected.figures);
+        let losses = |path: &Path| -> Vec<serde_json::Value> {
+            let text = std::fs::read_to_string(path.join("metrics.jsonl")).unwrap();
+            text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].clone()).collect()
+        };
+        assert_eq!(losses(&whole), losses(&parts));
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = shard(folder.path());
+    let case = &CASES[0];
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    [&whole, &parts].iter().for_each(|path| std::fs::create_dir_all(path).unwrap());
+    let expected = train(case, &data, &whole, &schedule(10), Observer::silent()).unwrap();
+    // The schedule leaves checkpoints of steps 4 and 8 behind.
+    train(case, &data, &parts, &schedule(10), Observer::silent()).unwrap();
+    let newest = parts.join("checkpoint-8/weights.safetensors");
+    let mut bytes = std::fs::read(&newest).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&newest, bytes).unwrap();
+    let warnings = std::sync::Mutex::new(vec![]);
+    let emit = |event: Event| {
+        if let Event::Warning { message, .. } = event {
+            warnings.lock().unwrap().push(message);
+        }
+    };
+    let never = AtomicBool::new(false);
+    let resumed = train(case, &data, &parts, &schedule(10), Observer::new(&emit, &never)).unwrap();
+    assert_eq!(weights(&resumed), weights(&expected));
+    let warnings = warnings.into_inner().unwrap();
+    assert!(warnings.len() == 1 && warnings[0].contains("step 8 is damaged"), "{warnings:?}");
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = shard(folder.path());
+    let run = |threads: usize| {
+        let work = folder.path().join(format!("threads{threads}"));
+        std::fs::create_dir_all(&work).unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| weights(&train(&CASES[0], &data, &work, &schedule(6), Observer::silent()).unwrap()))
+    };
+    assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn accumulation_is_the_same_as_a_larger_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = shard(folder.path());
+    let case = &CASES[0];
+    let loss = |batch_size, gradient_accumulation| {
+        let work = folder.path().join(format!("{batch_size}x{gradient_accumulation}"));
+        std::fs::create_dir_all(&work).unwrap();
+        let schedule = Schedule { batch_size, gradient_accumulation, dropout: 0.0, ..schedule(8) };
+        train(case, &data, &work, &schedule, Observer::silent()).unwrap().figures["validation_nats_per_token"]
+    };
+    assert!((loss(8, 1) - loss(2, 4)).abs() < 1e-4);
+}
