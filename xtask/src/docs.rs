@@ -4,8 +4,9 @@
 //! What a page may hold:
 //!
 //! * ` ```console `: lines that begin with `$ ` are run; `> ` continues the line above; what follows is the
-//!   output to expect. `…` stands for anything, over several lines too. No output given: any will do. A
-//!   command must succeed, unless the output given has a line that begins with `error:`: then it must fail.
+//!   output to expect. `…` stands for anything, over several lines too; digests, numbers with a fraction and
+//!   the width of spaces may differ. No output given: any will do. A command must succeed, unless the output
+//!   given has a line that begins with `error:`: then it must fail.
 //! * A command that ends in ` &` is started, waited for until its port answers (`--port N`, else 8000),
 //!   and ended with the page.
 //! * ` ```console,ignore `: not run.
@@ -37,6 +38,8 @@ const COMMAND_S: u64 = 600;
 const START_S: u64 = 60;
 /// Time between two looks.
 const POLL: Duration = Duration::from_millis(50);
+/// So many hexadecimal digits in a row are a digest, an identifier or a time.
+const DIGEST_DIGITS: usize = 10;
 /// The port of a server that names none.
 const PORT_DEFAULT: u16 = 8000;
 
@@ -398,11 +401,12 @@ fn shown(output: &Path) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Whether the output is as expected: `…` stands for anything, spaces at line ends and blank lines at both
-/// ends do not count, and no expectation is met by all.
+/// Whether the output is as expected. `…` stands for anything. Digests, numbers with a fraction (times, losses)
+/// and the width of spaces may differ: they do from machine to machine. Blank lines at both ends do not count,
+/// and no expectation is met by all.
 fn matches(expected: &str, found: &str) -> bool {
     let trimmed = |text: &str| {
-        let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+        let lines: Vec<String> = text.lines().map(by_form).collect();
         lines.join("\n").trim_matches('\n').to_string()
     };
     let (expected, found) = (trimmed(expected), trimmed(found));
@@ -420,6 +424,34 @@ fn matches(expected: &str, found: &str) -> bool {
         rest = &rest[place + part.len()..];
     }
     rest.ends_with(last)
+}
+
+/// A line with `#` for each digest and each number with a fraction, and one space for several.
+fn by_form(line: &str) -> String {
+    let mut form = String::new();
+    let mut rest = line;
+    while let Some(first) = rest.chars().next() {
+        let hex = rest.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(rest.len());
+        let whole = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let fraction = rest[whole..]
+            .strip_prefix('.')
+            .map_or(0, |after| after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len()));
+        let (taken, shown) = if hex >= DIGEST_DIGITS {
+            (hex, "#")
+        } else if whole > 0 && fraction > 0 {
+            (whole + 1 + fraction, "#")
+        } else if first == ' ' {
+            (rest.find(|c| c != ' ').unwrap_or(rest.len()), " ")
+        } else {
+            // To the end of the word or number, so that no digest is looked for inside.
+            let word = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
+            let taken = word.max(first.len_utf8());
+            (taken, &rest[..taken])
+        };
+        form += shown;
+        rest = &rest[taken..];
+    }
+    form.trim_end().to_string()
 }
 
 /// Links to files that are not there: line and target. Other sites and places within a page are not looked at.
@@ -463,6 +495,11 @@ mod tests {
             ("…\nd", "a\nd", true),
             ("…b…d", "d b", false),
             ("b", "a\nb", false),
+            ("base  0.9 s  d1e75d2d0476", "base  10.25 s     3d6a63355dc8", true),
+            ("8 documents", "9 documents", false),
+            ("v12 c0ffee", "v12 c0fffe", false),
+            ("in 1 s", "in 1.5 s", false),
+            ("cmpl-ce09f90c106842a4…,1795505472", "cmpl-0009f90c106842a4 x,1795505999", true),
         ] {
             assert_eq!(matches(expected, found), same, "{expected:?} and {found:?}");
         }

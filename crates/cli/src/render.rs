@@ -23,7 +23,8 @@ pub struct Renderer {
 struct State {
     bar: Option<ProgressBar>,
     last_line: Option<Instant>,
-    step_start: Option<Instant>,
+    /// When progress was first seen in this step, and how far it was then: a resumed step does not start at 0.
+    first_progress: Option<(Instant, u64)>,
 }
 
 impl Renderer {
@@ -39,7 +40,7 @@ impl Renderer {
         let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match event {
             Event::StepStarted { step, kind, reason } => {
-                state.step_start = Some(Instant::now());
+                state.first_progress = None;
                 state.last_line = Some(Instant::now());
                 eprintln!(
                     "{} {} {}",
@@ -79,6 +80,7 @@ impl Renderer {
 
 impl State {
     fn progress(&mut self, done: u64, total: u64, unit: &str, detail: &str) {
+        let (start, first) = *self.first_progress.get_or_insert_with(|| (Instant::now(), done));
         if let Some(bar) = &self.bar {
             bar.set_length(total);
             bar.set_position(done);
@@ -90,9 +92,9 @@ impl State {
             return;
         }
         self.last_line = Some(Instant::now());
-        let elapsed = self.step_start.map_or(0.0, |start| start.elapsed().as_secs_f64());
-        let left = if done > 0 && total > done {
-            format!(", {} left", seconds(elapsed / done as f64 * (total - done) as f64))
+        let left = if done > first && total > done {
+            let per_unit = start.elapsed().as_secs_f64() / (done - first) as f64;
+            format!(", {} left", seconds(per_unit * (total - done) as f64))
         } else {
             String::new()
         };

@@ -2,10 +2,10 @@
 //! files; rows and batches are read elsewhere.
 
 use crate::{
-    bad_rows::Tally,
+    bad_rows::{Counts, Tally},
     batches::BatchReader,
     files,
-    rows::{Column, FileRows, Kind, no_such_column},
+    rows::{Column, FileRows, Kind, Row, no_such_column},
     spec::{Format, SourceSpec},
 };
 use datafusion::{
@@ -60,7 +60,7 @@ impl Table {
             _ => {
                 let found = match spec.format {
                     Format::Text => vec![("text".to_string(), Kind::Text)],
-                    Format::Jsonl => json_columns(spec, tally, observer)?,
+                    Format::Jsonl => json_columns(index, spec, tally, observer)?,
                     _ => headers(spec)?,
                 };
                 let columns = mapped(spec, found)?;
@@ -201,7 +201,7 @@ fn headers(spec: &SourceSpec) -> Result<Vec<(String, Kind)>> {
 }
 
 /// The keys of all objects in the order they first appear, each with the kind that fits all its values.
-fn json_columns(spec: &SourceSpec, tally: &Tally, observer: Observer) -> Result<Vec<(String, Kind)>> {
+fn json_columns(index: usize, spec: &SourceSpec, tally: &Tally, observer: Observer) -> Result<Vec<(String, Kind)>> {
     let mut columns: Vec<(String, Option<Kind>)> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut objects = 0_usize;
@@ -226,7 +226,26 @@ fn json_columns(spec: &SourceSpec, tally: &Tally, observer: Observer) -> Result<
             }
         }
     }
+    if objects == 0 {
+        // Without one good row there are no columns to ask for: what is wrong with the rows is the better answer.
+        report_broken(index, spec, tally)?;
+    }
     Ok(columns.into_iter().map(|(name, kind)| (name, kind.unwrap_or(Kind::Text))).collect())
+}
+
+/// Counts the broken rows of a source that has no others.
+fn report_broken(index: usize, spec: &SourceSpec, tally: &Tally) -> Result<()> {
+    let mut counts = Counts::default();
+    for path in &spec.files {
+        let mut rows = FileRows::new(path, spec.format, spec.rows, files::open(path, &tally.bytes_done)?)?;
+        while let Some(row) = rows.next(&[])? {
+            counts.rows += 1;
+            if let Row::Bad(line, bad) = row {
+                counts.bad(format_args!("{}:{line}", path.display()), &bad);
+            }
+        }
+    }
+    tally.report(index, &counts)
 }
 
 /// The kind that fits the values so far and this one.

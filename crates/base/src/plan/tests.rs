@@ -1,3 +1,5 @@
+//! Plans: order, origins, and what mistakes look like.
+
 use super::*;
 
 const GOOD: &str = r#"[project]

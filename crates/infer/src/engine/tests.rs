@@ -1,3 +1,5 @@
+//! The engine against the model itself: the cache and the batch change nothing.
+
 use super::*;
 use crate::Sampling;
 use narthex_model::{CausalContext, cpu};

@@ -11,6 +11,7 @@ const CONTINUATION_TOKENS = 256; // of a model without a chat template, which ne
 
 let model = null; // as /v1/models gives it
 let messages = []; // {role, content} of this conversation
+let forgotten = 0; // how many of the oldest messages are not sent any more
 let running = null; // AbortController of the answer under way
 let key = stored(sessionStorage, "narthex-key") ?? "";
 let settings = storedSettings();
@@ -47,9 +48,10 @@ function make(tag, properties = {}, ...children) {
 // Talking to the server
 
 class ServerError extends Error {
-  constructor(message, status) {
+  constructor(message, status, code = null) {
     super(message);
     this.status = status;
+    this.code = code;
   }
 }
 
@@ -65,7 +67,7 @@ async function ask(path, options = {}) {
   }
   if (response.ok) return response;
   const body = await response.json().catch(() => null);
-  throw new ServerError(body?.error?.message ?? `The server answered with status ${response.status}.`, response.status);
+  throw new ServerError(body?.error?.message ?? `The server answered with status ${response.status}.`, response.status, body?.error?.code);
 }
 
 /// The objects of an event stream, until [DONE].
@@ -322,7 +324,7 @@ async function answer() {
   text.append(node);
   let end = "failed";
   try {
-    const body = { ...requestBody(conversation), stream: true, stream_options: { include_usage: true } };
+    const body = { ...requestBody(conversation.slice(forgotten)), stream: true, stream_options: { include_usage: true } };
     const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal: controller.signal };
     for await (const event of events(await ask(path(), options))) {
       if (event.usage) figures.tokens = event.usage.completion_tokens;
@@ -337,6 +339,11 @@ async function answer() {
       });
     }
   } catch (error) {
+    if (error.code === "context_length_exceeded" && conversation === messages && conversation.length - forgotten > 2) {
+      item.remove();
+      forgetTurn();
+      return answer();
+    }
     if (error.name === "AbortError") end = "stopped";
     else if (error.status === 401) askForKey(error.message);
     else showError(error.message, conversation === messages ? retry : null);
@@ -356,6 +363,15 @@ async function answer() {
     messages.push({ role: "assistant", content: node.data });
   }
   at("input").focus();
+}
+
+/// The conversation has outgrown the model's context: its oldest turn is sent no more.
+function forgetTurn() {
+  forgotten += 2;
+  document.querySelectorAll(".forgotten-note").forEach((note) => note.remove());
+  const text = "The conversation is longer than the model's context: what stands above is forgotten.";
+  const note = make("li", { className: "forgotten-note", textContent: text, testid: "forgotten" });
+  at("messages").querySelectorAll(".message")[forgotten]?.before(note);
 }
 
 /// Asks again for what failed: a broken answer is taken back first.
@@ -385,6 +401,7 @@ function newChat() {
   running?.abort();
   setRunning(null);
   messages = [];
+  forgotten = 0;
   at("messages").replaceChildren();
   at("welcome").hidden = false;
   at("input").focus();
