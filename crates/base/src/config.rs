@@ -105,7 +105,7 @@ pub enum TextRows {
     /// The whole file.
     #[default]
     File,
-    /// Paragraphs separated by blank lines.
+    /// Paragraphs separated by blank lines, their lines joined by line ends.
     Paragraph,
     /// Lines.
     Line,
@@ -201,14 +201,15 @@ pub struct DataStep {
     pub max_bad_rows: u64,
 }
 
-/// What a data step yields.
+/// What the rows of a data step become.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DataOutput {
-    /// Texts.
+    /// Texts: the column `text`.
     #[default]
     Documents,
-    /// Conversations.
+    /// Conversations: the column `messages` (JSON, or a list of role and content), or the columns `user` and
+    /// `assistant`, and `system` if there is one.
     Chat,
 }
 
@@ -232,7 +233,8 @@ pub enum SplitBy {
     /// By the hash of the content: stable when other documents come or go.
     #[default]
     Hash,
-    /// The last part of the input.
+    /// The last part of the bytes. A text file that lies across the border is cut at the nearest line end; other
+    /// documents stay whole.
     Position,
 }
 

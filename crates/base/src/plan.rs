@@ -144,6 +144,11 @@ impl Plan {
         Ok(self.steps.iter().filter(|step| needed.contains(&step.name)).collect())
     }
 
+    /// Where the value at a dotted path comes from.
+    pub fn origin(&self, path: &str) -> Origin {
+        self.origins.get(path).cloned().unwrap_or(Origin::Default)
+    }
+
     /// Every value of the resolved configuration: (path, value as JSON, origin), in the file's structure.
     pub fn values(&self) -> Vec<(String, serde_json::Value, Origin)> {
         let mut values = Vec::new();
@@ -161,7 +166,7 @@ impl Plan {
         values
             .into_iter()
             .map(|(path, value)| {
-                let origin = self.origins.get(&path).cloned().unwrap_or(Origin::Default);
+                let origin = self.origin(&path);
                 (path, value, origin)
             })
             .collect()

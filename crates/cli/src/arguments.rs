@@ -60,7 +60,8 @@ pub struct New {
 /// How a project is opened.
 #[derive(Args)]
 pub struct Settings {
-    /// Set a value: `--set train.lr=3e-4` (a step or its kind, then the key)
+    /// Set a value: `--set train.lr=3e-4` (a step or its kind, then the key). The environment does the
+    /// same, weaker: NARTHEX_SET='train.lr=3e-4; tune.lr=1e-3'
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
 }

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         Some(Command::Show(args)) => commands::look::show(&args),
         Some(Command::Trace(args)) => commands::look::trace(&args),
         Some(Command::Export(args)) => commands::transfer::export(&args),
-        Some(Command::Import(args)) => commands::transfer::import(&args),
+        Some(Command::Import(args)) => commands::transfer::import(&args, style),
         Some(Command::Gc(args)) => commands::transfer::gc(&args),
         Some(Command::Config(args)) => commands::config::run(&args),
     };

@@ -61,16 +61,32 @@ model = "talker"
 baseline = "base"
 data = "pair-tokens"
 
+[sources.quiz]
+path = "quiz.jsonl"
+license = "CC0-1.0"
+
+[steps.answers]
+kind = "eval"
+model = "base"
+task = "quiz"
+max_answer_tokens = 6
+
 [steps.release]
 kind = "bundle"
 model = "talker"
-evaluations = ["score"]
+evaluations = ["score", "answers"]
+"#;
+
+/// The second row cannot be right by chance of its form: the wrong choice is no text of the kind that was trained on.
+const QUIZ: &str = r#"{"prompt": "3 and 4 make ", "answer": "seven"}
+{"prompt": "3 and 4 make", "choices": ["\u0007\u0007", " 7"], "answer": 1}
 "#;
 
 fn project(folder: &Path) -> PathBuf {
     let lines: Vec<String> = (0..120).map(|i| format!("{} and {} make {}", i % 12, i / 12, i % 12 + i / 12)).collect();
     fs::create_dir_all(folder).unwrap();
     fs::write(folder.join("lines.txt"), lines.join("\n")).unwrap();
+    fs::write(folder.join("quiz.jsonl"), QUIZ).unwrap();
     fs::write(folder.join("narthex.toml"), PROJECT).unwrap();
     folder.to_path_buf()
 }
@@ -107,7 +123,8 @@ fn digest(folder: &Path, name: &str) -> String {
     shown["digest"].as_str().unwrap().to_string()
 }
 
-const STEPS: [&str; 8] = ["documents", "tokens", "base", "pairs", "pair-tokens", "talker", "score", "release"];
+const STEPS: [&str; 9] =
+    ["documents", "tokens", "base", "pairs", "pair-tokens", "talker", "score", "answers", "release"];
 
 fn digests(folder: &Path) -> Vec<String> {
     STEPS.iter().map(|step| digest(folder, step)).collect()
@@ -146,6 +163,11 @@ fn a_chain_from_text_to_bundle() {
     // Forcing gives the same bytes.
     succeed(&folder, &["run", "--force", "base"]);
     assert_eq!(digests(&folder), made);
+
+    let answers: serde_json::Value = serde_json::from_str(&succeed(&folder, &["show", "answers", "--json"])).unwrap();
+    let figures = &answers["manifest"]["figures"];
+    assert_eq!((&figures["exact_match"], &figures["exact_match_rows"]), (&0.0.into(), &1.0.into()));
+    assert_eq!((&figures["choice_accuracy"], &figures["choice_accuracy_rows"]), (&1.0.into(), &1.0.into()));
 
     lineage_and_transfer(&folder, home.path());
     generated_text(&folder);
@@ -272,8 +294,8 @@ fn mistakes_are_named_with_their_place_and_a_fix() {
     with("lines.txt", "missing.txt");
     check(&["run"], 1, &["missing.txt"]);
     with("license = \"CC0-1.0\"\n", "");
-    check(&["run"], 1, &["`lines`, which has no declared licence", "[sources.lines]"]);
-    assert!(digest(&folder, "talker").len() == 64, "what was made before the refusal is kept");
+    check(&["run"], 1, &["`lines`, which has no declared licence", "narthex.toml:6", "[sources.lines]"]);
+    succeed(&folder, &["run", "--to", "talker"]);
     with("tokenizer = \"tokens\"", "vocab_size = 300");
     check(&["run"], 1, &["different tokenizers", "tokenizer = \"base\""]);
     with("rows = \"line\"", "rows = \"line\"\nformat = \"jsonl\"");

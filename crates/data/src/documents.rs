@@ -5,7 +5,7 @@ use crate::{
     bad_rows::BadRow,
     query::describe,
     rows::json_type,
-    spec::{Normalize, OutputKind},
+    spec::{DataOutput, Normalize},
 };
 use datafusion::arrow::{
     array::{Array, ArrayRef, LargeListArray, LargeStringArray, ListArray, RecordBatch, StructArray},
@@ -28,14 +28,14 @@ pub(crate) enum Item {
 }
 
 /// The rows of a batch as items.
-pub(crate) fn items(batch: &RecordBatch, output: OutputKind) -> Result<Vec<Item>> {
+pub(crate) fn items(batch: &RecordBatch, output: DataOutput) -> Result<Vec<Item>> {
     match output {
-        OutputKind::Documents => {
+        DataOutput::Documents => {
             let text = strings(batch, "text", "select … as text")?;
             Ok((0..text.len()).map(|row| cell(&text, row).map_or(Item::Empty, text_item)).collect())
         }
-        OutputKind::Chat if batch.column_by_name("messages").is_some() => messages(batch),
-        OutputKind::Chat => pairs(batch),
+        DataOutput::Chat if batch.column_by_name("messages").is_some() => messages(batch),
+        DataOutput::Chat => pairs(batch),
     }
 }
 

@@ -24,5 +24,5 @@ mod tests;
 pub use files::expand;
 pub use output::{read_chats, read_texts};
 pub use prepare::prepare;
-pub use spec::{Format, Normalize, OutputKind, PrepareSpec, SourceSpec, Split, SplitBy, TextRows};
+pub use spec::{DataOutput, Format, Normalize, PrepareSpec, SourceSpec, Split, SplitBy, TextRows};
 pub use statistics::Statistics;

@@ -6,7 +6,7 @@ use crate::{
     files,
     output::Pending,
     query,
-    spec::{Format, OutputKind, PrepareSpec, TextRows},
+    spec::{DataOutput, Format, PrepareSpec, TextRows},
     split::Splitter,
     statistics::Statistics,
     table::Table,
@@ -46,10 +46,10 @@ pub fn prepare(spec: &PrepareSpec, out_dir: &Path, observer: Observer) -> Result
         tables.push(Arc::new(table));
     }
     let (column, whole_files) = match spec.output {
-        OutputKind::Documents => {
+        DataOutput::Documents => {
             ("text", spec.source.iter().all(|s| s.format == Format::Text && s.rows == TextRows::File))
         }
-        OutputKind::Chat => ("messages", false),
+        DataOutput::Chat => ("messages", false),
     };
     let mut intake = Intake {
         spec,

@@ -4,7 +4,7 @@
 use crate::{
     bad_rows::Tally,
     in_order::InOrder,
-    spec::{OutputKind, PrepareSpec},
+    spec::{DataOutput, PrepareSpec},
     table::Table,
 };
 use datafusion::{
@@ -83,16 +83,16 @@ fn queries(spec: &PrepareSpec, tables: &[Arc<Table>]) -> Result<Vec<String>> {
     }
     let query = |table: &Arc<Table>| {
         let columns = match spec.output {
-            OutputKind::Documents if table.has("text") => "text",
-            OutputKind::Chat if table.has("messages") => "messages",
-            OutputKind::Chat if table.has("user") && table.has("assistant") => match table.has("system") {
+            DataOutput::Documents if table.has("text") => "text",
+            DataOutput::Chat if table.has("messages") => "messages",
+            DataOutput::Chat if table.has("user") && table.has("assistant") => match table.has("system") {
                 true => "\"system\", \"user\", assistant",
                 false => "\"user\", assistant",
             },
-            OutputKind::Documents => {
+            DataOutput::Documents => {
                 return Err(lacking(table, "`text`", "columns = { text = \"NAME\" }"));
             }
-            OutputKind::Chat => {
+            DataOutput::Chat => {
                 let fix = "columns = { user = \"NAME\", assistant = \"NAME\" }";
                 return Err(lacking(table, "`messages`, or `user` and `assistant`", fix));
             }

@@ -1,5 +1,6 @@
 //! What to prepare: sources, transform, normalisation, split. Plain values; nothing is read here.
 
+pub use narthex_base::config::{DataOutput, Normalize, SplitBy, TextRows};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -76,19 +77,6 @@ impl Compression {
     }
 }
 
-/// What a row of a text file is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TextRows {
-    /// The whole file.
-    #[default]
-    File,
-    /// Lines up to a blank line, joined by line ends; none at the end.
-    Paragraph,
-    /// One line.
-    Line,
-}
-
 /// Everything that decides the result of [`prepare`](crate::prepare).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PrepareSpec {
@@ -99,7 +87,7 @@ pub struct PrepareSpec {
     /// (and `system`, where there is one).
     pub transform: Option<String>,
     /// What the query's rows are.
-    pub output: OutputKind,
+    pub output: DataOutput,
     /// Unicode normalisation. Line ends become LF in any case.
     pub normalize: Normalize,
     /// Whether only the first of equal documents is kept.
@@ -108,30 +96,6 @@ pub struct PrepareSpec {
     pub split: Split,
     /// More broken rows than this fail the step.
     pub max_bad_rows: u64,
-}
-
-/// What the rows become.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OutputKind {
-    /// Texts: the column `text`.
-    Documents,
-    /// Conversations: the column `messages` (JSON, or a list of role and content), or the
-    /// columns `user` and `assistant`, and `system` if there is one.
-    Chat,
-}
-
-/// Unicode normalisation (UAX #15).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Normalize {
-    /// Text stays as it is.
-    None,
-    /// Canonical composition: looks the same.
-    #[default]
-    Nfc,
-    /// Compatibility composition: ligatures, full-width and styled letters become plain ones.
-    Nfkc,
 }
 
 /// How documents are shared between training and validation.
@@ -143,17 +107,6 @@ pub struct Split {
     pub validation_fraction: f64,
     /// For `Hash`: other seeds give other shares of the same documents.
     pub seed: u64,
-}
-
-/// What decides whether a document is for validation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SplitBy {
-    /// The last share of the bytes. The file that lies across the border is cut at the nearest
-    /// line end if the sources are whole text files; otherwise documents stay whole.
-    Position,
-    /// The content's hash: stable when other documents come and go.
-    Hash,
 }
 
 #[cfg(test)]

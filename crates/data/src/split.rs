@@ -45,7 +45,7 @@ impl Splitter {
         let fraction = split.validation_fraction;
         if !(0.0..1.0).contains(&fraction) {
             return Err(Error::input(format!("the validation share {fraction} is not between 0 and 1"))
-                .help("set `validation_fraction = 0.1`, or 0 for no validation"));
+                .help("set `validation = 0.1`, or 0 for no validation"));
         }
         let train = DocumentWriter::create(folder, "train.parquet", column)?;
         let validation =
@@ -86,12 +86,12 @@ impl Splitter {
             } else {
                 "no document is left for training"
             })
-            .help("check the sources, the `transform` and `validation_fraction`"));
+            .help("check the sources, the `transform` and `validation`"));
         }
         if wanted && validation == 0 {
             let share = self.split.validation_fraction;
             return Err(Error::input(format!("no document is left for validation: {share} of {train} documents"))
-                .help("set a larger `validation_fraction`, or 0 for no validation"));
+                .help("set a larger `validation`, or 0 for no validation"));
         }
         let validation = self.validation.map(DocumentWriter::finish).transpose()?.unwrap_or_default();
         Ok(Shares { train: self.train.finish()?, validation })

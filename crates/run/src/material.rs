@@ -69,7 +69,10 @@ fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
         Value::String(text) if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) => {
             text[..12].to_string()
         }
-        Value::String(text) if text.chars().count() > 40 => format!("{}…", text.chars().take(40).collect::<String>()),
+        Value::String(text) if text.chars().count() > 40 || text.contains('\n') => {
+            let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            format!("{}…", line.chars().take(40).collect::<String>())
+        }
         other => other.to_string(),
     };
     found.push(format!("{path} {} -> {}", show(old), show(new)));

@@ -97,6 +97,7 @@ impl Project {
             Some(goal) => self.plan.steps_to(goal)?,
             None => self.plan.steps.iter().collect(),
         };
+        planned.iter().try_for_each(|step| self.refuse_undeclared(step))?;
         let _lock = if options.dry_run { None } else { Some(self.ledger.lock()?) };
         let mut done: BTreeMap<String, Option<Artifact>> = BTreeMap::new();
         let mut rows = Vec::new();
@@ -110,6 +111,21 @@ impl Project {
             observer.warn(warning);
         }
         Ok(RunReport { rows, seconds: start.elapsed().as_secs_f64() })
+    }
+
+    /// A bundle passes on what it was made from, and nobody may pass on what has no licence: known before any work.
+    fn refuse_undeclared(&self, bundle: &PlannedStep) -> Result<()> {
+        if !matches!(bundle.step, Step::Bundle(_)) {
+            return Ok(());
+        }
+        for step in self.plan.steps_to(&bundle.name)? {
+            for input in step.inputs.iter().filter(|input| input.kind == InputKind::Source) {
+                if self.plan.sources[&input.name].license.is_none() {
+                    return Err(steps::undeclared(&self.plan, &bundle.name, &input.name));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn run_step(
@@ -137,7 +153,11 @@ impl Project {
             }
             return Ok((row(planned, &artifact, RowState::Unchanged, None), Some(artifact)));
         }
-        let reason = if forced { "forced".to_string() } else { self.reason(planned, &material)? };
+        let reason = match (forced, self.has_checkpoint(key)) {
+            (true, _) => "forced".to_string(),
+            (false, true) => "goes on from its checkpoint".to_string(),
+            (false, false) => self.reason(planned, &material)?,
+        };
         if options.dry_run {
             return Ok((row_planned(planned, reason), None));
         }
@@ -186,6 +206,13 @@ impl Project {
                 Ok(Some(Artifact { digest, manifest, folder, run: RunRecord::default() }))
             }
         }
+    }
+
+    /// Whether an interrupted attempt at this step has left a checkpoint.
+    fn has_checkpoint(&self, key: Digest) -> bool {
+        let stage = self.ledger.root().join("work").join(key.to_string());
+        let mut entries = std::fs::read_dir(stage).into_iter().flatten().flatten();
+        entries.any(|entry| entry.file_name().to_string_lossy().starts_with("checkpoint-"))
     }
 
     /// Why a step whose key is unknown must run.

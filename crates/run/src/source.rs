@@ -4,9 +4,9 @@ use crate::Project;
 use narthex_base::{
     ArtifactKind, Component, ComponentKind, Error, License, Manifest, Recipe, Result,
     artifact::MANIFEST_SCHEMA,
-    config::{self, Source, SourceFormat},
+    config::{Source, SourceFormat},
 };
-use narthex_data::{Format, SourceSpec, TextRows, expand};
+use narthex_data::{Format, SourceSpec, expand};
 use narthex_ledger::{Artifact, RunRecord};
 use std::{
     collections::BTreeMap,
@@ -30,12 +30,7 @@ pub(crate) fn spec(project: &Project, name: &str, source: &Source) -> Result<Sou
         SourceFormat::Auto => common_format(name, &files)?,
         SourceFormat::HuggingFace => return Err(Error::input(format!("source `{name}` is a model folder, not data"))),
     };
-    let rows = match source.rows {
-        config::TextRows::File => TextRows::File,
-        config::TextRows::Paragraph => TextRows::Paragraph,
-        config::TextRows::Line => TextRows::Line,
-    };
-    Ok(SourceSpec { name: name.into(), files, format, rows, columns: source.columns.clone() })
+    Ok(SourceSpec { name: name.into(), files, format, rows: source.rows, columns: source.columns.clone() })
 }
 
 fn common_format(name: &str, files: &[PathBuf]) -> Result<Format> {

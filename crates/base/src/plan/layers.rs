@@ -202,21 +202,34 @@ impl<'a> Merged<'a> {
             }
         }
         if path[0] == "steps" && path.len() == 3 {
-            let subtables = [
-                ("schedule", keys_of(&Schedule::default())),
-                ("model", keys_of(&ModelShape::default())),
-                ("lora", keys_of(&Lora::default())),
-            ];
-            let direct = ["data", "model", "from", "validation", "method"];
-            let holders: Vec<&str> =
-                subtables.iter().filter(|(_, keys)| keys.contains(&path[2])).map(|(name, _)| *name).collect();
-            if let [holder] = holders.as_slice()
-                && !direct.contains(&path[2].as_str())
-            {
-                path.insert(2, holder.to_string());
-            }
+            self.add_subtable(&mut path, key)?;
         }
         Ok(path)
+    }
+
+    /// `steps.bard.lr` -> `steps.bard.schedule.lr`
+    fn add_subtable(&self, path: &mut Vec<String>, key: &str) -> Result<()> {
+        let kind = self.root.get("steps").and_then(|steps| steps.get_ref().get(path[1].as_str()));
+        let kind = kind.and_then(|step| step.get_ref().get("kind")).and_then(|kind| kind.get_ref().as_str());
+        let subtables = match kind {
+            Some("train") => {
+                vec![("schedule", keys_of(&Schedule::default())), ("model", keys_of(&ModelShape::default()))]
+            }
+            Some("tune") => vec![("schedule", keys_of(&Schedule::default())), ("lora", keys_of(&Lora::default()))],
+            _ => vec![],
+        };
+        let holders: Vec<&str> =
+            subtables.iter().filter(|(_, keys)| keys.contains(&path[2])).map(|(name, _)| *name).collect();
+        match holders.as_slice() {
+            [] => {}
+            [holder] => path.insert(2, holder.to_string()),
+            many => {
+                let step = &path[1];
+                let ways: Vec<String> = many.iter().map(|table| format!("{step}.{table}.{}", path[2])).collect();
+                return Err(Error::usage(format!("`{key}` may mean {}", ways.join(" or "))).help("write it in full"));
+            }
+        }
+        Ok(())
     }
 
     /// The typed form of the tree.

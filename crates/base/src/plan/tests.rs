@@ -134,6 +134,8 @@ fn mistakes_name_the_line_and_the_fix() {
         ),
         (GOOD.into(), &["base.lr=fast"], "invalid type", "--set", ""),
         (GOOD.into(), &["bas.lr=1"], "starts with neither", "", "did you mean `base`"),
+        (GOOD.into(), &["chat.dropout=0.1"], "chat.schedule.dropout or chat.lora.dropout", "", "in full"),
+        (GOOD.into(), &["base.dropout=2"], "outside 0 to 1", "--set", "0 turns it off"),
         (GOOD.into(), &["base.lr"], "not an assignment", "", "--set"),
         (GOOD.into(), &["base.learning_rate=1"], "unknown key `learning_rate`", "--set", "keys here"),
     ];

@@ -23,12 +23,20 @@ pub fn run(args: &Generate) -> Result<()> {
         std::io::stdin().read_to_string(&mut prompt).map_err(|error| Error::io("cannot read", "stdin", error))?;
     }
     let ids = model.tokenizer.encode(&prompt, true)?;
-    let engine = Engine::start(model.decoder.clone(), EngineOptions::default());
-    if !args.json {
-        print(&prompt)?;
+    if ids.is_empty() {
+        return Err(Error::input("the prompt is empty").help("give some text to continue: `--prompt \"Once\"`"));
     }
+    let engine = Engine::start(model.decoder.clone(), EngineOptions::default());
+    // The prompt is shown with the first text, so that a refusal stands alone.
+    let mut shown = args.json;
     let answer = stream(&model, &engine, request(&model, ids.clone(), &args.sampling, 0), |text| {
-        if args.json { Ok(()) } else { print(text) }
+        if args.json {
+            return Ok(());
+        }
+        if !std::mem::replace(&mut shown, true) {
+            print(&prompt)?;
+        }
+        print(text)
     })?;
     if args.json {
         print_json(&serde_json::json!({

@@ -80,6 +80,7 @@ fn number(row: &Row) -> String {
     let before = before.map(|before| format!(" (before: {})", figure(*before))).unwrap_or_default();
     match name.as_str() {
         "bytes" => crate::style::bytes(*value as u64),
+        "exact_match" | "choice_accuracy" => format!("{:.1} % {}{before}", 100.0 * value, name.replace('_', " ")),
         "validation_nats_per_byte" | "nats_per_byte" => format!("{value:.4} nats/byte{before}"),
         name => format!("{} {}{before}", figure(*value), name.replace('_', " ")),
     }

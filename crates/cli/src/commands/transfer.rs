@@ -3,7 +3,7 @@
 use super::{print_json, program, project_flag};
 use crate::{
     arguments::{Export, Gc, Import},
-    style::{bytes, table},
+    style::{Style, bytes, table},
 };
 use narthex_base::{Error, License, Result};
 use narthex_ledger::{GcKind, Ledger};
@@ -18,7 +18,7 @@ pub fn export(args: &Export) -> Result<()> {
     Ok(())
 }
 
-pub fn import(args: &Import) -> Result<()> {
+pub fn import(args: &Import, style: Style) -> Result<()> {
     let license = args.license.as_deref().map(License::parse).transpose()?;
     let manifest = import_manifest(&args.folder, license.clone(), args.origin.clone())?;
     let name = match &args.name {
@@ -33,10 +33,15 @@ pub fn import(args: &Import) -> Result<()> {
     let artifact = ledger.import(&args.folder, &name, manifest)?;
     println!("{name} = {}", artifact.digest);
     match artifact.manifest.license() {
-        Some(license) => eprintln!("licence: {license}"),
-        None => {
-            eprintln!("warning: no licence declared, so it cannot be bundled; import it again with `--license SPDX`")
+        Some(found) => {
+            eprintln!("licence: {found}");
+            if license.is_some_and(|asked| asked != found) {
+                style.warning(
+                    "the folder brings its own papers (narthex.json): `--license` and `--origin` were not used",
+                );
+            }
         }
+        None => style.warning("no licence declared, so it cannot be bundled; import it again with `--license SPDX`"),
     }
     eprintln!("next: {} serve {name}{}", program(), project_flag(&args.project));
     Ok(())

@@ -151,11 +151,11 @@ fn wrong_chats_are_told() {
     let bad =
         folder.write("a.jsonl", "{\"messages\": [{\"role\": \"bot\", \"content\": \"x\"}]}\n{\"messages\": \"[\"}\n");
     let mut spec = plain(source("data", &[bad], TextRows::File), None);
-    spec.output = OutputKind::Chat;
+    spec.output = DataOutput::Chat;
     let error = folder.prepare(&spec).unwrap_err().to_string();
     assert!(error.contains("2 broken rows") && error.contains("the role `bot`"), "{error}");
     let mut spec = plain(source("data", &[folder.write("a.txt", "x")], TextRows::File), None);
-    spec.output = OutputKind::Chat;
+    spec.output = DataOutput::Chat;
     let error = folder.prepare(&spec).unwrap_err().to_string();
     assert!(error.contains("no column `messages`, or `user` and `assistant`"), "{error}");
     spec.transform = Some("select text as user from source".into());

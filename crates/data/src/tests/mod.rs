@@ -81,7 +81,7 @@ fn plain(source: SourceSpec, transform: Option<&str>) -> PrepareSpec {
     PrepareSpec {
         source: vec![source],
         transform: transform.map(str::to_string),
-        output: OutputKind::Documents,
+        output: DataOutput::Documents,
         normalize: Normalize::None,
         deduplicate: false,
         split: Split { by: SplitBy::Position, validation_fraction: 0.0, seed: 0 },
@@ -169,7 +169,7 @@ fn dialogues_from_neighbouring_paragraphs() {
     let play = folder.write("play.txt", "A:\nhi\n\n\nB:\nho\n \nC:\r\nhum\r\n");
     let sql = "select text as user, lead(text) over (order by row) as assistant from source";
     let mut spec = plain(source("play", &[play], TextRows::Paragraph), Some(sql));
-    spec.output = OutputKind::Chat;
+    spec.output = DataOutput::Chat;
     let statistics = folder.prepare(&spec).unwrap();
     let pair = |a: &str, b: &str| vec![Message::new(Role::User, a), Message::new(Role::Assistant, b)];
     assert_eq!(folder.chats(), [pair("A:\nhi", "B:\nho"), pair("B:\nho", "C:\nhum")]);
@@ -356,7 +356,7 @@ fn chats_in_every_form() {
     let parquet = folder.parquet("a.parquet", vec![("messages", Arc::new(list.finish()))]);
     for file in [folder.write("a.jsonl", jsonl), folder.write("b.jsonl", text), folder.write("a.csv", csv), parquet] {
         let mut spec = plain(source("data", std::slice::from_ref(&file), TextRows::File), None);
-        spec.output = OutputKind::Chat;
+        spec.output = DataOutput::Chat;
         if spec.source[0].format == Format::Csv {
             spec.source[0].columns = [("user".into(), "question".into()), ("assistant".into(), "answer".into())].into();
         }

@@ -3,7 +3,7 @@
 
 use super::{Made, StepContext, paths_below};
 use crate::{card, source};
-use narthex_base::{ArtifactKind, Component, ComponentKind, Error, License, Result, config::BundleStep};
+use narthex_base::{ArtifactKind, Component, ComponentKind, Error, License, Plan, Result, config::BundleStep};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -29,9 +29,7 @@ pub(super) fn make(context: &StepContext, step: &BundleStep) -> Result<Made> {
         let target = if PAPERS.contains(&name.as_str()) { format!("upstream/{name}") } else { name.clone() };
         context.copy(&folder.join(name), &target)?;
     }
-    let is_ours =
-        model.manifest.kind != ArtifactKind::Source && context.project.plan.steps.iter().any(|s| s.name == input.name);
-    let mut components = own_components(context, model, &license, is_ours);
+    let mut components = own_components(context, model, &license);
     let inherited: Vec<Component> = model.manifest.components.iter().filter(|c| c.paths.is_empty()).cloned().collect();
     let card = card::Card {
         project: &context.project.plan.project.name,
@@ -68,12 +66,7 @@ pub(super) fn make(context: &StepContext, step: &BundleStep) -> Result<Made> {
 }
 
 /// The model's own components in the bundle: under the bundle's licence if this project made them, else under their own.
-fn own_components(
-    context: &StepContext,
-    model: &narthex_ledger::Artifact,
-    license: &License,
-    is_ours: bool,
-) -> Vec<Component> {
+fn own_components(context: &StepContext, model: &narthex_ledger::Artifact, license: &License) -> Vec<Component> {
     let own = model.manifest.components.iter().filter(|component| !component.paths.is_empty());
     let file_name = |path: &String| match model.manifest.kind {
         ArtifactKind::Source => {
@@ -82,16 +75,7 @@ fn own_components(
         _ => path.clone(),
     };
     own.map(|component| Component {
-        license: if is_ours
-            && component
-                .origin
-                .as_deref()
-                .is_some_and(|o| o.ends_with(&format!("`{}`", context.project.plan.project.name)))
-        {
-            Some(license.clone())
-        } else {
-            component.license.clone()
-        },
+        license: if context.is_ours(component) { Some(license.clone()) } else { component.license.clone() },
         paths: component.paths.iter().map(file_name).collect(),
         ..component.clone()
     })
@@ -102,14 +86,23 @@ fn own_components(
 fn refuse_undeclared(context: &StepContext, model: &str, components: &[Component]) -> Result<()> {
     let Some(component) = components.iter().find(|component| component.license.is_none()) else { return Ok(()) };
     let plan = &context.project.plan;
-    let report = Error::input(format!("`{model}` depends on `{}`, which has no declared licence", component.name))
-        .cause("a bundle passes its parts on, and nobody may pass on what has no licence");
-    Err(match plan.sources.contains_key(&component.name) {
-        true => report
-            .at(&plan.file_name, None)
-            .help(format!("add `license = \"…\"` to [sources.{}], or train without it", component.name)),
-        false => report.help("import it again with `--license`, or train without it"),
-    })
+    if plan.sources.contains_key(&component.name) {
+        return Err(undeclared(plan, &context.planned.name, &component.name));
+    }
+    Err(Error::input(format!("`{model}` depends on `{}`, which has no declared licence", component.name))
+        .cause(WHY)
+        .help("import it again with `--license`, or train without it"))
+}
+
+const WHY: &str = "a bundle passes its parts on, and nobody may pass on what has no licence";
+
+/// The refusal of a bundle whose lineage begins at a source without a licence.
+pub(crate) fn undeclared(plan: &Plan, bundle: &str, source: &str) -> Error {
+    let place = plan.origin(&format!("sources.{source}.path"));
+    Error::input(format!("the bundle `{bundle}` depends on the source `{source}`, which has no declared licence"))
+        .at(place, None)
+        .cause(WHY)
+        .help(format!("add `license = \"…\"` to [sources.{source}], or train without it"))
 }
 
 /// `LICENSE` for the whole, and every text that any part names under `LICENSES/`.

@@ -4,9 +4,9 @@ use super::{Made, StepContext};
 use crate::source;
 use narthex_base::{
     ArtifactKind, Component, Error, Result,
-    config::{self, DataOutput, DataStep},
+    config::{DataOutput, DataStep, TextRows},
 };
-use narthex_data::{Format, Normalize, OutputKind, PrepareSpec, SourceSpec, Split, SplitBy, TextRows, prepare};
+use narthex_data::{Format, PrepareSpec, SourceSpec, Split, prepare};
 use std::collections::BTreeMap;
 
 pub(super) fn make(context: &StepContext, step: &DataStep) -> Result<Made> {
@@ -30,24 +30,10 @@ pub(super) fn make(context: &StepContext, step: &DataStep) -> Result<Made> {
     let spec = PrepareSpec {
         source: sources,
         transform: step.transform.clone(),
-        output: match step.output {
-            DataOutput::Documents => OutputKind::Documents,
-            DataOutput::Chat => OutputKind::Chat,
-        },
-        normalize: match step.normalize {
-            config::Normalize::None => Normalize::None,
-            config::Normalize::Nfc => Normalize::Nfc,
-            config::Normalize::Nfkc => Normalize::Nfkc,
-        },
+        output: step.output,
+        normalize: step.normalize,
         deduplicate: step.deduplicate,
-        split: Split {
-            by: match step.split {
-                config::SplitBy::Hash => SplitBy::Hash,
-                config::SplitBy::Position => SplitBy::Position,
-            },
-            validation_fraction: step.validation,
-            seed: context.project.plan.project.seed,
-        },
+        split: Split { by: step.split, validation_fraction: step.validation, seed: context.project.plan.project.seed },
         max_bad_rows: step.max_bad_rows,
     };
     let statistics = prepare(&spec, context.files, context.observer)?;

@@ -7,6 +7,8 @@ mod tokenize;
 mod train;
 mod tune;
 
+pub(crate) use bundle::undeclared;
+
 use crate::Project;
 use narthex_base::{
     ArtifactKind, Component, ComponentKind, Digest, Error, Observer, Result, config::Step, plan::Input,
@@ -72,6 +74,22 @@ impl StepContext<'_> {
             origin: Some(format!("step `{}` of project `{}`", self.planned.name, self.project.plan.project.name)),
             paths: paths.iter().map(|path| path.to_string()).collect(),
         }
+    }
+
+    /// The component of an input that covers files of this ending, for the same files here: what was made elsewhere keeps its licence
+    /// and origin. Without such a component the file is ours.
+    pub(crate) fn of_input(&self, artifact: &Artifact, ending: &str, own: Component) -> Component {
+        let covers = |component: &&Component| component.paths.iter().any(|path| path.ends_with(ending));
+        match artifact.manifest.components.iter().find(covers) {
+            Some(theirs) => Component { license: theirs.license.clone(), origin: theirs.origin.clone(), ..own },
+            None => own,
+        }
+    }
+
+    /// Whether a component was made by a step of this project.
+    pub(crate) fn is_ours(&self, component: &Component) -> bool {
+        let suffix = format!("of project `{}`", self.project.plan.project.name);
+        component.origin.as_deref().is_some_and(|origin| origin.starts_with("step `") && origin.ends_with(&suffix))
     }
 
     /// The folder of a model input: its artifact, or for a source the folder it names.

@@ -59,8 +59,12 @@ pub(super) fn make(context: &StepContext, step: &TokenizeStep) -> Result<Made> {
         return Err(Error::input(format!("`{}` has no training part to tokenize", input.name))
             .help("lower `validation` in its step"));
     }
-    let mut components =
-        vec![context.own("tokenizer", ComponentKind::Tokenizer, &["tokenizer.json", "tokenizer_config.json"])];
+    let own = context.own("tokenizer", ComponentKind::Tokenizer, &["tokenizer.json", "tokenizer_config.json"]);
+    let taken = context.inputs_as("tokenizer").next();
+    let mut components = vec![match taken {
+        Some((_, artifact)) => context.of_input(artifact, "tokenizer.json", own),
+        None => own,
+    }];
     // Token shards are the text in another form.
     let shards: Vec<String> =
         super::paths_below(context.files)?.into_iter().filter(|path| path.ends_with(".tokens")).collect();

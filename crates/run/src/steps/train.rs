@@ -1,8 +1,9 @@
 //! `train`: token shards -> a model.
 
 use super::{Made, StepContext};
-use narthex_base::{ArtifactKind, ComponentKind, Error, Result, config::TrainStep};
+use narthex_base::{ArtifactKind, Component, ComponentKind, Error, Result, config::TrainStep};
 use narthex_infer::{Engine, EngineOptions, Request, Sampling};
+use narthex_ledger::Artifact;
 use narthex_model::{Decoder, ModelConfig, cpu};
 use narthex_text::{GenerationConfig, TokenShard, Tokenizer, TokenizerConfig};
 use narthex_train::{Fit, Fitted, Objective, Sampler, Trained, fit};
@@ -67,7 +68,7 @@ pub(super) fn make(context: &StepContext, step: &TrainStep) -> Result<Made> {
     let generation = GenerationConfig { eos_token_id: end.into_iter().collect(), ..GenerationConfig::default() };
     context.write("generation_config.json", generation.to_json())?;
     copy_tokenizer(context, &tokens.folder)?;
-    Ok(Made { kind: ArtifactKind::Model, components: model_components(context), figures, measured })
+    Ok(Made { kind: ArtifactKind::Model, components: model_components(context, tokens), figures, measured })
 }
 
 /// The token shards of an artifact.
@@ -113,10 +114,12 @@ pub(super) fn copy_tokenizer(context: &StepContext, from: &Path) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn model_components(context: &StepContext) -> Vec<narthex_base::Component> {
+/// The components of a model: its weights, its configuration, and the tokenizer that came with `tokens`.
+pub(super) fn model_components(context: &StepContext, tokens: &Artifact) -> Vec<Component> {
+    let tokenizer = context.own("tokenizer", ComponentKind::Tokenizer, &["tokenizer.json", "tokenizer_config.json"]);
     vec![
         context.own("weights", ComponentKind::ModelParameters, &["model.safetensors"]),
         context.own("configuration", ComponentKind::ModelMetadata, &["config.json", "generation_config.json"]),
-        context.own("tokenizer", ComponentKind::Tokenizer, &["tokenizer.json", "tokenizer_config.json"]),
+        context.of_input(tokens, "tokenizer.json", tokenizer),
     ]
 }

@@ -64,7 +64,14 @@ pub(super) fn make(context: &StepContext, step: &TuneStep) -> Result<Made> {
         sample: (!step.sample_prompt.is_empty()).then_some(&sampler as &Sampler),
         observer: context.observer,
     })?;
-    let mut components = model_components(context);
+    let mut components = model_components(context, tokens);
+    // Weights that were tuned from somebody else's stay under the terms of those; the adapter is ours.
+    let weights = context.of_input(base, ".safetensors", components[0].clone());
+    if !context.is_ours(&weights) {
+        let configuration = context.of_input(base, "config.json", components[1].clone());
+        components[0] = weights;
+        components[1] = configuration;
+    }
     if trained == Trained::Adapters {
         let adapter = context.files.join("adapter");
         std::fs::create_dir_all(&adapter).map_err(|error| Error::io("cannot write", &adapter, error))?;
