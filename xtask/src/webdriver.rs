@@ -1,4 +1,4 @@
-//! A small client of the W3C WebDriver protocol (https://www.w3.org/TR/webdriver2/) that starts
+//! A small client of the W3C WebDriver protocol (<https://www.w3.org/TR/webdriver2/>) that starts
 //! chromedriver and one headless Chromium. Knows browsers, not our page.
 
 use serde_json::{Value, json};
@@ -135,7 +135,7 @@ impl Browser {
         Ok(entries.as_array().cloned().unwrap_or_default())
     }
 
-    /// A command of Chrome's own protocol (https://chromedevtools.github.io/devtools-protocol/).
+    /// A command of Chrome's own protocol (<https://chromedevtools.github.io/devtools-protocol/>).
     pub fn devtools(&self, command: &str, parameters: Value) -> Result<Value, String> {
         self.post("/goog/cdp/execute", &json!({"cmd": command, "params": parameters}))
     }

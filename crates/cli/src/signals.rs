@@ -1,16 +1,44 @@
-//! Ctrl-C: the first one asks the work to save and stop, the second one quits at once.
+//! Ctrl-C: the first one asks the work to save and stop, a second one quits at once.
 
 use narthex_base::{Error, Result};
-use std::sync::{Arc, atomic::AtomicBool};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-/// A flag that the first SIGINT or SIGTERM raises; the second ends the process with code 130.
+/// A second signal this soon is the same one: `timeout` and terminals send it to the process and to its group.
+const SAME_SIGNAL: Duration = Duration::from_millis(300);
+
+/// The exit code after an interrupt.
+const INTERRUPTED: i32 = 130;
+
+/// A flag that the first SIGINT or SIGTERM raises; a second one ends the process.
 pub fn interrupt_flag() -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // The order matters: the conditional exit looks at the flag before it is raised.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, flag.clone())
-            .and_then(|_| signal_hook::flag::register(signal, flag.clone()))
-            .map_err(|error| Error::internal("cannot listen for signals").cause(error))?;
-    }
+    let cannot = |error| Error::internal("cannot listen for signals").cause(error);
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(cannot)?;
+    let raised = flag.clone();
+    let listen = move || {
+        let mut first: Option<Instant> = None;
+        for _ in signals.forever() {
+            match first {
+                None => {
+                    first = Some(Instant::now());
+                    raised.store(true, Ordering::Relaxed);
+                    eprintln!("stopping at the next safe point; Ctrl-C again quits at once");
+                }
+                Some(then) if then.elapsed() > SAME_SIGNAL => std::process::exit(INTERRUPTED),
+                Some(_) => {}
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(listen).map_err(cannot)?;
     Ok(flag)
 }

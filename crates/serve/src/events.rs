@@ -1,5 +1,5 @@
 //! Server-sent events as OpenAI's clients read them: one JSON object per event, an error object if
-//! the rest fails, and `[DONE]` (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+//! the rest fails, and `[DONE]` (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 
 use crate::error::ApiError;
 use axum::{

@@ -1,4 +1,4 @@
-//! `POST /v1/chat/completions` (https://platform.openai.com/docs/api-reference/chat).
+//! `POST /v1/chat/completions` (<https://platform.openai.com/docs/api-reference/chat>).
 
 use crate::{
     Limits, ServedModel,

@@ -1,4 +1,4 @@
-//! `POST /v1/completions` (https://platform.openai.com/docs/api-reference/completions).
+//! `POST /v1/completions` (<https://platform.openai.com/docs/api-reference/completions>).
 
 use crate::{
     Limits, ServedModel,

@@ -1,4 +1,4 @@
-//! `GET /metrics`: Prometheus' text format (https://prometheus.io/docs/instrumenting/exposition_formats/).
+//! `GET /metrics`: Prometheus' text format (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
 use crate::router::App;
 use axum::{
