@@ -12,6 +12,10 @@ use std::path::Path;
 /// New tokens in a sample during training.
 const SAMPLE_TOKENS: usize = 80;
 
+/// How a fresh model samples unless it is asked otherwise: small models ramble at their own distribution.
+const TEMPERATURE: f32 = 0.7;
+const TOP_P: f32 = 0.9;
+
 pub(super) fn make(context: &StepContext, step: &TrainStep) -> Result<Made> {
     let (_, tokens) = context.input("data")?;
     let shards = Shards::open(&tokens.folder)?;
@@ -65,7 +69,13 @@ pub(super) fn make(context: &StepContext, step: &TrainStep) -> Result<Made> {
         observer: context.observer,
     })?;
     model.write(context.files)?;
-    let generation = GenerationConfig { eos_token_id: end.into_iter().collect(), ..GenerationConfig::default() };
+    let generation = GenerationConfig {
+        eos_token_id: end.into_iter().collect(),
+        do_sample: Some(true),
+        temperature: Some(TEMPERATURE),
+        top_p: Some(TOP_P),
+        ..GenerationConfig::default()
+    };
     context.write("generation_config.json", generation.to_json())?;
     copy_tokenizer(context, &tokens.folder)?;
     Ok(Made { kind: ArtifactKind::Model, components: model_components(context, tokens), figures, measured })
@@ -87,13 +97,13 @@ impl Shards {
     }
 }
 
-/// What the model writes after `prompt`, at a temperature that shows its habits.
+/// What the model writes after `prompt`.
 pub(super) fn sample(model: &Decoder, tokenizer: &Tokenizer, prompt: Vec<u32>, stop_tokens: &[u32]) -> Result<String> {
     let engine = Engine::start(model.clone(), EngineOptions::default());
     let request = Request {
         prompt,
         max_tokens: SAMPLE_TOKENS,
-        sampling: Sampling { temperature: 0.8, top_p: 0.95, ..Sampling::default() },
+        sampling: Sampling { temperature: TEMPERATURE, top_p: TOP_P, ..Sampling::default() },
         stop_tokens: stop_tokens.to_vec(),
         logprobs: None,
         prompt_logprobs: false,
