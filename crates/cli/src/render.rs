@@ -21,6 +21,8 @@ pub struct Renderer {
 
 #[derive(Default)]
 struct State {
+    /// Whether the step at hand gets a bar with its first progress.
+    wants_bar: bool,
     bar: Option<ProgressBar>,
     last_line: Option<Instant>,
     /// When progress was first seen in this step, and how far it was then: a resumed step does not start at 0.
@@ -48,9 +50,7 @@ impl Renderer {
                     self.style.dim(&format!("({kind})")),
                     self.style.dim(&reason)
                 );
-                if self.style.terminal {
-                    state.bar = Some(bar());
-                }
+                state.wants_bar = self.style.terminal;
             }
             Event::StepUnchanged { step, digest } => {
                 eprintln!("{} {}", self.style.bold(&step), self.style.dim(&format!("unchanged, {}", digest.short())));
@@ -81,6 +81,9 @@ impl Renderer {
 impl State {
     fn progress(&mut self, done: u64, total: u64, unit: &str, detail: &str) {
         let (start, first) = *self.first_progress.get_or_insert_with(|| (Instant::now(), done));
+        if self.bar.is_none() && self.wants_bar {
+            self.bar = Some(bar());
+        }
         if let Some(bar) = &self.bar {
             bar.set_length(total);
             bar.set_position(done);
