@@ -1,11 +1,12 @@
 """Models go to transformers and come from it unchanged.
 
-    pip install torch transformers
+    pip install torch transformers peft
     cargo build --release && cargo build --release -p narthex-model --example logits
     python xtask/checks/transformers_check.py --project examples/bard --model bard --chat bard-chat
 
 Exports two models of a project, loads them with AutoModelForCausalLM and AutoTokenizer and compares
-logits (f32, within 1e-4), token ids and the rendered chat template. Then makes random Llamas
+logits (f32, within 1e-4), token ids and the rendered chat template; puts the tuned model's adapter on
+the base with PEFT and compares with the merged weights. Then makes random Llamas
 (grouped-query, tied, untied, sharded, bf16), imports them, and compares likewise.
 """
 
@@ -69,6 +70,16 @@ with tempfile.TemporaryDirectory() as home:
         with torch.no_grad():
             theirs = model.generate(ids, max_new_tokens=40, do_sample=False)[0, ids.shape[1]:]
         check(f"{name}: greedy continuation of 40 tokens", tokenizer.decode(theirs, skip_special_tokens=True) == ours, repr(ours[:40]))
+    from peft import PeftModel
+
+    with torch.no_grad():
+        sequence = torch.tensor([tokenizer(text)["input_ids"]])
+        merged = model(sequence).logits
+        base = AutoModelForCausalLM.from_pretrained(home / options.model, dtype=torch.float32).eval()
+        plain = base(sequence).logits
+        adapted = PeftModel.from_pretrained(base, home / options.chat / "adapter").eval()(sequence).logits
+    difference = (adapted - merged).abs().max().item()
+    check("adapter on the base through PEFT", difference < 1e-4 < (plain - merged).abs().max().item(), f"largest difference {difference:.2e}")
     messages = [{"role": "user", "content": "O Romeo!"}, {"role": "assistant", "content": "Ay me."}, {"role": "user", "content": "Speak\nagain."}]
     shown = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
