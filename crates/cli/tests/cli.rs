@@ -385,3 +385,31 @@ fn a_scaffolded_project_runs_as_it_is() {
     let schema: serde_json::Value = serde_json::from_str(&succeed(&folder, &["config", "schema"])).unwrap();
     assert_eq!(schema["title"], "ProjectFile");
 }
+
+#[test]
+fn what_was_made_elsewhere_keeps_its_licence() {
+    let home = tempfile::tempdir().unwrap();
+    let maker = project(&home.path().join("maker"));
+    succeed(&maker, &["run", "--to", "base", "--set", "train.steps=2", "--set", "train.warmup=1"]);
+    let model = home.path().join("model");
+    succeed(&maker, &["export", "base", model.to_str().unwrap()]);
+    // Without its papers it is a stranger's model, under the terms that the user states.
+    fs::remove_file(model.join("narthex.json")).unwrap();
+    let folder = project(&home.path().join("taker"));
+    succeed(&folder, &["import", model.to_str().unwrap(), "--name", "foreign", "--license", "MIT"]);
+    let steps = PROJECT.split_once("[steps.pairs]").unwrap().1.split_once("[sources.quiz]").unwrap().0;
+    let steps =
+        format!("[steps.pairs]{steps}").replace("\"base\"", "\"ref:foreign\"").replace("\"tokens\"", "\"ref:foreign\"");
+    let head = PROJECT.split_once("[steps.documents]").unwrap().0.replace("\"tiny\"", "\"taker\"");
+    let release = "[steps.release]\nkind = \"bundle\"\nmodel = \"talker\"\nlicense = \"Apache-2.0\"\n";
+    fs::write(folder.join("narthex.toml"), format!("{head}{steps}{release}")).unwrap();
+    succeed(&folder, &["run"]);
+    let shown: serde_json::Value = serde_json::from_str(&succeed(&folder, &["show", "release", "--json"])).unwrap();
+    let components = shown["manifest"]["components"].as_array().unwrap();
+    for (name, license) in
+        [("weights", "MIT"), ("tokenizer", "MIT"), ("adapter", "Apache-2.0"), ("model card", "Apache-2.0")]
+    {
+        let own = components.iter().find(|c| c["name"] == name && !c["paths"].as_array().unwrap().is_empty());
+        assert_eq!(own.unwrap()["license"], license, "{name}");
+    }
+}
