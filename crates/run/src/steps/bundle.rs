@@ -3,7 +3,11 @@
 
 use super::{Made, StepContext, paths_below};
 use crate::{card, source};
-use narthex_base::{ArtifactKind, Component, ComponentKind, Error, License, Plan, Result, config::BundleStep};
+use narthex_base::{
+    ArtifactKind, Component, ComponentKind, Error, License, Plan, Result,
+    config::BundleStep,
+    plan::{Input, InputKind},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -29,7 +33,7 @@ pub(super) fn make(context: &StepContext, step: &BundleStep) -> Result<Made> {
         let target = if PAPERS.contains(&name.as_str()) { format!("upstream/{name}") } else { name.clone() };
         context.copy(&folder.join(name), &target)?;
     }
-    let mut components = own_components(context, model, &license);
+    let mut components = own_components(context, input, model, &license);
     let inherited: Vec<Component> = model.manifest.components.iter().filter(|c| c.paths.is_empty()).cloned().collect();
     let card = card::Card {
         project: &context.project.plan.project.name,
@@ -66,7 +70,12 @@ pub(super) fn make(context: &StepContext, step: &BundleStep) -> Result<Made> {
 }
 
 /// The model's own components in the bundle: under the bundle's licence if this project made them, else under their own.
-fn own_components(context: &StepContext, model: &narthex_ledger::Artifact, license: &License) -> Vec<Component> {
+fn own_components(
+    context: &StepContext,
+    input: &Input,
+    model: &narthex_ledger::Artifact,
+    license: &License,
+) -> Vec<Component> {
     let own = model.manifest.components.iter().filter(|component| !component.paths.is_empty());
     let file_name = |path: &String| match model.manifest.kind {
         ArtifactKind::Source => {
@@ -75,7 +84,11 @@ fn own_components(context: &StepContext, model: &narthex_ledger::Artifact, licen
         _ => path.clone(),
     };
     own.map(|component| Component {
-        license: if context.is_ours(component) { Some(license.clone()) } else { component.license.clone() },
+        license: if input.kind == InputKind::Step && context.is_ours(component) {
+            Some(license.clone())
+        } else {
+            component.license.clone()
+        },
         paths: component.paths.iter().map(file_name).collect(),
         ..component.clone()
     })

@@ -11,8 +11,10 @@ pub(crate) use bundle::undeclared;
 
 use crate::Project;
 use narthex_base::{
-    ArtifactKind, Component, ComponentKind, Digest, Error, Observer, Result, config::Step, plan::Input,
+    ArtifactKind, Component, ComponentKind, Digest, Error, Observer, Result,
+    config::Step,
     plan::PlannedStep,
+    plan::{Input, InputKind},
 };
 use narthex_ledger::Artifact;
 use std::{collections::BTreeMap, path::Path};
@@ -76,14 +78,17 @@ impl StepContext<'_> {
         }
     }
 
-    /// The component of an input that covers files of this ending, for the same files here: what was made elsewhere keeps its licence
-    /// and origin. Without such a component the file is ours.
-    pub(crate) fn of_input(&self, artifact: &Artifact, ending: &str, own: Component) -> Component {
+    /// The component of an input that covers files of this ending, for the same files here: what was made elsewhere keeps
+    /// its licence and origin. Without such a component the file is ours.
+    pub(crate) fn of_input(&self, (input, artifact): &(Input, Artifact), ending: &str, own: Component) -> Component {
         let covers = |component: &&Component| component.paths.iter().any(|path| path.ends_with(ending));
-        match artifact.manifest.components.iter().find(covers) {
-            Some(theirs) => Component { license: theirs.license.clone(), origin: theirs.origin.clone(), ..own },
-            None => own,
-        }
+        let Some(theirs) = artifact.manifest.components.iter().find(covers) else { return own };
+        // What came in by reference says so: a project elsewhere may have the same name as this one.
+        let origin = match input.kind {
+            InputKind::Ref => Some(format!("`{}`: {}", input.name, theirs.origin.as_deref().unwrap_or("not stated"))),
+            InputKind::Step | InputKind::Source => theirs.origin.clone(),
+        };
+        Component { license: theirs.license.clone(), origin, ..own }
     }
 
     /// Whether a component was made by a step of this project.

@@ -62,7 +62,7 @@ pub(super) fn make(context: &StepContext, step: &TokenizeStep) -> Result<Made> {
     let own = context.own("tokenizer", ComponentKind::Tokenizer, &["tokenizer.json", "tokenizer_config.json"]);
     let taken = context.inputs_as("tokenizer").next();
     let mut components = vec![match taken {
-        Some((_, artifact)) => context.of_input(artifact, "tokenizer.json", own),
+        Some(taken) => context.of_input(taken, "tokenizer.json", own),
         None => own,
     }];
     // Token shards are the text in another form.

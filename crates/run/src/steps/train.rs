@@ -1,7 +1,7 @@
 //! `train`: token shards -> a model.
 
 use super::{Made, StepContext};
-use narthex_base::{ArtifactKind, Component, ComponentKind, Error, Result, config::TrainStep};
+use narthex_base::{ArtifactKind, Component, ComponentKind, Error, Result, config::TrainStep, plan::Input};
 use narthex_infer::{Engine, EngineOptions, Request, Sampling};
 use narthex_ledger::Artifact;
 use narthex_model::{Decoder, ModelConfig, cpu};
@@ -78,7 +78,12 @@ pub(super) fn make(context: &StepContext, step: &TrainStep) -> Result<Made> {
     };
     context.write("generation_config.json", generation.to_json())?;
     copy_tokenizer(context, &tokens.folder)?;
-    Ok(Made { kind: ArtifactKind::Model, components: model_components(context, tokens), figures, measured })
+    Ok(Made {
+        kind: ArtifactKind::Model,
+        components: model_components(context, context.input("data")?),
+        figures,
+        measured,
+    })
 }
 
 /// The token shards of an artifact.
@@ -125,7 +130,7 @@ pub(super) fn copy_tokenizer(context: &StepContext, from: &Path) -> Result<()> {
 }
 
 /// The components of a model: its weights, its configuration, and the tokenizer that came with `tokens`.
-pub(super) fn model_components(context: &StepContext, tokens: &Artifact) -> Vec<Component> {
+pub(super) fn model_components(context: &StepContext, tokens: &(Input, Artifact)) -> Vec<Component> {
     let tokenizer = context.own("tokenizer", ComponentKind::Tokenizer, &["tokenizer.json", "tokenizer_config.json"]);
     vec![
         context.own("weights", ComponentKind::ModelParameters, &["model.safetensors"]),

@@ -64,11 +64,11 @@ pub(super) fn make(context: &StepContext, step: &TuneStep) -> Result<Made> {
         sample: (!step.sample_prompt.is_empty()).then_some(&sampler as &Sampler),
         observer: context.observer,
     })?;
-    let mut components = model_components(context, tokens);
+    let mut components = model_components(context, context.input("data")?);
     // Weights that were tuned from somebody else's stay under the terms of those; the adapter is ours.
-    let weights = context.of_input(base, ".safetensors", components[0].clone());
+    let weights = context.of_input(context.input("model")?, ".safetensors", components[0].clone());
     if !context.is_ours(&weights) {
-        let configuration = context.of_input(base, "config.json", components[1].clone());
+        let configuration = context.of_input(context.input("model")?, "config.json", components[1].clone());
         components[0] = weights;
         components[1] = configuration;
     }
