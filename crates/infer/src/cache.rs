@@ -3,13 +3,13 @@
 //!
 //! Shapes: B sequences, H query heads, K key/value heads, T new positions, S positions in all, D head width.
 
-use burn::tensor::Tensor;
-use narthex_model::{AttentionContext, CausalContext, attend};
+use burn::tensor::{Tensor, activation::softmax};
+use narthex_model::{AttentionContext, CausalContext, Heads, Precision, Rotary};
 
-/// What one sequence has seen: per block, keys and values `[1, K, S, D]`.
+/// What one sequence has seen: per block, keys (rotated) and values `[K, S, D]`.
 #[derive(Clone, Debug, Default)]
 pub struct KvCache {
-    layers: Vec<(Tensor<4>, Tensor<4>)>,
+    layers: Vec<(Tensor<3>, Tensor<3>)>,
     len: usize,
 }
 
@@ -25,11 +25,11 @@ impl KvCache {
     }
 
     /// Adds the new positions of one block and returns all.
-    fn extend(&mut self, layer: usize, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+    fn extend(&mut self, layer: usize, k: Tensor<3>, v: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
         match self.layers.get_mut(layer) {
             None => self.layers.push((k, v)),
             Some(entry) => {
-                *entry = (Tensor::cat(vec![entry.0.clone(), k], 2), Tensor::cat(vec![entry.1.clone(), v], 2))
+                *entry = (Tensor::cat(vec![entry.0.clone(), k], 1), Tensor::cat(vec![entry.1.clone(), v], 1))
             }
         }
         self.layers[layer].clone()
@@ -54,19 +54,34 @@ impl<'a> KvContext<'a> {
 }
 
 impl AttentionContext for KvContext<'_> {
-    fn attend(&mut self, layer: usize, q_bhtd: Tensor<4>, k_bktd: Tensor<4>, v_bktd: Tensor<4>) -> Tensor<4> {
-        let positions = q_bhtd.dims()[2];
+    fn attend(
+        &mut self,
+        layer: usize,
+        qkv: Tensor<2>,
+        heads: Heads,
+        rotary: &Rotary,
+        precision: Precision,
+    ) -> Tensor<2> {
+        let Heads { queries: h, keys: k, width: d } = heads;
+        let positions = qkv.dims()[0] / self.caches.len();
+        let q = rotary.forward(qkv.clone().narrow(1, 0, h * d));
+        let keys = rotary.forward(qkv.clone().narrow(1, h * d, k * d));
+        let values = qkv.clone().narrow(1, (h + k) * d, k * d);
         let rows = self.caches.iter_mut().enumerate().map(|(row, cache)| {
-            let pick = |x: &Tensor<4>| x.clone().narrow(0, row, 1);
-            let (q, k, v) = (pick(&q_bhtd), pick(&k_bktd), pick(&v_bktd));
-            if cache.is_empty() {
+            let pick = |x: &Tensor<2>| x.clone().narrow(0, row * positions, positions);
+            let per_head = |x: &Tensor<2>, heads| pick(x).reshape([positions, heads, d]).swap_dims(0, 1);
+            let fresh = cache.is_empty();
+            let (keys, values) = cache.extend(layer, per_head(&keys, k), per_head(&values, k));
+            if fresh {
                 // A fresh prompt is plain causal attention.
-                let (k, v) = cache.extend(layer, k, v);
-                return CausalContext::new(positions, &q.device()).attend(layer, q, k, v);
+                let rotary = rotary.part(row * positions, positions);
+                return CausalContext::new(positions).attend(layer, pick(&qkv), heads, &rotary, precision);
             }
             assert_eq!(positions, 1, "a sequence in flight grows by one token at a time");
-            let (k, v) = cache.extend(layer, k, v);
-            attend(q, k, v, None)
+            // The queries of one key/value head are rows of one matrix: keys and values are never repeated.
+            let q = pick(&q).reshape([k, h / k, d]) * (d as f64).sqrt().recip();
+            let weights = softmax(q.matmul(keys.swap_dims(1, 2)), 2);
+            weights.matmul(values).reshape([1, h * d])
         });
         Tensor::cat(rows.collect(), 0)
     }

@@ -27,6 +27,11 @@ impl Dropout {
         Self::new(Stream::new(0, "no dropout"), 0.0)
     }
 
+    /// Whether it drops anything.
+    pub fn drops(&self) -> bool {
+        self.probability > 0.0
+    }
+
     /// Zeroes elements with the set probability and scales the others by 1 / (1 - p).
     pub fn apply<const D: usize>(&mut self, x: Tensor<D>) -> Tensor<D> {
         self.apply_with(x, self.probability)

@@ -3,9 +3,10 @@
 use crate::{Dropout, lora::Lora};
 use burn::{
     module::{Module, Param},
-    tensor::{Device, Int, Tensor, TensorData, module::embedding},
+    tensor::{Device, Int, Tensor, TensorData},
 };
 use narthex_base::random::Stream;
+use narthex_kernels::{Precision, embedding, linear, rms_norm, rotary};
 
 /// A matrix product with the weight in Hugging Face's layout `[out, in]`, and an optional low-rank adapter.
 #[derive(Module, Debug)]
@@ -23,12 +24,35 @@ impl Linear {
     }
 
     /// `[N, in]` -> `[N, out]`
-    pub fn forward(&self, x: Tensor<2>, dropout: &mut Dropout) -> Tensor<2> {
-        let y = x.clone().matmul(self.weight.val().transpose());
-        match &self.lora {
-            Some(lora) => y + lora.forward(x, dropout),
-            None => y,
+    pub fn forward(&self, x: Tensor<2>, dropout: &mut Dropout, precision: Precision) -> Tensor<2> {
+        Self::side_by_side(&[self], x, dropout, precision)
+    }
+
+    /// Several layers with the same input as one product: `[N, in]` -> `[N, out of all]`.
+    pub fn side_by_side(layers: &[&Self], x: Tensor<2>, dropout: &mut Dropout, precision: Precision) -> Tensor<2> {
+        let weights: Vec<Tensor<2>> = layers.iter().map(|layer| layer.weight.val()).collect();
+        let adapted = Self::adapted(layers, &x, dropout, precision);
+        linear(x, &weights, None, adapted, precision)
+    }
+
+    /// `residual + dropout(layer(x))`: `[N, in]`, `[N, out]` -> `[N, out]`.
+    pub fn onto(&self, residual: Tensor<2>, x: Tensor<2>, dropout: &mut Dropout, precision: Precision) -> Tensor<2> {
+        if self.lora.is_some() || dropout.drops() {
+            let y = self.forward(x, dropout, precision);
+            return residual + dropout.apply(y);
         }
+        linear(x, &[self.weight.val()], None, Some(residual), precision)
+    }
+
+    /// What the adapters add to the layers' outputs, side by side; none if there are no adapters.
+    fn adapted(layers: &[&Self], x: &Tensor<2>, dropout: &mut Dropout, precision: Precision) -> Option<Tensor<2>> {
+        layers.iter().any(|layer| layer.lora.is_some()).then(|| {
+            let parts = layers.iter().map(|layer| match &layer.lora {
+                Some(lora) => lora.forward(x.clone(), dropout, precision),
+                None => Tensor::zeros([x.dims()[0], layer.weight.dims()[0]], &x.device()),
+            });
+            Tensor::cat(parts.collect(), 1)
+        })
     }
 }
 
@@ -57,9 +81,7 @@ impl Embedding {
     /// `[B, T]` -> `[B * T, hidden]`
     pub fn forward(&self, tokens_bt: Tensor<2, Int>) -> Tensor<2> {
         let [b, t] = tokens_bt.dims();
-        let weight = self.weight.val();
-        let width = weight.dims()[1];
-        embedding(weight, tokens_bt).reshape([b * t, width])
+        embedding(self.weight.val(), tokens_bt.reshape([b * t]))
     }
 }
 
@@ -80,44 +102,46 @@ impl RmsNorm {
 
     /// `[N, hidden]` -> `[N, hidden]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let mean_square = (x.clone() * x.clone()).mean_dim(1);
-        let scale = (mean_square + self.eps).sqrt().recip();
-        x * scale * self.weight.val().unsqueeze::<2>()
+        rms_norm(x, self.weight.val(), self.eps)
     }
 }
 
-/// Rotary position embedding (Su et al., 2021) in Hugging Face's half-split layout: cosines and sines of the
-/// positions in hand, `[1 or B, 1, T, D / 2]`.
+/// Rotary position embedding (Su et al., 2021) in Hugging Face's half-split layout: for each position in hand D / 2
+/// cosines, then D / 2 sines.
 #[derive(Clone, Debug)]
 pub struct Rotary {
-    cos: Tensor<4>,
-    sin: Tensor<4>,
+    table: Tensor<2>,
 }
 
 impl Rotary {
-    /// For `rows` rows of positions, all of the same length.
+    /// For rows of positions, one row after the other.
     pub fn new(rows: &[&[usize]], head_width: usize, theta: f64, device: &Device) -> Self {
-        let (half, len) = (head_width / 2, rows.first().map_or(0, |row| row.len()));
+        let half = head_width / 2;
         // In single precision, as the reference computes them.
         let frequencies: Vec<f32> =
             (0..half).map(|i| 1.0 / (theta as f32).powf((2 * i) as f32 / head_width as f32)).collect();
-        let angles =
-            rows.iter().flat_map(|row| row.iter()).flat_map(|p| frequencies.iter().map(move |f| *p as f32 * f));
-        let angles: Vec<f32> = angles.collect();
-        let tensor = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [rows.len(), 1, len, half]), device);
-        Self {
-            cos: tensor(angles.iter().map(|a| a.cos()).collect()),
-            sin: tensor(angles.iter().map(|a| a.sin()).collect()),
+        let positions = rows.iter().map(|row| row.len()).sum();
+        let mut table = Vec::with_capacity(positions * head_width);
+        for position in rows.iter().flat_map(|row| row.iter()) {
+            let angle = |frequency: &f32| *position as f32 * frequency;
+            table.extend(frequencies.iter().map(|frequency| angle(frequency).cos()));
+            table.extend(frequencies.iter().map(|frequency| angle(frequency).sin()));
         }
+        Self { table: Tensor::from_data(TensorData::new(table, [positions, head_width]), device) }
     }
 
-    /// `[B, heads, T, D]` -> the same, rotated.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let half = x.dims()[3] / 2;
-        let (left, right) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
-        let (cos, sin) = (self.cos.clone(), self.sin.clone());
-        let first = left.clone() * cos.clone() - right.clone() * sin.clone();
-        let second = right * cos + left * sin;
-        Tensor::cat(vec![first, second], 3)
+    /// `[positions, D]`
+    pub fn table(&self) -> Tensor<2> {
+        self.table.clone()
+    }
+
+    /// The part for `len` positions from the `first`.
+    pub fn part(&self, first: usize, len: usize) -> Self {
+        Self { table: self.table().narrow(0, first, len) }
+    }
+
+    /// `[positions, heads * D]` -> the same, rotated.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        rotary(x, self.table())
     }
 }

@@ -14,12 +14,13 @@ mod parameters;
 mod weights;
 
 pub use arch::Decoder;
-pub use attention::{AttentionContext, CausalContext, attend};
+pub use attention::{AttentionContext, CausalContext, Heads};
 pub use burn::tensor::{Bool, Device, Int, Tensor};
 pub use config::ModelConfig;
 pub use dropout::Dropout;
 pub use layers::{Linear, Rotary};
 pub use lora::{AdapterConfig, LoraSpec, load_adapter, save_adapter};
+pub use narthex_kernels::Precision;
 pub use parameters::{NamedTensor, Replacement, map_parameters, named_parameters};
 pub use weights::{TensorMap, read_safetensors, write_safetensors};
 

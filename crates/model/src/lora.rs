@@ -11,6 +11,7 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 use narthex_base::{Error, Result, random::Stream};
+use narthex_kernels::{Precision, linear};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -56,9 +57,10 @@ impl Lora {
     }
 
     /// `[N, in]` -> `[N, out]`
-    pub(crate) fn forward(&self, x: Tensor<2>, dropout: &mut Dropout) -> Tensor<2> {
+    pub(crate) fn forward(&self, x: Tensor<2>, dropout: &mut Dropout, precision: Precision) -> Tensor<2> {
         let x = dropout.apply_with(x, self.dropout);
-        x.matmul(self.lora_a.val().transpose()).matmul(self.lora_b.val().transpose()) * self.scale
+        let x = linear(x, &[self.lora_a.val()], None, None, precision);
+        linear(x, &[self.lora_b.val()], None, None, precision) * self.scale
     }
 
     /// `[out, in]`: what the adapter adds to the weight.

@@ -13,7 +13,7 @@ fn logits(model: &Decoder, rows: &[Vec<i64>]) -> Vec<f32> {
     let tokens = Tensor::<2, Int>::from_data(TensorData::new(rows.concat(), [rows.len(), len]), &cpu());
     let positions: Vec<usize> = (0..len).collect();
     let rotary = model.rotary(&[&positions], &cpu());
-    let logits = model.forward(tokens, &rotary, &mut CausalContext::new(len, &cpu()), &mut Dropout::none());
+    let logits = model.forward(tokens, &rotary, &mut CausalContext::new(len), &mut Dropout::none());
     logits.into_data().try_to_vec().unwrap()
 }
 
@@ -64,7 +64,7 @@ fn documents_in_one_row_do_not_see_each_other() {
     let documents: Vec<u32> = (0..17).map(|i| u32::from(i >= 7)).collect();
     let positions: Vec<usize> = (0..17).collect();
     let row = Tensor::<2, Int>::from_data(TensorData::new(packed, [1, 17]), &cpu());
-    let mut context = CausalContext::within_documents(&documents, 17, &cpu());
+    let mut context = CausalContext::within_documents(&documents, 17);
     let rotary = model.rotary(&[&positions], &cpu());
     let together: Vec<f32> =
         model.forward(row, &rotary, &mut context, &mut Dropout::none()).into_data().try_to_vec().unwrap();

@@ -5,11 +5,12 @@
 //! and `state.json`, which holds the digests of the other two. It appears under its name only when
 //! it is whole.
 
-use crate::AdamW;
+use crate::optimizer::{Optimizer, flat_tensor, flat_values};
 use narthex_base::{Digest, Error, Observer, Result};
-use narthex_model::{TensorMap, read_safetensors, write_safetensors};
+use narthex_model::{Decoder, TensorMap, named_parameters, read_safetensors, write_safetensors};
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     path::{Path, PathBuf},
 };
@@ -30,13 +31,47 @@ struct State {
 
 /// What a checkpoint gives back.
 pub(crate) struct Restored {
-    pub(crate) optimizer: AdamW,
+    pub(crate) optimizer: Optimizer,
+    /// The trained parameters.
+    pub(crate) weights: TensorMap,
     pub(crate) seconds: f64,
 }
 
-/// Writes the state after `optimizer.steps` steps.
-pub(crate) fn save(folder: &Path, run: Digest, optimizer: &AdamW, seconds: f64) -> Result<()> {
-    let step = optimizer.steps;
+/// A copy of a run's state, to be written while the run goes on.
+pub(crate) struct Snapshot {
+    run: Digest,
+    step: u64,
+    seconds: f64,
+    weights: TensorMap,
+    moments: TensorMap,
+}
+
+/// The names of a parameter's moments.
+const MOMENTS: [&str; 2] = ["first", "second"];
+
+impl Snapshot {
+    /// Copies the state after `optimizer.steps` steps.
+    pub(crate) fn take(run: Digest, model: &Decoder, optimizer: &Optimizer, seconds: f64) -> Self {
+        let trained: BTreeSet<&str> = optimizer.slots.iter().map(|slot| slot.name.as_str()).collect();
+        let weights = named_parameters(model).into_iter().filter(|tensor| trained.contains(tensor.name.as_str()));
+        let weights = weights.map(|tensor| (tensor.name, (tensor.shape, tensor.values))).collect();
+        let mut moments = TensorMap::new();
+        for slot in &optimizer.slots {
+            for (name, values) in MOMENTS.iter().zip(&slot.moments) {
+                moments.insert(format!("{}.{name}", slot.name), (slot.shape.clone(), flat_values(values)));
+            }
+        }
+        Self { run, step: optimizer.steps, seconds, weights, moments }
+    }
+
+    /// Writes it.
+    pub(crate) fn save(self, folder: &Path) -> Result<()> {
+        let Self { run, step, seconds, weights, moments } = self;
+        save(folder, run, step, seconds, &weights, &moments)
+    }
+}
+
+fn save(folder: &Path, run: Digest, step: u64, seconds: f64, weights: &TensorMap, moments: &TensorMap) -> Result<()> {
     let temporary = folder.join(format!("checkpoint-{step}.tmp"));
     let fail = |path: &Path| {
         let path = path.to_path_buf();
@@ -46,15 +81,8 @@ pub(crate) fn save(folder: &Path, run: Digest, optimizer: &AdamW, seconds: f64) 
         fs::remove_dir_all(&temporary).map_err(fail(&temporary))?;
     }
     fs::create_dir_all(&temporary).map_err(fail(&temporary))?;
-    let mut weights = TensorMap::new();
-    let mut moments = TensorMap::new();
-    for slot in &optimizer.slots {
-        weights.insert(slot.name.clone(), (slot.shape.clone(), slot.weights.clone()));
-        moments.insert(format!("{}.first", slot.name), (slot.shape.clone(), slot.first.clone()));
-        moments.insert(format!("{}.second", slot.name), (slot.shape.clone(), slot.second.clone()));
-    }
     let mut digests = Vec::new();
-    for (name, tensors) in [("weights", &weights), ("moments", &moments)] {
+    for (name, tensors) in [("weights", weights), ("moments", moments)] {
         let path = temporary.join(format!("{name}.safetensors"));
         write_safetensors(&path, tensors)?;
         sync(&path)?;
@@ -78,7 +106,12 @@ pub(crate) fn save(folder: &Path, run: Digest, optimizer: &AdamW, seconds: f64) 
 }
 
 /// Takes up the newest whole checkpoint of this run. `optimizer` gives the names and shapes.
-pub(crate) fn restore(folder: &Path, run: Digest, optimizer: &AdamW, observer: Observer) -> Result<Option<Restored>> {
+pub(crate) fn restore(
+    folder: &Path,
+    run: Digest,
+    optimizer: &Optimizer,
+    observer: Observer,
+) -> Result<Option<Restored>> {
     for (step, path) in found(folder) {
         match read(&path, run, optimizer) {
             Ok(Some(restored)) => return Ok(Some(restored)),
@@ -91,7 +124,7 @@ pub(crate) fn restore(folder: &Path, run: Digest, optimizer: &AdamW, observer: O
     Ok(None)
 }
 
-fn read(path: &Path, run: Digest, optimizer: &AdamW) -> Result<Option<Restored>> {
+fn read(path: &Path, run: Digest, optimizer: &Optimizer) -> Result<Option<Restored>> {
     let file = path.join("state.json");
     let bytes = fs::read(&file).map_err(|error| Error::io("cannot read", &file, error))?;
     let state: State =
@@ -107,23 +140,21 @@ fn read(path: &Path, run: Digest, optimizer: &AdamW) -> Result<Option<Restored>>
         }
         maps.push(read_safetensors(&file)?);
     }
-    let mut restored = AdamW { steps: state.step, ..AdamW::default() };
-    for slot in &optimizer.slots {
-        let mut slot = slot.clone();
-        let parts = [
-            (0, slot.name.clone(), &mut slot.weights),
-            (1, format!("{}.first", slot.name), &mut slot.first),
-            (1, format!("{}.second", slot.name), &mut slot.second),
-        ];
-        for (map, name, values) in parts {
-            match maps[map].remove(&name) {
-                Some((shape, found)) if shape == slot.shape => *values = found,
-                _ => return Err(Error::input(format!("`{name}` is missing or has another shape"))),
-            }
+    let [mut weights, mut moments]: [TensorMap; 2] = maps.try_into().expect("two files were read");
+    let take = |map: &mut TensorMap, name: &str, shape: &[usize]| match map.remove(name) {
+        Some((found, values)) if found == shape => Ok(values),
+        _ => Err(Error::input(format!("`{name}` is missing or has another shape"))),
+    };
+    let mut restored = Optimizer { slots: optimizer.slots.clone(), steps: state.step };
+    let mut trained = TensorMap::new();
+    for slot in &mut restored.slots {
+        for (name, moment) in MOMENTS.iter().zip(&mut slot.moments) {
+            let values = take(&mut moments, &format!("{}.{name}", slot.name), &slot.shape)?;
+            *moment = flat_tensor(values, &moment.device());
         }
-        restored.slots.push(slot);
+        trained.insert(slot.name.clone(), (slot.shape.clone(), take(&mut weights, &slot.name, &slot.shape)?));
     }
-    Ok(Some(Restored { optimizer: restored, seconds: state.seconds }))
+    Ok(Some(Restored { optimizer: restored, weights: trained, seconds: state.seconds }))
 }
 
 /// The checkpoints of a folder, newest first.

@@ -2,27 +2,31 @@
 //! parameters are trained; the loop does not ask.
 
 use crate::{
-    AdamW, Batches, Hyperparameters, Objective,
-    checkpoint::{restore, save},
+    Batch, Batches, Objective,
+    checkpoint::{Snapshot, restore},
     learning_rate,
+    loss::{checkpointed_gradients, gradients},
     metrics::{Line, Metrics},
-    nats, probe, validate,
+    optimizer::{GradientList, Optimizer},
+    validate,
 };
-use burn::{
-    module::{ModuleVisitor, Param},
-    tensor::{Gradients, Tensor},
-};
-use narthex_base::{Digest, Event, Observer, Result, config::Schedule, random::Stream};
-use narthex_model::{Decoder, Dropout, Replacement, map_parameters, named_parameters};
+use narthex_base::{Digest, Error, Event, Observer, Result, config::Schedule, random::Stream};
+use narthex_kernels::{memory::peak_resident_bytes, probe::peak_flop_per_second};
+use narthex_model::{Decoder, Device, Dropout, Replacement, map_parameters};
 use narthex_text::TokenShard;
 use std::{
     collections::BTreeMap,
     path::Path,
+    sync::mpsc::{Receiver, sync_channel},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 /// Validation tokens between steps; at the end all of them count.
 const INTERIM_TOKENS_MAX: usize = 32_768;
+
+/// Batches that are made ahead of their use.
+const BATCHES_AHEAD: usize = 2;
 
 /// Time between two progress events.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -41,8 +45,6 @@ pub type Sampler<'a> = dyn Fn(&Decoder) -> Result<String> + 'a;
 
 /// A training run.
 pub struct Fit<'a> {
-    /// Where it starts.
-    pub model: Decoder,
     /// What it learns from.
     pub data: &'a TokenShard,
     /// What it is measured on.
@@ -55,6 +57,8 @@ pub struct Fit<'a> {
     pub schedule: &'a Schedule,
     /// The seed of batches and dropout.
     pub seed: u64,
+    /// Where it runs.
+    pub device: Device,
     /// Identifies the run, so that only its own checkpoints are taken up.
     pub run: Digest,
     /// Checkpoints go into this folder.
@@ -77,38 +81,40 @@ pub struct Fitted {
     pub measured: BTreeMap<String, f64>,
 }
 
-/// Trains.
+/// Trains `model`.
 ///
 /// # Errors
 /// If the data does not fit the objective, a file cannot be written, or the run is interrupted: then a checkpoint has
 /// been written, and the same call goes on from there.
-pub fn fit(fit: Fit) -> Result<Fitted> {
-    let mut session = Session::start(&fit)?;
-    let steps = fit.schedule.steps;
-    while session.optimizer.steps < steps {
-        if fit.observer.is_interrupted() {
-            session.save()?;
-            fit.observer.check()?;
-        }
-        session.step()?;
-        let done = session.optimizer.steps;
-        let every = |interval: u64| interval > 0 && done.is_multiple_of(interval);
-        if every(fit.schedule.checkpoint_every) && done < steps {
-            session.save()?;
-        }
-        if every(fit.schedule.sample_every) {
-            session.write_sample()?;
-        }
-    }
+pub fn fit(model: Decoder, fit: &Fit) -> Result<Fitted> {
+    let Schedule { steps, batch_size, gradient_accumulation, context, .. } = *fit.schedule;
+    let mut batches = Batches::new(fit.data, fit.objective, batch_size, context, fit.seed)?;
+    let mut session = Session::start(model, fit)?;
+    let micro = gradient_accumulation as u64;
+    let first = session.optimizer.steps * micro;
+    std::thread::scope(|scope| {
+        // Batches are made while the last one is trained on.
+        let (sender, coming) = sync_channel(BATCHES_AHEAD);
+        scope.spawn(move || {
+            for index in first..steps * micro {
+                if sender.send(batches.get(index)).is_err() {
+                    return;
+                }
+            }
+        });
+        session.run(coming)
+    })?;
     session.finish()
 }
 
 struct Session<'a> {
     fit: &'a Fit<'a>,
-    model: Decoder,
-    optimizer: AdamW,
-    batches: Batches<'a>,
+    /// Absent only while the optimizer has it.
+    model: Option<Decoder>,
+    optimizer: Optimizer,
     metrics: Metrics,
+    /// A checkpoint being written.
+    writing: Option<JoinHandle<Result<()>>>,
     /// Seconds of training before this process, and the start of this one.
     seconds_before: f64,
     started: Instant,
@@ -119,75 +125,90 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn start(fit: &'a Fit<'a>) -> Result<Self> {
+    fn start(model: Decoder, fit: &'a Fit<'a>) -> Result<Self> {
+        let Schedule { context, precision, .. } = *fit.schedule;
         let trained = |name: &str| fit.trained == Trained::All || name.contains(".lora.");
-        let mut optimizer = AdamW::default();
-        for tensor in named_parameters(&fit.model).into_iter().filter(|tensor| trained(&tensor.name)) {
-            optimizer.add(tensor.name, tensor.shape, tensor.values);
-        }
-        let Schedule { batch_size, context, .. } = *fit.schedule;
-        let batches = Batches::new(fit.data, fit.objective, batch_size, context, fit.seed)?;
-        let restored = restore(fit.work, fit.run, &optimizer, fit.observer)?;
-        let resumed = restored.is_some();
-        let seconds_before = restored.as_ref().map_or(0.0, |restored| restored.seconds);
-        if let Some(restored) = restored {
+        let mut model = model.with_precision(precision);
+        let mut optimizer = Optimizer::new(&model, fit.schedule, trained);
+        let mut seconds_before = 0.0;
+        if let Some(mut restored) = restore(fit.work, fit.run, &optimizer, fit.observer)? {
             optimizer = restored.optimizer;
-        }
-        let steps_before = optimizer.steps;
-        let mut session = Self {
-            fit,
-            model: fit.model.clone().for_training(trained),
-            batches,
-            metrics: Metrics::open(fit.metrics, steps_before)?,
-            seconds_before,
-            started: Instant::now(),
-            steps_before,
-            flop_per_token: fit.model.config().training_flop_per_token(context),
-            last_progress: None,
-            last_loss: f64::NAN,
-            optimizer,
-        };
-        if resumed {
-            session.model = session.model_from_optimizer();
+            seconds_before = restored.seconds;
+            model = map_parameters(model, |name, _| Replacement {
+                values: restored.weights.remove(name).map(|(_, values)| values),
+                trained: false,
+            });
             fit.observer.progress(
-                steps_before,
+                optimizer.steps,
                 fit.schedule.steps,
                 "steps",
-                format!("going on from the checkpoint of step {steps_before}"),
+                format!("going on from the checkpoint of step {}", optimizer.steps),
             );
         }
-        Ok(session)
+        Ok(Self {
+            fit,
+            metrics: Metrics::open(fit.metrics, optimizer.steps)?,
+            writing: None,
+            seconds_before,
+            started: Instant::now(),
+            steps_before: optimizer.steps,
+            flop_per_token: model.config().training_flop_per_token(context),
+            last_progress: None,
+            last_loss: f64::NAN,
+            model: Some(model.for_training(trained)),
+            optimizer,
+        })
+    }
+
+    /// All steps that are left.
+    fn run(&mut self, batches: Receiver<Batch>) -> Result<()> {
+        let Schedule { steps, gradient_accumulation, checkpoint_every, sample_every, .. } = *self.fit.schedule;
+        while self.optimizer.steps < steps {
+            if self.fit.observer.is_interrupted() {
+                self.save()?;
+                self.written()?;
+                self.fit.observer.check()?;
+            }
+            self.step(batches.iter().take(gradient_accumulation).collect())?;
+            let done = self.optimizer.steps;
+            let every = |interval: u64| interval > 0 && done.is_multiple_of(interval);
+            if every(checkpoint_every) && done < steps {
+                self.save()?;
+            }
+            if every(sample_every) {
+                self.write_sample()?;
+            }
+        }
+        self.written()
     }
 
     /// One optimizer step.
-    fn step(&mut self) -> Result<()> {
+    fn step(&mut self, batches: Vec<Batch>) -> Result<()> {
         let start = Instant::now();
-        let Schedule { gradient_accumulation, weight_decay, beta1, beta2, eps, grad_clip, dropout, .. } =
-            *self.fit.schedule;
+        let Schedule { gradient_accumulation, dropout, activation_checkpointing, .. } = *self.fit.schedule;
         let step = self.optimizer.steps;
-        let device = narthex_model::cpu().autodiff();
-        let micro = gradient_accumulation as u64;
-        let batches: Vec<_> = (0..micro).map(|i| self.batches.get(step * micro + i)).collect();
+        let device = self.fit.device.clone().autodiff();
         let counted: usize = batches.iter().map(|batch| batch.counted()).sum();
-        let mut gradients: Vec<Vec<f32>> = Vec::new();
+        let mut sum = GradientList::default();
         let mut loss = 0.0;
         for (i, batch) in batches.iter().enumerate() {
             if batch.counted() == 0 {
                 continue;
             }
-            let stream = Stream::new(self.fit.seed, "dropout").at(step * micro + i as u64);
+            let stream = Stream::new(self.fit.seed, "dropout").at(step * gradient_accumulation as u64 + i as u64);
+            let mut dropout = Dropout::new(stream, dropout);
             // Divided by the tokens of the whole step, so that accumulation changes nothing but memory.
-            let part = nats(&self.model, batch, &mut Dropout::new(stream, dropout), &device) / counted as f64;
-            loss += part.clone().inner().into_scalar::<f64>();
-            accumulate(&mut gradients, collect(&self.model, part.backward()));
+            let scale = 1.0 / counted as f64;
+            let pass = if activation_checkpointing { checkpointed_gradients } else { gradients };
+            let (part, found) = pass(self.model(), batch, &mut dropout, scale, &device);
+            loss += part;
+            sum.add(found);
         }
         let lr = learning_rate(self.fit.schedule, step);
-        let hyper = Hyperparameters { lr, beta1, beta2, eps, weight_decay, grad_clip };
-        if gradients.is_empty() {
-            gradients = self.optimizer.slots.iter().map(|slot| vec![0.0; slot.weights.len()]).collect();
-        }
-        let grad_norm = self.optimizer.step(&gradients, &hyper);
-        self.model = self.model_from_optimizer();
+        // The old weights are given up, so that the new ones can take their place.
+        let model = self.model.take().expect("there is a model between steps");
+        let (model, grad_norm) = self.optimizer.step(model, sum, self.fit.schedule, lr);
+        self.model = Some(model);
         self.last_loss = loss;
         let tokens: usize = batches.iter().map(|batch| batch.tokens.len()).sum();
         let tokens_per_second = tokens as f64 / start.elapsed().as_secs_f64();
@@ -197,7 +218,7 @@ impl<'a> Session<'a> {
     /// Metrics, validation and progress after a step.
     fn report(&mut self, loss: f64, lr: f64, grad_norm: f64, counted: usize, tokens_per_second: f64) -> Result<()> {
         let (done, steps) = (self.optimizer.steps, self.fit.schedule.steps);
-        let mfu = tokens_per_second * self.flop_per_token / probe::matmul_flop_per_second();
+        let mfu = tokens_per_second * self.flop_per_token / peak_flop_per_second(self.fit.schedule.precision);
         let mut line = Line {
             step: done,
             loss,
@@ -206,6 +227,7 @@ impl<'a> Session<'a> {
             tokens: counted as u64,
             tokens_per_second,
             mfu,
+            peak_memory_bytes: peak_resident_bytes(),
             validation_nats_per_token: None,
             validation_nats_per_byte: None,
         };
@@ -218,7 +240,7 @@ impl<'a> Session<'a> {
             && done < steps
         {
             let found = validate(
-                &self.model,
+                self.model(),
                 shard,
                 self.fit.objective,
                 self.fit.schedule.context,
@@ -244,31 +266,35 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// The model in training with the optimizer's master weights.
-    fn model_from_optimizer(&self) -> Decoder {
-        let mut slots = self.optimizer.slots.iter();
-        map_parameters(self.model.clone(), |name, _| {
-            let trained = self.fit.trained == Trained::All || name.contains(".lora.");
-            let values = trained.then(|| {
-                let slot = slots.next().expect("one slot for each trained parameter");
-                debug_assert_eq!(slot.name, name);
-                slot.weights.clone()
-            });
-            Replacement { values, trained }
-        })
+    fn model(&self) -> &Decoder {
+        self.model.as_ref().expect("there is a model between steps")
     }
 
     fn seconds(&self) -> f64 {
         self.seconds_before + self.started.elapsed().as_secs_f64()
     }
 
-    fn save(&self) -> Result<()> {
-        save(self.fit.work, self.fit.run, &self.optimizer, self.seconds())
+    /// Copies the state and writes it while training goes on.
+    fn save(&mut self) -> Result<()> {
+        self.written()?;
+        let snapshot = Snapshot::take(self.fit.run, self.model(), &self.optimizer, self.seconds());
+        let folder = self.fit.work.to_path_buf();
+        self.writing = Some(std::thread::spawn(move || snapshot.save(&folder)));
+        Ok(())
+    }
+
+    /// Waits until the last checkpoint is written.
+    fn written(&mut self) -> Result<()> {
+        match self.writing.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(outcome)) => outcome,
+            Some(Err(_)) => Err(Error::internal("writing a checkpoint panicked")),
+        }
     }
 
     fn write_sample(&self) -> Result<()> {
         let Some(sample) = self.fit.sample else { return Ok(()) };
-        let text = sample(&self.model.for_inference())?;
+        let text = sample(&self.model().for_inference())?;
         let observer = self.fit.observer;
         observer.emit(Event::Sample { step: observer.step().into(), at: self.optimizer.steps, text });
         Ok(())
@@ -276,16 +302,13 @@ impl<'a> Session<'a> {
 
     fn finish(self) -> Result<Fitted> {
         let seconds = self.seconds();
-        let model = self.model.for_inference();
+        let model = self.model().for_inference();
         let steps = self.fit.schedule.steps;
         let Schedule { batch_size, gradient_accumulation, context, .. } = *self.fit.schedule;
         let tokens_per_step = (batch_size * gradient_accumulation * context) as u64;
         let mut figures = BTreeMap::from([
             ("parameters".to_string(), model.config().parameters() as f64),
-            (
-                "trained_parameters".into(),
-                self.optimizer.slots.iter().map(|slot| slot.weights.len()).sum::<usize>() as f64,
-            ),
+            ("trained_parameters".into(), self.optimizer.trained_parameters() as f64),
             ("steps".into(), steps as f64),
             ("tokens".into(), (steps * tokens_per_step) as f64),
         ]);
@@ -299,43 +322,15 @@ impl<'a> Session<'a> {
         }
         let tokens_here = (steps - self.steps_before) * tokens_per_step;
         let speed = tokens_here as f64 / self.started.elapsed().as_secs_f64();
-        let mut measured = BTreeMap::from([("training_seconds".to_string(), seconds)]);
+        let mut measured = BTreeMap::from([
+            ("training_seconds".to_string(), seconds),
+            ("peak_memory_bytes".into(), peak_resident_bytes() as f64),
+        ]);
         if tokens_here > 0 {
             measured.insert("tokens_per_second".into(), speed);
-            measured.insert("mfu".into(), speed * self.flop_per_token / probe::matmul_flop_per_second());
+            measured
+                .insert("mfu".into(), speed * self.flop_per_token / peak_flop_per_second(self.fit.schedule.precision));
         }
         Ok(Fitted { model, figures, measured })
-    }
-}
-
-/// The gradients of the trained parameters, in the order of the definition.
-fn collect(model: &Decoder, gradients: Gradients) -> Vec<Vec<f32>> {
-    struct Collect {
-        gradients: Gradients,
-        found: Vec<Vec<f32>>,
-    }
-    impl ModuleVisitor for Collect {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let tensor = param.val();
-            if tensor.is_require_grad() {
-                let len = tensor.dims().iter().product();
-                let gradient = tensor.grad_remove(&mut self.gradients);
-                let values = gradient.map(|g| g.into_data().try_to_vec().expect("gradients are f32"));
-                self.found.push(values.unwrap_or_else(|| vec![0.0; len]));
-            }
-        }
-    }
-    let mut collect = Collect { gradients, found: vec![] };
-    model.visit(&mut collect);
-    collect.found
-}
-
-fn accumulate(total: &mut Vec<Vec<f32>>, part: Vec<Vec<f32>>) {
-    if total.is_empty() {
-        *total = part;
-        return;
-    }
-    for (total, part) in total.iter_mut().zip(part) {
-        total.iter_mut().zip(part).for_each(|(total, part)| *total += part);
     }
 }

@@ -1,22 +1,21 @@
 //! One training loop for every objective, its checkpoints, and the evaluation of models. Knows
 //! token shards, never documents.
 
-mod adamw;
 mod batch;
+mod bench;
 mod checkpoint;
 mod evaluate;
 mod fit;
 mod loss;
 mod metrics;
-mod probe;
+mod optimizer;
 mod schedule;
 mod validate;
 
-pub use adamw::{AdamW, Hyperparameters};
 pub use batch::{Batch, Batches, Objective};
+pub use bench::{BenchShape, OperatorShare, TrainBench, TrainTiming};
 pub use evaluate::{TaskItem, TaskScore, score_task};
 pub use fit::{Fit, Fitted, Sampler, Trained, fit};
 pub use loss::nats;
-pub use probe::matmul_flop_per_second;
 pub use schedule::learning_rate;
 pub use validate::{Validation, validate};

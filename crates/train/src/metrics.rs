@@ -23,8 +23,11 @@ pub struct Line {
     pub tokens: u64,
     /// Tokens put through per second.
     pub tokens_per_second: f64,
-    /// Model FLOP utilisation, 0 to 1, against the measured speed of matrix products.
+    /// Model FLOP utilisation, 0 to 1, against the measured peak of multiply-adds in the schedule's precision.
     pub mfu: f64,
+    /// The most resident memory that the process has had so far, in bytes.
+    #[serde(default)]
+    pub peak_memory_bytes: u64,
     /// Validation loss in nats per token, on the steps that validate.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub validation_nats_per_token: Option<f64>,

@@ -40,7 +40,7 @@ pub fn validate(
         if counted == 0 {
             continue;
         }
-        total += nats(&model, &batch, &mut Dropout::none(), &device).into_scalar::<f64>();
+        total += nats(&model, &batch, &mut Dropout::none(), 1.0, &device).into_scalar::<f64>();
         tokens += counted;
     }
     if tokens == 0 {

@@ -87,20 +87,21 @@ fn train(
     schedule: &Schedule,
     observer: Observer,
 ) -> narthex_base::Result<Fitted> {
-    fit(Fit {
-        model: model(case),
+    let fit_it = Fit {
         data,
         validation: Some(data),
         objective: case.objective,
         trained: case.trained,
         schedule,
         seed: 5,
+        device: cpu(),
         run: Digest::of(b"run"),
         work,
         metrics: &work.join("metrics.jsonl"),
         sample: None,
         observer,
-    })
+    };
+    fit(model(case), &fit_it)
 }
 
 fn weights(fitted: &Fitted) -> TensorMap {

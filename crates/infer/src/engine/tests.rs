@@ -46,12 +46,7 @@ fn request(prompt: &[u32], max_tokens: usize) -> Request {
 fn logits(model: &Decoder, ids: &[u32]) -> Vec<f32> {
     let positions: Vec<usize> = (0..ids.len()).collect();
     let rotary = model.rotary(&[&positions], &cpu());
-    values(model.forward(
-        tokens(ids, 1, &cpu()),
-        &rotary,
-        &mut CausalContext::new(ids.len(), &cpu()),
-        &mut Dropout::none(),
-    ))
+    values(model.forward(tokens(ids, 1, &cpu()), &rotary, &mut CausalContext::new(ids.len()), &mut Dropout::none()))
 }
 
 fn greedy_without_cache(model: &Decoder, prompt: &[u32], count: usize) -> Vec<u32> {

@@ -5,14 +5,15 @@
 //! Shapes: B batch, T time, N = B * T, H query heads, K key/value heads, D head width.
 
 use crate::{
-    AttentionContext, Dropout, Linear, LoraSpec, ModelConfig, Rotary,
+    AttentionContext, Dropout, Heads, Linear, LoraSpec, ModelConfig, Rotary,
     layers::{Embedding, RmsNorm, normal},
     lora::Lora,
 };
 use burn::{
     module::{Module, Param},
-    tensor::{Device, Int, Tensor, activation},
+    tensor::{Device, Int, Tensor},
 };
+use narthex_kernels::{Precision, linear, linear_cross_entropy, swiglu};
 
 /// The model with its output projection.
 #[derive(Module, Debug)]
@@ -21,6 +22,8 @@ pub struct Llama {
     lm_head: Option<Linear>,
     #[module(skip)]
     config: ModelConfig,
+    #[module(skip)]
+    precision: Precision,
 }
 
 #[derive(Module, Debug)]
@@ -44,9 +47,8 @@ struct Attention {
     k_proj: Linear,
     v_proj: Linear,
     o_proj: Linear,
-    heads: usize,
-    kv_heads: usize,
-    head_width: usize,
+    #[module(skip)]
+    heads: Heads,
 }
 
 #[derive(Module, Debug)]
@@ -95,9 +97,7 @@ impl Llama {
                     k_proj: linear(&name("self_attn.k_proj"), [kv_heads * head_width, hidden_size], DEVIATION),
                     v_proj: linear(&name("self_attn.v_proj"), [kv_heads * head_width, hidden_size], DEVIATION),
                     o_proj: linear(&name("self_attn.o_proj"), [hidden_size, heads * head_width], residual),
-                    heads,
-                    kv_heads,
-                    head_width,
+                    heads: Heads { queries: heads, keys: kv_heads, width: head_width },
                 },
                 post_attention_layernorm: norm(),
                 mlp: FeedForward {
@@ -116,6 +116,7 @@ impl Llama {
             },
             lm_head: (!config.tied_embeddings).then(|| linear("lm_head.weight", shape, DEVIATION)),
             config: config.clone(),
+            precision: Precision::default(),
         }
     }
 
@@ -127,38 +128,45 @@ impl Llama {
         Self { config, ..self }
     }
 
+    pub(super) fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
     /// `[B, T]` -> `[N, hidden]`
-    pub(super) fn hidden(
+    pub(super) fn embed(&self, tokens_bt: Tensor<2, Int>, dropout: &mut Dropout) -> Tensor<2> {
+        dropout.apply(self.model.embed_tokens.forward(tokens_bt))
+    }
+
+    /// `[N, hidden]` -> `[N, hidden]`
+    pub(super) fn block(
         &self,
-        tokens_bt: Tensor<2, Int>,
+        layer: usize,
+        x: Tensor<2>,
         rotary: &Rotary,
         attention: &mut dyn AttentionContext,
         dropout: &mut Dropout,
     ) -> Tensor<2> {
-        let shape = tokens_bt.dims();
-        let mut x = dropout.apply(self.model.embed_tokens.forward(tokens_bt));
-        for (layer, block) in self.model.layers.iter().enumerate() {
-            let y = block.self_attn.forward(
-                block.input_layernorm.forward(x.clone()),
-                shape,
-                layer,
-                rotary,
-                attention,
-                dropout,
-            );
-            x = x + dropout.apply(y);
-            let y = block.mlp.forward(block.post_attention_layernorm.forward(x.clone()), dropout);
-            x = x + dropout.apply(y);
-        }
+        self.model.layers[layer].forward(x, layer, rotary, attention, dropout, self.precision)
+    }
+
+    /// `[N, hidden]` -> `[N, hidden]`
+    pub(super) fn norm(&self, x: Tensor<2>) -> Tensor<2> {
         self.model.norm.forward(x)
+    }
+
+    /// `[vocabulary, hidden]`
+    fn output_weight(&self) -> Tensor<2> {
+        self.lm_head.as_ref().map_or_else(|| self.model.embed_tokens.weight.val(), |head| head.weight.val())
     }
 
     /// `[N, hidden]` -> `[N, vocabulary]`
     pub(super) fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        match &self.lm_head {
-            Some(head) => head.forward(hidden, &mut Dropout::none()),
-            None => hidden.matmul(self.model.embed_tokens.weight.val().transpose()),
-        }
+        linear(hidden, &[self.output_weight()], None, None, self.precision)
+    }
+
+    /// `[N, hidden]`, `[N]` -> `[1]`
+    pub(super) fn nats(&self, hidden: Tensor<2>, targets: Tensor<1, Int>, scale: f64) -> Tensor<1> {
+        linear_cross_entropy(hidden, self.output_weight(), targets, scale, self.precision)
     }
 
     /// Every projection that can carry an adapter, with its Hugging Face name.
@@ -195,30 +203,25 @@ impl Llama {
     }
 }
 
-impl Attention {
+impl Block {
+    /// `[N, hidden]` -> `[N, hidden]`
     fn forward(
         &self,
         x: Tensor<2>,
-        [b, t]: [usize; 2],
         layer: usize,
         rotary: &Rotary,
         attention: &mut dyn AttentionContext,
         dropout: &mut Dropout,
+        precision: Precision,
     ) -> Tensor<2> {
-        let split = |y: Tensor<2>, heads| y.reshape([b, t, heads, self.head_width]).swap_dims(1, 2);
-        let q_bhtd = rotary.forward(split(self.q_proj.forward(x.clone(), dropout), self.heads));
-        let k_bktd = rotary.forward(split(self.k_proj.forward(x.clone(), dropout), self.kv_heads));
-        let v_bktd = split(self.v_proj.forward(x, dropout), self.kv_heads);
-        let y_bhtd = attention.attend(layer, q_bhtd, k_bktd, v_bktd);
-        let y = y_bhtd.swap_dims(1, 2).reshape([b * t, self.heads * self.head_width]);
-        self.o_proj.forward(y, dropout)
-    }
-}
-
-impl FeedForward {
-    fn forward(&self, x: Tensor<2>, dropout: &mut Dropout) -> Tensor<2> {
-        let gate = activation::silu(self.gate_proj.forward(x.clone(), dropout));
-        let up = self.up_proj.forward(x, dropout);
-        self.down_proj.forward(gate * up, dropout)
+        let Attention { q_proj, k_proj, v_proj, o_proj, heads } = &self.self_attn;
+        let y = self.input_layernorm.forward(x.clone());
+        let qkv = Linear::side_by_side(&[q_proj, k_proj, v_proj], y, dropout, precision);
+        let y = attention.attend(layer, qkv, *heads, rotary, precision);
+        let x = o_proj.onto(x, y, dropout, precision);
+        let FeedForward { gate_proj, up_proj, down_proj } = &self.mlp;
+        let y = self.post_attention_layernorm.forward(x.clone());
+        let gate_up = Linear::side_by_side(&[gate_proj, up_proj], y, dropout, precision);
+        down_proj.onto(x, swiglu(gate_up), dropout, precision)
     }
 }

@@ -14,6 +14,7 @@ use burn::{
     tensor::{Device, Int, Tensor},
 };
 use narthex_base::{Error, Result};
+use narthex_kernels::Precision;
 use std::{collections::BTreeSet, path::Path};
 
 /// A causal language model of any architecture.
@@ -111,6 +112,13 @@ impl Decoder {
         }
     }
 
+    /// The same model with products in this precision; f32 unless set. Weights stay f32.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        match self {
+            Decoder::Llama(model) => Decoder::Llama(model.with_precision(precision)),
+        }
+    }
+
     /// The rotary embedding of these positions, one row per sequence, or one row for all.
     pub fn rotary(&self, rows: &[&[usize]], device: &Device) -> Rotary {
         let config = self.config();
@@ -125,9 +133,7 @@ impl Decoder {
         attention: &mut dyn AttentionContext,
         dropout: &mut Dropout,
     ) -> Tensor<2> {
-        match self {
-            Decoder::Llama(model) => model.logits(model.hidden(tokens_bt, rotary, attention, dropout)),
-        }
+        self.logits(self.hidden(tokens_bt, rotary, attention, dropout))
     }
 
     /// The same without the output projection: `[B, T]` -> `[B * T, hidden]`.
@@ -138,8 +144,38 @@ impl Decoder {
         attention: &mut dyn AttentionContext,
         dropout: &mut Dropout,
     ) -> Tensor<2> {
+        let mut x = self.embed(tokens_bt, dropout);
+        for layer in 0..self.config().layers {
+            x = self.block(layer, x, rotary, attention, dropout);
+        }
+        self.norm(x)
+    }
+
+    /// The first part of [`Decoder::hidden`]: token ids -> what enters block 0, `[B, T]` -> `[B * T, hidden]`.
+    pub fn embed(&self, tokens_bt: Tensor<2, Int>, dropout: &mut Dropout) -> Tensor<2> {
         match self {
-            Decoder::Llama(model) => model.hidden(tokens_bt, rotary, attention, dropout),
+            Decoder::Llama(model) => model.embed(tokens_bt, dropout),
+        }
+    }
+
+    /// One block: `[N, hidden]` -> `[N, hidden]`.
+    pub fn block(
+        &self,
+        layer: usize,
+        x: Tensor<2>,
+        rotary: &Rotary,
+        attention: &mut dyn AttentionContext,
+        dropout: &mut Dropout,
+    ) -> Tensor<2> {
+        match self {
+            Decoder::Llama(model) => model.block(layer, x, rotary, attention, dropout),
+        }
+    }
+
+    /// The last part of [`Decoder::hidden`]: the norm after the last block, `[N, hidden]` -> `[N, hidden]`.
+    pub fn norm(&self, x: Tensor<2>) -> Tensor<2> {
+        match self {
+            Decoder::Llama(model) => model.norm(x),
         }
     }
 
@@ -147,6 +183,14 @@ impl Decoder {
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         match self {
             Decoder::Llama(model) => model.logits(hidden),
+        }
+    }
+
+    /// The output projection and its cross-entropy: hidden `[N, hidden]`, targets `[N]` -> `[1]`, `scale` times the sum
+    /// of the negative log-likelihoods of the targets in nats.
+    pub fn nats(&self, hidden: Tensor<2>, targets: Tensor<1, Int>, scale: f64) -> Tensor<1> {
+        match self {
+            Decoder::Llama(model) => model.nats(hidden, targets, scale),
         }
     }
 

@@ -54,20 +54,23 @@ pub(super) fn make(context: &StepContext, step: &TrainStep) -> Result<Made> {
         let ids = tokenizer.encode(prompt, false)?;
         Ok(format!("{prompt}{}", sample(model, &tokenizer, ids, end.as_slice())?))
     };
-    let Fitted { model, figures, measured } = fit(Fit {
+    let Fitted { model, figures, measured } = fit(
         model,
-        data: &shards.train,
-        validation: shards.validation.as_ref(),
-        objective: Objective::Pretrain { document_mask: step.document_mask },
-        trained: Trained::All,
-        schedule: &step.schedule,
-        seed: context.project.plan.project.seed,
-        run: context.key,
-        work: context.stage,
-        metrics: &context.run.join("metrics.jsonl"),
-        sample: (!prompt.is_empty()).then_some(&sampler as &Sampler),
-        observer: context.observer,
-    })?;
+        &Fit {
+            data: &shards.train,
+            validation: shards.validation.as_ref(),
+            objective: Objective::Pretrain { document_mask: step.document_mask },
+            trained: Trained::All,
+            schedule: &step.schedule,
+            seed: context.project.plan.project.seed,
+            device: cpu(),
+            run: context.key,
+            work: context.stage,
+            metrics: &context.run.join("metrics.jsonl"),
+            sample: (!prompt.is_empty()).then_some(&sampler as &Sampler),
+            observer: context.observer,
+        },
+    )?;
     model.write(context.files)?;
     let generation = GenerationConfig {
         eos_token_id: end.into_iter().collect(),

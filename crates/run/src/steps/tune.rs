@@ -50,20 +50,23 @@ pub(super) fn make(context: &StepContext, step: &TuneStep) -> Result<Made> {
         let ids = tokenizer.encode(&template.render(&messages, true)?, false)?;
         Ok(format!("{}\n=> {}", step.sample_prompt, sample(model, &tokenizer, ids, &stop_tokens)?))
     };
-    let Fitted { model, figures, measured } = fit(Fit {
+    let Fitted { model, figures, measured } = fit(
         model,
-        data: &shards.train,
-        validation: shards.validation.as_ref(),
-        objective: Objective::Chat,
-        trained,
-        schedule: &step.schedule,
-        seed,
-        run: context.key,
-        work: context.stage,
-        metrics: &context.run.join("metrics.jsonl"),
-        sample: (!step.sample_prompt.is_empty()).then_some(&sampler as &Sampler),
-        observer: context.observer,
-    })?;
+        &Fit {
+            data: &shards.train,
+            validation: shards.validation.as_ref(),
+            objective: Objective::Chat,
+            trained,
+            schedule: &step.schedule,
+            seed,
+            device: cpu(),
+            run: context.key,
+            work: context.stage,
+            metrics: &context.run.join("metrics.jsonl"),
+            sample: (!step.sample_prompt.is_empty()).then_some(&sampler as &Sampler),
+            observer: context.observer,
+        },
+    )?;
     let mut components = model_components(context, context.input("data")?);
     // Weights that were tuned from somebody else's stay under the terms of those; the adapter is ours.
     let weights = context.of_input(context.input("model")?, ".safetensors", components[0].clone());

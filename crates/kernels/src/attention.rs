@@ -1,0 +1,868 @@
+//! Causal attention over packed rows (Dao et al., "FlashAttention", 2022): blocks of scores, never all of
+//! them; grouped-query heads; rotary embedding on the way in; document borders; dropout.
+//!
+//! Shapes: B sequences, T positions, N = B T rows, H query heads, K key/value heads, G = H / K, D head width.
+//! Arithmetic: 2 N T D H forward and 5 N T D H backward (half of all pairs), plus what lies above the
+//! diagonal of diagonal blocks. Bytes: q, k, v and the output once each way; scores stay in cache.
+
+use crate::{
+    Precision,
+    flex::{contiguous, dims, filled, is_ours, record, values},
+    parallel::{self, Shared, SharedMut, uninitialised, with_scratch},
+    product::{Tile, tile_of},
+    profile::timed,
+    rms_norm::{for_vectors, load, store},
+    rotary::rotate,
+    simd::{LANES, Lanes, for_each_isa},
+};
+use burn::{
+    backend::{
+        Autodiff, Backend, Dispatch, Flex, autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension,
+        flex::FlexTensor, tensor::FloatTensor,
+    },
+    tensor::{Tensor, TensorData, activation::softmax},
+};
+use narthex_base::random::Stream;
+use std::sync::Arc;
+
+/// Queries, and keys, in a block of scores.
+const BLOCK: usize = 64;
+
+/// Rows of packed operands are a multiple of this.
+const COLUMNS: usize = 2 * LANES;
+
+/// What attends to what.
+#[derive(Clone, Debug)]
+pub struct AttentionShape {
+    /// Sequences.
+    pub batch: usize,
+    /// Positions of each.
+    pub len: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads; a divisor of `heads`.
+    pub kv_heads: usize,
+    /// Head width, even.
+    pub head_width: usize,
+    /// For each row `[N]`, the first position of its sequence that it may look at: where its document begins. None for
+    /// the start of the sequence.
+    pub starts: Option<Arc<[u32]>>,
+    /// Dropout of the attention weights.
+    pub dropout: Option<AttentionDropout>,
+}
+
+/// Dropout whose mask comes from a counter: (head, query row, key position) -> kept or not.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionDropout {
+    /// Where the random numbers come from; one stream for each use.
+    pub stream: Stream,
+    /// The probability of dropping a weight, below 1.
+    pub probability: f32,
+}
+
+impl AttentionDropout {
+    /// The factor of the weight of key `key` for query row `row` of `head`.
+    fn factor(&self, shape: &AttentionShape, head: usize, row: usize, key: usize) -> f32 {
+        let counter = (row * shape.heads + head) * shape.len + key;
+        if self.stream.uniform(counter as u64) < self.probability { 0.0 } else { 1.0 / (1.0 - self.probability) }
+    }
+}
+
+impl AttentionShape {
+    /// Values in a row of q, k and v side by side.
+    pub fn width(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_width
+    }
+
+    fn scale(&self) -> f32 {
+        (self.head_width as f64).sqrt().recip() as f32
+    }
+
+    fn start(&self, sequence: usize, position: usize) -> usize {
+        self.starts.as_ref().map_or(0, |starts| starts[sequence * self.len + position] as usize)
+    }
+}
+
+/// `qkv [N, (H + 2 K) D]` (all queries, then keys, then values, not yet rotated), table `[T, D]` (for each position D/2
+/// cosines, then D/2 sines) -> `[N, H D]`. In bf16 the inputs of all products are rounded to bf16; sums and the softmax
+/// are f32.
+///
+/// # Panics
+/// If the shapes do not fit each other.
+pub fn causal_attention(qkv: Tensor<2>, table: Tensor<2>, shape: &AttentionShape, precision: Precision) -> Tensor<2> {
+    let AttentionShape { batch, len, heads, kv_heads, head_width, starts, .. } = shape;
+    assert_eq!(qkv.dims(), [batch * len, shape.width()], "q, k and v side by side");
+    assert_eq!(table.dims(), [*len, *head_width], "a row of the table for each position");
+    assert!(heads % kv_heads == 0 && head_width % 2 == 0, "whole groups of heads of even width");
+    assert!(starts.as_ref().is_none_or(|starts| starts.len() == batch * len), "a start for each row");
+    if !is_ours(&qkv) {
+        return reference(qkv, table, shape, precision);
+    }
+    let (qkv, table) = (qkv.into_dispatch(), table.into_dispatch());
+    Tensor::from_dispatch(Dispatch::causal_attention(qkv, table, shape.clone(), precision))
+}
+
+/// The same composed of Burn's operations.
+pub(crate) fn reference(qkv: Tensor<2>, table: Tensor<2>, shape: &AttentionShape, precision: Precision) -> Tensor<2> {
+    let AttentionShape { batch: b, len: t, heads: h, kv_heads: k, head_width: d, .. } = *shape;
+    let device = qkv.device();
+    let dtype = qkv.dtype();
+    let round = |x: Tensor<4>| match precision {
+        Precision::F32 => x,
+        Precision::Bf16 => x.cast(burn::tensor::DType::BF16).cast(dtype),
+    };
+    let split = |first: usize, heads: usize| qkv.clone().narrow(1, first * d, heads * d);
+    let table = table.repeat_dim(0, b);
+    let per_head = |x: Tensor<2>, heads: usize| x.reshape([b, t, heads, d]).swap_dims(1, 2);
+    let q = per_head(crate::rotary::reference(split(0, h), table.clone()) * shape.scale(), h);
+    let keys = per_head(crate::rotary::reference(split(h, k), table), k);
+    let v = per_head(split(h + k, k), k);
+    let mut mask = vec![0f32; b * t * t];
+    let mut kept = vec![1f32; if shape.dropout.is_some() { b * h * t * t } else { 0 }];
+    for sequence in 0..b {
+        for query in 0..t {
+            for key in 0..t {
+                if key > query || key < shape.start(sequence, query) {
+                    mask[(sequence * t + query) * t + key] = -1e30;
+                }
+                if let Some(dropout) = &shape.dropout {
+                    for head in 0..h {
+                        kept[((sequence * h + head) * t + query) * t + key] =
+                            dropout.factor(shape, head, sequence * t + query, key);
+                    }
+                }
+            }
+        }
+    }
+    let constant = |values: Vec<f32>, shape: [usize; 4]| {
+        Tensor::<4>::from_data(TensorData::new(values, shape), &device.clone().inner()).cast(dtype)
+    };
+    let constant = |values, shape| {
+        let constant = constant(values, shape);
+        if device.is_autodiff() { Tensor::from_inner(constant) } else { constant }
+    };
+    let mask = constant(mask, [b, 1, t, t]);
+    // The queries of one key/value head are rows of one matrix.
+    let g = h / k;
+    let scores = round(q).reshape([b, k, g * t, d]).matmul(round(keys).swap_dims(2, 3));
+    let mut weights = softmax(scores.reshape([b, h, t, t]) + mask, 3);
+    if shape.dropout.is_some() {
+        weights = weights * constant(kept, [b, h, t, t]);
+    }
+    let y = round(weights).reshape([b, k, g * t, t]).matmul(round(v)).reshape([b, h, t, d]);
+    y.swap_dims(1, 2).reshape([b * t, h * d])
+}
+
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait AttentionBackend: Backend {
+    fn causal_attention(
+        qkv: FloatTensor<Self>,
+        table: FloatTensor<Self>,
+        shape: AttentionShape,
+        precision: Precision,
+    ) -> FloatTensor<Self>;
+}
+
+impl AttentionBackend for Flex {
+    fn causal_attention(qkv: FlexTensor, table: FlexTensor, shape: AttentionShape, precision: Precision) -> FlexTensor {
+        forward(&contiguous(qkv), &contiguous(table), &shape, precision).0
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Saved {
+    qkv: FlexTensor,
+    table: FlexTensor,
+    output: FlexTensor,
+    /// `[B, H, T]`: the logarithm of the sum of the exponentials of a row's scores.
+    log_sums: Vec<f32>,
+    shape: AttentionShape,
+    precision: Precision,
+}
+
+impl<C: CheckpointStrategy> AttentionBackend for Autodiff<Flex, C> {
+    fn causal_attention(
+        qkv: FloatTensor<Self>,
+        table: FloatTensor<Self>,
+        shape: AttentionShape,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
+        let nodes = [qkv.node()];
+        let (qkv, table) = (contiguous(qkv.into_primitive()), contiguous(table.into_primitive()));
+        let run = move |_| {
+            let (output, log_sums) = forward(&qkv, &table, &shape, precision);
+            (output.clone(), Some(Saved { qkv, table, output, log_sums, shape, precision }))
+        };
+        record::<C, _, 1>(nodes, run, |saved, gradient, _| [Some(backward(&saved, &contiguous(gradient)))])
+    }
+}
+
+/// The sizes that a kernel works with.
+#[derive(Clone, Copy)]
+struct Sizes {
+    /// Positions.
+    t: usize,
+    /// Positions rounded up to whole blocks.
+    t_padded: usize,
+    /// Head width.
+    d: usize,
+    /// Head width rounded up to whole tiles.
+    d_padded: usize,
+    /// Values in a row of qkv.
+    row: usize,
+    /// Values in a row of the output.
+    out_row: usize,
+    /// Values in a word of packed operands: 1 in f32, 2 in bf16.
+    per_word: usize,
+}
+
+impl Sizes {
+    fn new(shape: &AttentionShape, precision: Precision) -> Self {
+        let (t, d) = (shape.len, shape.head_width);
+        let per_word = if precision == Precision::Bf16 { 2 } else { 1 };
+        Self {
+            t,
+            t_padded: t.next_multiple_of(BLOCK),
+            d,
+            d_padded: d.next_multiple_of(COLUMNS),
+            row: shape.width(),
+            out_row: shape.heads * d,
+            per_word,
+        }
+    }
+
+    /// Values of a `[t_padded, d_padded]` array.
+    fn array(&self) -> usize {
+        self.t_padded * self.d_padded
+    }
+}
+
+/// (output, log-sums)
+fn forward(
+    qkv: &FlexTensor,
+    table: &FlexTensor,
+    shape: &AttentionShape,
+    precision: Precision,
+) -> (FlexTensor, Vec<f32>) {
+    let AttentionShape { batch, len, heads, kv_heads, .. } = *shape;
+    let sizes = Sizes::new(shape, precision);
+    let mut log_sums = uninitialised(batch * heads * len);
+    let flop = 2.0 * (batch * len * len * sizes.d * heads) as f64;
+    let output = timed("attention forward", flop, || {
+        filled([batch * len, sizes.out_row], |output| {
+            let (qkv, table) = (Shared::new(values(qkv)), Shared::new(values(table)));
+            let (output, log_sums) = (SharedMut::new(output), SharedMut::new(&mut log_sums));
+            parallel::for_each(batch * kv_heads, |task| {
+                let (sequence, kv_head) = (task / kv_heads, task % kv_heads);
+                let job = Job { shape, sizes, sequence, kv_head, qkv, table };
+                with_scratch(5 * sizes.array() + 3 * BLOCK * BLOCK + BLOCK * sizes.d_padded, |scratch| {
+                    let scratch = scratch.as_mut_ptr();
+                    // SAFETY: the arrays have the shapes that `sizes` says; each task writes the heads of its group.
+                    unsafe {
+                        match precision {
+                            Precision::F32 => forward_f32(&job, output, log_sums, scratch),
+                            Precision::Bf16 => forward_bf16(&job, output, log_sums, scratch),
+                        }
+                    }
+                });
+            });
+        })
+    });
+    (output, log_sums)
+}
+
+fn backward(saved: &Saved, gradient: &FlexTensor) -> FlexTensor {
+    let Saved { qkv, table, output, log_sums, shape, precision } = saved;
+    let AttentionShape { batch, len, heads, kv_heads, .. } = *shape;
+    let sizes = Sizes::new(shape, *precision);
+    let [n, width] = dims(qkv);
+    timed("attention backward", 5.0 * (batch * len * len * sizes.d * heads) as f64, || {
+        filled([n, width], |dqkv| {
+            let (qkv, table) = (Shared::new(values(qkv)), Shared::new(values(table)));
+            let (output, log_sums) = (Shared::new(values(output)), Shared::new(log_sums));
+            let gradient = Shared::new(values(gradient));
+            let dqkv = SharedMut::new(dqkv);
+            parallel::for_each(batch * kv_heads, |task| {
+                let (sequence, kv_head) = (task / kv_heads, task % kv_heads);
+                let job = Job { shape, sizes, sequence, kv_head, qkv, table };
+                with_scratch(12 * sizes.array() + 4 * BLOCK * BLOCK + 2 * sizes.t_padded, |scratch| {
+                    let scratch = scratch.as_mut_ptr();
+                    let given = Given { output, log_sums, gradient };
+                    // SAFETY: as above.
+                    unsafe {
+                        match precision {
+                            Precision::F32 => backward_f32(&job, given, dqkv, scratch),
+                            Precision::Bf16 => backward_bf16(&job, given, dqkv, scratch),
+                        }
+                    }
+                });
+            });
+        })
+    })
+}
+
+/// The work on one key/value head of one sequence, with all query heads of its group.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    shape: &'a AttentionShape,
+    sizes: Sizes,
+    sequence: usize,
+    kv_head: usize,
+    qkv: Shared,
+    table: Shared,
+}
+
+/// What the backward pass is given besides.
+#[derive(Clone, Copy)]
+struct Given {
+    output: Shared,
+    log_sums: Shared,
+    gradient: Shared,
+}
+
+impl Job<'_> {
+    fn group(&self) -> std::ops::Range<usize> {
+        let g = self.shape.heads / self.shape.kv_heads;
+        self.kv_head * g..(self.kv_head + 1) * g
+    }
+
+    /// Where head `head` of q, k and v counted together starts in the row of `position`.
+    fn offset(&self, head: usize, position: usize) -> usize {
+        (self.sequence * self.sizes.t + position) * self.sizes.row + head * self.sizes.d
+    }
+
+    fn key_head(&self) -> usize {
+        self.shape.heads + self.kv_head
+    }
+
+    fn value_head(&self) -> usize {
+        self.shape.heads + self.shape.kv_heads + self.kv_head
+    }
+
+    fn out_offset(&self, head: usize, position: usize) -> usize {
+        (self.sequence * self.sizes.t + position) * self.sizes.out_row + head * self.sizes.d
+    }
+
+    /// The first block of keys that some query of block `block` looks at.
+    fn first_key_block(&self, block: usize) -> usize {
+        let queries = block * BLOCK..self.sizes.t.min((block + 1) * BLOCK);
+        queries.map(|query| self.shape.start(self.sequence, query)).min().unwrap_or(0) / BLOCK
+    }
+
+    /// Copies a head of all positions to `[t_padded, d_padded]`, rotated if asked, times `scale`; the rest is 0.
+    ///
+    /// # Safety
+    /// `to` has room for that.
+    #[inline(always)]
+    unsafe fn gather<V: Lanes>(&self, head: usize, rotated: bool, scale: f32, to: *mut f32) {
+        let Sizes { t, t_padded, d, d_padded, .. } = self.sizes;
+        // SAFETY: the head is inside its rows; the caller promises room.
+        unsafe {
+            for position in 0..t_padded {
+                let to = to.add(position * d_padded);
+                if position >= t {
+                    to.write_bytes(0, d_padded);
+                    continue;
+                }
+                let from = self.qkv.at(self.offset(head, position));
+                if rotated {
+                    rotate::<V>(from, self.table.at(position * d), to, d, false);
+                } else {
+                    to.copy_from_nonoverlapping(from, d);
+                }
+                if scale != 1.0 {
+                    let factor = V::splat(scale);
+                    for_vectors!(d, |i, count| store(load::<V>(to.add(i), count).mul(factor), to.add(i), count));
+                }
+                to.add(d).write_bytes(0, d_padded - d);
+            }
+        }
+    }
+}
+
+/// Words along the rows of `[rows, width]`: in f32 the array itself, in bf16 pairs in half the width.
+///
+/// # Safety
+/// `to` has room for `rows * width` values; width is a multiple of 32.
+#[inline(always)]
+unsafe fn words_within<V: Lanes, const PAIRS: bool>(from: *const f32, rows: usize, width: usize, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if PAIRS {
+            for i in (0..rows * width).step_by(2 * LANES) {
+                V::pairs_within(V::load(from.add(i)), V::load(from.add(i + LANES))).store(to.add(i / 2));
+            }
+        } else if from != to {
+            to.copy_from_nonoverlapping(from, rows * width);
+        }
+    }
+}
+
+/// Words down the columns of `[rows, width]`: in f32 the array itself, in bf16 pairs of rows in half the height.
+///
+/// # Safety
+/// As above; rows are even.
+#[inline(always)]
+unsafe fn words_across<V: Lanes, const PAIRS: bool>(from: *const f32, rows: usize, width: usize, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if PAIRS {
+            for row in (0..rows).step_by(2) {
+                for i in (0..width).step_by(LANES) {
+                    let (even, odd) = (V::load(from.add(row * width + i)), V::load(from.add((row + 1) * width + i)));
+                    V::pairs_across(even, odd).store(to.add(row / 2 * width + i));
+                }
+            }
+        } else if from != to {
+            to.copy_from_nonoverlapping(from, rows * width);
+        }
+    }
+}
+
+/// `[rows, words]` -> `[words, rows]`; both multiples of 16.
+///
+/// # Safety
+/// Both arrays have that size and do not overlap.
+#[inline(always)]
+unsafe fn transpose<V: Lanes>(from: *const f32, rows: usize, words: usize, to: *mut f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for row in (0..rows).step_by(LANES) {
+            for word in (0..words).step_by(LANES) {
+                let mut block = [V::splat(0.0); LANES];
+                for i in 0..LANES {
+                    block[i] = V::load(from.add((row + i) * words + word));
+                }
+                V::transpose(&mut block);
+                for i in 0..LANES {
+                    block[i].store(to.add((word + i) * rows + row));
+                }
+            }
+        }
+    }
+}
+
+/// Which part of a product between a block of queries and a block of keys counts.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    /// All of it.
+    Whole,
+    /// On the diagonal, with queries as rows and keys as columns: columns up to the row.
+    ColumnsToRow,
+    /// On the diagonal, with queries as rows and keys as depth: depth up to the row.
+    DepthToRow,
+    /// On the diagonal, with keys as rows and queries as depth: depth from the row.
+    DepthFromRow,
+}
+
+/// A product of small arrays that lie packed in cache. A is stored by depth: value (row, word) at `word * a_word + row`.
+#[derive(Clone, Copy)]
+struct Small {
+    rows: usize,
+    columns: usize,
+    words: usize,
+    a: *const f32,
+    a_word: usize,
+    b: *const f32,
+    b_word: usize,
+    c: *mut f32,
+    stride: usize,
+    go_on: bool,
+    part: Part,
+}
+
+/// # Safety
+/// The arrays are there; columns are a multiple of 32. What is left out of the depth must be 0 in A.
+#[inline(always)]
+unsafe fn multiply<V: Lanes, const PAIRS: bool>(s: Small) {
+    let per_word = if PAIRS { 2 } else { 1 };
+    for row in (0..s.rows).step_by(V::TILE_ROWS) {
+        let rows = V::TILE_ROWS.min(s.rows - row);
+        let (first, last) = match s.part {
+            Part::Whole | Part::ColumnsToRow => (0, s.words),
+            Part::DepthToRow => (0, s.words.min((row + rows).div_ceil(per_word))),
+            Part::DepthFromRow => (row / per_word, s.words),
+        };
+        let columns = if s.part == Part::ColumnsToRow { s.columns.min(row + rows) } else { s.columns };
+        for column in (0..columns).step_by(COLUMNS) {
+            let tile = Tile {
+                a: s.a.wrapping_add(first * s.a_word + row),
+                a_word: s.a_word,
+                b: s.b.wrapping_add(first * s.b_word + column),
+                b_word: s.b_word,
+                c: s.c.wrapping_add(row * s.stride + column),
+                stride: s.stride,
+                ..Tile::plain(last - first, COLUMNS, s.go_on)
+            };
+            // SAFETY: the caller's promise.
+            unsafe { tile_of::<V, PAIRS>(rows, tile) }
+        }
+    }
+}
+
+/// Parts of a scratch buffer, one after the other.
+struct Parts(*mut f32);
+
+impl Parts {
+    fn take(&mut self, len: usize) -> *mut f32 {
+        let part = self.0;
+        self.0 = part.wrapping_add(len);
+        part
+    }
+}
+
+#[inline(always)]
+unsafe fn forward_generic<V: Lanes, const PAIRS: bool>(
+    job: &Job,
+    output: SharedMut,
+    log_sums: SharedMut,
+    scratch: *mut f32,
+) {
+    let sizes = job.sizes;
+    let Sizes { t, t_padded, d, d_padded, per_word, .. } = sizes;
+    let width_words = d_padded / per_word;
+    let mut parts = Parts(scratch);
+    let plain = parts.take(sizes.array());
+    let columns = parts.take(sizes.array());
+    let within = parts.take(sizes.array());
+    let queries = parts.take(sizes.array());
+    let values = parts.take(sizes.array());
+    let scores = parts.take(BLOCK * BLOCK);
+    let packed = parts.take(BLOCK * BLOCK);
+    let weights = parts.take(BLOCK * BLOCK);
+    let sums = parts.take(BLOCK * d_padded);
+    // SAFETY: the scratch has the parts taken above, which is what the caller made it for; offsets are inside.
+    unsafe {
+        job.gather::<V>(job.key_head(), true, 1.0, plain);
+        words_within::<V, PAIRS>(plain, t_padded, d_padded, within);
+        transpose::<V>(within, t_padded, width_words, columns);
+        job.gather::<V>(job.value_head(), false, 1.0, plain);
+        words_across::<V, PAIRS>(plain, t_padded, d_padded, values);
+        for head in job.group() {
+            job.gather::<V>(head, true, job.shape.scale(), plain);
+            words_within::<V, PAIRS>(plain, t_padded, d_padded, within);
+            transpose::<V>(within, t_padded, width_words, queries);
+            for block in 0..t_padded / BLOCK {
+                let first_query = block * BLOCK;
+                let (mut largest, mut totals) = ([f32::NEG_INFINITY; BLOCK], [0f32; BLOCK]);
+                let first_key_block = job.first_key_block(block);
+                for key_block in first_key_block..=block {
+                    let first_key = key_block * BLOCK;
+                    multiply::<V, PAIRS>(Small {
+                        rows: BLOCK,
+                        columns: BLOCK,
+                        words: width_words,
+                        a: queries.add(first_query),
+                        a_word: t_padded,
+                        b: columns.add(first_key),
+                        b_word: t_padded,
+                        c: scores,
+                        stride: BLOCK,
+                        go_on: false,
+                        part: if key_block == block { Part::ColumnsToRow } else { Part::Whole },
+                    });
+                    for i in 0..BLOCK {
+                        let position = (first_query + i).min(t - 1);
+                        let start = job.shape.start(job.sequence, position);
+                        let (from, to) =
+                            (start.max(first_key) - first_key, (position + 1).min(first_key + BLOCK) - first_key);
+                        let row = scores.add(i * BLOCK);
+                        let (new, total, shrink) = weigh::<V>(row, from, to, largest[i]);
+                        largest[i] = new;
+                        totals[i] = totals[i] * shrink + total;
+                        if let Some(dropout) = &job.shape.dropout {
+                            for key in from.min(BLOCK)..to {
+                                *row.add(key) *=
+                                    dropout.factor(job.shape, head, job.sequence * t + position, first_key + key);
+                            }
+                        }
+                        if key_block > first_key_block && shrink != 1.0 {
+                            let (shrink, sums) = (V::splat(shrink), sums.add(i * d_padded));
+                            for j in (0..d_padded).step_by(LANES) {
+                                V::load(sums.add(j)).mul(shrink).store(sums.add(j));
+                            }
+                        }
+                    }
+                    words_within::<V, PAIRS>(scores, BLOCK, BLOCK, packed);
+                    transpose::<V>(packed, BLOCK, BLOCK / per_word, weights);
+                    multiply::<V, PAIRS>(Small {
+                        rows: BLOCK,
+                        columns: d_padded,
+                        words: BLOCK / per_word,
+                        a: weights,
+                        a_word: BLOCK,
+                        b: values.add(first_key / per_word * d_padded),
+                        b_word: d_padded,
+                        c: sums,
+                        stride: d_padded,
+                        go_on: key_block > first_key_block,
+                        part: if key_block == block { Part::DepthToRow } else { Part::Whole },
+                    });
+                }
+                for i in 0..BLOCK.min(t - first_query) {
+                    let position = first_query + i;
+                    let log_sum = largest[i] + totals[i].ln();
+                    *log_sums.at((job.sequence * job.shape.heads + head) * t + position) = log_sum;
+                    let (factor, sums) = (V::splat(1.0 / totals[i]), sums.add(i * d_padded));
+                    let to = output.at(job.out_offset(head, position));
+                    for_vectors!(d, |j, count| store(V::load(sums.add(j)).mul(factor), to.add(j), count));
+                }
+            }
+        }
+    }
+}
+
+/// The lanes of vector `j` of a row that lie in `from..to` of the row.
+#[inline(always)]
+fn lanes_within(j: usize, from: usize, to: usize) -> (usize, usize) {
+    (from.saturating_sub(j).min(LANES), to.saturating_sub(j).min(LANES))
+}
+
+/// The vector with the lanes outside `from..to` replaced.
+///
+/// # Safety
+/// The machine has the instruction set.
+#[inline(always)]
+unsafe fn masked<V: Lanes>(x: V, (from, to): (usize, usize), other: f32) -> V {
+    if (from, to) == (0, LANES) {
+        return x;
+    }
+    let mut lanes = [other; LANES];
+    // SAFETY: `to` is at most 16, and the array has as many places.
+    unsafe {
+        let mut values = [0f32; LANES];
+        x.store(values.as_mut_ptr());
+        lanes[from..to.max(from)].copy_from_slice(&values[from..to.max(from)]);
+        V::load(lanes.as_ptr())
+    }
+}
+
+/// Turns scores `from..to` of a row of 64 into exponentials relative to the largest so far, and the others into 0:
+/// (the largest now, the sum of the exponentials, the factor for what was summed before).
+///
+/// # Safety
+/// `row` has 64 values.
+#[inline(always)]
+unsafe fn weigh<V: Lanes>(row: *mut f32, from: usize, to: usize, before: f32) -> (f32, f32, f32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if from >= to {
+            row.write_bytes(0, BLOCK);
+            return (before, 0.0, 1.0);
+        }
+        let mut largest = V::splat(before);
+        for j in (0..BLOCK).step_by(LANES) {
+            let lanes = lanes_within(j, from, to);
+            if lanes.0 < lanes.1 {
+                largest = largest.max(masked(V::load(row.add(j)), lanes, f32::NEG_INFINITY));
+            }
+        }
+        let now = largest.largest();
+        let (mut total, shift) = (V::splat(0.0), V::splat(now));
+        for j in (0..BLOCK).step_by(LANES) {
+            let lanes = lanes_within(j, from, to);
+            let mut weights = V::splat(0.0);
+            if lanes.0 < lanes.1 {
+                weights = masked(V::load(row.add(j)).sub(shift).exp(), lanes, 0.0);
+            }
+            weights.store(row.add(j));
+            total = total.add(weights);
+        }
+        let shrink = match before {
+            f32::NEG_INFINITY => 0.0,
+            _ if before == now => 1.0,
+            _ => V::splat(before - now).exp().largest(),
+        };
+        (now, total.sum(), shrink)
+    }
+}
+
+#[inline(always)]
+unsafe fn backward_generic<V: Lanes, const PAIRS: bool>(job: &Job, given: Given, dqkv: SharedMut, scratch: *mut f32) {
+    let sizes = job.sizes;
+    let Sizes { t, t_padded, d, d_padded, per_word, .. } = sizes;
+    let width_words = d_padded / per_word;
+    let mut parts = Parts(scratch);
+    let plain = parts.take(sizes.array());
+    let within = parts.take(sizes.array());
+    let keys_down = parts.take(sizes.array());
+    let key_columns = parts.take(sizes.array());
+    let value_columns = parts.take(sizes.array());
+    let queries = parts.take(sizes.array());
+    let queries_down = parts.take(sizes.array());
+    let gradients = parts.take(sizes.array());
+    let gradients_down = parts.take(sizes.array());
+    let dkeys = parts.take(sizes.array());
+    let dvalues = parts.take(sizes.array());
+    let dqueries = parts.take(sizes.array());
+    let scores = parts.take(BLOCK * BLOCK);
+    let dscores = parts.take(BLOCK * BLOCK);
+    let packed = parts.take(BLOCK * BLOCK);
+    let packed_down = parts.take(BLOCK * BLOCK);
+    let log_sums = parts.take(t_padded);
+    let dots = parts.take(t_padded);
+    // SAFETY: the scratch has the parts taken above, which is what the caller made it for; offsets are inside.
+    unsafe {
+        job.gather::<V>(job.key_head(), true, 1.0, plain);
+        words_within::<V, PAIRS>(plain, t_padded, d_padded, within);
+        transpose::<V>(within, t_padded, width_words, key_columns);
+        words_across::<V, PAIRS>(plain, t_padded, d_padded, keys_down);
+        job.gather::<V>(job.value_head(), false, 1.0, plain);
+        words_within::<V, PAIRS>(plain, t_padded, d_padded, within);
+        transpose::<V>(within, t_padded, width_words, value_columns);
+        dkeys.write_bytes(0, sizes.array());
+        dvalues.write_bytes(0, sizes.array());
+        for head in job.group() {
+            job.gather::<V>(head, true, job.shape.scale(), plain);
+            words_within::<V, PAIRS>(plain, t_padded, d_padded, within);
+            transpose::<V>(within, t_padded, width_words, queries);
+            words_across::<V, PAIRS>(plain, t_padded, d_padded, queries_down);
+            dqueries.write_bytes(0, sizes.array());
+            for position in 0..t_padded {
+                let row = plain.add(position * d_padded);
+                row.write_bytes(0, d_padded);
+                *log_sums.add(position) = 0.0;
+                *dots.add(position) = 0.0;
+                if position < t {
+                    let at = job.out_offset(head, position);
+                    row.copy_from_nonoverlapping(given.gradient.at(at), d);
+                    *log_sums.add(position) =
+                        *given.log_sums.at((job.sequence * job.shape.heads + head) * t + position);
+                    let mut dot = V::splat(0.0);
+                    for_vectors!(d, |j, count| {
+                        dot = load::<V>(row.add(j), count).fma(load(given.output.at(at + j), count), dot);
+                    });
+                    *dots.add(position) = dot.sum();
+                }
+            }
+            words_within::<V, PAIRS>(plain, t_padded, d_padded, within);
+            transpose::<V>(within, t_padded, width_words, gradients);
+            words_across::<V, PAIRS>(plain, t_padded, d_padded, gradients_down);
+            for block in 0..t_padded / BLOCK {
+                let first_query = block * BLOCK;
+                for key_block in job.first_key_block(block)..=block {
+                    let first_key = key_block * BLOCK;
+                    let on_diagonal = |part| if key_block == block { part } else { Part::Whole };
+                    let block_of = |a: *const f32, b: *const f32, c| Small {
+                        rows: BLOCK,
+                        columns: BLOCK,
+                        words: width_words,
+                        a: a.add(first_query),
+                        a_word: t_padded,
+                        b: b.add(first_key),
+                        b_word: t_padded,
+                        c,
+                        stride: BLOCK,
+                        go_on: false,
+                        part: on_diagonal(Part::ColumnsToRow),
+                    };
+                    multiply::<V, PAIRS>(block_of(queries, key_columns, scores));
+                    multiply::<V, PAIRS>(block_of(gradients, value_columns, dscores));
+                    for i in 0..BLOCK {
+                        let position = (first_query + i).min(t - 1);
+                        let start = job.shape.start(job.sequence, position);
+                        let from = (start.max(first_key) - first_key).min(BLOCK);
+                        let to = (position + 1).min(first_key + BLOCK) - first_key;
+                        let (row, drow) = (scores.add(i * BLOCK), dscores.add(i * BLOCK));
+                        let log_sum = V::splat(*log_sums.add(first_query + i));
+                        let dot = V::splat(*dots.add(first_query + i));
+                        if let Some(dropout) = &job.shape.dropout {
+                            for key in from..to {
+                                *drow.add(key) *=
+                                    dropout.factor(job.shape, head, job.sequence * t + position, first_key + key);
+                            }
+                        }
+                        for j in (0..BLOCK).step_by(LANES) {
+                            let lanes = lanes_within(j, from, to);
+                            let (mut weight, mut dscore) = (V::splat(0.0), V::splat(0.0));
+                            if lanes.0 < lanes.1 {
+                                weight = masked(V::load(row.add(j)).sub(log_sum).exp(), lanes, 0.0);
+                                dscore = masked(V::load(drow.add(j)).sub(dot).mul(weight), lanes, 0.0);
+                            }
+                            weight.store(row.add(j));
+                            dscore.store(drow.add(j));
+                        }
+                        if let Some(dropout) = &job.shape.dropout {
+                            for key in from..to {
+                                *row.add(key) *=
+                                    dropout.factor(job.shape, head, job.sequence * t + position, first_key + key);
+                            }
+                        }
+                    }
+                    // dV += Pᵀ dO, dK += dSᵀ Q: the depth is the queries of the block.
+                    let down = |weights: *const f32, b: *const f32, c: *mut f32| Small {
+                        rows: BLOCK,
+                        columns: d_padded,
+                        words: BLOCK / per_word,
+                        a: weights,
+                        a_word: BLOCK,
+                        b: b.add(first_query / per_word * d_padded),
+                        b_word: d_padded,
+                        c: c.add(first_key * d_padded),
+                        stride: d_padded,
+                        go_on: true,
+                        part: on_diagonal(Part::DepthFromRow),
+                    };
+                    let weights = if PAIRS { packed_down } else { scores };
+                    words_across::<V, PAIRS>(scores, BLOCK, BLOCK, weights);
+                    multiply::<V, PAIRS>(down(weights, gradients_down, dvalues));
+                    let weights = if PAIRS { packed_down } else { dscores };
+                    words_across::<V, PAIRS>(dscores, BLOCK, BLOCK, weights);
+                    multiply::<V, PAIRS>(down(weights, queries_down, dkeys));
+                    // dQ += dS K: the depth is the keys of the block.
+                    words_within::<V, PAIRS>(dscores, BLOCK, BLOCK, packed);
+                    transpose::<V>(packed, BLOCK, BLOCK / per_word, scores);
+                    multiply::<V, PAIRS>(Small {
+                        rows: BLOCK,
+                        columns: d_padded,
+                        words: BLOCK / per_word,
+                        a: scores,
+                        a_word: BLOCK,
+                        b: keys_down.add(first_key / per_word * d_padded),
+                        b_word: d_padded,
+                        c: dqueries.add(first_query * d_padded),
+                        stride: d_padded,
+                        go_on: true,
+                        part: on_diagonal(Part::DepthToRow),
+                    });
+                }
+            }
+            let scale = V::splat(job.shape.scale());
+            for position in 0..t {
+                let row = dqueries.add(position * d_padded);
+                for_vectors!(d, |j, count| store(load::<V>(row.add(j), count).mul(scale), row.add(j), count));
+                rotate::<V>(row, job.table.at(position * d), dqkv.at(job.offset(head, position)), d, true);
+            }
+        }
+        for position in 0..t {
+            let (dkey, dvalue) = (dkeys.add(position * d_padded), dvalues.add(position * d_padded));
+            rotate::<V>(dkey, job.table.at(position * d), dqkv.at(job.offset(job.key_head(), position)), d, true);
+            dqkv.at(job.offset(job.value_head(), position)).copy_from_nonoverlapping(dvalue, d);
+        }
+    }
+}
+
+macro_rules! both_precisions {
+    ($generic:ident, $f32_generic:ident, $f32:ident, $bf16_generic:ident, $bf16:ident, ($($arg:ident: $ty:ty),*)) => {
+        #[inline(always)]
+        unsafe fn $f32_generic<V: Lanes>($($arg: $ty),*) {
+            // SAFETY: the caller's promises.
+            unsafe { $generic::<V, false>($($arg),*) }
+        }
+        #[inline(always)]
+        unsafe fn $bf16_generic<V: Lanes>($($arg: $ty),*) {
+            // SAFETY: the caller's promises.
+            unsafe { $generic::<V, true>($($arg),*) }
+        }
+        for_each_isa! { unsafe fn $f32($($arg: $ty),*) = $f32_generic }
+        for_each_isa! { unsafe fn $bf16($($arg: $ty),*) = $bf16_generic }
+    };
+}
+both_precisions! {
+    forward_generic, forward_f32_generic, forward_f32, forward_bf16_generic, forward_bf16,
+    (job: &Job, output: SharedMut, log_sums: SharedMut, scratch: *mut f32)
+}
+both_precisions! {
+    backward_generic, backward_f32_generic, backward_f32, backward_bf16_generic, backward_bf16,
+    (job: &Job, given: Given, dqkv: SharedMut, scratch: *mut f32)
+}

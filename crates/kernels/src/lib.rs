@@ -1,0 +1,48 @@
+//! The operators that decide the speed of training and inference on a CPU, as functions on Burn
+//! tensors. Each stands in one file: the reference, composed of Burn's own operations, which also
+//! runs on every other device and under its autodiff; the kernel for f32 on the CPU with its
+//! handwritten backward pass; the test of one against the other.
+//!
+//! Kernels give the same bytes whatever the number of threads and the instruction set: see
+//! [`isa`]. They know tensors and slices; no models, no files.
+
+//mod activation;
+mod adamw;
+pub mod alloc;
+mod attention;
+pub mod bench;
+mod cross_entropy;
+mod embedding;
+mod flex;
+mod gated;
+//mod layer_norm;
+mod linear;
+pub mod memory;
+mod muon;
+mod parallel;
+pub mod probe;
+mod product;
+pub mod profile;
+mod rms_norm;
+mod rotary;
+mod simd;
+//mod softmax;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+//pub use activation::{Activation, activation};
+pub use adamw::{AdamwStep, adamw, square_sum};
+pub use attention::{AttentionDropout, AttentionShape, causal_attention};
+pub use cross_entropy::linear_cross_entropy;
+pub use embedding::embedding;
+pub use gated::swiglu;
+//pub use layer_norm::layer_norm;
+pub use linear::linear;
+pub use muon::{MuonStep, muon};
+pub use narthex_base::config::Precision;
+pub use rms_norm::rms_norm;
+pub use rotary::rotary;
+pub use simd::{Isa, force_isa, isa};
+//pub use softmax::softmax;

@@ -1,0 +1,633 @@
+//! Matrix products: `C[m, n] = A[m, k] B[k, n]`, in f32 and in bf16 with f32 sums.
+//!
+//! Every element of C is one chain of fused multiply-adds over k in ascending order, whatever the
+//! shape, the blocking, the number of threads or the instruction set: blocks of k go on from where
+//! the last one stopped. So the bytes of a row depend on that row alone (f32), and in bf16 on the
+//! same chain of pairs.
+//!
+//! The blocking is that of Goto and van de Geijn ("Anatomy of high-performance matrix
+//! multiplication", 2008): B in packed panels of 32 columns shared by all threads, A packed by each
+//! thread in blocks that stay in its L2, a register tile of up to 14 x 32 sums.
+
+use crate::{
+    Precision, parallel,
+    parallel::{Shared, SharedMut, with_scratch},
+    simd::{LANES, Lanes, for_each_isa},
+};
+
+/// Columns of a register tile, and of a packed panel of B.
+const TILE_COLUMNS: usize = 2 * LANES;
+
+/// Depth of a block in words (an f32, or two bf16): a panel of B of this depth fits L2 with room for the rest.
+const DEPTH_WORDS: usize = 384;
+
+/// Register tiles in a task: the packed block of A of that many rows stays in L2.
+const BLOCK_TILES: usize = 4;
+
+/// Words of packed B at a time.
+const PACKED_WORDS: usize = 4 << 20;
+
+/// With so few rows of A, B is packed where it is used instead.
+const FEW_ROWS: usize = 42;
+
+/// Most matrices in a stack.
+pub(crate) const STACK: usize = 3;
+
+/// Up to three row-major matrices with the same number of columns, read as one below the other.
+#[derive(Clone, Copy)]
+pub(crate) struct Stack {
+    parts: [(Shared, usize); STACK],
+    columns: usize,
+    /// Distance between rows.
+    stride: usize,
+}
+
+impl Stack {
+    /// Matrices of `columns` columns; the length of each gives its rows.
+    ///
+    /// # Panics
+    /// If there are more than three.
+    pub(crate) fn new(parts: &[&[f32]], columns: usize) -> Self {
+        assert!(parts.len() <= STACK, "a stack holds up to {STACK} matrices");
+        let part = |i: usize| {
+            let part = parts.get(i).copied().unwrap_or_default();
+            (Shared::new(part), if columns == 0 { 0 } else { part.len() / columns })
+        };
+        Self { parts: std::array::from_fn(part), columns, stride: columns }
+    }
+
+    /// `columns` columns of one matrix whose rows lie `stride` apart.
+    pub(crate) fn strided(values: &[f32], rows: usize, columns: usize, stride: usize) -> Self {
+        assert!(rows == 0 || values.len() >= (rows - 1) * stride + columns, "the matrix lies inside its values");
+        let empty = (Shared::new(&[]), 0);
+        Self { parts: [(Shared::new(values), rows), empty, empty], columns, stride }
+    }
+
+    fn rows(&self) -> usize {
+        self.parts.iter().map(|(_, rows)| rows).sum()
+    }
+
+    #[inline(always)]
+    fn row(&self, mut i: usize) -> *const f32 {
+        for (data, rows) in &self.parts {
+            if i < *rows {
+                return data.at(i * self.stride);
+            }
+            i -= rows;
+        }
+        unreachable!("the row is inside the stack")
+    }
+}
+
+/// What runs along a row of a stored operand.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Along {
+    /// The depth k: rows are rows of A, or columns of B.
+    Depth,
+    /// The width: rows are steps of k.
+    Width,
+}
+
+/// A or B as it lies in memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Operand {
+    stack: Stack,
+    along: Along,
+}
+
+impl Operand {
+    pub(crate) fn new(stack: Stack, along: Along) -> Self {
+        Self { stack, along }
+    }
+
+    /// (width, depth)
+    fn shape(&self) -> (usize, usize) {
+        match self.along {
+            Along::Depth => (self.stack.rows(), self.stack.columns),
+            Along::Width => (self.stack.columns, self.stack.rows()),
+        }
+    }
+}
+
+/// Where a sum starts.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Start {
+    /// At 0.
+    Zero,
+    /// At what C holds: the chain of an earlier product over smaller k goes on.
+    Continue,
+}
+
+/// What is added once a sum is complete.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Finish<'a> {
+    /// One value a column.
+    pub(crate) bias: Option<&'a [f32]>,
+    /// As large as C, added after the bias.
+    pub(crate) residual: Option<&'a [f32]>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct FinishAt {
+    bias: *const f32,
+    residual: *const f32,
+}
+
+// SAFETY: read-only pointers into slices that the caller of `product` borrows for its whole time.
+unsafe impl Send for FinishAt {}
+// SAFETY: as above.
+unsafe impl Sync for FinishAt {}
+
+impl FinishAt {
+    #[inline(always)]
+    fn at(self, row: usize, column: usize, columns: usize) -> Self {
+        let step = |pointer: *const f32, offset| if pointer.is_null() { pointer } else { pointer.wrapping_add(offset) };
+        Self { bias: step(self.bias, column), residual: step(self.residual, row * columns + column) }
+    }
+}
+
+/// `C = A B`, with `c` row-major `[m, n]`.
+///
+/// # Panics
+/// If the shapes do not fit each other.
+pub(crate) fn product(precision: Precision, a: Operand, b: Operand, c: &mut [f32], start: Start, finish: Finish) {
+    let ((m, k), (n, depth)) = (a.shape(), b.shape());
+    assert_eq!(k, depth, "A and B have the same depth");
+    assert_eq!(c.len(), m * n, "C is [m, n]");
+    assert!(finish.bias.is_none_or(|bias| bias.len() == n), "one bias for each column");
+    assert!(finish.residual.is_none_or(|residual| residual.len() == m * n), "the residual has C's shape");
+    if c.is_empty() {
+        return;
+    }
+    let address = |values: Option<&[f32]>| values.map_or(std::ptr::null(), |values| values.as_ptr());
+    let job = Job {
+        pairs: precision == Precision::Bf16,
+        a,
+        b,
+        c: SharedMut::new(c),
+        m,
+        n,
+        k,
+        start,
+        finish: FinishAt { bias: address(finish.bias), residual: address(finish.residual) },
+    };
+    if m <= FEW_ROWS { job.few_rows() } else { job.many_rows() }
+}
+
+#[derive(Clone, Copy)]
+struct Job {
+    pairs: bool,
+    a: Operand,
+    b: Operand,
+    c: SharedMut,
+    m: usize,
+    n: usize,
+    k: usize,
+    start: Start,
+    finish: FinishAt,
+}
+
+/// Part of the depth.
+#[derive(Clone, Copy)]
+struct Slab {
+    first: usize,
+    len: usize,
+    words: usize,
+    /// Words of the slabs before.
+    words_before: usize,
+}
+
+impl Job {
+    fn slabs(&self) -> Vec<Slab> {
+        let values_per_word = if self.pairs { 2 } else { 1 };
+        let count = self.k.div_ceil(DEPTH_WORDS * values_per_word).max(1);
+        // Even, so that pairs never straddle slabs; the chain of each sum is the same for any cut.
+        let len = self.k.div_ceil(count).next_multiple_of(2 * LANES);
+        let mut slabs = Vec::with_capacity(count);
+        let (mut first, mut words_before) = (0, 0);
+        loop {
+            let len = len.min(self.k - first);
+            let words = len.div_ceil(values_per_word);
+            slabs.push(Slab { first, len, words, words_before });
+            first += len;
+            words_before += words;
+            if first >= self.k {
+                return slabs;
+            }
+        }
+    }
+
+    /// B packed once and shared; tasks are blocks of rows.
+    fn many_rows(self) {
+        let slabs = self.slabs();
+        let words = slabs.last().map_or(0, |slab| slab.words_before + slab.words);
+        let tile_rows = tile_rows();
+        let tiles = self.m.div_ceil(tile_rows);
+        // At least four tasks a thread, so that an interrupted one holds up little.
+        let block_rows = tile_rows * (tiles / (4 * parallel::threads())).clamp(1, BLOCK_TILES);
+        let panels = self.n.div_ceil(TILE_COLUMNS);
+        let panels_at_once = (PACKED_WORDS / (words.max(1) * TILE_COLUMNS)).clamp(1, panels);
+        for first_panel in (0..panels).step_by(panels_at_once) {
+            let panels = panels_at_once.min(panels - first_panel);
+            with_scratch(panels * words * TILE_COLUMNS, |packed| {
+                let to = SharedMut::new(packed);
+                parallel::for_each(panels, |panel| {
+                    for slab in &slabs {
+                        let column = (first_panel + panel) * TILE_COLUMNS;
+                        let offset = (slab.words_before * panels + slab.words * panel) * TILE_COLUMNS;
+                        // SAFETY: each (panel, slab) has its own part of the buffer, `words` x 32.
+                        unsafe { self.pack_b(column, *slab, to.at(offset)) };
+                    }
+                });
+                let packed = Shared::new(packed);
+                parallel::for_blocks(self.m, block_rows, |rows| {
+                    let tiles = rows.len().div_ceil(tile_rows);
+                    let size = tiles * tile_rows * slabs.iter().map(|slab| slab.words).max().unwrap_or(0) + LANES;
+                    with_scratch(size, |block| {
+                        for slab in &slabs {
+                            let b = packed.at(slab.words_before * panels * TILE_COLUMNS);
+                            let columns = first_panel * TILE_COLUMNS..self.n.min((first_panel + panels) * TILE_COLUMNS);
+                            // SAFETY: `block` has room for the tiles; `b` holds the packed panels of the slab; tasks
+                            // write different rows of C.
+                            unsafe { self.block(rows.clone(), columns, *slab, block.as_mut_ptr(), b) };
+                        }
+                    });
+                });
+            });
+        }
+    }
+
+    /// A packed once and shared; tasks are panels of B, packed by the task.
+    fn few_rows(self) {
+        let slabs = self.slabs();
+        let tile_rows = tile_rows();
+        let tiles = self.m.div_ceil(tile_rows);
+        let words = slabs.last().map_or(0, |slab| slab.words_before + slab.words);
+        let deepest = slabs.iter().map(|slab| slab.words).max().unwrap_or(0);
+        with_scratch(tiles * tile_rows * words + LANES, |packed| {
+            for slab in &slabs {
+                let to = &mut packed[slab.words_before * tiles * tile_rows..];
+                // SAFETY: the buffer has room for the tiles of every slab, and what spills over the end of one is
+                // written again by the next.
+                unsafe { self.pack_a(0..self.m, *slab, to.as_mut_ptr()) };
+            }
+            let a = Shared::new(packed);
+            let panels = self.n.div_ceil(TILE_COLUMNS);
+            let panels_per_task = panels.div_ceil(16 * parallel::threads()).max(1);
+            parallel::for_blocks(panels, panels_per_task, |panels| {
+                with_scratch(deepest * TILE_COLUMNS, |panel| {
+                    for column in panels.map(|panel| panel * TILE_COLUMNS) {
+                        for slab in &slabs {
+                            // SAFETY: the buffer has room for one panel; tasks write different columns of C.
+                            unsafe {
+                                self.pack_b(column, *slab, panel.as_mut_ptr());
+                                let a = a.at(slab.words_before * tiles * tile_rows);
+                                self.multiply(
+                                    0..self.m,
+                                    column..self.n.min(column + TILE_COLUMNS),
+                                    *slab,
+                                    a,
+                                    panel.as_ptr(),
+                                );
+                            }
+                        }
+                    }
+                });
+            });
+        });
+    }
+
+    /// Packs a block of A and multiplies it with packed panels of B.
+    ///
+    /// # Safety
+    /// `block` has room for the rows, rounded up to whole tiles, times the words of the slab, and 16 more; `b` holds
+    /// the panels of `columns`; nobody else touches these rows of C.
+    unsafe fn block(
+        &self,
+        rows: std::ops::Range<usize>,
+        columns: std::ops::Range<usize>,
+        slab: Slab,
+        block: *mut f32,
+        b: *const f32,
+    ) {
+        // SAFETY: the caller's promises.
+        unsafe {
+            self.pack_a(rows.clone(), slab, block);
+            self.multiply(rows, columns, slab, block, b);
+        }
+    }
+
+    /// # Safety
+    /// `a` and `b` hold the packed rows and columns; nobody else touches that part of C.
+    unsafe fn multiply(
+        &self,
+        rows: std::ops::Range<usize>,
+        columns: std::ops::Range<usize>,
+        slab: Slab,
+        a: *const f32,
+        b: *const f32,
+    ) {
+        let (first, last) = (slab.first == 0, slab.first + slab.len >= self.k);
+        let nothing = FinishAt { bias: std::ptr::null(), residual: std::ptr::null() };
+        let area = Area {
+            rows: rows.len(),
+            columns: columns.len(),
+            words: slab.words,
+            c: self.c.at(rows.start * self.n + columns.start),
+            stride: self.n,
+            go_on: !first || self.start == Start::Continue,
+            finish: if last { self.finish.at(rows.start, columns.start, self.n) } else { nothing },
+        };
+        // SAFETY: the caller's promises.
+        unsafe { if self.pairs { multiply_pairs(area, a, b) } else { multiply_words(area, a, b) } }
+    }
+
+    /// # Safety
+    /// `to` has room for `words` x 32 values.
+    unsafe fn pack_b(&self, column: usize, slab: Slab, to: *mut f32) {
+        let count = TILE_COLUMNS.min(self.n - column);
+        // SAFETY: the caller's promise; columns and depth are inside B.
+        unsafe { pack(self.pairs, &self.b, column, count, slab, TILE_COLUMNS, to) }
+    }
+
+    /// # Safety
+    /// `to` has room for the rows, rounded up to whole tiles, times the words of the slab, and 16 more.
+    unsafe fn pack_a(&self, rows: std::ops::Range<usize>, slab: Slab, to: *mut f32) {
+        let tile_rows = tile_rows();
+        for (tile, row) in rows.clone().step_by(tile_rows).enumerate() {
+            let count = tile_rows.min(rows.end - row);
+            let to = to.wrapping_add(tile * tile_rows * slab.words);
+            // SAFETY: the caller's promise; rows and depth are inside A. Tiles are packed in ascending order, so that
+            // what spills over the end of one is overwritten by the next.
+            unsafe { pack(self.pairs, &self.a, row, count, slab, tile_rows, to) }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn tile_rows_generic<V: Lanes>() -> usize {
+    V::TILE_ROWS
+}
+for_each_isa! { unsafe fn tile_rows_of_isa() -> usize = tile_rows_generic }
+
+/// Rows of a register tile.
+fn tile_rows() -> usize {
+    // SAFETY: reads a constant.
+    unsafe { tile_rows_of_isa() }
+}
+
+/// Reads up to 16 values; the other lanes are 0.
+///
+/// # Safety
+/// `count` values are readable; `count` <= 16.
+#[inline(always)]
+unsafe fn load_up_to<V: Lanes>(from: *const f32, count: usize) -> V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match count {
+            LANES => V::load(from),
+            0 => V::splat(0.0),
+            _ => V::load_partial(from, count),
+        }
+    }
+}
+
+/// Packs `count` indices of the width from `first`, over the depth of a slab: `to[word][width]`. Missing ones are 0.
+/// Up to 15 values after each row of `to` are overwritten; the next row repairs them.
+#[inline(always)]
+unsafe fn pack_generic<V: Lanes>(
+    pairs: bool,
+    operand: &Operand,
+    first: usize,
+    count: usize,
+    slab: Slab,
+    width: usize,
+    to: *mut f32,
+) {
+    // SAFETY: the caller promises that width and depth are inside the operand, and room in `to`.
+    unsafe {
+        let zero = V::splat(0.0);
+        match operand.along {
+            Along::Width => {
+                let step = if pairs { 2 } else { 1 };
+                for word in 0..slab.words {
+                    let depth = slab.first + word * step;
+                    let row = operand.stack.row(depth).add(first);
+                    let next = if pairs && depth + 1 < slab.first + slab.len {
+                        operand.stack.row(depth + 1).add(first)
+                    } else {
+                        std::ptr::null()
+                    };
+                    let mut lane = 0;
+                    while lane < width {
+                        let have = count.saturating_sub(lane).min(LANES);
+                        let mut values = load_up_to::<V>(row.wrapping_add(lane), have);
+                        if pairs {
+                            let odd =
+                                if next.is_null() { zero } else { load_up_to::<V>(next.wrapping_add(lane), have) };
+                            values = V::pairs_across(values, odd);
+                        }
+                        values.store(to.add(word * width + lane));
+                        lane += LANES;
+                    }
+                }
+            }
+            Along::Depth => {
+                let step = if pairs { 2 * LANES } else { LANES };
+                for lane in (0..width).step_by(LANES) {
+                    let have = count.saturating_sub(lane).min(LANES);
+                    let rows: [*const f32; LANES] = std::array::from_fn(|i| {
+                        if i < have {
+                            operand.stack.row(first + lane + i).wrapping_add(slab.first)
+                        } else {
+                            std::ptr::null()
+                        }
+                    });
+                    for depth in (0..slab.len).step_by(step) {
+                        let mut block = [zero; LANES];
+                        let here = slab.len - depth;
+                        for i in 0..have {
+                            block[i] = load_up_to::<V>(rows[i].add(depth), here.min(LANES));
+                            if pairs {
+                                let more = here.saturating_sub(LANES).min(LANES);
+                                let odd = load_up_to::<V>(rows[i].wrapping_add(depth + LANES), more);
+                                block[i] = V::pairs_within(block[i], odd);
+                            }
+                        }
+                        V::transpose(&mut block);
+                        let word = if pairs { depth / 2 } else { depth };
+                        for i in 0..LANES.min(slab.words - word) {
+                            block[i].store(to.add((word + i) * width + lane));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+for_each_isa! {
+    /// See [`pack_generic`].
+    unsafe fn pack(pairs: bool, operand: &Operand, first: usize, count: usize, slab: Slab, width: usize, to: *mut f32) = pack_generic
+}
+
+/// A part of C and what becomes of it.
+#[derive(Clone, Copy)]
+struct Area {
+    rows: usize,
+    columns: usize,
+    words: usize,
+    c: *mut f32,
+    stride: usize,
+    go_on: bool,
+    finish: FinishAt,
+}
+
+/// Tiles of packed rows times packed panels.
+#[inline(always)]
+unsafe fn multiply_generic<V: Lanes, const PAIRS: bool>(area: Area, a: *const f32, b: *const f32) {
+    // SAFETY: the caller promises packed tiles and panels for the area, and that it owns that part of C.
+    unsafe {
+        for column in (0..area.columns).step_by(TILE_COLUMNS) {
+            let columns = TILE_COLUMNS.min(area.columns - column);
+            let b = b.add(column * area.words);
+            for row in (0..area.rows).step_by(V::TILE_ROWS) {
+                let rows = V::TILE_ROWS.min(area.rows - row);
+                let a = a.add(row * area.words);
+                let part = Tile {
+                    words: area.words,
+                    a,
+                    a_word: V::TILE_ROWS,
+                    b,
+                    b_word: TILE_COLUMNS,
+                    c: area.c.add(row * area.stride + column),
+                    stride: area.stride,
+                    columns,
+                    go_on: area.go_on,
+                    finish: area.finish.at(row, column, area.stride),
+                };
+                tile_of::<V, PAIRS>(rows, part);
+            }
+        }
+    }
+}
+#[inline(always)]
+unsafe fn multiply_words_generic<V: Lanes>(area: Area, a: *const f32, b: *const f32) {
+    // SAFETY: the caller's promises.
+    unsafe { multiply_generic::<V, false>(area, a, b) }
+}
+#[inline(always)]
+unsafe fn multiply_pairs_generic<V: Lanes>(area: Area, a: *const f32, b: *const f32) {
+    // SAFETY: the caller's promises.
+    unsafe { multiply_generic::<V, true>(area, a, b) }
+}
+for_each_isa! { unsafe fn multiply_words(area: Area, a: *const f32, b: *const f32) = multiply_words_generic }
+for_each_isa! { unsafe fn multiply_pairs(area: Area, a: *const f32, b: *const f32) = multiply_pairs_generic }
+
+/// One register tile: up to 14 rows of A times 32 columns of B.
+#[derive(Clone, Copy)]
+pub(crate) struct Tile {
+    /// Depth in words.
+    pub(crate) words: usize,
+    /// A: value (row, word) is at `word * a_word + row`.
+    pub(crate) a: *const f32,
+    pub(crate) a_word: usize,
+    /// B: 32 values a word, `b_word` apart; all are read even if fewer count.
+    pub(crate) b: *const f32,
+    pub(crate) b_word: usize,
+    /// C and the distance of its rows.
+    pub(crate) c: *mut f32,
+    pub(crate) stride: usize,
+    /// Columns that count, up to 32.
+    pub(crate) columns: usize,
+    /// Whether the sums go on from what C holds.
+    pub(crate) go_on: bool,
+    /// What is added at the end.
+    pub(crate) finish: FinishAt,
+}
+
+impl Tile {
+    /// Nothing is added at the end.
+    pub(crate) fn plain(words: usize, columns: usize, go_on: bool) -> Self {
+        let finish = FinishAt { bias: std::ptr::null(), residual: std::ptr::null() };
+        let (a, b, c) = (std::ptr::null(), std::ptr::null(), std::ptr::null_mut());
+        Self { words, a, a_word: 0, b, b_word: 0, c, stride: 0, columns, go_on, finish }
+    }
+}
+
+/// Runs a tile with a number of rows known only now.
+///
+/// # Safety
+/// All of A, B and C that the tile names must be there; `rows` is 1 to `V::TILE_ROWS`.
+#[inline(always)]
+pub(crate) unsafe fn tile_of<V: Lanes, const PAIRS: bool>(rows: usize, t: Tile) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        match rows {
+            1 => tile::<V, 1, PAIRS>(t),
+            2 => tile::<V, 2, PAIRS>(t),
+            3 => tile::<V, 3, PAIRS>(t),
+            // Rows that an instruction set's tile never has are not compiled for it.
+            _ if V::TILE_ROWS <= 3 => unreachable!(),
+            4 => tile::<V, 4, PAIRS>(t),
+            _ if V::TILE_ROWS <= 4 => unreachable!(),
+            5 => tile::<V, 5, PAIRS>(t),
+            6 => tile::<V, 6, PAIRS>(t),
+            7 => tile::<V, 7, PAIRS>(t),
+            8 => tile::<V, 8, PAIRS>(t),
+            9 => tile::<V, 9, PAIRS>(t),
+            10 => tile::<V, 10, PAIRS>(t),
+            11 => tile::<V, 11, PAIRS>(t),
+            12 => tile::<V, 12, PAIRS>(t),
+            13 => tile::<V, 13, PAIRS>(t),
+            _ => tile::<V, 14, PAIRS>(t),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn tile<V: Lanes, const R: usize, const PAIRS: bool>(t: Tile) {
+    // SAFETY: the caller of `tile_of` promises that A, B and C are there.
+    unsafe {
+        let mut sums = [[V::splat(0.0); 2]; R];
+        let full = t.columns == TILE_COLUMNS;
+        let counts = [t.columns.min(LANES), t.columns.saturating_sub(LANES)];
+        let read = |from: *const f32, half: usize| {
+            if full {
+                V::load(from.add(half * LANES))
+            } else {
+                V::load_partial(from.wrapping_add(half * LANES), counts[half])
+            }
+        };
+        if t.go_on {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                for (half, sum) in sums.iter_mut().enumerate() {
+                    *sum = read(t.c.add(row * t.stride), half);
+                }
+            }
+        }
+        let (mut a, mut b) = (t.a, t.b);
+        for _ in 0..t.words {
+            let columns = [V::load(b), V::load(b.add(LANES))];
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let factor = V::splat(*a.add(row));
+                for (sum, column) in sums.iter_mut().zip(columns) {
+                    *sum = if PAIRS { sum.dot_pairs(factor, column) } else { factor.fma(column, *sum) };
+                }
+            }
+            a = a.wrapping_add(t.a_word);
+            b = b.wrapping_add(t.b_word);
+        }
+        for (row, sums) in sums.into_iter().enumerate() {
+            for (half, mut sum) in sums.into_iter().enumerate() {
+                if !t.finish.bias.is_null() {
+                    sum = sum.add(read(t.finish.bias, half));
+                }
+                if !t.finish.residual.is_null() {
+                    sum = sum.add(read(t.finish.residual.add(row * t.stride), half));
+                }
+                let to = t.c.wrapping_add(row * t.stride + half * LANES);
+                if full { sum.store(to) } else { sum.store_partial(to, counts[half]) }
+            }
+        }
+    }
+}
