@@ -15,24 +15,25 @@ usage: cargo xtask tidy
 /// The crates in chain order, and the crates of ours that each may use. No other edge is allowed.
 /// Tests (`[dev-dependencies]`) are free.
 #[rustfmt::skip]
-const EDGES: [(&str, &[&str]); 10] = [
-    ("base",   &[]),
-    ("ledger", &["base"]),
-    ("text",   &["base"]),
-    ("data",   &["base", "text"]),
-    ("model",  &["base"]),
-    ("infer",  &["base", "model"]),
-    ("train",  &["base", "text", "model", "infer"]),
-    ("serve",  &["base", "text", "infer"]),
-    ("run",    &["base", "ledger", "text", "data", "model", "infer", "train"]),
-    ("cli",    &["base", "ledger", "text", "data", "model", "infer", "train", "serve", "run"]),
+const EDGES: [(&str, &[&str]); 11] = [
+    ("base",    &[]),
+    ("ledger",  &["base"]),
+    ("text",    &["base"]),
+    ("data",    &["base", "text"]),
+    ("kernels", &["base"]),
+    ("model",   &["base", "kernels"]),
+    ("infer",   &["base", "kernels", "model"]),
+    ("train",   &["base", "text", "kernels", "model", "infer"]),
+    ("serve",   &["base", "text", "infer"]),
+    ("run",     &["base", "ledger", "text", "data", "model", "infer", "train"]),
+    ("cli",     &["base", "ledger", "text", "data", "kernels", "model", "infer", "train", "serve", "run"]),
 ];
 
 /// Heavy dependencies, with all that is named `NAME-…`, and the only crates that may use them.
 #[rustfmt::skip]
 const HEAVY: [(&str, &[&str]); 4] = [
     ("axum",       &["serve"]),
-    ("burn",       &["model", "infer", "train"]),
+    ("burn",       &["kernels", "model", "infer", "train"]),
     ("datafusion", &["data"]),
     ("sqlx",       &["ledger"]),
 ];

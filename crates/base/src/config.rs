@@ -328,6 +328,9 @@ pub struct Schedule {
     pub decay: Decay,
     /// For `wsd`: the fraction of all steps spent decaying.
     pub decay_fraction: f64,
+    /// Where it runs: `cpu`, or `cuda`, `rocm`, `vulkan` or `metal` in a build with that feature. Only the CPU promises the
+    /// same bytes every time.
+    pub device: String,
     /// The numbers that matrix products are computed in.
     pub precision: Precision,
     /// Keeps only what enters each block and computes the rest again on the way back: less memory, about a third more
@@ -355,6 +358,11 @@ pub struct Schedule {
     pub checkpoint_every: u64,
 }
 
+impl Schedule {
+    /// The devices that can be asked for; all but the first are also features of the build.
+    pub const DEVICES: [&'static str; 5] = ["cpu", "cuda", "rocm", "vulkan", "metal"];
+}
+
 impl Default for Schedule {
     fn default() -> Self {
         Self {
@@ -367,6 +375,7 @@ impl Default for Schedule {
             warmup: 50,
             decay: Decay::Cosine,
             decay_fraction: 0.2,
+            device: "cpu".into(),
             precision: Precision::F32,
             activation_checkpointing: false,
             optimizer: Optimizer::Adamw,

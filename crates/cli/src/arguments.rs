@@ -47,6 +47,8 @@ pub enum Command {
     Import(Import),
     /// Find artifacts that nothing leads to any more, and remove them
     Gc(Gc),
+    /// Measure this machine: a training step, or every operator, against its peaks
+    Bench(Bench),
     /// Show the resolved configuration, or its JSON schema
     Config(Config),
 }
@@ -64,6 +66,10 @@ pub struct Settings {
     /// same, weaker: NARTHEX_SET='train.lr=3e-4; tune.lr=1e-3'
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    /// Train and tune on this device: cpu, or cuda, rocm, vulkan or metal in a binary built with that
+    /// feature. The same as setting `device` in the schedule of each step
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
 }
 
 #[derive(Args)]
@@ -263,6 +269,68 @@ pub struct Gc {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Bench {
+    #[command(subcommand)]
+    pub command: BenchCommand,
+}
+
+#[derive(Subcommand)]
+pub enum BenchCommand {
+    /// Time whole training steps of a known shape on random tokens
+    Train(BenchTrain),
+    /// Time every operator alone beside the machine's measured peaks
+    Kernels(BenchKernels),
+}
+
+/// The machine as a benchmark uses it.
+#[derive(Args)]
+pub struct BenchMachine {
+    /// Threads; all processors by default
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// The instruction set: portable, neon, avx2, avx512 or avx512-bf16; the best by default
+    #[arg(long, value_name = "NAME")]
+    pub isa: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct BenchTrain {
+    /// llama-10m (8 x 256 tokens a step) or llama-100m (4 x 512)
+    #[arg(long, default_value = "llama-10m")]
+    pub shape: String,
+    /// f32 or bf16
+    #[arg(long, default_value = "f32")]
+    pub precision: String,
+    /// Steps to time, after three to warm up
+    #[arg(long, default_value_t = 20)]
+    pub steps: usize,
+    /// Keep only what enters each block and compute the rest again
+    #[arg(long)]
+    pub activation_checkpointing: bool,
+    /// cpu, or cuda, rocm, vulkan or metal in a binary built with that feature
+    #[arg(long, default_value = "cpu", value_name = "NAME")]
+    pub device: String,
+    /// Say `ready`, then time the steps and print one line of JSON for each line on stdin: so that a
+    /// script can take turns between programs
+    #[arg(long)]
+    pub repeat: bool,
+    #[command(flatten)]
+    pub machine: BenchMachine,
+}
+
+#[derive(Args)]
+pub struct BenchKernels {
+    /// Calls of each operator, after one to warm up
+    #[arg(long, default_value_t = 10)]
+    pub repetitions: usize,
+    #[command(flatten)]
+    pub machine: BenchMachine,
 }
 
 #[derive(Args)]

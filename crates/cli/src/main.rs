@@ -11,6 +11,10 @@ use arguments::{Arguments, Command};
 use clap::Parser;
 use std::process::ExitCode;
 
+/// Training allocates the same large buffers at every step; this keeps them.
+#[global_allocator]
+static ALLOCATOR: narthex_kernels::alloc::Retaining = narthex_kernels::alloc::Retaining;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let style = style::Style::detect();
@@ -33,6 +37,7 @@ fn main() -> ExitCode {
         Some(Command::Export(args)) => commands::transfer::export(&args),
         Some(Command::Import(args)) => commands::transfer::import(&args, style),
         Some(Command::Gc(args)) => commands::transfer::gc(&args),
+        Some(Command::Bench(args)) => commands::bench::run(&args.command),
         Some(Command::Config(args)) => commands::config::run(&args),
     };
     match outcome {

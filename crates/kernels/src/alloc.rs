@@ -144,7 +144,7 @@ unsafe impl GlobalAlloc for Retaining {
         }
         // SAFETY: the size is not zero.
         let block = unsafe { System.alloc(system_layout(size)) };
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(miri)))]
         if !block.is_null() && size >= HUGE_PAGE {
             // SAFETY: advice about memory that is ours; where it is not taken, nothing changes.
             unsafe { libc::madvise(block.cast(), size, libc::MADV_HUGEPAGE) };

@@ -1,11 +1,12 @@
-//! The operators on shapes of real models, each timed alone.
+//! The operators on shapes of real models, each timed alone beside the machine's peak at that moment.
 
 use crate::{
-    AdamwStep, AttentionShape, Precision, adamw, causal_attention, embedding,
+    Activation, AdamwStep, AttentionShape, Precision, activation, adamw, causal_attention, embedding, layer_norm,
     linear::{forward_slices, input_gradient_slices, weight_gradient_slices},
     linear_cross_entropy,
+    probe::flop_per_second_now,
     product::Start,
-    rms_norm, swiglu,
+    rms_norm, softmax, swiglu,
 };
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use std::time::Instant;
@@ -25,163 +26,230 @@ pub struct Timing {
     pub flop: f64,
     /// Bytes that one call must at least read and write.
     pub bytes: f64,
+    /// Multiply-adds in registers in this precision, measured between the repetitions: the median.
+    pub peak_flop_per_second: f64,
 }
 
-/// What a norm, an activation or the optimizer is timed on.
+/// Rows that every operator is timed on: the tokens of a training step.
 const ROWS: usize = 2048;
 
 /// Times every operator. `repetitions` calls of each after one to warm up.
 pub fn operators(repetitions: usize) -> Vec<Timing> {
-    let mut timings = Vec::new();
+    let mut bench = Bench { repetitions: repetitions.max(1), timings: vec![] };
     for precision in [Precision::F32, Precision::Bf16] {
-        for [n, inputs, outputs] in [[ROWS, 384, 1536], [ROWS, 768, 2048]] {
-            linear(&mut timings, [n, inputs, outputs], precision, repetitions);
+        for [inputs, outputs] in [[384, 1536], [768, 2048]] {
+            bench.linear([ROWS, inputs, outputs], precision);
         }
-        attention(&mut timings, precision, repetitions);
-        output(&mut timings, precision, repetitions);
-    }
-    rows(&mut timings, repetitions);
-    timings
-}
-
-fn median(repetitions: usize, mut work: impl FnMut()) -> f64 {
-    work();
-    let mut times: Vec<f64> = (0..repetitions.max(1))
-        .map(|_| {
-            let start = Instant::now();
-            work();
-            start.elapsed().as_secs_f64()
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
-fn linear(timings: &mut Vec<Timing>, shape: [usize; 3], precision: Precision, repetitions: usize) {
-    let [n, inputs, outputs] = shape;
-    let values = |len: usize| (0..len).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect::<Vec<f32>>();
-    let (x, weight, gradient) = (values(n * inputs), values(outputs * inputs), values(n * outputs));
-    let (mut y, mut dx, mut dw) = (gradient.clone(), x.clone(), weight.clone());
-    let flop = 2.0 * (n * inputs * outputs) as f64;
-    let bytes = 4.0 * (n * inputs + inputs * outputs + n * outputs) as f64;
-    let text = format!("[{n} x {inputs}] [{inputs} x {outputs}]");
-    let mut add = |operator, seconds| {
-        timings.push(Timing { operator, shape: text.clone(), precision, seconds, flop, bytes });
-    };
-    add("linear forward", median(repetitions, || forward_slices(&x, &weight, shape, &mut y, precision)));
-    add("linear dX", median(repetitions, || input_gradient_slices(&gradient, &weight, shape, &mut dx, precision)));
-    let run = || weight_gradient_slices(&gradient, &x, shape, &mut dw, Start::Zero, precision);
-    add("linear dW", median(repetitions, run));
-}
-
-fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
-    Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), &Device::flex())
-}
-
-/// The seconds of a forward pass, and of the backward pass after it.
-fn both<const D: usize>(repetitions: usize, input: Tensor<D>, forward: impl Fn(Tensor<D>) -> Tensor<D>) -> [f64; 2] {
-    let plain = input.clone();
-    let ahead = median(repetitions, || drop(forward(plain.clone())));
-    let leaf = Tensor::from_inner(input).require_grad();
-    let mut times = Vec::new();
-    for _ in 0..repetitions.max(1) {
-        let sum = forward(leaf.clone()).sum();
-        let start = Instant::now();
-        drop(sum.backward());
-        times.push(start.elapsed().as_secs_f64());
-    }
-    times.sort_by(f64::total_cmp);
-    [ahead, times[times.len() / 2]]
-}
-
-fn attention(timings: &mut Vec<Timing>, precision: Precision, repetitions: usize) {
-    for (batch, len, heads, kv_heads) in [(8, 256, 6, 6), (4, 512, 12, 4)] {
-        let shape = AttentionShape { batch, len, heads, kv_heads, head_width: 64, starts: None, dropout: None };
-        let (qkv, table) = (random([batch * len, shape.width()]), random([len, 64]));
-        let plain = table.clone();
-        let ahead = median(repetitions, || drop(causal_attention(qkv.clone(), plain.clone(), &shape, precision)));
-        let (leaf, table) = (Tensor::from_inner(qkv.clone()).require_grad(), Tensor::from_inner(table));
-        let mut times = Vec::new();
-        for _ in 0..repetitions.max(1) {
-            let sum = causal_attention(leaf.clone(), table.clone(), &shape, precision).sum();
-            let start = Instant::now();
-            drop(sum.backward());
-            times.push(start.elapsed().as_secs_f64());
+        for (batch, len, heads, kv_heads) in [(8, 256, 6, 6), (4, 512, 12, 4)] {
+            let shape = AttentionShape { batch, len, heads, kv_heads, head_width: 64, starts: None, dropout: None };
+            bench.attention(shape, precision);
         }
-        times.sort_by(f64::total_cmp);
+        for (width, vocabulary) in [(384, 256), (768, 32_000)] {
+            bench.output(width, vocabulary, precision);
+        }
+    }
+    bench.row_by_row();
+    bench.timings
+}
+
+struct Bench {
+    repetitions: usize,
+    timings: Vec<Timing>,
+}
+
+/// What a call is counted as: operations, and values read or written.
+#[derive(Clone, Copy)]
+struct Work {
+    flop: f64,
+    values: usize,
+}
+
+impl Bench {
+    /// Times `work` on what `prepare` makes anew for each repetition.
+    fn time<T>(
+        &mut self,
+        operator: &'static str,
+        shape: &str,
+        precision: Precision,
+        Work { flop, values }: Work,
+        mut prepare: impl FnMut() -> T,
+        mut work: impl FnMut(T),
+    ) {
+        let (mut seconds, mut peaks) = (Vec::new(), Vec::new());
+        work(prepare());
+        for _ in 0..self.repetitions {
+            let input = prepare();
+            let start = Instant::now();
+            work(input);
+            seconds.push(start.elapsed().as_secs_f64());
+            peaks.push(flop_per_second_now(precision));
+        }
+        self.timings.push(Timing {
+            operator,
+            shape: shape.into(),
+            precision,
+            seconds: median(seconds),
+            flop,
+            bytes: 4.0 * values as f64,
+            peak_flop_per_second: median(peaks),
+        });
+    }
+
+    fn linear(&mut self, shape: [usize; 3], precision: Precision) {
+        let [n, inputs, outputs] = shape;
+        let values = |len: usize| (0..len).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect::<Vec<f32>>();
+        let (x, weight, gradient) = (values(n * inputs), values(outputs * inputs), values(n * outputs));
+        let (mut y, mut dx, mut dw) = (gradient.clone(), x.clone(), weight.clone());
+        let text = format!("[{n} x {inputs}] [{inputs} x {outputs}]");
+        let work =
+            Work { flop: 2.0 * (n * inputs * outputs) as f64, values: n * inputs + inputs * outputs + n * outputs };
+        let nothing = || ();
+        self.time("linear forward", &text, precision, work, nothing, |()| {
+            forward_slices(&x, &weight, shape, &mut y, precision)
+        });
+        self.time("linear dX", &text, precision, work, nothing, |()| {
+            input_gradient_slices(&gradient, &weight, shape, &mut dx, precision)
+        });
+        self.time("linear dW", &text, precision, work, nothing, |()| {
+            weight_gradient_slices(&gradient, &x, shape, &mut dw, Start::Zero, precision)
+        });
+    }
+
+    fn attention(&mut self, shape: AttentionShape, precision: Precision) {
+        let AttentionShape { batch, len, heads, kv_heads, head_width, .. } = shape;
         let text = format!("{batch} x {len}, {heads} heads on {kv_heads}");
-        let pairs = (batch * len * len * heads * 64) as f64;
-        let bytes = 4.0 * (batch * len * (shape.width() + heads * 64)) as f64;
-        for (operator, seconds, flop, bytes) in [
-            ("attention forward", ahead, 2.0 * pairs, bytes),
-            ("attention backward", times[times.len() / 2], 5.0 * pairs, 2.0 * bytes),
-        ] {
-            timings.push(Timing { operator, shape: text.clone(), precision, seconds, flop, bytes });
-        }
+        let pairs = (batch * len * len * heads * head_width) as f64;
+        let values = batch * len * (shape.width() + heads * head_width);
+        let (qkv, table) = (random([batch * len, shape.width()]), random([len, head_width]));
+        let forward = |x: Tensor<2>| {
+            let table = if x.device().is_autodiff() { Tensor::from_inner(table.clone()) } else { table.clone() };
+            causal_attention(x, table, &shape, precision)
+        };
+        let works = [Work { flop: 2.0 * pairs, values }, Work { flop: 5.0 * pairs, values: 2 * values }];
+        self.both(["attention forward", "attention backward"], &text, precision, works, qkv, forward);
     }
-}
 
-fn output(timings: &mut Vec<Timing>, precision: Precision, repetitions: usize) {
-    for (width, vocabulary) in [(384, 256), (768, 32_000)] {
-        let repetitions = if vocabulary > 1000 { repetitions.min(3) } else { repetitions };
+    fn output(&mut self, width: usize, vocabulary: usize, precision: Precision) {
         let hidden = Tensor::from_inner(random([ROWS, width])).require_grad();
         let weight = Tensor::from_inner(random([vocabulary, width]) * 0.02).require_grad();
         let targets: Vec<i64> = (0..ROWS).map(|i| (i * 7919 % vocabulary) as i64).collect();
         let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [ROWS]), &Device::flex().autodiff());
-        let seconds = median(repetitions, || {
-            drop(linear_cross_entropy(hidden.clone(), weight.clone(), targets.clone(), 1.0, precision).backward());
-        });
-        timings.push(Timing {
-            operator: "output and cross-entropy",
-            shape: format!("[{ROWS} x {width}] [{width} x {vocabulary}]"),
+        let text = format!("[{ROWS} x {width}] [{width} x {vocabulary}]");
+        let work =
+            Work { flop: 6.0 * (ROWS * width * vocabulary) as f64, values: 2 * ROWS * width + 2 * width * vocabulary };
+        self.time(
+            "output and cross-entropy",
+            &text,
             precision,
-            seconds,
-            flop: 6.0 * (ROWS * width * vocabulary) as f64,
-            bytes: 4.0 * (2 * ROWS * width + 2 * width * vocabulary) as f64,
-        });
+            work,
+            || (),
+            |()| {
+                drop(linear_cross_entropy(hidden.clone(), weight.clone(), targets.clone(), 1.0, precision).backward());
+            },
+        );
+    }
+
+    /// The forward and the backward pass of an operator.
+    fn both(
+        &mut self,
+        [ahead, back]: [&'static str; 2],
+        shape: &str,
+        precision: Precision,
+        works: [Work; 2],
+        input: Tensor<2>,
+        forward: impl Fn(Tensor<2>) -> Tensor<2>,
+    ) {
+        self.time(ahead, shape, precision, works[0], || input.clone(), |x| drop(forward(x)));
+        let leaf = Tensor::from_inner(input.clone()).require_grad();
+        self.time(back, shape, precision, works[1], || forward(leaf.clone()).sum(), |sum| drop(sum.backward()));
+    }
+
+    /// What is bound by memory.
+    fn row_by_row(&mut self) {
+        let precision = Precision::F32;
+        for width in [384, 768] {
+            let size = ROWS * width;
+            let shape = format!("[{ROWS} x {width}]");
+            let input = random([ROWS, width]);
+            let (weight, bias): (Tensor<1>, Tensor<1>) = (random([width]), random([width]));
+            let vector = |vector: &Tensor<1>, x: &Tensor<2>| match x.device().is_autodiff() {
+                true => Tensor::from_inner(vector.clone()).require_grad(),
+                false => vector.clone(),
+            };
+            let works = |ahead, back| {
+                let work = |flop, values| Work { flop: flop * size as f64, values: values * size };
+                [work(ahead, 2), work(back, 4)]
+            };
+            let norm = |x: Tensor<2>| rms_norm(x.clone(), vector(&weight, &x), 1e-6);
+            let names = ["RMSNorm forward", "RMSNorm backward"];
+            self.both(names, &shape, precision, works(4.0, 10.0), input.clone(), norm);
+            let norm = |x: Tensor<2>| layer_norm(x.clone(), vector(&weight, &x), vector(&bias, &x), 1e-5);
+            let names = ["LayerNorm forward", "LayerNorm backward"];
+            self.both(names, &shape, precision, works(8.0, 14.0), input.clone(), norm);
+            self.both(["softmax forward", "softmax backward"], &shape, precision, works(25.0, 4.0), input, softmax);
+        }
+        for width in [1024, 2048] {
+            let size = ROWS * width;
+            let shape = format!("[{ROWS} x {width}]");
+            let work = |flop, values| Work { flop: flop * size as f64, values: values * size };
+            let input = random([ROWS, 2 * width]);
+            let names = ["SwiGLU forward", "SwiGLU backward"];
+            self.both(names, &shape, precision, [work(25.0, 3), work(35.0, 5)], input, swiglu);
+            let input = random([ROWS, width]);
+            let works = [work(30.0, 2), work(40.0, 3)];
+            for (names, kind) in [
+                (["GELU forward", "GELU backward"], Activation::Gelu),
+                (["GELU (tanh) forward", "GELU (tanh) backward"], Activation::GeluTanh),
+                (["SiLU forward", "SiLU backward"], Activation::Silu),
+            ] {
+                self.both(names, &shape, precision, works, input.clone(), |x| activation(x, kind));
+            }
+        }
+        let indices: Vec<i64> = (0..ROWS).map(|i| (i * 7919 % 32_000) as i64).collect();
+        let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [ROWS]), &Device::flex());
+        let work = Work { flop: 0.0, values: 2 * ROWS * 768 };
+        let input = random([32_000, 768]);
+        let shape = format!("{ROWS} of [32000 x 768]");
+        self.time(
+            "embedding forward",
+            &shape,
+            precision,
+            work,
+            || input.clone(),
+            |x| drop(embedding(x, indices.clone())),
+        );
+        const PARAMETERS: usize = 10 << 20;
+        let work = Work { flop: 15.0 * PARAMETERS as f64, values: 7 * PARAMETERS };
+        let gradient = random([PARAMETERS]);
+        let mut state = Some((random([PARAMETERS]), [random([PARAMETERS]).abs(), random([PARAMETERS]).abs()]));
+        let step = AdamwStep {
+            lr: 1e-4,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.01,
+            gradient_scale: 1.0,
+            step: 10,
+        };
+        self.time(
+            "AdamW",
+            &format!("{PARAMETERS} parameters"),
+            precision,
+            work,
+            || (),
+            |()| {
+                let (weights, moments) = state.take().expect("put back below");
+                state = Some(adamw(weights, gradient.clone(), moments, &step));
+            },
+        );
     }
 }
 
-/// What is bound by memory.
-fn rows(timings: &mut Vec<Timing>, repetitions: usize) {
-    let precision = Precision::F32;
-    let mut add = |operator, shape: String, seconds, values: usize, flop: f64| {
-        let bytes = 4.0 * values as f64;
-        timings.push(Timing { operator, shape, precision, seconds, flop, bytes });
-    };
-    for width in [384, 768] {
-        let size = ROWS * width;
-        let shape = format!("[{ROWS} x {width}]");
-        let weight: Tensor<1> = random([width]);
-        let tracked: Tensor<1> = Tensor::from_inner(weight.clone());
-        let norm = |x: Tensor<2>| {
-            let weight = if x.device().is_autodiff() { tracked.clone() } else { weight.clone() };
-            rms_norm(x, weight, 1e-6)
-        };
-        let [ahead, back] = both(repetitions, random([ROWS, width]), norm);
-        add("RMSNorm forward", shape.clone(), ahead, 2 * size, 4.0 * size as f64);
-        add("RMSNorm backward", shape, back, 4 * size, 10.0 * size as f64);
-    }
-    for width in [1024, 2048] {
-        let size = ROWS * width;
-        let shape = format!("[{ROWS} x {width}]");
-        let [ahead, back] = both(repetitions, random([ROWS, 2 * width]), swiglu);
-        add("SwiGLU forward", shape.clone(), ahead, 3 * size, 25.0 * size as f64);
-        add("SwiGLU backward", shape, back, 5 * size, 35.0 * size as f64);
-    }
-    let indices: Vec<i64> = (0..ROWS).map(|i| (i * 7919 % 32_000) as i64).collect();
-    let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [ROWS]), &Device::flex());
-    let weight = random([32_000, 768]);
-    let seconds = median(repetitions, || drop(embedding(weight.clone(), indices.clone())));
-    add("embedding forward", format!("{ROWS} of [32000 x 768]"), seconds, 2 * ROWS * 768, 0.0);
-    const PARAMETERS: usize = 10 << 20;
-    let gradient = random([PARAMETERS]);
-    let mut state = Some((random([PARAMETERS]), [random([PARAMETERS]).abs(), random([PARAMETERS]).abs()]));
-    let step =
-        AdamwStep { lr: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, gradient_scale: 1.0, step: 10 };
-    let seconds = median(repetitions, || {
-        let (weights, moments) = state.take().expect("put back below");
-        state = Some(adamw(weights, gradient.clone(), moments, &step));
-    });
-    add("AdamW", format!("{PARAMETERS} parameters"), seconds, 7 * PARAMETERS, 15.0 * PARAMETERS as f64);
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), &Device::flex())
 }

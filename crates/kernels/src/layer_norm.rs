@@ -181,11 +181,11 @@ unsafe fn rows_forward_generic<V: Lanes>(f: Forward, rows: usize, d: usize, eps:
         for row in 0..rows {
             let (x, y) = (f.x.add(row * d), f.y.add(row * d));
             let mut sum = V::splat(0.0);
-            for_vectors(d, |i, count| sum = sum.add(load(x.add(i), count)));
+            for_vectors!(d, |i, count| sum = sum.add(load(x.add(i), count)));
             let mean = sum.sum() / d as f32;
             let shift = V::splat(mean);
             let (mut sum, mut squares) = (V::splat(0.0), V::splat(0.0));
-            for_vectors(d, |i, count| {
+            for_vectors!(d, |i, count| {
                 let centred = first_lanes(load::<V>(x.add(i), count).sub(shift), count);
                 sum = sum.add(centred);
                 squares = centred.fma(centred, squares);
@@ -198,7 +198,7 @@ unsafe fn rows_forward_generic<V: Lanes>(f: Forward, rows: usize, d: usize, eps:
             *kept.add(1) = rest;
             *kept.add(2) = scale;
             let (rest, scale) = (V::splat(rest), V::splat(scale));
-            for_vectors(d, |i, count| {
+            for_vectors!(d, |i, count| {
                 let (w, b): (V, V) = (load(f.weight.add(i), count), load(f.bias.add(i), count));
                 let normal = load::<V>(x.add(i), count).sub(shift).sub(rest).mul(scale);
                 store(normal.mul(w).add(b), y.add(i), count);
@@ -220,9 +220,9 @@ unsafe fn rows_backward_generic<V: Lanes>(b: Backward, rows: usize, d: usize) {
         for row in 0..rows {
             let (x, gradient, dx) = (b.x.add(row * d), b.gradient.add(row * d), b.dx.add(row * d));
             let kept = b.kept.add(row * KEPT);
-            let [mean, rest, scale] = [0, 1, 2].map(|i| V::splat(*kept.add(i)));
+            let (mean, rest, scale) = (V::splat(*kept), V::splat(*kept.add(1)), V::splat(*kept.add(2)));
             let (mut sum, mut dot) = (V::splat(0.0), V::splat(0.0));
-            for_vectors(d, |i, count| {
+            for_vectors!(d, |i, count| {
                 // Lanes past the end have a gradient of 0.
                 let (g, w): (V, V) = (load(gradient.add(i), count), load(b.weight.add(i), count));
                 let normal = load::<V>(x.add(i), count).sub(mean).sub(rest).mul(scale);
@@ -230,7 +230,7 @@ unsafe fn rows_backward_generic<V: Lanes>(b: Backward, rows: usize, d: usize) {
                 dot = g.mul(w).fma(normal, dot);
             });
             let (sum, dot) = (V::splat(sum.sum() / d as f32), V::splat(-dot.sum() / d as f32));
-            for_vectors(d, |i, count| {
+            for_vectors!(d, |i, count| {
                 let (g, w): (V, V) = (load(gradient.add(i), count), load(b.weight.add(i), count));
                 let normal = load::<V>(x.add(i), count).sub(mean).sub(rest).mul(scale);
                 store(normal.fma(dot, g.mul(w).sub(sum)).mul(scale), dx.add(i), count);

@@ -6,7 +6,7 @@
 //! Kernels give the same bytes whatever the number of threads and the instruction set: see
 //! [`isa`]. They know tensors and slices; no models, no files.
 
-//mod activation;
+mod activation;
 mod adamw;
 pub mod alloc;
 mod attention;
@@ -15,7 +15,7 @@ mod cross_entropy;
 mod embedding;
 mod flex;
 mod gated;
-//mod layer_norm;
+mod layer_norm;
 mod linear;
 pub mod memory;
 mod muon;
@@ -26,23 +26,23 @@ pub mod profile;
 mod rms_norm;
 mod rotary;
 mod simd;
-//mod softmax;
+mod softmax;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 
-//pub use activation::{Activation, activation};
+pub use activation::{Activation, activation};
 pub use adamw::{AdamwStep, adamw, square_sum};
 pub use attention::{AttentionDropout, AttentionShape, causal_attention};
 pub use cross_entropy::linear_cross_entropy;
 pub use embedding::embedding;
 pub use gated::swiglu;
-//pub use layer_norm::layer_norm;
+pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use muon::{MuonStep, muon};
 pub use narthex_base::config::Precision;
 pub use rms_norm::rms_norm;
 pub use rotary::rotary;
 pub use simd::{Isa, force_isa, isa};
-//pub use softmax::softmax;
+pub use softmax::softmax;

@@ -242,7 +242,7 @@ impl Job {
                 let packed = Shared::new(packed);
                 parallel::for_blocks(self.m, block_rows, |rows| {
                     let tiles = rows.len().div_ceil(tile_rows);
-                    let size = tiles * tile_rows * slabs.iter().map(|slab| slab.words).max().unwrap_or(0) + LANES;
+                    let size = tiles * LANES * slabs.iter().map(|slab| slab.words).max().unwrap_or(0);
                     with_scratch(size, |block| {
                         for slab in &slabs {
                             let b = packed.at(slab.words_before * panels * TILE_COLUMNS);
@@ -264,11 +264,10 @@ impl Job {
         let tiles = self.m.div_ceil(tile_rows);
         let words = slabs.last().map_or(0, |slab| slab.words_before + slab.words);
         let deepest = slabs.iter().map(|slab| slab.words).max().unwrap_or(0);
-        with_scratch(tiles * tile_rows * words + LANES, |packed| {
+        with_scratch(tiles * LANES * words, |packed| {
             for slab in &slabs {
-                let to = &mut packed[slab.words_before * tiles * tile_rows..];
-                // SAFETY: the buffer has room for the tiles of every slab, and what spills over the end of one is
-                // written again by the next.
+                let to = &mut packed[slab.words_before * tiles * LANES..];
+                // SAFETY: the buffer has room for the tiles of every slab.
                 unsafe { self.pack_a(0..self.m, *slab, to.as_mut_ptr()) };
             }
             let a = Shared::new(packed);
@@ -281,7 +280,7 @@ impl Job {
                             // SAFETY: the buffer has room for one panel; tasks write different columns of C.
                             unsafe {
                                 self.pack_b(column, *slab, panel.as_mut_ptr());
-                                let a = a.at(slab.words_before * tiles * tile_rows);
+                                let a = a.at(slab.words_before * tiles * LANES);
                                 self.multiply(
                                     0..self.m,
                                     column..self.n.min(column + TILE_COLUMNS),
@@ -300,8 +299,8 @@ impl Job {
     /// Packs a block of A and multiplies it with packed panels of B.
     ///
     /// # Safety
-    /// `block` has room for the rows, rounded up to whole tiles, times the words of the slab, and 16 more; `b` holds
-    /// the panels of `columns`; nobody else touches these rows of C.
+    /// `block` has room for a panel of 16 x words for each tile of the rows; `b` holds the panels of `columns`; nobody
+    /// else touches these rows of C.
     unsafe fn block(
         &self,
         rows: std::ops::Range<usize>,
@@ -351,15 +350,14 @@ impl Job {
     }
 
     /// # Safety
-    /// `to` has room for the rows, rounded up to whole tiles, times the words of the slab, and 16 more.
+    /// `to` has room for a panel of 16 x words for each tile of the rows.
     unsafe fn pack_a(&self, rows: std::ops::Range<usize>, slab: Slab, to: *mut f32) {
         let tile_rows = tile_rows();
         for (tile, row) in rows.clone().step_by(tile_rows).enumerate() {
             let count = tile_rows.min(rows.end - row);
-            let to = to.wrapping_add(tile * tile_rows * slab.words);
-            // SAFETY: the caller's promise; rows and depth are inside A. Tiles are packed in ascending order, so that
-            // what spills over the end of one is overwritten by the next.
-            unsafe { pack(self.pairs, &self.a, row, count, slab, tile_rows, to) }
+            let to = to.wrapping_add(tile * LANES * slab.words);
+            // SAFETY: the caller's promise; rows and depth are inside A.
+            unsafe { pack(self.pairs, &self.a, row, count, slab, LANES, to) }
         }
     }
 }
@@ -392,8 +390,9 @@ unsafe fn load_up_to<V: Lanes>(from: *const f32, count: usize) -> V {
     }
 }
 
-/// Packs `count` indices of the width from `first`, over the depth of a slab: `to[word][width]`. Missing ones are 0.
-/// Up to 15 values after each row of `to` are overwritten; the next row repairs them.
+/// Packs `count` indices of the width from `first`, over the depth of a slab: `to[word][width]`, where `width` is a
+/// multiple of 16. Lanes that are missing hold anything: what is computed from them is never stored.
+#[allow(clippy::needless_range_loop)]
 #[inline(always)]
 unsafe fn pack_generic<V: Lanes>(
     pairs: bool,
@@ -406,58 +405,70 @@ unsafe fn pack_generic<V: Lanes>(
 ) {
     // SAFETY: the caller promises that width and depth are inside the operand, and room in `to`.
     unsafe {
-        let zero = V::splat(0.0);
-        match operand.along {
-            Along::Width => {
-                let step = if pairs { 2 } else { 1 };
+        match (operand.along, pairs) {
+            (Along::Width, false) => {
                 for word in 0..slab.words {
-                    let depth = slab.first + word * step;
-                    let row = operand.stack.row(depth).add(first);
-                    let next = if pairs && depth + 1 < slab.first + slab.len {
-                        operand.stack.row(depth + 1).add(first)
-                    } else {
-                        std::ptr::null()
-                    };
-                    let mut lane = 0;
-                    while lane < width {
-                        let have = count.saturating_sub(lane).min(LANES);
-                        let mut values = load_up_to::<V>(row.wrapping_add(lane), have);
-                        if pairs {
-                            let odd =
-                                if next.is_null() { zero } else { load_up_to::<V>(next.wrapping_add(lane), have) };
-                            values = V::pairs_across(values, odd);
-                        }
+                    let row = operand.stack.row(slab.first + word).add(first);
+                    for lane in (0..count).step_by(LANES) {
+                        let values = load_up_to::<V>(row.add(lane), (count - lane).min(LANES));
                         values.store(to.add(word * width + lane));
-                        lane += LANES;
                     }
                 }
             }
-            Along::Depth => {
+            (Along::Width, true) => {
+                for word in 0..slab.words {
+                    let depth = slab.first + 2 * word;
+                    let row = operand.stack.row(depth).add(first);
+                    let last = depth + 1 == slab.first + slab.len;
+                    let next = if last { row } else { operand.stack.row(depth + 1).add(first) };
+                    for lane in (0..count).step_by(LANES) {
+                        let here = (count - lane).min(LANES);
+                        let odd = if last { V::splat(0.0) } else { load_up_to::<V>(next.add(lane), here) };
+                        let values = V::pairs_across(load_up_to::<V>(row.add(lane), here), odd);
+                        values.store(to.add(word * width + lane));
+                    }
+                }
+            }
+            (Along::Depth, _) => {
                 let step = if pairs { 2 * LANES } else { LANES };
-                for lane in (0..width).step_by(LANES) {
-                    let have = count.saturating_sub(lane).min(LANES);
-                    let rows: [*const f32; LANES] = std::array::from_fn(|i| {
-                        if i < have {
-                            operand.stack.row(first + lane + i).wrapping_add(slab.first)
-                        } else {
-                            std::ptr::null()
+                for lane in (0..count).step_by(LANES) {
+                    // Lanes beyond the last repeat it, so that all sixteen can be read.
+                    let mut rows = [std::ptr::null::<f32>(); LANES];
+                    for (i, row) in rows.iter_mut().enumerate() {
+                        *row = operand.stack.row(first + (lane + i).min(count - 1)).add(slab.first);
+                    }
+                    let to = to.add(lane);
+                    let mut depth = 0;
+                    while depth + step <= slab.len {
+                        let mut block = [V::splat(0.0); LANES];
+                        for i in 0..LANES {
+                            block[i] = V::load(rows[i].add(depth));
+                            if pairs {
+                                block[i] = V::pairs_within(block[i], V::load(rows[i].add(depth + LANES)));
+                            }
                         }
-                    });
-                    for depth in (0..slab.len).step_by(step) {
-                        let mut block = [zero; LANES];
+                        V::transpose(&mut block);
+                        let to = to.add(if pairs { depth / 2 } else { depth } * width);
+                        for i in 0..LANES {
+                            block[i].store(to.add(i * width));
+                        }
+                        depth += step;
+                    }
+                    if depth < slab.len {
                         let here = slab.len - depth;
-                        for i in 0..have {
+                        let mut block = [V::splat(0.0); LANES];
+                        for i in 0..LANES {
                             block[i] = load_up_to::<V>(rows[i].add(depth), here.min(LANES));
                             if pairs {
-                                let more = here.saturating_sub(LANES).min(LANES);
-                                let odd = load_up_to::<V>(rows[i].wrapping_add(depth + LANES), more);
-                                block[i] = V::pairs_within(block[i], odd);
+                                let more = here.saturating_sub(LANES);
+                                let second = load_up_to::<V>(rows[i].wrapping_add(depth + LANES), more);
+                                block[i] = V::pairs_within(block[i], second);
                             }
                         }
                         V::transpose(&mut block);
                         let word = if pairs { depth / 2 } else { depth };
-                        for i in 0..LANES.min(slab.words - word) {
-                            block[i].store(to.add((word + i) * width + lane));
+                        for i in 0..slab.words - word {
+                            block[i].store(to.add((word + i) * width));
                         }
                     }
                 }
@@ -490,13 +501,13 @@ unsafe fn multiply_generic<V: Lanes, const PAIRS: bool>(area: Area, a: *const f3
         for column in (0..area.columns).step_by(TILE_COLUMNS) {
             let columns = TILE_COLUMNS.min(area.columns - column);
             let b = b.add(column * area.words);
-            for row in (0..area.rows).step_by(V::TILE_ROWS) {
+            for (tile, row) in (0..area.rows).step_by(V::TILE_ROWS).enumerate() {
                 let rows = V::TILE_ROWS.min(area.rows - row);
-                let a = a.add(row * area.words);
+                let a = a.add(tile * LANES * area.words);
                 let part = Tile {
                     words: area.words,
                     a,
-                    a_word: V::TILE_ROWS,
+                    a_word: LANES,
                     b,
                     b_word: TILE_COLUMNS,
                     c: area.c.add(row * area.stride + column),
@@ -584,6 +595,8 @@ pub(crate) unsafe fn tile_of<V: Lanes, const PAIRS: bool>(rows: usize, t: Tile) 
     }
 }
 
+// Plain loops over constants, which are unrolled into registers; iterators over arrays by value go by way of memory.
+#[allow(clippy::needless_range_loop)]
 #[inline(always)]
 unsafe fn tile<V: Lanes, const R: usize, const PAIRS: bool>(t: Tile) {
     // SAFETY: the caller of `tile_of` promises that A, B and C are there.
@@ -591,43 +604,73 @@ unsafe fn tile<V: Lanes, const R: usize, const PAIRS: bool>(t: Tile) {
         let mut sums = [[V::splat(0.0); 2]; R];
         let full = t.columns == TILE_COLUMNS;
         let counts = [t.columns.min(LANES), t.columns.saturating_sub(LANES)];
-        let read = |from: *const f32, half: usize| {
-            if full {
-                V::load(from.add(half * LANES))
-            } else {
-                V::load_partial(from.wrapping_add(half * LANES), counts[half])
-            }
-        };
         if t.go_on {
-            for (row, sums) in sums.iter_mut().enumerate() {
-                for (half, sum) in sums.iter_mut().enumerate() {
-                    *sum = read(t.c.add(row * t.stride), half);
+            for row in 0..R {
+                for half in 0..2 {
+                    sums[row][half] = read::<V>(t.c.add(row * t.stride), half, full, counts);
                 }
             }
         }
         let (mut a, mut b) = (t.a, t.b);
         for _ in 0..t.words {
-            let columns = [V::load(b), V::load(b.add(LANES))];
-            for (row, sums) in sums.iter_mut().enumerate() {
+            let (left, right) = (V::load(b), V::load(b.add(LANES)));
+            for row in 0..R {
                 let factor = V::splat(*a.add(row));
-                for (sum, column) in sums.iter_mut().zip(columns) {
-                    *sum = if PAIRS { sum.dot_pairs(factor, column) } else { factor.fma(column, *sum) };
+                if PAIRS {
+                    sums[row][0] = sums[row][0].dot_pairs(factor, left);
+                    sums[row][1] = sums[row][1].dot_pairs(factor, right);
+                } else {
+                    sums[row][0] = factor.fma(left, sums[row][0]);
+                    sums[row][1] = factor.fma(right, sums[row][1]);
                 }
             }
             a = a.wrapping_add(t.a_word);
             b = b.wrapping_add(t.b_word);
         }
-        for (row, sums) in sums.into_iter().enumerate() {
-            for (half, mut sum) in sums.into_iter().enumerate() {
-                if !t.finish.bias.is_null() {
-                    sum = sum.add(read(t.finish.bias, half));
+        if !t.finish.bias.is_null() {
+            for half in 0..2 {
+                let bias = read::<V>(t.finish.bias, half, full, counts);
+                for row in 0..R {
+                    sums[row][half] = sums[row][half].add(bias);
                 }
-                if !t.finish.residual.is_null() {
-                    sum = sum.add(read(t.finish.residual.add(row * t.stride), half));
-                }
-                let to = t.c.wrapping_add(row * t.stride + half * LANES);
-                if full { sum.store(to) } else { sum.store_partial(to, counts[half]) }
             }
+        }
+        if !t.finish.residual.is_null() {
+            for row in 0..R {
+                for half in 0..2 {
+                    let residual = read::<V>(t.finish.residual.add(row * t.stride), half, full, counts);
+                    sums[row][half] = sums[row][half].add(residual);
+                }
+            }
+        }
+        if full {
+            for row in 0..R {
+                let to = t.c.add(row * t.stride);
+                sums[row][0].store(to);
+                sums[row][1].store(to.add(LANES));
+            }
+        } else {
+            for row in 0..R {
+                let to = t.c.add(row * t.stride);
+                sums[row][0].store_partial(to, counts[0]);
+                sums[row][1].store_partial(to.wrapping_add(LANES), counts[1]);
+            }
+        }
+    }
+}
+
+/// Half a row of a tile of C, or of what is added to it.
+///
+/// # Safety
+/// The columns that count are there.
+#[inline(always)]
+unsafe fn read<V: Lanes>(from: *const f32, half: usize, full: bool, counts: [usize; 2]) -> V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if full {
+            V::load(from.add(half * LANES))
+        } else {
+            V::load_partial(from.wrapping_add(half * LANES), counts[half])
         }
     }
 }

@@ -98,7 +98,7 @@ unsafe fn rows_forward_generic<V: Lanes>(x: *const f32, y: *mut f32, rows: usize
         for row in 0..rows {
             let (x, y) = (x.add(row * d), y.add(row * d));
             let mut largest = V::splat(f32::NEG_INFINITY);
-            for_vectors(d, |i, count| {
+            for_vectors!(d, |i, count| {
                 let mut lanes = [f32::NEG_INFINITY; LANES];
                 let vector = if count == LANES {
                     V::load(x.add(i))
@@ -110,7 +110,7 @@ unsafe fn rows_forward_generic<V: Lanes>(x: *const f32, y: *mut f32, rows: usize
             });
             let shift = V::splat(largest.largest());
             let mut sum = V::splat(0.0);
-            for_vectors(d, |i, count| {
+            for_vectors!(d, |i, count| {
                 let x = load::<V>(x.add(i), count).sub(shift);
                 // 1 above the lowest argument and 0 below it: the exponential alone never gets to 0.
                 let above = x.sub(V::splat(LOWEST)).mul(V::splat(f32::MAX));
@@ -119,7 +119,7 @@ unsafe fn rows_forward_generic<V: Lanes>(x: *const f32, y: *mut f32, rows: usize
                 sum = sum.add(load(y.add(i), count));
             });
             let factor = V::splat(1.0 / sum.sum());
-            for_vectors(d, |i, count| store(load::<V>(y.add(i), count).mul(factor), y.add(i), count));
+            for_vectors!(d, |i, count| store(load::<V>(y.add(i), count).mul(factor), y.add(i), count));
         }
     }
 }
@@ -136,9 +136,9 @@ unsafe fn rows_backward_generic<V: Lanes>(y: *const f32, gradient: *const f32, d
         for row in 0..rows {
             let (y, gradient, dx) = (y.add(row * d), gradient.add(row * d), dx.add(row * d));
             let mut dot = V::splat(0.0);
-            for_vectors(d, |i, count| dot = load::<V>(gradient.add(i), count).fma(load(y.add(i), count), dot));
+            for_vectors!(d, |i, count| dot = load::<V>(gradient.add(i), count).fma(load(y.add(i), count), dot));
             let dot = V::splat(dot.sum());
-            for_vectors(d, |i, count| {
+            for_vectors!(d, |i, count| {
                 let (y, g): (V, V) = (load(y.add(i), count), load(gradient.add(i), count));
                 store(g.sub(dot).mul(y), dx.add(i), count);
             });

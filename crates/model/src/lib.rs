@@ -7,6 +7,7 @@
 pub mod arch;
 mod attention;
 mod config;
+mod device;
 mod dropout;
 mod layers;
 mod lora;
@@ -17,14 +18,10 @@ pub use arch::Decoder;
 pub use attention::{AttentionContext, CausalContext, Heads};
 pub use burn::tensor::{Bool, Device, Int, Tensor};
 pub use config::ModelConfig;
+pub use device::{cpu, device};
 pub use dropout::Dropout;
 pub use layers::{Linear, Rotary};
 pub use lora::{AdapterConfig, LoraSpec, load_adapter, save_adapter};
 pub use narthex_kernels::Precision;
 pub use parameters::{NamedTensor, Replacement, map_parameters, named_parameters};
 pub use weights::{TensorMap, read_safetensors, write_safetensors};
-
-/// The CPU device. `autodiff` adds gradient tracking.
-pub fn cpu() -> Device {
-    Device::flex()
-}

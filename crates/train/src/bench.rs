@@ -127,7 +127,6 @@ pub struct TrainBench {
     optimizer: Optimizer,
     schedule: Schedule,
     batch: Batch,
-    device: Device,
     warm: bool,
     loss: f64,
 }
@@ -158,7 +157,6 @@ impl TrainBench {
                 counts: vec![true; rows * len],
                 documents: None,
             },
-            device: device.clone().autodiff(),
             warm: false,
             loss: f64::NAN,
         }
@@ -170,7 +168,7 @@ impl TrainBench {
         let model = self.model.take().expect("put back below");
         let scale = 1.0 / self.batch.counted() as f64;
         let pass = if self.schedule.activation_checkpointing { checkpointed_gradients } else { gradients };
-        let (loss, found) = pass(&model, &self.batch, &mut Dropout::none(), scale, &self.device);
+        let (loss, found) = pass(&model, &self.batch, &mut Dropout::none(), scale);
         let (model, _) = self.optimizer.step(model, found, &self.schedule, self.schedule.lr);
         self.model = Some(model);
         self.loss = loss;

@@ -12,7 +12,7 @@ use crate::{
 };
 use narthex_base::{Digest, Error, Event, Observer, Result, config::Schedule, random::Stream};
 use narthex_kernels::{memory::peak_resident_bytes, probe::peak_flop_per_second};
-use narthex_model::{Decoder, Device, Dropout, Replacement, map_parameters};
+use narthex_model::{Decoder, Device, Dropout, Replacement, cpu, map_parameters};
 use narthex_text::TokenShard;
 use std::{
     collections::BTreeMap,
@@ -128,7 +128,7 @@ impl<'a> Session<'a> {
     fn start(model: Decoder, fit: &'a Fit<'a>) -> Result<Self> {
         let Schedule { context, precision, .. } = *fit.schedule;
         let trained = |name: &str| fit.trained == Trained::All || name.contains(".lora.");
-        let mut model = model.with_precision(precision);
+        let mut model = model.with_precision(precision).to_device(&fit.device);
         let mut optimizer = Optimizer::new(&model, fit.schedule, trained);
         let mut seconds_before = 0.0;
         if let Some(mut restored) = restore(fit.work, fit.run, &optimizer, fit.observer)? {
@@ -187,7 +187,6 @@ impl<'a> Session<'a> {
         let start = Instant::now();
         let Schedule { gradient_accumulation, dropout, activation_checkpointing, .. } = *self.fit.schedule;
         let step = self.optimizer.steps;
-        let device = self.fit.device.clone().autodiff();
         let counted: usize = batches.iter().map(|batch| batch.counted()).sum();
         let mut sum = GradientList::default();
         let mut loss = 0.0;
@@ -200,7 +199,7 @@ impl<'a> Session<'a> {
             // Divided by the tokens of the whole step, so that accumulation changes nothing but memory.
             let scale = 1.0 / counted as f64;
             let pass = if activation_checkpointing { checkpointed_gradients } else { gradients };
-            let (part, found) = pass(self.model(), batch, &mut dropout, scale, &device);
+            let (part, found) = pass(self.model(), batch, &mut dropout, scale);
             loss += part;
             sum.add(found);
         }
@@ -294,7 +293,7 @@ impl<'a> Session<'a> {
 
     fn write_sample(&self) -> Result<()> {
         let Some(sample) = self.fit.sample else { return Ok(()) };
-        let text = sample(&self.model().for_inference())?;
+        let text = sample(&self.model().for_inference().to_device(&cpu()))?;
         let observer = self.fit.observer;
         observer.emit(Event::Sample { step: observer.step().into(), at: self.optimizer.steps, text });
         Ok(())
@@ -331,6 +330,6 @@ impl<'a> Session<'a> {
             measured
                 .insert("mfu".into(), speed * self.flop_per_token / peak_flop_per_second(self.fit.schedule.precision));
         }
-        Ok(Fitted { model, figures, measured })
+        Ok(Fitted { model: model.to_device(&cpu()), figures, measured })
     }
 }

@@ -1,7 +1,7 @@
 //! Cross-entropy in nats, and the passes of a batch through the model.
 
 use crate::{Batch, optimizer::GradientList};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use narthex_kernels::embedding;
 use narthex_model::{CausalContext, Decoder, Dropout, Rotary};
 
@@ -16,8 +16,9 @@ struct Inputs {
 }
 
 impl Inputs {
-    fn new(model: &Decoder, batch: &Batch, device: &Device) -> Self {
+    fn new(model: &Decoder, batch: &Batch) -> Self {
         let Batch { rows, len, .. } = *batch;
+        let device = &model.device();
         let list = |values: Vec<i64>| {
             let count = values.len();
             Tensor::<1, Int>::from_data(TensorData::new(values, [count]), device)
@@ -48,8 +49,8 @@ impl Inputs {
 
 /// `scale` times the sum of the negative log-likelihoods, in nats, of the predictions of a batch that count: a tensor of
 /// one element, so that it can be differentiated.
-pub fn nats(model: &Decoder, batch: &Batch, dropout: &mut Dropout, scale: f64, device: &Device) -> Tensor<1> {
-    let mut inputs = Inputs::new(model, batch, device);
+pub fn nats(model: &Decoder, batch: &Batch, dropout: &mut Dropout, scale: f64) -> Tensor<1> {
+    let mut inputs = Inputs::new(model, batch);
     let mut x = model.embed(inputs.tokens.clone(), dropout);
     for layer in 0..model.config().layers {
         x = model.block(layer, x, &inputs.rotary, &mut inputs.attention, dropout);
@@ -58,14 +59,8 @@ pub fn nats(model: &Decoder, batch: &Batch, dropout: &mut Dropout, scale: f64, d
 }
 
 /// The loss of [`nats`] and the gradients of the trained parameters.
-pub(crate) fn gradients(
-    model: &Decoder,
-    batch: &Batch,
-    dropout: &mut Dropout,
-    scale: f64,
-    device: &Device,
-) -> (f64, GradientList) {
-    let loss = nats(model, batch, dropout, scale, device);
+pub(crate) fn gradients(model: &Decoder, batch: &Batch, dropout: &mut Dropout, scale: f64) -> (f64, GradientList) {
+    let loss = nats(model, batch, dropout, scale);
     let value = loss.clone().inner().into_scalar::<f64>();
     let mut list = GradientList::default();
     list.collect(model, loss.backward());
@@ -79,9 +74,8 @@ pub(crate) fn checkpointed_gradients(
     batch: &Batch,
     dropout: &mut Dropout,
     scale: f64,
-    device: &Device,
 ) -> (f64, GradientList) {
-    let mut inputs = Inputs::new(model, batch, device);
+    let mut inputs = Inputs::new(model, batch);
     let layers = model.config().layers;
     let mut list = GradientList::default();
     // What enters each block, with the state of dropout there.

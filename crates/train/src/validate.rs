@@ -31,7 +31,6 @@ pub fn validate(
     tokens_max: usize,
     observer: Observer,
 ) -> Result<Validation> {
-    let device = narthex_model::cpu();
     let model = model.for_inference();
     let (mut total, mut tokens) = (0f64, 0);
     for batch in covering(shard, objective, ROWS, len, tokens_max) {
@@ -40,7 +39,7 @@ pub fn validate(
         if counted == 0 {
             continue;
         }
-        total += nats(&model, &batch, &mut Dropout::none(), 1.0, &device).into_scalar::<f64>();
+        total += nats(&model, &batch, &mut Dropout::none(), 1.0).into_scalar::<f64>();
         tokens += counted;
     }
     if tokens == 0 {

@@ -12,7 +12,7 @@ pub fn run(args: &Config) -> Result<()> {
     match &args.command {
         ConfigCommand::Schema => print_json(&Plan::schema()),
         ConfigCommand::Show { project, settings, json } => {
-            let values = Project::plan(project, &open_options(settings))?.values();
+            let values = Project::plan(project, &open_options(project, settings)?)?.values();
             if *json {
                 let entry = |(path, value, origin): (String, serde_json::Value, narthex_base::plan::Origin)| serde_json::json!({ "key": path, "value": value, "origin": origin.to_string() });
                 print_json(&values.into_iter().map(entry).collect::<Vec<_>>());

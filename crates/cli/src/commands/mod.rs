@@ -1,5 +1,6 @@
 //! One file for each group of verbs. Data goes to stdout, all else to stderr.
 
+pub mod bench;
 pub mod chat;
 pub mod config;
 pub mod generate;
@@ -12,7 +13,7 @@ pub mod transfer;
 use crate::arguments::{Arguments, Settings};
 use clap::CommandFactory;
 use narthex_base::{Error, Result};
-use narthex_run::OpenOptions;
+use narthex_run::{OpenOptions, Project};
 use std::path::{Path, PathBuf};
 
 /// Bare `narthex`: short help and the next command to type.
@@ -33,8 +34,18 @@ pub fn project_flag(project: &Path) -> String {
     if project == Path::new(".") { String::new() } else { format!(" --project {}", project.display()) }
 }
 
-/// The options that flags, environment and the user's own file give.
-pub fn open_options(settings: &Settings) -> OpenOptions {
+/// The options that flags, environment and the user's own file give. `--device` is a setting of every step that trains.
+pub fn open_options(project: &Path, settings: &Settings) -> Result<OpenOptions> {
+    let mut options = base_options(settings);
+    if let Some(device) = &settings.device {
+        let plan = Project::plan(project, &options)?;
+        let training = plan.steps.iter().filter(|step| ["train", "tune"].contains(&step.step.kind()));
+        options.flags.extend(training.map(|step| format!("{}.device={device}", step.name)));
+    }
+    Ok(options)
+}
+
+fn base_options(settings: &Settings) -> OpenOptions {
     let environment = std::env::var("NARTHEX_SET").unwrap_or_default();
     OpenOptions {
         flags: settings.set.clone(),

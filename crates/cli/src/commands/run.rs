@@ -12,7 +12,7 @@ use narthex_run::{Project, Row, RowState, RunOptions, RunReport};
 use std::path::Path;
 
 pub fn run(args: &Run, style: Style) -> Result<()> {
-    let project = Project::open(&args.project, &open_options(&args.settings))?;
+    let project = Project::open(&args.project, &open_options(&args.project, &args.settings)?)?;
     let options = RunOptions { to: args.to.clone(), force: args.force.clone(), dry_run: args.dry_run };
     let report = go(&project, &options, style, args.json)?;
     finish(&args.project, &report, args.json, args.dry_run);
@@ -28,7 +28,7 @@ pub fn run(args: &Run, style: Style) -> Result<()> {
 }
 
 pub fn run_kind(kind: &str, args: &Step, style: Style) -> Result<()> {
-    let project = Project::open(&args.project, &open_options(&args.settings))?;
+    let project = Project::open(&args.project, &open_options(&args.project, &args.settings)?)?;
     let step = project.step_of_kind(kind, args.step.as_deref())?.name.clone();
     let force = if args.force { vec![step.clone()] } else { vec![] };
     let report = go(&project, &RunOptions { to: Some(step), force, dry_run: args.dry_run }, style, args.json)?;

@@ -199,7 +199,8 @@ fn bf16_outputs_are_as_exact_as_bf16_allows() {
     {
         let input = qkv(Stream::new(85, "bf16").at(case as u64), &shape, 1.0);
         let found = output(DType::F32, std::slice::from_ref(&input), &|tensors| run(tensors, &shape, Precision::Bf16));
-        let expected = output(DType::F64, std::slice::from_ref(&input), &|tensors| run(tensors, &shape, Precision::F32));
+        let expected =
+            output(DType::F64, std::slice::from_ref(&input), &|tensors| run(tensors, &shape, Precision::F32));
         // The largest sum of magnitudes by Cauchy and Schwarz, which rotation does not change.
         let (d, width) = (shape.head_width, shape.width());
         let norms = |heads: std::ops::Range<usize>| {
@@ -233,7 +234,8 @@ fn bf16_gradients_are_as_exact_as_bf16_allows() {
     {
         let input = qkv(Stream::new(86, "bf16").at(case as u64), &shape, 1.0).view(View::ALL[case % 3]);
         let found = outcome(DType::F32, std::slice::from_ref(&input), &|tensors| run(tensors, &shape, Precision::Bf16));
-        let expected = outcome(DType::F64, std::slice::from_ref(&input), &|tensors| run(tensors, &shape, Precision::F32));
+        let expected =
+            outcome(DType::F64, std::slice::from_ref(&input), &|tensors| run(tensors, &shape, Precision::F32));
         assert_near(&format!("{shape:?}"), &found.output, &expected.output, 2f64.powi(-8));
         // Queries, keys and values apart: their gradients differ in size.
         let (d, width) = (shape.head_width, shape.width());

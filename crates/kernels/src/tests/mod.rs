@@ -1,19 +1,24 @@
 //! Every operator's kernel against its reference in f64, against central differences, and against itself on other
 //! machines.
 
+mod activation;
 mod adamw;
 mod attention;
 mod cross_entropy;
 mod embedding;
 mod gated;
+mod layer_norm;
 mod linear;
+mod muon;
 mod product;
 mod rms_norm;
 mod rotary;
+mod softmax;
 
 use crate::{
-    AttentionShape, Isa, Precision, causal_attention, embedding as embedding_rows, linear as linear_layer,
-    linear_cross_entropy, profile, rms_norm as norm, rotary as rotate, swiglu,
+    Activation, AttentionShape, Isa, Precision, activation as activate, causal_attention, embedding as embedding_rows,
+    layer_norm as centred_norm, linear as linear_layer, linear_cross_entropy, profile, rms_norm as norm,
+    rotary as rotate, softmax as shares, swiglu,
     testing::{Input, Operator, constant, indices, outcome, with_isa},
 };
 use burn::tensor::{DType, Tensor};
@@ -30,7 +35,7 @@ fn kernels_run_in_f32_and_references_in_f64() {
         linear_cross_entropy(x[0].clone(), x[0].clone(), indices(&x[0], &[1; 6]), 1.0, Precision::F32).reshape([1, 1])
     };
     let layer = |x: &[Tensor<2>]| linear_layer(x[0].clone(), &[x[0].clone()], None, None, Precision::F32);
-    let operators: [(&[&str], Operator); 7] = [
+    let operators: [(&[&str], Operator); 10] = [
         (&["linear forward", "linear dX", "linear dW"], &layer),
         (&["RMSNorm forward", "RMSNorm backward"], &|x| norm(x[0].clone(), constant(&x[0], &[1.0; 4], [4]), 1e-6)),
         (&["SwiGLU forward", "SwiGLU backward"], &|x| swiglu(x[0].clone())),
@@ -38,6 +43,12 @@ fn kernels_run_in_f32_and_references_in_f64() {
         (&["attention forward", "attention backward"], &attention),
         (&["embedding forward", "embedding backward"], &|x| embedding_rows(x[0].clone(), indices(&x[0], &[1]))),
         (&["output and cross-entropy"], &loss),
+        (&["activation forward", "activation backward"], &|x| activate(x[0].clone(), Activation::Gelu)),
+        (&["softmax forward", "softmax backward"], &|x| shares(x[0].clone())),
+        (&["LayerNorm forward", "LayerNorm backward"], &|x| {
+            let row = constant(&x[0], &[1.0; 4], [4]);
+            centred_norm(x[0].clone(), row.clone(), row, 1e-6)
+        }),
     ];
     // While a set is forced, no other test runs kernels.
     let _guard = with_isa(Isa::best());

@@ -66,7 +66,13 @@ fn turns_pairs_half_a_head_apart() {
         })
         .collect();
     for (dtype, error) in [(DType::F32, 1e-6), (DType::F64, 1e-14)] {
-        assert_close("rotated", &output(dtype, std::slice::from_ref(&input), &|tensors| run(tensors, d)), &expected, error, error);
+        assert_close(
+            "rotated",
+            &output(dtype, std::slice::from_ref(&input), &|tensors| run(tensors, d)),
+            &expected,
+            error,
+            error,
+        );
     }
 }
 

@@ -128,6 +128,10 @@ impl Llama {
         Self { config, ..self }
     }
 
+    pub(super) fn device(&self) -> Device {
+        self.model.embed_tokens.weight.device()
+    }
+
     pub(super) fn with_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }
     }

@@ -223,6 +223,20 @@ impl Decoder {
         }
     }
 
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        match self {
+            Decoder::Llama(model) => model.device(),
+        }
+    }
+
+    /// The same model on another device.
+    pub fn to_device(self, device: &Device) -> Self {
+        match self {
+            Decoder::Llama(model) => Decoder::Llama(model.to_device(device)),
+        }
+    }
+
     /// Walks over the parameters.
     pub fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
         match self {

@@ -4,7 +4,7 @@ use super::{Made, StepContext};
 use narthex_base::{ArtifactKind, Component, ComponentKind, Error, Result, config::TrainStep, plan::Input};
 use narthex_infer::{Engine, EngineOptions, Request, Sampling};
 use narthex_ledger::Artifact;
-use narthex_model::{Decoder, ModelConfig, cpu};
+use narthex_model::{Decoder, ModelConfig, cpu, device};
 use narthex_text::{GenerationConfig, TokenShard, Tokenizer, TokenizerConfig};
 use narthex_train::{Fit, Fitted, Objective, Sampler, Trained, fit};
 use std::path::Path;
@@ -63,7 +63,7 @@ pub(super) fn make(context: &StepContext, step: &TrainStep) -> Result<Made> {
             trained: Trained::All,
             schedule: &step.schedule,
             seed: context.project.plan.project.seed,
-            device: cpu(),
+            device: device(&step.schedule.device)?,
             run: context.key,
             work: context.stage,
             metrics: &context.run.join("metrics.jsonl"),

@@ -8,7 +8,7 @@ use narthex_base::{
     ArtifactKind, ComponentKind, Error, Message, Result, Role,
     config::{TuneMethod, TuneStep},
 };
-use narthex_model::{Decoder, LoraSpec, cpu, save_adapter};
+use narthex_model::{Decoder, LoraSpec, cpu, device, save_adapter};
 use narthex_text::{ChatTemplate, GenerationConfig, Tokenizer, TokenizerConfig};
 use narthex_train::{Fit, Fitted, Objective, Sampler, Trained, fit};
 use std::path::Path;
@@ -59,7 +59,7 @@ pub(super) fn make(context: &StepContext, step: &TuneStep) -> Result<Made> {
             trained,
             schedule: &step.schedule,
             seed,
-            device: cpu(),
+            device: device(&step.schedule.device)?,
             run: context.key,
             work: context.stage,
             metrics: &context.run.join("metrics.jsonl"),

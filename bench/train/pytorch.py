@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""Training speed of PyTorch on the benchmark's Llama shapes. Needs torch 2.5 or newer; nothing else.
+
+    python pytorch.py --shape llama-10m --precision f32 --mode compiled --steps 5
+
+A step is forward, mean cross-entropy, backward, clipping of the global gradient norm to 1, AdamW, zero grad. Three
+steps warm up, then N are timed; one JSON line says the medians. With --repeat the script prints "ready" after the
+warm-up and runs N steps more for each line on stdin, so that a driver can alternate engines and pay for compilation
+once.
+"""
+import argparse
+import json
+import math
+import os
+import resource
+import statistics
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+NAMES = ["vocab", "width", "ffn", "layers", "heads", "kv_heads", "tied", "batch", "length"]
+SHAPES = {
+    "llama-10m": dict(zip(NAMES, [256, 384, 1024, 6, 6, 6, False, 8, 256])),
+    "llama-100m": dict(zip(NAMES, [32000, 768, 2048, 12, 12, 4, True, 4, 512])),
+}
+HEAD_WIDTH, EPSILON, THETA, WARM_UP = 64, 1e-6, 10000.0, 3
+
+
+class Block(nn.Module):
+    def __init__(self, width, ffn, heads, kv_heads):
+        super().__init__()
+        self.heads, self.kv_heads = heads, kv_heads
+        self.attention_norm = nn.RMSNorm(width, eps=EPSILON)
+        self.query = nn.Linear(width, heads * HEAD_WIDTH, bias=False)
+        self.key = nn.Linear(width, kv_heads * HEAD_WIDTH, bias=False)
+        self.value = nn.Linear(width, kv_heads * HEAD_WIDTH, bias=False)
+        self.output = nn.Linear(heads * HEAD_WIDTH, width, bias=False)
+        self.ffn_norm = nn.RMSNorm(width, eps=EPSILON)
+        self.gate = nn.Linear(width, ffn, bias=False)
+        self.up = nn.Linear(width, ffn, bias=False)
+        self.down = nn.Linear(ffn, width, bias=False)
+
+    def forward(self, x, cosine, sine):
+        batch, length, _ = x.shape
+        normed = self.attention_norm(x)
+        query, key, value = (
+            projection(normed).view(batch, length, -1, HEAD_WIDTH).transpose(1, 2)
+            for projection in (self.query, self.key, self.value)
+        )
+        query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, is_causal=True, enable_gqa=self.heads != self.kv_heads
+        )
+        x = x + self.output(mixed.transpose(1, 2).reshape(batch, length, -1))
+        normed = self.ffn_norm(x)
+        return x + self.down(F.silu(self.gate(normed)) * self.up(normed))
+
+
+def rotate(x, cosine, sine):
+    first, second = x.chunk(2, dim=-1)
+    cosine, sine = cosine.to(x.dtype), sine.to(x.dtype)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+
+
+class Llama(nn.Module):
+    def __init__(self, vocab, width, ffn, layers, heads, kv_heads, tied, length, **_):
+        super().__init__()
+        self.embedding = nn.Embedding(vocab, width)
+        self.blocks = nn.ModuleList(Block(width, ffn, heads, kv_heads) for _ in range(layers))
+        self.norm = nn.RMSNorm(width, eps=EPSILON)
+        self.unembedding = nn.Linear(width, vocab, bias=False)
+        if tied:
+            self.unembedding.weight = self.embedding.weight
+        frequencies = THETA ** (-torch.arange(0, HEAD_WIDTH, 2, dtype=torch.float32) / HEAD_WIDTH)
+        angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
+        self.register_buffer("cosine", angles.cos())
+        self.register_buffer("sine", angles.sin())
+
+    def forward(self, ids, targets):
+        x = self.embedding(ids)
+        for block in self.blocks:
+            x = block(x, self.cosine, self.sine)
+        logits = self.unembedding(self.norm(x))
+        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+
+
+def initialise(model, kind):
+    """`sine` gives every engine the same weights, so that their first losses can be compared."""
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            nn.init.ones_(parameter)
+        elif kind == "sine":
+            index = torch.arange(1, parameter.numel() + 1, dtype=torch.float64)
+            parameter.data.copy_((0.02 * index.sin()).view_as(parameter))
+        else:
+            nn.init.normal_(parameter, std=0.02)
+
+
+def batches(vocab, batch, length, **_):
+    """Random ids by a small generator that every engine repeats bit for bit (Knuth's MMIX constants)."""
+    state = 42
+    while True:
+        ids = []
+        for _ in range(batch * (length + 1)):
+            state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
+            ids.append((state >> 33) % vocab)
+        rows = torch.tensor(ids).view(batch, length + 1)
+        yield rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="llama-10m")
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--mode", choices=["eager", "compiled"], default="eager")
+    parser.add_argument("--init", choices=["normal", "sine"], default="normal")
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--repeat", action="store_true")
+    parser.add_argument("--losses", action="store_true", help="print every loss on stderr")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(42)
+
+    shape = SHAPES[arguments.shape]
+    model = Llama(**shape)
+    initialise(model, arguments.init)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=3e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, fused=True
+    )
+    forward = torch.compile(model) if arguments.mode == "compiled" else model
+    stream = batches(**shape)
+
+    def step():
+        ids, targets = next(stream)
+        begin = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bf16"):
+            loss = forward(ids, targets)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds, loss = time.perf_counter() - begin, loss.item()
+        if not math.isfinite(loss):
+            sys.exit(f"the loss is {loss}")
+        if arguments.losses:
+            print(f"{loss:.6f}", file=sys.stderr)
+        return seconds, loss
+
+    def report():
+        times, losses = zip(*(step() for _ in range(arguments.steps)))
+        median = statistics.median(times)
+        print(json.dumps({
+            "engine": "pytorch",
+            "version": torch.__version__,
+            "mode": arguments.mode,
+            "precision": arguments.precision,
+            "shape": arguments.shape,
+            "threads": arguments.threads,
+            "tokens_per_second": round(shape["batch"] * shape["length"] / median, 1),
+            "step_ms": round(median * 1000, 2),
+            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1),
+            "loss": round(losses[-1], 6),
+        }), flush=True)
+
+    for _ in range(WARM_UP):
+        step()
+    if arguments.repeat:
+        print("ready", flush=True)
+        for _ in sys.stdin:
+            report()
+    else:
+        report()
+
+
+if __name__ == "__main__":
+    main()
