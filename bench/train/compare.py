@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Training speed and memory of Narthex beside PyTorch and candle, as a Markdown table.
 
-Needs nothing but Python; ../train.sh builds the engines and calls this. For each shape every engine is started once and
-warmed up, then they take turns: round by round each runs its steps while the others wait, so that a machine that gets
-slower or faster meets them all. An engine that does not start, or dies, stays in the table with its last error line.
+Needs nothing but Python; ../train.sh builds the engines and calls this. For each shape and precision every engine is
+started once and warmed up, then they take turns: round by round each runs its steps while the others wait, so that a
+machine that gets slower or faster meets them all. An engine that does not start, or dies, stays in the table with its
+last error line.
 """
 import argparse
 import json
@@ -21,6 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ENGINES = ["narthex", "pytorch-eager", "pytorch-compiled", "candle"]
 PRECISIONS = {"candle": ["f32"]}  # the others know both
+QUIET = 0.05  # of the machine may go to others
 
 
 class Failed(Exception):
@@ -51,12 +53,17 @@ class Engine:
             raise Failed(f"said {line!r} where ready was expected")
 
     def run(self, wait):
+        before = self.cpu_seconds()
         try:
             self.process.stdin.write(b"go\n")
             self.process.stdin.flush()
         except OSError:
             pass  # it died; the missing answer brings out why
-        self.rounds.append(json.loads(self.line(wait)))
+        result = json.loads(self.line(wait))
+        if not isinstance(result, dict) or "tokens_per_second" not in result:
+            raise Failed("its answer has no tokens_per_second")
+        # With one thread this tells even on a busy machine what the steps cost; narthex's first has its warm-up in it.
+        self.rounds.append(result | {"cpu_seconds": round(self.cpu_seconds() - before, 2)})
 
     def line(self, wait):
         deadline = time.monotonic() + wait
@@ -133,13 +140,12 @@ def measure(engines, rounds, wait):
             say(f"{engine}: start and warm up")
             guard(engine, engine.start, wait)
         begin, before = time.monotonic(), machine_cpu_seconds()
-        ours = -sum(engine.cpu_seconds() for engine in engines if not engine.error)
         for number in range(1, rounds + 1):
             for engine in engines:
                 guard(engine, engine.run, wait)
                 if not engine.error:
                     say(f"{engine}: round {number}, {engine.rounds[-1]['tokens_per_second']:.0f} tokens/s")
-        ours += sum(engine.cpu_seconds() for engine in engines if not engine.error)
+        ours = sum(one["cpu_seconds"] for engine in engines for one in engine.rounds)
         capacity = (time.monotonic() - begin) * os.cpu_count()
         return max(0.0, machine_cpu_seconds() - before - ours) / capacity
     finally:
@@ -200,7 +206,7 @@ def render(machine, engines, names, strangers, arguments):
 
     speeds, memory = [], []
     for case in cases:
-        both = [name for name in ("pytorch-eager", "pytorch-compiled")]
+        both = ["pytorch-eager", "pytorch-compiled"]
         faster = max((value(case, name, "tokens_per_second") or 0.0 for name in both))
         leaner = min((value(case, name, "peak_rss_mb") or float("inf") for name in both))
         ours, candle = value(case, "narthex", "tokens_per_second"), value(case, "candle", "tokens_per_second")
@@ -228,6 +234,11 @@ def render(machine, engines, names, strangers, arguments):
         parts.append("Failed:\n\n" + "\n".join(failures))
     shares = ", ".join(f"{shape} {100 * share:.0f} %" for shape, share in strangers.items())
     parts.append(f"Share of the machine that other programs took meanwhile: {shares}.")
+    if max(strangers.values()) > QUIET:
+        parts.append(
+            "**The machine was not free.** Engines that deal work out in equal parts, as PyTorch does, suffer more "
+            "from that than those whose threads steal it: don't quote these ratios."
+        )
     return "\n\n".join(parts)
 
 
@@ -260,8 +271,9 @@ def main():
 
     engines, strangers = [], {}
     for shape in re.split(r"[,\s]+", arguments.shapes):
-        ours = []
+        # One precision after the other: seven resident engines need more memory than many machines have.
         for precision in re.split(r"[,\s]+", arguments.precisions):
+            ours = []
             for name in names:
                 if precision not in PRECISIONS.get(name, [precision]):
                     continue
@@ -271,8 +283,8 @@ def main():
                 engine = Engine(name, shape, precision, command)
                 engine.error = unbuilt.get(name.partition("-")[0])
                 ours.append(engine)
-        engines += ours
-        strangers[shape] = measure(ours, arguments.rounds, arguments.wait)
+            engines += ours
+            strangers[f"{shape} {precision}"] = measure(ours, arguments.rounds, arguments.wait)
 
     machine = describe(arguments, engines)
     print(render(machine, engines, names, strangers, arguments))

@@ -1,4 +1,4 @@
-"""Reference steps of AdamW, made by PyTorch: writes crates/train/tests/golden/adamw.json.
+"""Reference steps of AdamW, made by PyTorch: writes crates/kernels/tests/golden/adamw.json.
 
     venv/bin/python xtask/goldens/adamw.py
 """
@@ -18,6 +18,6 @@ for scale in [0.1, 5.0, 1.0, 0.01, 2.0]:
     norm = torch.nn.utils.clip_grad_norm_([weights], 1.0).item()
     optimizer.step()
     golden["steps"].append({"gradient": gradient, "norm": norm, "weights": weights.flatten().tolist()})
-path = pathlib.Path(__file__).resolve().parents[2] / "crates/train/tests/golden/adamw.json"
+path = pathlib.Path(__file__).resolve().parents[2] / "crates/kernels/tests/golden/adamw.json"
 path.parent.mkdir(parents=True, exist_ok=True)
 path.write_text(json.dumps(golden, indent=1) + "\n")

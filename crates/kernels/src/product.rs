@@ -24,6 +24,9 @@ const DEPTH_WORDS: usize = 384;
 /// Register tiles in a task: the packed block of A of that many rows stays in L2.
 const BLOCK_TILES: usize = 4;
 
+/// Panels of B that a task packs.
+const PANELS_PER_TASK: usize = 4;
+
 /// Words of packed B at a time.
 const PACKED_WORDS: usize = 4 << 20;
 
@@ -231,12 +234,12 @@ impl Job {
             let panels = panels_at_once.min(panels - first_panel);
             with_scratch(panels * words * TILE_COLUMNS, |packed| {
                 let to = SharedMut::new(packed);
-                parallel::for_each(panels, |panel| {
+                parallel::for_blocks(panels, PANELS_PER_TASK, |part| {
                     for slab in &slabs {
-                        let column = (first_panel + panel) * TILE_COLUMNS;
-                        let offset = (slab.words_before * panels + slab.words * panel) * TILE_COLUMNS;
+                        let column = |panel: usize| self.n.min((first_panel + panel) * TILE_COLUMNS);
+                        let offset = (slab.words_before * panels + slab.words * part.start) * TILE_COLUMNS;
                         // SAFETY: each (panel, slab) has its own part of the buffer, `words` x 32.
-                        unsafe { self.pack_b(column, *slab, to.at(offset)) };
+                        unsafe { self.pack_b(column(part.start)..column(part.end), *slab, to.at(offset)) };
                     }
                 });
                 let packed = Shared::new(packed);
@@ -279,7 +282,8 @@ impl Job {
                         for slab in &slabs {
                             // SAFETY: the buffer has room for one panel; tasks write different columns of C.
                             unsafe {
-                                self.pack_b(column, *slab, panel.as_mut_ptr());
+                                let columns = column..self.n.min(column + TILE_COLUMNS);
+                                self.pack_b(columns.clone(), *slab, panel.as_mut_ptr());
                                 let a = a.at(slab.words_before * tiles * LANES);
                                 self.multiply(
                                     0..self.m,
@@ -342,24 +346,30 @@ impl Job {
     }
 
     /// # Safety
-    /// `to` has room for `words` x 32 values.
-    unsafe fn pack_b(&self, column: usize, slab: Slab, to: *mut f32) {
-        let count = TILE_COLUMNS.min(self.n - column);
+    /// `to` has room for a panel of 32 x words for each 32 columns, or part of them.
+    unsafe fn pack_b(&self, columns: std::ops::Range<usize>, slab: Slab, to: *mut f32) {
+        let panels = Panels { first: columns.start, count: columns.len(), used: TILE_COLUMNS, width: TILE_COLUMNS };
         // SAFETY: the caller's promise; columns and depth are inside B.
-        unsafe { pack(self.pairs, &self.b, column, count, slab, TILE_COLUMNS, to) }
+        unsafe { pack(self.pairs, &self.b, panels, slab, to) }
     }
 
     /// # Safety
     /// `to` has room for a panel of 16 x words for each tile of the rows.
     unsafe fn pack_a(&self, rows: std::ops::Range<usize>, slab: Slab, to: *mut f32) {
-        let tile_rows = tile_rows();
-        for (tile, row) in rows.clone().step_by(tile_rows).enumerate() {
-            let count = tile_rows.min(rows.end - row);
-            let to = to.wrapping_add(tile * LANES * slab.words);
-            // SAFETY: the caller's promise; rows and depth are inside A.
-            unsafe { pack(self.pairs, &self.a, row, count, slab, LANES, to) }
-        }
+        let panels = Panels { first: rows.start, count: rows.len(), used: tile_rows(), width: LANES };
+        // SAFETY: the caller's promise; rows and depth are inside A.
+        unsafe { pack(self.pairs, &self.a, panels, slab, to) }
     }
+}
+
+/// `count` indices of an operand's width from `first`, in panels of `used` indices that lie `width` apart: a multiple of
+/// 16. Lanes of a panel beyond its indices hold anything: what is computed from them is never stored.
+#[derive(Clone, Copy)]
+struct Panels {
+    first: usize,
+    count: usize,
+    used: usize,
+    width: usize,
 }
 
 #[inline(always)]
@@ -390,85 +400,97 @@ unsafe fn load_up_to<V: Lanes>(from: *const f32, count: usize) -> V {
     }
 }
 
-/// Packs `count` indices of the width from `first`, over the depth of a slab: `to[word][width]`, where `width` is a
-/// multiple of 16. Lanes that are missing hold anything: what is computed from them is never stored.
+/// Rows ahead of the one being packed that are fetched from memory: they lie too far apart for the processor to guess.
+const PREFETCH_ROWS: usize = 8;
+
+/// Packs panels over the depth of a slab: `to[panel][word][width]`.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
-unsafe fn pack_generic<V: Lanes>(
-    pairs: bool,
-    operand: &Operand,
-    first: usize,
-    count: usize,
-    slab: Slab,
-    width: usize,
-    to: *mut f32,
-) {
+unsafe fn pack_generic<V: Lanes>(pairs: bool, operand: &Operand, panels: Panels, slab: Slab, to: *mut f32) {
+    let Panels { first, count, used, width } = panels;
+    let panel_size = width * slab.words;
     // SAFETY: the caller promises that width and depth are inside the operand, and room in `to`.
     unsafe {
-        match (operand.along, pairs) {
-            (Along::Width, false) => {
+        match operand.along {
+            // One row after the other, across all panels: rows lie far apart, and their values together.
+            Along::Width => {
+                let step = if pairs { 2 } else { 1 };
                 for word in 0..slab.words {
-                    let row = operand.stack.row(slab.first + word).add(first);
-                    for lane in (0..count).step_by(LANES) {
-                        let values = load_up_to::<V>(row.add(lane), (count - lane).min(LANES));
-                        values.store(to.add(word * width + lane));
-                    }
-                }
-            }
-            (Along::Width, true) => {
-                for word in 0..slab.words {
-                    let depth = slab.first + 2 * word;
+                    let depth = slab.first + step * word;
                     let row = operand.stack.row(depth).add(first);
-                    let last = depth + 1 == slab.first + slab.len;
-                    let next = if last { row } else { operand.stack.row(depth + 1).add(first) };
-                    for lane in (0..count).step_by(LANES) {
-                        let here = (count - lane).min(LANES);
-                        let odd = if last { V::splat(0.0) } else { load_up_to::<V>(next.add(lane), here) };
-                        let values = V::pairs_across(load_up_to::<V>(row.add(lane), here), odd);
-                        values.store(to.add(word * width + lane));
+                    let last = pairs && depth + 1 == slab.first + slab.len;
+                    let next = if pairs && !last { operand.stack.row(depth + 1).add(first) } else { row };
+                    if word + PREFETCH_ROWS < slab.words {
+                        for ahead in 0..step {
+                            let row = operand.stack.row(depth + step * PREFETCH_ROWS - ahead).add(first);
+                            for i in (0..count).step_by(LANES) {
+                                V::prefetch(row.add(i));
+                            }
+                        }
+                    }
+                    let mut to = to.add(word * width);
+                    let mut index = 0;
+                    while index < count {
+                        let here = (count - index).min(used);
+                        for lane in (0..here).step_by(LANES) {
+                            let lanes = (here - lane).min(LANES);
+                            let mut values = load_up_to::<V>(row.add(index + lane), lanes);
+                            if pairs {
+                                let odd =
+                                    if last { V::splat(0.0) } else { load_up_to::<V>(next.add(index + lane), lanes) };
+                                values = V::pairs_across(values, odd);
+                            }
+                            values.store(to.add(lane));
+                        }
+                        index += used;
+                        // Past the end after the last panel, so not `add`.
+                        to = to.wrapping_add(panel_size);
                     }
                 }
             }
-            (Along::Depth, _) => {
+            Along::Depth => {
                 let step = if pairs { 2 * LANES } else { LANES };
-                for lane in (0..count).step_by(LANES) {
-                    // Lanes beyond the last repeat it, so that all sixteen can be read.
-                    let mut rows = [std::ptr::null::<f32>(); LANES];
-                    for (i, row) in rows.iter_mut().enumerate() {
-                        *row = operand.stack.row(first + (lane + i).min(count - 1)).add(slab.first);
-                    }
-                    let to = to.add(lane);
-                    let mut depth = 0;
-                    while depth + step <= slab.len {
-                        let mut block = [V::splat(0.0); LANES];
+                for (panel, index) in (0..count).step_by(used).enumerate() {
+                    let here = (count - index).min(used);
+                    for lane in (0..here).step_by(LANES) {
+                        // Lanes beyond the last repeat it, so that all sixteen can be read.
+                        let mut rows = [std::ptr::null::<f32>(); LANES];
                         for i in 0..LANES {
-                            block[i] = V::load(rows[i].add(depth));
-                            if pairs {
-                                block[i] = V::pairs_within(block[i], V::load(rows[i].add(depth + LANES)));
+                            rows[i] = operand.stack.row(first + index + (lane + i).min(here - 1)).add(slab.first);
+                        }
+                        let to = to.add(panel * panel_size + lane);
+                        let mut depth = 0;
+                        while depth + step <= slab.len {
+                            let mut block = [V::splat(0.0); LANES];
+                            for i in 0..LANES {
+                                block[i] = V::load(rows[i].add(depth));
+                                if pairs {
+                                    block[i] = V::pairs_within(block[i], V::load(rows[i].add(depth + LANES)));
+                                }
                             }
-                        }
-                        V::transpose(&mut block);
-                        let to = to.add(if pairs { depth / 2 } else { depth } * width);
-                        for i in 0..LANES {
-                            block[i].store(to.add(i * width));
-                        }
-                        depth += step;
-                    }
-                    if depth < slab.len {
-                        let here = slab.len - depth;
-                        let mut block = [V::splat(0.0); LANES];
-                        for i in 0..LANES {
-                            block[i] = load_up_to::<V>(rows[i].add(depth), here.min(LANES));
-                            if pairs {
-                                let more = here.saturating_sub(LANES);
-                                let second = load_up_to::<V>(rows[i].wrapping_add(depth + LANES), more);
-                                block[i] = V::pairs_within(block[i], second);
+                            V::transpose(&mut block);
+                            let to = to.add(if pairs { depth / 2 } else { depth } * width);
+                            for i in 0..LANES {
+                                block[i].store(to.add(i * width));
                             }
+                            depth += step;
                         }
-                        V::transpose(&mut block);
-                        let word = if pairs { depth / 2 } else { depth };
-                        for i in 0..slab.words - word {
-                            block[i].store(to.add((word + i) * width));
+                        if depth < slab.len {
+                            let left = slab.len - depth;
+                            let mut block = [V::splat(0.0); LANES];
+                            for i in 0..LANES {
+                                block[i] = load_up_to::<V>(rows[i].add(depth), left.min(LANES));
+                                if pairs {
+                                    let more = left.saturating_sub(LANES);
+                                    let second = load_up_to::<V>(rows[i].wrapping_add(depth + LANES), more);
+                                    block[i] = V::pairs_within(block[i], second);
+                                }
+                            }
+                            V::transpose(&mut block);
+                            let word = if pairs { depth / 2 } else { depth };
+                            for i in 0..slab.words - word {
+                                block[i].store(to.add((word + i) * width));
+                            }
                         }
                     }
                 }
@@ -478,7 +500,7 @@ unsafe fn pack_generic<V: Lanes>(
 }
 for_each_isa! {
     /// See [`pack_generic`].
-    unsafe fn pack(pairs: bool, operand: &Operand, first: usize, count: usize, slab: Slab, width: usize, to: *mut f32) = pack_generic
+    unsafe fn pack(pairs: bool, operand: &Operand, panels: Panels, slab: Slab, to: *mut f32) = pack_generic
 }
 
 /// A part of C and what becomes of it.

@@ -100,9 +100,88 @@ pub(crate) fn checkpointed_gradients(
         gradient = leaf.grad_remove(&mut found).expect("a block depends on what enters it");
         list.collect(model, found);
     }
-    let x = model.embed(inputs.tokens, &mut at_start.clone());
-    if x.is_require_grad() {
+    if model.trains_embedding() {
+        let x = model.embed(inputs.tokens, &mut at_start.clone());
         list.collect(model, (x * Tensor::from_inner(gradient)).sum().backward());
     }
     (value, list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::optimizer::Optimizer;
+    use narthex_base::config::Schedule;
+    use narthex_model::{ModelConfig, Replacement, cpu, map_parameters};
+
+    const VOCABULARY: usize = 97;
+    const ROWS: usize = 3;
+    const LENGTH: usize = 48;
+
+    /// The token that `xtask/goldens/training.py` puts there.
+    fn token(step: usize, row: usize, i: usize) -> i64 {
+        ((step * 7 + row * 31 + i * 3 + i / 7) % VOCABULARY) as i64
+    }
+
+    fn batch(step: usize) -> Batch {
+        let ids = |shift: usize| {
+            (0..ROWS).flat_map(move |row| (0..LENGTH).map(move |i| token(step, row, i + shift))).collect::<Vec<i64>>()
+        };
+        Batch {
+            rows: ROWS,
+            len: LENGTH,
+            tokens: ids(0),
+            targets: ids(1),
+            counts: vec![true; ROWS * LENGTH],
+            documents: None,
+        }
+    }
+
+    /// The weights that `xtask/goldens/training.py` starts with.
+    fn model(names: &[String]) -> Decoder {
+        let config = ModelConfig {
+            vocab_size: VOCABULARY,
+            hidden_size: 64,
+            intermediate_size: 172,
+            layers: 2,
+            heads: 4,
+            kv_heads: 2,
+            head_width: 16,
+            rms_norm_eps: 1e-6,
+            rope_theta: 10_000.0,
+            tied_embeddings: false,
+            context: LENGTH,
+            bos_token: None,
+            eos_tokens: vec![],
+        };
+        let model = map_parameters(Decoder::random(&config, 0, &cpu()), |name, shape| {
+            let number = names.iter().position(|known| known == name).expect("a tensor that PyTorch has too");
+            let value = |i: usize| match shape.len() {
+                1 => 1.0,
+                _ => (0.08 * (0.37 * ((i + 1) * (i + 1)) as f64 + number as f64).sin()) as f32,
+            };
+            Replacement { values: Some((0..shape.iter().product()).map(value).collect()), trained: false }
+        });
+        model.for_training(|_| true)
+    }
+
+    /// Same weights, same data, 100 steps of AdamW with clipping and decay: every loss is PyTorch's.
+    #[test]
+    fn losses_are_those_of_pytorch() {
+        let golden: serde_json::Value = serde_json::from_str(include_str!("../tests/golden/training.json")).unwrap();
+        let names: Vec<String> = serde_json::from_value(golden["names"].clone()).unwrap();
+        let expected: Vec<f64> = serde_json::from_value(golden["losses"].clone()).unwrap();
+        assert_eq!(expected.len(), 100);
+        let schedule = Schedule { weight_decay: 0.1, beta2: 0.99, ..Schedule::default() };
+        for pass in [gradients, checkpointed_gradients] {
+            let mut model = model(&names);
+            let mut optimizer = Optimizer::new(&model, &schedule, |_| true);
+            for (step, expected) in expected.iter().enumerate() {
+                let batch = batch(step);
+                let (loss, found) = pass(&model, &batch, &mut Dropout::none(), 1.0 / (ROWS * LENGTH) as f64);
+                assert!((loss - expected).abs() < 1e-4, "step {step}: {loss}, not {expected}");
+                model = optimizer.step(model, found, &schedule, 1e-3).0;
+            }
+        }
+    }
 }

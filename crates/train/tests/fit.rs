@@ -3,7 +3,7 @@
 
 use narthex_base::{
     Digest, ErrorKind, Event, Observer,
-    config::{Decay, Schedule},
+    config::{Decay, Optimizer, Precision, Schedule},
 };
 use narthex_model::{Decoder, LoraSpec, ModelConfig, TensorMap, cpu};
 use narthex_text::{ShardWriter, TokenShard};
@@ -63,12 +63,23 @@ fn schedule(steps: u64) -> Schedule {
 struct Case {
     objective: Objective,
     trained: Trained,
+    precision: Precision,
+    optimizer: Optimizer,
 }
 
-const CASES: [Case; 3] = [
-    Case { objective: Objective::Pretrain { document_mask: false }, trained: Trained::All },
-    Case { objective: Objective::Chat, trained: Trained::All },
-    Case { objective: Objective::Chat, trained: Trained::Adapters },
+const PLAIN: Case = Case {
+    objective: Objective::Pretrain { document_mask: false },
+    trained: Trained::All,
+    precision: Precision::F32,
+    optimizer: Optimizer::Adamw,
+};
+
+const CASES: [Case; 5] = [
+    PLAIN,
+    Case { objective: Objective::Chat, ..PLAIN },
+    Case { objective: Objective::Chat, trained: Trained::Adapters, ..PLAIN },
+    Case { objective: Objective::Pretrain { document_mask: true }, precision: Precision::Bf16, ..PLAIN },
+    Case { optimizer: Optimizer::Muon, ..PLAIN },
 ];
 
 fn model(case: &Case) -> Decoder {
@@ -87,6 +98,8 @@ fn train(
     schedule: &Schedule,
     observer: Observer,
 ) -> narthex_base::Result<Fitted> {
+    let Case { precision, optimizer, .. } = *case;
+    let schedule = &Schedule { precision, optimizer, ..schedule.clone() };
     let fit_it = Fit {
         data,
         validation: Some(data),
@@ -187,13 +200,30 @@ fn a_damaged_checkpoint_is_passed_over() {
 fn the_number_of_threads_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let data = shard(folder.path());
-    let run = |threads: usize| {
-        let work = folder.path().join(format!("threads{threads}"));
-        std::fs::create_dir_all(&work).unwrap();
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| weights(&train(&CASES[0], &data, &work, &schedule(6), Observer::silent()).unwrap()))
-    };
-    assert_eq!(run(1), run(3));
+    for (i, case) in CASES.iter().enumerate() {
+        let run = |threads: usize| {
+            let work = folder.path().join(format!("case{i}-threads{threads}"));
+            std::fs::create_dir_all(&work).unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| weights(&train(case, &data, &work, &schedule(6), Observer::silent()).unwrap()))
+        };
+        assert_eq!(run(1), run(3), "case {i}");
+    }
+}
+
+#[test]
+fn keeping_fewer_activations_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = shard(folder.path());
+    for (i, case) in CASES.iter().enumerate() {
+        let run = |activation_checkpointing: bool| {
+            let work = folder.path().join(format!("case{i}-{activation_checkpointing}"));
+            std::fs::create_dir_all(&work).unwrap();
+            let schedule = Schedule { activation_checkpointing, ..schedule(6) };
+            weights(&train(case, &data, &work, &schedule, Observer::silent()).unwrap())
+        };
+        assert_eq!(run(false), run(true), "case {i}");
+    }
 }
 
 #[test]

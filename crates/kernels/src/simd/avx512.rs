@@ -118,6 +118,10 @@ macro_rules! lanes {
                 unsafe { _mm512_mask_storeu_ps(to, mask(count), self.0) }
             }
             #[inline(always)]
+            unsafe fn prefetch(from: *const f32) {
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+            }
+            #[inline(always)]
             unsafe fn add(self, other: Self) -> Self {
                 unsafe { $name(_mm512_add_ps(self.0, other.0)) }
             }

@@ -161,6 +161,9 @@ pub(crate) trait Lanes: Copy {
             std::ptr::copy_nonoverlapping(values.as_ptr(), to, count);
         }
     }
+    /// Says that the value will be read soon. A hint: nothing is touched, so the address may be anything.
+    #[inline(always)]
+    unsafe fn prefetch(_from: *const f32) {}
     /// Sum.
     unsafe fn add(self, other: Self) -> Self;
     /// Difference.

@@ -128,6 +128,10 @@ impl Llama {
         Self { config, ..self }
     }
 
+    pub(super) fn trains_embedding(&self) -> bool {
+        self.model.embed_tokens.weight.val().is_require_grad()
+    }
+
     pub(super) fn device(&self) -> Device {
         self.model.embed_tokens.weight.device()
     }

@@ -223,6 +223,13 @@ impl Decoder {
         }
     }
 
+    /// Whether the embedding gets gradients.
+    pub fn trains_embedding(&self) -> bool {
+        match self {
+            Decoder::Llama(model) => model.trains_embedding(),
+        }
+    }
+
     /// Where the weights are.
     pub fn device(&self) -> Device {
         match self {

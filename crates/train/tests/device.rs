@@ -1,0 +1,105 @@
+//! The same loop on a graphics processor, through the operators' references: close to what the CPU computes.
+//! `cargo test -p narthex-train --features vulkan --test device` (or cuda, rocm, metal).
+#![cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
+
+use narthex_base::{
+    Digest, Observer,
+    config::{Precision, Schedule},
+};
+use narthex_model::{Decoder, Device, ModelConfig, cpu, device};
+use narthex_text::{ShardWriter, TokenShard};
+use narthex_train::{Fit, Objective, Trained, fit};
+use std::path::Path;
+
+const NAME: &str = if cfg!(feature = "cuda") {
+    "cuda"
+} else if cfg!(feature = "rocm") {
+    "rocm"
+} else if cfg!(feature = "metal") {
+    "metal"
+} else {
+    "vulkan"
+};
+
+fn shard(folder: &Path) -> TokenShard {
+    let path = folder.join("data.tokens");
+    let mut writer = ShardWriter::create(&path, 32, false).unwrap();
+    for start in 0..20u32 {
+        let ids: Vec<u32> = (0..30).map(|i| (start * 3 + i * (1 + start % 2)) % 32).collect();
+        writer.push(&ids, None, 60).unwrap();
+    }
+    writer.finish().unwrap();
+    TokenShard::open(&path).unwrap()
+}
+
+/// The losses of ten steps.
+fn losses(device: Device, precision: Precision, activation_checkpointing: bool) -> Vec<f64> {
+    let config = ModelConfig {
+        vocab_size: 32,
+        hidden_size: 32,
+        intermediate_size: 48,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        head_width: 8,
+        rms_norm_eps: 1e-6,
+        rope_theta: 10_000.0,
+        tied_embeddings: true,
+        context: 24,
+        bos_token: None,
+        eos_tokens: vec![],
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let data = shard(folder.path());
+    let schedule = Schedule {
+        steps: 10,
+        batch_size: 3,
+        context: 24,
+        lr: 3e-3,
+        warmup: 2,
+        dropout: 0.1,
+        precision,
+        activation_checkpointing,
+        ..Schedule::default()
+    };
+    let metrics = folder.path().join("metrics.jsonl");
+    fit(
+        Decoder::random(&config, 1, &cpu()),
+        &Fit {
+            data: &data,
+            validation: Some(&data),
+            objective: Objective::Pretrain { document_mask: true },
+            trained: Trained::All,
+            schedule: &schedule,
+            seed: 5,
+            device,
+            run: Digest::of(b"run"),
+            work: folder.path(),
+            metrics: &metrics,
+            sample: None,
+            observer: Observer::silent(),
+        },
+    )
+    .unwrap();
+    let text = std::fs::read_to_string(metrics).unwrap();
+    let loss = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64().unwrap();
+    text.lines().map(loss).collect()
+}
+
+#[test]
+fn losses_are_those_of_the_cpu() {
+    let there = device(NAME).unwrap();
+    for (precision, tolerance) in [(Precision::F32, 1e-3), (Precision::Bf16, 3e-2)] {
+        let expected = losses(cpu(), precision, false);
+        for checkpointing in [false, true] {
+            let found = losses(there.clone(), precision, checkpointing);
+            assert_eq!(found.len(), 10);
+            for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                assert!(
+                    (found - expected).abs() < tolerance,
+                    "{NAME}, {precision:?}, step {step}: {found}, not {expected}"
+                );
+            }
+        }
+    }
+}
