@@ -414,3 +414,30 @@ fn what_was_made_elsewhere_keeps_its_licence() {
         assert_eq!(own.unwrap()["license"], license, "{name}");
     }
 }
+
+#[test]
+fn benchmarks_report_and_name_what_they_do_not_know() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = ["bench", "train", "--steps", "1", "--precision", "bf16", "--threads", "2", "--json"];
+    let timing: serde_json::Value = serde_json::from_str(&succeed(folder.path(), &train)).unwrap();
+    assert_eq!(timing["shape"], "llama-10m");
+    assert_eq!(timing["threads"], 2);
+    assert!(timing["tokens_per_second"].as_f64().unwrap() > 0.0);
+    // Random weights guess among 256 tokens.
+    assert!((timing["loss"].as_f64().unwrap() - 256f64.ln()).abs() < 1.5, "{timing}");
+    let operators = timing["operators"].as_array().unwrap();
+    for name in ["linear forward", "linear dX", "linear dW", "attention backward", "AdamW"] {
+        assert!(operators.iter().any(|operator| operator["operator"] == name), "{name} is missing");
+    }
+    for (args, wanted) in [
+        (["bench", "train", "--shape", "llama-9t"], "llama-10m, llama-100m"),
+        (["bench", "train", "--precision", "f16"], "f32, bf16"),
+        (["bench", "train", "--isa", "mmx"], "portable"),
+        (["bench", "kernels", "--threads", "0"], "use 1 or more"),
+    ] {
+        let message = fail(folder.path(), &args, 2);
+        assert!(message.contains(wanted), "{message}");
+    }
+    let message = fail(folder.path(), &["bench", "train", "--device", "tpu"], 1);
+    assert!(message.contains("cpu, cuda, rocm, vulkan, metal"), "{message}");
+}

@@ -8,9 +8,9 @@ pub(crate) fn recipe_version(step: &Step) -> u32 {
     match step {
         Step::Data(_) => 1,
         Step::Tokenize(_) => 1,
-        Step::Train(_) => 1,
-        Step::Tune(_) => 1,
-        Step::Eval(_) => 1,
+        Step::Train(_) => 2,
+        Step::Tune(_) => 2,
+        Step::Eval(_) => 2,
         Step::Bundle(_) => 1,
     }
 }

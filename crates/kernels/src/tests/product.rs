@@ -83,7 +83,7 @@ const SIZES: [[usize; 3]; 16] = [
     [5, 1601, 40],
 ];
 #[cfg(miri)]
-const SIZES: [[usize; 3]; 5] = [[1, 1, 1], [3, 18, 33], [5, 33, 17], [43, 3, 5], [1, 401, 2]];
+const SIZES: [[usize; 3]; 3] = [[3, 18, 33], [43, 3, 5], [1, 401, 2]];
 
 #[test]
 fn every_element_is_one_chain_in_order() {
@@ -172,8 +172,12 @@ fn a_stack_is_its_parts_one_below_the_other() {
     let _isa = any_isa();
     let stream = Stream::new(6, "stack");
     for precision in [Precision::F32, Precision::Bf16] {
-        for (m, rows) in [(5, [7, 64, 1]), (50, [33, 0, 95])] {
-            let k = 70;
+        let cases = if cfg!(miri) {
+            [(2, [2, 31, 1], 5), (43, [3, 0, 1], 2)]
+        } else {
+            [(5, [7, 64, 1], 70), (50, [33, 0, 95], 70)]
+        };
+        for (m, rows, k) in cases {
             let parts: Vec<Vec<f32>> = (0..3).map(|i| normal(stream.at(i as u64), rows[i] * k)).collect();
             let whole = parts.concat();
             let n = whole.len() / k;
