@@ -81,10 +81,11 @@ class Engine:
     def last_error(self):
         code = self.process.wait()
         self.errors.seek(0)
-        lines = [line.strip() for line in self.errors.read().decode(errors="replace").splitlines() if line.strip()]
-        # Advice often follows the error itself.
-        telling = [line for line in lines if re.search(r"error|panicked", line, re.IGNORECASE)] or lines
-        return (telling[-1] + f" (exit {code})") if telling else f"exit {code}, no message"
+        text = self.errors.read().decode(errors="replace").strip()
+        # Advice or a backtrace may follow the error itself; a panic's message stands on the line after.
+        telling = re.findall(r"^[\w.]*error\b.*|panicked at .*\n.*", text, re.IGNORECASE | re.MULTILINE)
+        telling = telling or text.splitlines() or ["no message"]
+        return f"{' '.join(telling[-1].split())} (exit {code})"
 
     def stop(self):
         if self.process and self.process.poll() is None:

@@ -44,5 +44,5 @@ pub use muon::{MuonStep, muon};
 pub use narthex_base::config::Precision;
 pub use rms_norm::rms_norm;
 pub use rotary::rotary;
-pub use simd::{Isa, force_isa, isa};
+pub use simd::{ForceIsaError, Isa, force_isa, isa};
 pub use softmax::softmax;

@@ -54,7 +54,7 @@ impl Stack {
         assert!(parts.len() <= STACK, "a stack holds up to {STACK} matrices");
         let part = |i: usize| {
             let part = parts.get(i).copied().unwrap_or_default();
-            (Shared::new(part), if columns == 0 { 0 } else { part.len() / columns })
+            (Shared::new(part), part.len().checked_div(columns).unwrap_or(0))
         };
         Self { parts: std::array::from_fn(part), columns, stride: columns }
     }

@@ -198,6 +198,7 @@ for_each_isa! {
 }
 
 /// With h = x * scale: `dx = scale * (g w - h * mean(g w h))`, `dweight = sum of g h`.
+#[allow(clippy::too_many_arguments)]
 #[inline(always)]
 unsafe fn rows_backward_generic<V: Lanes>(
     x: *const f32,

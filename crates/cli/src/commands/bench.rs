@@ -6,7 +6,7 @@ use crate::{
     style::table,
 };
 use narthex_base::{Error, Result};
-use narthex_kernels::{Isa, Precision, bench, force_isa, isa, probe};
+use narthex_kernels::{ForceIsaError, Isa, Precision, bench, force_isa, isa, probe};
 use narthex_train::{BenchShape, TrainBench, TrainTiming};
 use std::io::{BufRead, Write};
 
@@ -34,8 +34,11 @@ fn prepare(machine: &BenchMachine) -> Result<()> {
         Error::usage(format!("there is no instruction set `{name}`"))
             .help(format!("one of: {}", names(Isa::ALL.to_vec())))
     })?;
-    force_isa(set).map_err(|available| {
-        Error::usage(format!("this machine has no {name}")).help(format!("it has: {}", names(available)))
+    force_isa(set).map_err(|error| match error {
+        ForceIsaError::Missing(available) => {
+            Error::usage(format!("this machine has no {name}")).help(format!("it has: {}", names(available)))
+        }
+        ForceIsaError::InUse(other) => Error::internal(format!("{} is in use already", other.name())),
     })
 }
 

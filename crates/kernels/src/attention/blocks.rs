@@ -189,6 +189,8 @@ unsafe fn words_across<V: Lanes, const PAIRS: bool>(from: *const f32, rows: usiz
 ///
 /// # Safety
 /// Both arrays have that size and do not overlap.
+// Plain loops over constants: closures and iterators over arrays need not be inlined into a kernel.
+#[allow(clippy::needless_range_loop)]
 #[inline(always)]
 unsafe fn transpose<V: Lanes>(from: *const f32, rows: usize, words: usize, to: *mut f32) {
     // SAFETY: the caller's promise.

@@ -240,7 +240,8 @@ lanes!(Avx512Bf16, {
     #[inline(always)]
     unsafe fn dot_pairs(self, a: Self, b: Self) -> Self {
         unsafe {
-            let (a, b): (__m512bh, __m512bh) = (std::mem::transmute(a.0), std::mem::transmute(b.0));
+            let a = std::mem::transmute::<__m512, __m512bh>(a.0);
+            let b = std::mem::transmute::<__m512, __m512bh>(b.0);
             Avx512Bf16(_mm512_dpbf16_ps(self.0, a, b))
         }
     }

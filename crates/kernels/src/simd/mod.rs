@@ -104,26 +104,41 @@ static CURRENT: AtomicU8 = AtomicU8::new(0);
 
 /// The instruction set that kernels use: the best of this machine, unless [`force_isa`] chose another.
 pub fn isa() -> Isa {
-    match CURRENT.load(Ordering::Relaxed) {
-        0 => {
-            let best = Isa::best();
-            CURRENT.store(best as u8, Ordering::Relaxed);
-            best
-        }
-        number => Isa::ALL.into_iter().find(|isa| *isa as u8 == number).unwrap_or(Isa::Portable),
+    let mut number = CURRENT.load(Ordering::Relaxed);
+    if number == 0 {
+        let best = Isa::best() as u8;
+        number =
+            CURRENT.compare_exchange(0, best, Ordering::Relaxed, Ordering::Relaxed).map_or_else(|now| now, |_| best);
     }
+    Isa::ALL.into_iter().find(|isa| *isa as u8 == number).unwrap_or(Isa::Portable)
 }
 
-/// Makes kernels use this instruction set from now on, in the whole process.
+/// Why an instruction set cannot be forced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForceIsaError {
+    /// This machine does not have it; it has these.
+    Missing(Vec<Isa>),
+    /// Kernels have run with this one already, and a kernel in flight may not change its set.
+    InUse(Isa),
+}
+
+/// Makes kernels use this instruction set, in the whole process. Only before the first kernel runs.
 ///
 /// # Errors
-/// If this machine does not have it: the sets that it has.
-pub fn force_isa(isa: Isa) -> Result<(), Vec<Isa>> {
+/// If this machine does not have it, or another is in use.
+pub fn force_isa(isa: Isa) -> Result<(), ForceIsaError> {
     if !isa.is_available() {
-        return Err(Isa::available());
+        return Err(ForceIsaError::Missing(Isa::available()));
     }
-    CURRENT.store(isa as u8, Ordering::Relaxed);
-    Ok(())
+    // The crate's own tests switch, and take care that no kernel runs meanwhile.
+    if cfg!(test) {
+        CURRENT.store(isa as u8, Ordering::Relaxed);
+        return Ok(());
+    }
+    match CURRENT.compare_exchange(0, isa as u8, Ordering::Relaxed, Ordering::Relaxed) {
+        Err(now) if now != isa as u8 => Err(ForceIsaError::InUse(self::isa())),
+        _ => Ok(()),
+    }
 }
 
 /// Sixteen lanes of f32.
