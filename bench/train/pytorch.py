@@ -121,7 +121,7 @@ def main():
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--repeat", action="store_true")
-    parser.add_argument("--losses", action="store_true", help="print every loss on stderr")
+    parser.add_argument("--losses", action="store_true", help="print each step's loss and gradient norm on stderr")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(42)
@@ -141,14 +141,14 @@ def main():
         with torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bf16"):
             loss = forward(ids, targets)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         seconds, loss = time.perf_counter() - begin, loss.item()
         if not math.isfinite(loss):
             sys.exit(f"the loss is {loss}")
         if arguments.losses:
-            print(f"{loss:.6f}", file=sys.stderr)
+            print(f"loss {loss:.6f}, gradient norm {norm:.6f}", file=sys.stderr)
         return seconds, loss
 
     def rest():

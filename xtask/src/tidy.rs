@@ -269,7 +269,7 @@ mod tests {
         check(used("text", "[dev-dependencies]\nnarthex-data.workspace = true\n"), &[]);
         check(used("text", "[dependencies]\nnarthex-data.workspace = true\n"), &[(2, "may not use `data`")]);
         check(used("train", "[dependencies]\nserde = \"1\"\nnarthex-data = { path = \"x\" }\n"), &[(3, "`data`")]);
-        check(used("cli", "[dependencies]\nburn.workspace = true\n"), &[(2, "only model, infer, train may")]);
+        check(used("cli", "[dependencies]\nburn.workspace = true\n"), &[(2, "only kernels, model, infer, train may")]);
         check(used("run", "[dependencies]\nfast = { package = \"burn-cuda\" }\n"), &[(2, "`burn-cuda`")]);
         check(used("base", "[target.'cfg(unix)'.dependencies]\nsqlx = \"1\"\n"), &[(2, "only ledger may")]);
     }

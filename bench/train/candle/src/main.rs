@@ -245,7 +245,8 @@ impl Trainer {
             let Some(gradient) = gradients.get(variable) else { bail!("a weight has no gradient") };
             sum += gradient.sqr()?.sum_all()?.to_scalar::<f32>()?;
         }
-        let scale = 1.0 / (f64::from(sum).sqrt() + 1e-6);
+        let norm = f64::from(sum).sqrt();
+        let scale = 1.0 / (norm + 1e-6);
         if scale < 1.0 {
             for variable in &self.variables {
                 let gradient = gradients.remove(variable).expect("seen above");
@@ -260,7 +261,7 @@ impl Trainer {
             bail!("the loss is {loss}");
         }
         if self.losses {
-            eprintln!("{loss:.6}");
+            eprintln!("loss {loss:.6}, gradient norm {norm:.6}");
         }
         Ok((seconds, loss))
     }
