@@ -11,7 +11,7 @@ use crate::{
     validate,
 };
 use narthex_base::{Digest, Error, Event, Observer, Result, config::Schedule, random::Stream};
-use narthex_kernels::{memory::peak_resident_bytes, probe::peak_flop_per_second};
+use narthex_kernels::{memory::peak_resident_bytes, probe::flop_per_second_now};
 use narthex_model::{Decoder, Device, Dropout, Replacement, cpu, map_parameters};
 use narthex_text::TokenShard;
 use std::{
@@ -30,6 +30,10 @@ const BATCHES_AHEAD: usize = 2;
 
 /// Time between two progress events.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+
+/// Time between two measurements of the machine's peak: shared machines change their speed, and one measurement in a slow
+/// moment would make utilisation exceed 1.
+const PEAK_EVERY: Duration = Duration::from_secs(10);
 
 /// Which parameters are trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +125,8 @@ struct Session<'a> {
     steps_before: u64,
     flop_per_token: f64,
     last_progress: Option<Instant>,
+    /// The highest peak measured so far, and when it was last measured.
+    peak: Option<(f64, Instant)>,
     last_loss: f64,
 }
 
@@ -154,6 +160,7 @@ impl<'a> Session<'a> {
             steps_before: optimizer.steps,
             flop_per_token: model.config().training_flop_per_token(context),
             last_progress: None,
+            peak: None,
             last_loss: f64::NAN,
             model: Some(model.for_training(trained)),
             optimizer,
@@ -217,7 +224,7 @@ impl<'a> Session<'a> {
     /// Metrics, validation and progress after a step.
     fn report(&mut self, loss: f64, lr: f64, grad_norm: f64, counted: usize, tokens_per_second: f64) -> Result<()> {
         let (done, steps) = (self.optimizer.steps, self.fit.schedule.steps);
-        let mfu = tokens_per_second * self.flop_per_token / peak_flop_per_second(self.fit.schedule.precision);
+        let mfu = tokens_per_second * self.flop_per_token / self.peak();
         let mut line = Line {
             step: done,
             loss,
@@ -265,6 +272,19 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Floating-point operations per second of multiply-adds in the schedule's precision.
+    fn peak(&mut self) -> f64 {
+        match self.peak {
+            Some((peak, at)) if at.elapsed() < PEAK_EVERY => peak,
+            before => {
+                let now = flop_per_second_now(self.fit.schedule.precision);
+                let peak = before.map_or(now, |(peak, _)| peak.max(now));
+                self.peak = Some((peak, Instant::now()));
+                peak
+            }
+        }
+    }
+
     fn model(&self) -> &Decoder {
         self.model.as_ref().expect("there is a model between steps")
     }
@@ -299,7 +319,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Fitted> {
+    fn finish(mut self) -> Result<Fitted> {
         let seconds = self.seconds();
         let model = self.model().for_inference();
         let steps = self.fit.schedule.steps;
@@ -327,8 +347,7 @@ impl<'a> Session<'a> {
         ]);
         if tokens_here > 0 {
             measured.insert("tokens_per_second".into(), speed);
-            measured
-                .insert("mfu".into(), speed * self.flop_per_token / peak_flop_per_second(self.fit.schedule.precision));
+            measured.insert("mfu".into(), speed * self.flop_per_token / self.peak());
         }
         Ok(Fitted { model: model.to_device(&cpu()), figures, measured })
     }
