@@ -172,7 +172,7 @@ def describe(arguments, engines):
     program = output_of(arguments.narthex, "--version").removeprefix("narthex ")
     commit = output_of("git", "-C", str(HERE), "describe", "--always", "--dirty")
     names = {"pytorch": "PyTorch", "candle": "candle"}
-    parts = [f"narthex {program} ({commit}, {version.get('isa') or 'no kernels named'})"] if program else []
+    parts = [f"narthex {program} ({commit}, {version['isa']})"] if "isa" in version else []
     parts += [f"{name} {version[key]}" for key, name in names.items() if version.get(key)]
     parts += [output_of("rustc", "--version").partition(" (")[0], f"Python {platform.python_version()}"]
     return {
