@@ -5,7 +5,7 @@ use crate::{
     linear::{forward_slices, input_gradient_slices, weight_gradient_slices},
     linear_cross_entropy,
     probe::flop_per_second_now,
-    product::Start,
+    product::{Finish, Start},
     rms_norm, softmax, swiglu,
 };
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
@@ -105,10 +105,10 @@ impl Bench {
             Work { flop: 2.0 * (n * inputs * outputs) as f64, values: n * inputs + inputs * outputs + n * outputs };
         let nothing = || ();
         self.time("linear forward", &text, precision, work, nothing, |()| {
-            forward_slices(&x, &weight, shape, &mut y, precision)
+            forward_slices(&x, &[&weight], shape, &mut y, Finish::default(), precision)
         });
         self.time("linear dX", &text, precision, work, nothing, |()| {
-            input_gradient_slices(&gradient, &weight, shape, &mut dx, precision)
+            input_gradient_slices(&gradient, &[&weight], shape, &mut dx, precision)
         });
         self.time("linear dW", &text, precision, work, nothing, |()| {
             weight_gradient_slices(&gradient, &x, shape, &mut dw, Start::Zero, precision)

@@ -10,7 +10,7 @@ use crate::{
     flex::{contiguous, dims, integers, is_ours, record, tensor, values},
     linear::{forward_slices, input_gradient_slices, weight_gradient_slices},
     parallel::{self, SharedMut, uninitialised},
-    product::Start,
+    product::{Finish, Start},
     profile::timed,
     rms_norm::{for_vectors, load, store},
     simd::{Lanes, for_each_isa},
@@ -83,7 +83,7 @@ impl CrossEntropyBackend for Flex {
         precision: Precision,
     ) -> FlexTensor {
         let (hidden, weight) = (contiguous(hidden), contiguous(weight));
-        run(&hidden, &weight, &integers(targets), scale, precision, LOGITS_MAX, false).0
+        run(&hidden, &weight, &integers(targets), scale, precision, LOGITS_MAX, [false; 2]).0
     }
 }
 
@@ -96,14 +96,19 @@ impl<C: CheckpointStrategy> CrossEntropyBackend for Autodiff<Flex, C> {
         precision: Precision,
     ) -> FloatTensor<Self> {
         let nodes = [hidden.node(), weight.node()];
+        // A frozen output projection, as adapters leave it, costs no gradient.
+        let needed = [hidden.is_tracked(), weight.is_tracked()];
         let (hidden, weight) = (contiguous(hidden.into_primitive()), contiguous(weight.into_primitive()));
         let targets = integers(targets);
         record::<C, _, 2>(
             nodes,
-            move |tracked| run(&hidden, &weight, &targets, scale, precision, LOGITS_MAX, tracked),
-            |(dhidden, dweight), gradient, _| {
+            move |_| {
+                let (loss, gradients) = run(&hidden, &weight, &targets, scale, precision, LOGITS_MAX, needed);
+                (loss, Some(gradients))
+            },
+            |gradients, gradient, _| {
                 let factor = values(&contiguous(gradient))[0];
-                [Some(scaled(dhidden, factor)), Some(scaled(dweight, factor))]
+                gradients.map(|gradient| gradient.map(|gradient| scaled(gradient, factor)))
             },
         )
     }
@@ -122,7 +127,7 @@ fn scaled(mut gradient: FlexTensor, factor: f32) -> FlexTensor {
     tensor(values(&gradient).iter().map(|value| value * factor).collect(), [n, d])
 }
 
-/// The loss, and if asked the gradients of hidden and weight. About `logits_max` logits are in memory at a time.
+/// The loss, and the gradients of hidden and weight that are needed. About `logits_max` logits are in memory at a time.
 pub(crate) fn run(
     hidden: &FlexTensor,
     weight: &FlexTensor,
@@ -130,39 +135,38 @@ pub(crate) fn run(
     scale: f64,
     precision: Precision,
     logits_max: usize,
-    gradients: bool,
-) -> (FlexTensor, Option<(FlexTensor, FlexTensor)>) {
+    needed: [bool; 2],
+) -> (FlexTensor, [Option<FlexTensor>; 2]) {
     let ([n, d], [v, _]) = (dims(hidden), dims(weight));
     assert_eq!(targets.len(), n, "one target for each row");
     assert!(targets.iter().all(|target| (0..v as i64).contains(target)), "targets are below {v}");
-    let products = if gradients { 3.0 } else { 1.0 };
-    timed("output and cross-entropy", products * 2.0 * (n * d * v) as f64, || {
+    let products = 1 + needed.iter().filter(|needed| **needed).count();
+    timed("output and cross-entropy", 2.0 * (products * n * d * v) as f64, || {
         let (hidden, weight) = (values(hidden), values(weight));
         let rows_max = (logits_max / v.max(1) / ROWS * ROWS).max(ROWS).min(n.max(1));
         let mut logits = uninitialised(rows_max * v);
-        let mut dhidden = uninitialised(if gradients { n * d } else { 0 });
-        let mut dweight = if gradients { uninitialised(v * d) } else { vec![] };
-        if n == 0 {
-            dweight.fill(0.0);
-        }
+        let mut dhidden = needed[0].then(|| uninitialised(n * d));
+        let mut dweight = needed[1].then(|| if n == 0 { vec![0.0; v * d] } else { uninitialised(v * d) });
         let mut losses = vec![0f64; n];
         for first in (0..n).step_by(rows_max) {
             let rows = rows_max.min(n - first);
             let shape = [rows, d, v];
             let hidden = &hidden[first * d..(first + rows) * d];
             let logits = &mut logits[..rows * v];
-            forward_slices(hidden, weight, shape, logits, precision);
+            forward_slices(hidden, &[weight], shape, logits, Finish::default(), precision);
             let targets = &targets[first..first + rows];
             softmax_rows(logits, v, targets, scale as f32, &mut losses[first..first + rows]);
-            if gradients {
+            if let Some(dhidden) = &mut dhidden {
                 let dhidden = &mut dhidden[first * d..(first + rows) * d];
-                input_gradient_slices(logits, weight, shape, dhidden, precision);
+                input_gradient_slices(logits, &[weight], shape, dhidden, precision);
+            }
+            if let Some(dweight) = &mut dweight {
                 let start = if first == 0 { Start::Zero } else { Start::Continue };
-                weight_gradient_slices(logits, hidden, shape, &mut dweight, start, precision);
+                weight_gradient_slices(logits, hidden, shape, dweight, start, precision);
             }
         }
         let loss = losses.iter().sum::<f64>() * scale;
-        let gradients = gradients.then(|| (tensor(dhidden, [n, d]), tensor(dweight, [v, d])));
+        let gradients = [dhidden.map(|values| tensor(values, [n, d])), dweight.map(|values| tensor(values, [v, d]))];
         (tensor(vec![loss as f32], [1]), gradients)
     })
 }

@@ -220,35 +220,26 @@ fn forward(
     assert!(weights.iter().all(|weight| dims::<2>(weight)[1] == inputs), "weights are [out, in]");
     timed("linear forward", 2.0 * (n * inputs * outputs) as f64, || {
         filled([n, outputs], |y| {
-            let a = Operand::new(Stack::strided(values(x), n, inputs, inputs), Along::Depth);
-            let b = Operand::new(Stack::new(&parts, inputs), Along::Depth);
             let finish = Finish { bias: bias.map(values), residual: residual.map(values) };
-            product(precision, a, b, y, Start::Zero, finish);
+            forward_slices(values(x), &parts, [n, inputs, outputs], y, finish, precision);
         })
     })
 }
 
-/// `dX = dY W`
 fn input_gradient(gradient: &FlexTensor, weights: &[FlexTensor], precision: Precision) -> FlexTensor {
     let ([n, outputs], [_, inputs]) = (dims(gradient), dims(&weights[0]));
     let parts: Vec<&[f32]> = weights.iter().map(values).collect();
     timed("linear dX", 2.0 * (n * inputs * outputs) as f64, || {
-        filled([n, inputs], |dx| {
-            let a = Operand::new(Stack::strided(values(gradient), n, outputs, outputs), Along::Depth);
-            let b = Operand::new(Stack::new(&parts, inputs), Along::Width);
-            product(precision, a, b, dx, Start::Zero, Finish::default());
-        })
+        filled([n, inputs], |dx| input_gradient_slices(values(gradient), &parts, [n, inputs, outputs], dx, precision))
     })
 }
 
-/// `dW = dYᵀ X` for all weights at once; the parts are views of one buffer.
+/// For all weights at once; the parts are views of one buffer.
 fn weight_gradients(x: &FlexTensor, gradient: &FlexTensor, rows: &[usize], precision: Precision) -> Vec<FlexTensor> {
     let ([n, inputs], [_, outputs]) = (dims(x), dims(gradient));
     let all = timed("linear dW", 2.0 * (n * inputs * outputs) as f64, || {
         filled([outputs, inputs], |dw| {
-            let a = Operand::new(Stack::strided(values(gradient), n, outputs, outputs), Along::Width);
-            let b = Operand::new(Stack::strided(values(x), n, inputs, inputs), Along::Width);
-            product(precision, a, b, dw, Start::Zero, Finish::default());
+            weight_gradient_slices(values(gradient), values(x), [n, inputs, outputs], dw, Start::Zero, precision)
         })
     });
     let mut first = 0;
@@ -267,35 +258,36 @@ fn bias_gradient(gradient: &FlexTensor) -> FlexTensor {
     flex::tensor(crate::rms_norm::column_sums(gradient, n, outputs), [outputs])
 }
 
-/// The same product on slices, for the operators that build on it and for benchmarks: `x [n, inputs]`,
-/// `weight [outputs, inputs]` -> `y [n, outputs]`.
+/// `Y = X Wᵀ` on slices: `x [n, inputs]`, weights `[.., inputs]` with `outputs` rows together -> `y [n, outputs]`.
 pub(crate) fn forward_slices(
     x: &[f32],
-    weight: &[f32],
+    weights: &[&[f32]],
     [n, inputs, outputs]: [usize; 3],
     y: &mut [f32],
+    finish: Finish,
     precision: Precision,
 ) {
+    debug_assert_eq!(weights.iter().map(|weight| weight.len()).sum::<usize>(), outputs * inputs);
     let a = Operand::new(Stack::strided(x, n, inputs, inputs), Along::Depth);
-    let b = Operand::new(Stack::strided(weight, outputs, inputs, inputs), Along::Depth);
-    product(precision, a, b, y, Start::Zero, Finish::default());
+    let b = Operand::new(Stack::new(weights, inputs), Along::Depth);
+    product(precision, a, b, y, Start::Zero, finish);
 }
 
-/// `dX` on slices: `gradient [n, outputs]`, `weight [outputs, inputs]` -> `dx [n, inputs]`.
+/// `dX = dY W` on slices: `gradient [n, outputs]` -> `dx [n, inputs]`.
 pub(crate) fn input_gradient_slices(
     gradient: &[f32],
-    weight: &[f32],
+    weights: &[&[f32]],
     [n, inputs, outputs]: [usize; 3],
     dx: &mut [f32],
     precision: Precision,
 ) {
     let a = Operand::new(Stack::strided(gradient, n, outputs, outputs), Along::Depth);
-    let b = Operand::new(Stack::strided(weight, outputs, inputs, inputs), Along::Width);
+    let b = Operand::new(Stack::new(weights, inputs), Along::Width);
     product(precision, a, b, dx, Start::Zero, Finish::default());
 }
 
-/// `dW` on slices: `gradient [n, outputs]`, `x [n, inputs]` -> `dw [outputs, inputs]`, which may hold the sums over
-/// earlier rows.
+/// `dW = dYᵀ X` on slices: `gradient [n, outputs]`, `x [n, inputs]` -> `dw [outputs, inputs]`, which may hold the sums
+/// over earlier rows.
 pub(crate) fn weight_gradient_slices(
     gradient: &[f32],
     x: &[f32],

@@ -138,8 +138,8 @@ fn chunks_change_no_bit() {
             let targets: Vec<i64> = targets(stream, n, v).into_iter().map(|i| i as i64).collect();
             let run = |logits_max: usize| {
                 let (loss, gradients) =
-                    cross_entropy::run(&hidden, &weight, &targets, 0.5, precision, logits_max, true);
-                let (dhidden, dweight) = gradients.expect("gradients were asked for");
+                    cross_entropy::run(&hidden, &weight, &targets, 0.5, precision, logits_max, [true; 2]);
+                let [dhidden, dweight] = gradients.map(|gradient| gradient.expect("gradients were asked for"));
                 [loss, dhidden, dweight].map(|x| flex::values(&x).iter().map(|x| x.to_bits()).collect::<Vec<_>>())
             };
             let whole = run(n * v);
@@ -149,6 +149,28 @@ fn chunks_change_no_bit() {
             }
         }
     }
+}
+
+/// As adapters leave the output projection: its gradient is not computed, and nothing else changes.
+#[test]
+fn frozen_inputs_get_no_gradient_and_change_nothing() {
+    let _isa = any_isa();
+    let ([n, d, v], stream) = ([70, 20, 33], Stream::new(76, "frozen"));
+    let (inputs, targets) = (inputs(stream, [n, d, v]), targets(stream, n, v));
+    let run = |inputs: &[Input]| outcome(DType::F32, inputs, &|tensors| run(tensors, &targets, 1.0, Precision::F32));
+    let all = run(&inputs);
+    for frozen in 0..2 {
+        let mut some = inputs.clone();
+        some[frozen] = some[frozen].clone().frozen();
+        let found = run(&some);
+        assert!(found.output == all.output && found.gradients[1 - frozen] == all.gradients[1 - frozen]);
+        assert!(found.gradients[frozen].is_empty() && !all.gradients[frozen].is_empty());
+    }
+    let hidden = flex::tensor(normal(stream, n * d), [n, d]);
+    let weight = flex::tensor(normal(stream, v * d), [v, d]);
+    let targets = vec![1; n];
+    let (_, gradients) = cross_entropy::run(&hidden, &weight, &targets, 1.0, Precision::F32, n * v, [true, false]);
+    assert!(gradients[0].is_some() && gradients[1].is_none());
 }
 
 /// A vocabulary whose logits do not fit one chunk of the size in use. The gradient of a hidden value is one chain of f32
