@@ -8,7 +8,10 @@ use crate::{
     square_sum,
     testing::{Input, View, any_isa, assert_close, normal, on_every_machine, values_of},
 };
-use burn::{backend::Flex, tensor::DType};
+use burn::{
+    backend::Flex,
+    tensor::{DType, Device, Tensor, TensorData},
+};
 use narthex_base::random::Stream;
 
 fn step(number: u64) -> AdamwStep {
@@ -66,6 +69,36 @@ fn five_steps_match_the_reference_and_the_paper() {
                 assert_close(&format!("{what}: kernel"), found, &expected, 1e-5, 1e-6);
             }
         }
+    }
+}
+
+/// `xtask/goldens/adamw.py`: torch.optim.AdamW with clip_grad_norm_, five steps.
+#[test]
+fn steps_are_those_of_pytorch() {
+    let _isa = any_isa();
+    let golden: serde_json::Value = serde_json::from_str(include_str!("../../tests/golden/adamw.json")).unwrap();
+    let list = |value: &serde_json::Value| -> Vec<f32> { serde_json::from_value(value.clone()).unwrap() };
+    let vector = |values: Vec<f32>| Tensor::<1>::from_data(TensorData::new(values, [6]), &Device::flex());
+    let mut weights = vector(list(&golden["initial"]));
+    let mut moments = [0, 1].map(|_| weights.zeros_like());
+    let steps = golden["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 5);
+    for (number, step) in steps.iter().enumerate() {
+        let gradient = vector(list(&step["gradient"]));
+        let norm = square_sum(&gradient).sqrt();
+        assert!((norm - step["norm"].as_f64().unwrap()).abs() < 1e-5);
+        let constants = AdamwStep {
+            lr: 0.01,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.01,
+            gradient_scale: (1.0 / (norm + 1e-6)).min(1.0),
+            step: number as u64 + 1,
+        };
+        (weights, moments) = adamw(weights, gradient, moments, &constants);
+        let expected: Vec<f64> = list(&step["weights"]).into_iter().map(f64::from).collect();
+        assert_close(&format!("step {number}"), &values_of(weights.clone()), &expected, 0.0, 5e-7);
     }
 }
 
