@@ -252,7 +252,10 @@ impl Job {
                             let columns = first_panel * TILE_COLUMNS..self.n.min((first_panel + panels) * TILE_COLUMNS);
                             // SAFETY: `block` has room for the tiles; `b` holds the packed panels of the slab; tasks
                             // write different rows of C.
-                            unsafe { self.block(rows.clone(), columns, *slab, block.as_mut_ptr(), b) };
+                            unsafe {
+                                self.pack_a(rows.clone(), *slab, block.as_mut_ptr());
+                                self.multiply(rows.clone(), columns, *slab, block.as_ptr(), b);
+                            }
                         }
                     });
                 });
@@ -285,39 +288,13 @@ impl Job {
                                 let columns = column..self.n.min(column + TILE_COLUMNS);
                                 self.pack_b(columns.clone(), *slab, panel.as_mut_ptr());
                                 let a = a.at(slab.words_before * tiles * LANES);
-                                self.multiply(
-                                    0..self.m,
-                                    column..self.n.min(column + TILE_COLUMNS),
-                                    *slab,
-                                    a,
-                                    panel.as_ptr(),
-                                );
+                                self.multiply(0..self.m, columns, *slab, a, panel.as_ptr());
                             }
                         }
                     }
                 });
             });
         });
-    }
-
-    /// Packs a block of A and multiplies it with packed panels of B.
-    ///
-    /// # Safety
-    /// `block` has room for a panel of 16 x words for each tile of the rows; `b` holds the panels of `columns`; nobody
-    /// else touches these rows of C.
-    unsafe fn block(
-        &self,
-        rows: std::ops::Range<usize>,
-        columns: std::ops::Range<usize>,
-        slab: Slab,
-        block: *mut f32,
-        b: *const f32,
-    ) {
-        // SAFETY: the caller's promises.
-        unsafe {
-            self.pack_a(rows.clone(), slab, block);
-            self.multiply(rows, columns, slab, block, b);
-        }
     }
 
     /// # Safety
@@ -421,8 +398,9 @@ unsafe fn pack_generic<V: Lanes>(pairs: bool, operand: &Operand, panels: Panels,
                     let last = pairs && depth + 1 == slab.first + slab.len;
                     let next = if pairs && !last { operand.stack.row(depth + 1).add(first) } else { row };
                     if word + PREFETCH_ROWS < slab.words {
-                        for ahead in 0..step {
-                            let row = operand.stack.row(depth + step * PREFETCH_ROWS - ahead).add(first);
+                        // The last row of that word may be missing, so its first and the one before.
+                        for back in 0..step {
+                            let row = operand.stack.row(depth + step * PREFETCH_ROWS - back).add(first);
                             for i in (0..count).step_by(LANES) {
                                 V::prefetch(row.add(i));
                             }
