@@ -176,7 +176,11 @@ impl<'a> Session<'a> {
                 self.written()?;
                 self.fit.observer.check()?;
             }
-            self.step(batches.iter().take(gradient_accumulation).collect())?;
+            let micro: Vec<Batch> = batches.iter().take(gradient_accumulation).collect();
+            if micro.len() < gradient_accumulation {
+                return Err(Error::internal("no more batches came"));
+            }
+            self.step(micro)?;
             let done = self.optimizer.steps;
             let every = |interval: u64| interval > 0 && done.is_multiple_of(interval);
             if every(checkpoint_every) && done < steps {
