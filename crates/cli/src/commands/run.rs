@@ -7,7 +7,8 @@ use crate::{
     signals,
     style::{Style, figure, seconds, table},
 };
-use narthex_base::{Observer, Result};
+use narthex_base::{Event, Observer, Result};
+use narthex_kernels::alloc::release;
 use narthex_run::{Project, Row, RowState, RunOptions, RunReport};
 use std::path::Path;
 
@@ -39,7 +40,13 @@ pub fn run_kind(kind: &str, args: &Step, style: Style) -> Result<()> {
 fn go(project: &Project, options: &RunOptions, style: Style, json: bool) -> Result<RunReport> {
     let interrupt = signals::interrupt_flag()?;
     let renderer = Renderer::new(style, json);
-    let emit = |event| renderer.event(event);
+    let emit = |event| {
+        // What a step kept for itself is of no use to the next.
+        if matches!(event, Event::StepFinished { .. }) {
+            release();
+        }
+        renderer.event(event)
+    };
     project.run(options, Observer::new(&emit, &interrupt))
 }
 
