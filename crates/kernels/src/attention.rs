@@ -7,6 +7,8 @@
 
 mod blocks;
 
+pub(crate) use blocks::{masked, transpose, words_within};
+
 use crate::{
     Precision,
     flex::{contiguous, dims, filled, is_ours, record, values},

@@ -99,7 +99,7 @@ impl<B: Backend> Weights<B> {
 }
 
 impl<B: Backend> Maybe<B> {
-    fn into_option(self) -> Option<FloatTensor<B>> {
+    pub(crate) fn into_option(self) -> Option<FloatTensor<B>> {
         match self {
             Maybe::Nothing => None,
             Maybe::Just(tensor) => Some(tensor),

@@ -15,6 +15,11 @@ use crate::{
     simd::{LANES, Lanes, for_each_isa},
 };
 
+mod packed;
+
+pub(crate) use packed::PackedB;
+pub use packed::WeightValues;
+
 /// Columns of a register tile, and of a packed panel of B.
 const TILE_COLUMNS: usize = 2 * LANES;
 
@@ -157,33 +162,26 @@ pub(crate) fn product(precision: Precision, a: Operand, b: Operand, c: &mut [f32
     let ((m, k), (n, depth)) = (a.shape(), b.shape());
     assert_eq!(k, depth, "A and B have the same depth");
     assert_eq!(c.len(), m * n, "C is [m, n]");
-    assert!(finish.bias.is_none_or(|bias| bias.len() == n), "one bias for each column");
-    assert!(finish.residual.is_none_or(|residual| residual.len() == m * n), "the residual has C's shape");
     if c.is_empty() {
         return;
     }
-    let address = |values: Option<&[f32]>| values.map_or(std::ptr::null(), |values| values.as_ptr());
-    let job = Job {
-        pairs: precision == Precision::Bf16,
-        a,
-        b,
-        c: SharedMut::new(c),
-        m,
-        n,
-        k,
-        start,
-        finish: FinishAt { bias: address(finish.bias), residual: address(finish.residual) },
-    };
+    let job = Job { a, b, m, to: Target::new(precision, c, [n, k], start, finish) };
     if m <= FEW_ROWS { job.few_rows() } else { job.many_rows() }
 }
 
 #[derive(Clone, Copy)]
 struct Job {
-    pairs: bool,
     a: Operand,
     b: Operand,
-    c: SharedMut,
     m: usize,
+    to: Target,
+}
+
+/// C `[m, n]`, and the sums over k that become its elements.
+#[derive(Clone, Copy)]
+struct Target {
+    pairs: bool,
+    c: SharedMut,
     n: usize,
     k: usize,
     start: Start,
@@ -200,7 +198,15 @@ struct Slab {
     words_before: usize,
 }
 
-impl Job {
+impl Target {
+    fn new(precision: Precision, c: &mut [f32], [n, k]: [usize; 2], start: Start, finish: Finish) -> Self {
+        assert!(finish.bias.is_none_or(|bias| bias.len() == n), "one bias for each column");
+        assert!(finish.residual.is_none_or(|residual| residual.len() == c.len()), "the residual has C's shape");
+        let address = |values: Option<&[f32]>| values.map_or(std::ptr::null(), |values| values.as_ptr());
+        let finish = FinishAt { bias: address(finish.bias), residual: address(finish.residual) };
+        Self { pairs: precision == Precision::Bf16, c: SharedMut::new(c), n, k, start, finish }
+    }
+
     fn slabs(&self) -> Vec<Slab> {
         let values_per_word = if self.pairs { 2 } else { 1 };
         let count = self.k.div_ceil(DEPTH_WORDS * values_per_word).max(1);
@@ -218,83 +224,6 @@ impl Job {
                 return slabs;
             }
         }
-    }
-
-    /// B packed once and shared; tasks are blocks of rows.
-    fn many_rows(self) {
-        let slabs = self.slabs();
-        let words = slabs.last().map_or(0, |slab| slab.words_before + slab.words);
-        let tile_rows = tile_rows();
-        let tiles = self.m.div_ceil(tile_rows);
-        // At least four tasks a thread, so that an interrupted one holds up little.
-        let block_rows = tile_rows * (tiles / (4 * parallel::threads())).clamp(1, BLOCK_TILES);
-        let panels = self.n.div_ceil(TILE_COLUMNS);
-        let panels_at_once = (PACKED_WORDS / (words.max(1) * TILE_COLUMNS)).clamp(1, panels);
-        for first_panel in (0..panels).step_by(panels_at_once) {
-            let panels = panels_at_once.min(panels - first_panel);
-            with_scratch(panels * words * TILE_COLUMNS, |packed| {
-                let to = SharedMut::new(packed);
-                parallel::for_blocks(panels, PANELS_PER_TASK, |part| {
-                    for slab in &slabs {
-                        let column = |panel: usize| self.n.min((first_panel + panel) * TILE_COLUMNS);
-                        let offset = (slab.words_before * panels + slab.words * part.start) * TILE_COLUMNS;
-                        // SAFETY: each (panel, slab) has its own part of the buffer, `words` x 32.
-                        unsafe { self.pack_b(column(part.start)..column(part.end), *slab, to.at(offset)) };
-                    }
-                });
-                let packed = Shared::new(packed);
-                parallel::for_blocks(self.m, block_rows, |rows| {
-                    let tiles = rows.len().div_ceil(tile_rows);
-                    let size = tiles * LANES * slabs.iter().map(|slab| slab.words).max().unwrap_or(0);
-                    with_scratch(size, |block| {
-                        for slab in &slabs {
-                            let b = packed.at(slab.words_before * panels * TILE_COLUMNS);
-                            let columns = first_panel * TILE_COLUMNS..self.n.min((first_panel + panels) * TILE_COLUMNS);
-                            // SAFETY: `block` has room for the tiles; `b` holds the packed panels of the slab; tasks
-                            // write different rows of C.
-                            unsafe {
-                                self.pack_a(rows.clone(), *slab, block.as_mut_ptr());
-                                self.multiply(rows.clone(), columns, *slab, block.as_ptr(), b);
-                            }
-                        }
-                    });
-                });
-            });
-        }
-    }
-
-    /// A packed once and shared; tasks are panels of B, packed by the task.
-    fn few_rows(self) {
-        let slabs = self.slabs();
-        let tile_rows = tile_rows();
-        let tiles = self.m.div_ceil(tile_rows);
-        let words = slabs.last().map_or(0, |slab| slab.words_before + slab.words);
-        let deepest = slabs.iter().map(|slab| slab.words).max().unwrap_or(0);
-        with_scratch(tiles * LANES * words, |packed| {
-            for slab in &slabs {
-                let to = &mut packed[slab.words_before * tiles * LANES..];
-                // SAFETY: the buffer has room for the tiles of every slab.
-                unsafe { self.pack_a(0..self.m, *slab, to.as_mut_ptr()) };
-            }
-            let a = Shared::new(packed);
-            let panels = self.n.div_ceil(TILE_COLUMNS);
-            let panels_per_task = panels.div_ceil(16 * parallel::threads()).max(1);
-            parallel::for_blocks(panels, panels_per_task, |panels| {
-                with_scratch(deepest * TILE_COLUMNS, |panel| {
-                    for column in panels.map(|panel| panel * TILE_COLUMNS) {
-                        for slab in &slabs {
-                            // SAFETY: the buffer has room for one panel; tasks write different columns of C.
-                            unsafe {
-                                let columns = column..self.n.min(column + TILE_COLUMNS);
-                                self.pack_b(columns.clone(), *slab, panel.as_mut_ptr());
-                                let a = a.at(slab.words_before * tiles * LANES);
-                                self.multiply(0..self.m, columns, *slab, a, panel.as_ptr());
-                            }
-                        }
-                    }
-                });
-            });
-        });
     }
 
     /// # Safety
@@ -321,13 +250,93 @@ impl Job {
         // SAFETY: the caller's promises.
         unsafe { if self.pairs { multiply_pairs(area, a, b) } else { multiply_words(area, a, b) } }
     }
+}
+
+impl Job {
+    /// B packed once and shared; tasks are blocks of rows.
+    fn many_rows(self) {
+        let slabs = self.to.slabs();
+        let words = slabs.last().map_or(0, |slab| slab.words_before + slab.words);
+        let tile_rows = tile_rows();
+        let tiles = self.m.div_ceil(tile_rows);
+        // At least four tasks a thread, so that an interrupted one holds up little.
+        let block_rows = tile_rows * (tiles / (4 * parallel::threads())).clamp(1, BLOCK_TILES);
+        let panels = self.to.n.div_ceil(TILE_COLUMNS);
+        let panels_at_once = (PACKED_WORDS / (words.max(1) * TILE_COLUMNS)).clamp(1, panels);
+        for first_panel in (0..panels).step_by(panels_at_once) {
+            let panels = panels_at_once.min(panels - first_panel);
+            with_scratch(panels * words * TILE_COLUMNS, |packed| {
+                let to = SharedMut::new(packed);
+                parallel::for_blocks(panels, PANELS_PER_TASK, |part| {
+                    for slab in &slabs {
+                        let column = |panel: usize| self.to.n.min((first_panel + panel) * TILE_COLUMNS);
+                        let offset = (slab.words_before * panels + slab.words * part.start) * TILE_COLUMNS;
+                        // SAFETY: each (panel, slab) has its own part of the buffer, `words` x 32.
+                        unsafe { self.pack_b(column(part.start)..column(part.end), *slab, to.at(offset)) };
+                    }
+                });
+                let packed = Shared::new(packed);
+                parallel::for_blocks(self.m, block_rows, |rows| {
+                    let tiles = rows.len().div_ceil(tile_rows);
+                    let size = tiles * LANES * slabs.iter().map(|slab| slab.words).max().unwrap_or(0);
+                    with_scratch(size, |block| {
+                        for slab in &slabs {
+                            let b = packed.at(slab.words_before * panels * TILE_COLUMNS);
+                            let columns =
+                                first_panel * TILE_COLUMNS..self.to.n.min((first_panel + panels) * TILE_COLUMNS);
+                            // SAFETY: `block` has room for the tiles; `b` holds the packed panels of the slab; tasks
+                            // write different rows of C.
+                            unsafe {
+                                self.pack_a(rows.clone(), *slab, block.as_mut_ptr());
+                                self.to.multiply(rows.clone(), columns, *slab, block.as_ptr(), b);
+                            }
+                        }
+                    });
+                });
+            });
+        }
+    }
+
+    /// A packed once and shared; tasks are panels of B, packed by the task.
+    fn few_rows(self) {
+        let slabs = self.to.slabs();
+        let tile_rows = tile_rows();
+        let tiles = self.m.div_ceil(tile_rows);
+        let words = slabs.last().map_or(0, |slab| slab.words_before + slab.words);
+        let deepest = slabs.iter().map(|slab| slab.words).max().unwrap_or(0);
+        with_scratch(tiles * LANES * words, |packed| {
+            for slab in &slabs {
+                let to = &mut packed[slab.words_before * tiles * LANES..];
+                // SAFETY: the buffer has room for the tiles of every slab.
+                unsafe { self.pack_a(0..self.m, *slab, to.as_mut_ptr()) };
+            }
+            let a = Shared::new(packed);
+            let panels = self.to.n.div_ceil(TILE_COLUMNS);
+            let panels_per_task = panels.div_ceil(16 * parallel::threads()).max(1);
+            parallel::for_blocks(panels, panels_per_task, |panels| {
+                with_scratch(deepest * TILE_COLUMNS, |panel| {
+                    for column in panels.map(|panel| panel * TILE_COLUMNS) {
+                        for slab in &slabs {
+                            // SAFETY: the buffer has room for one panel; tasks write different columns of C.
+                            unsafe {
+                                let columns = column..self.to.n.min(column + TILE_COLUMNS);
+                                self.pack_b(columns.clone(), *slab, panel.as_mut_ptr());
+                                let a = a.at(slab.words_before * tiles * LANES);
+                                self.to.multiply(0..self.m, columns, *slab, a, panel.as_ptr());
+                            }
+                        }
+                    }
+                });
+            });
+        });
+    }
 
     /// # Safety
     /// `to` has room for a panel of 32 x words for each 32 columns, or part of them.
     unsafe fn pack_b(&self, columns: std::ops::Range<usize>, slab: Slab, to: *mut f32) {
         let panels = Panels { first: columns.start, count: columns.len(), used: TILE_COLUMNS, width: TILE_COLUMNS };
         // SAFETY: the caller's promise; columns and depth are inside B.
-        unsafe { pack(self.pairs, &self.b, panels, slab, to) }
+        unsafe { pack(self.to.pairs, &self.b, panels, slab, to) }
     }
 
     /// # Safety
@@ -335,7 +344,7 @@ impl Job {
     unsafe fn pack_a(&self, rows: std::ops::Range<usize>, slab: Slab, to: *mut f32) {
         let panels = Panels { first: rows.start, count: rows.len(), used: tile_rows(), width: LANES };
         // SAFETY: the caller's promise; rows and depth are inside A.
-        unsafe { pack(self.pairs, &self.a, panels, slab, to) }
+        unsafe { pack(self.to.pairs, &self.a, panels, slab, to) }
     }
 }
 

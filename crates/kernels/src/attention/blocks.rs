@@ -151,7 +151,12 @@ impl Job<'_> {
 /// # Safety
 /// `to` has room for `rows * width` values; width is a multiple of 32.
 #[inline(always)]
-unsafe fn words_within<V: Lanes, const PAIRS: bool>(from: *const f32, rows: usize, width: usize, to: *mut f32) {
+pub(crate) unsafe fn words_within<V: Lanes, const PAIRS: bool>(
+    from: *const f32,
+    rows: usize,
+    width: usize,
+    to: *mut f32,
+) {
     // SAFETY: the caller's promise.
     unsafe {
         if PAIRS {
@@ -192,7 +197,7 @@ unsafe fn words_across<V: Lanes, const PAIRS: bool>(from: *const f32, rows: usiz
 // Plain loops over constants: closures and iterators over arrays need not be inlined into a kernel.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
-unsafe fn transpose<V: Lanes>(from: *const f32, rows: usize, words: usize, to: *mut f32) {
+pub(crate) unsafe fn transpose<V: Lanes>(from: *const f32, rows: usize, words: usize, to: *mut f32) {
     // SAFETY: the caller's promise.
     unsafe {
         for row in (0..rows).step_by(LANES) {
@@ -391,7 +396,7 @@ fn lanes_within(j: usize, from: usize, to: usize) -> (usize, usize) {
 /// # Safety
 /// The machine has the instruction set.
 #[inline(always)]
-unsafe fn masked<V: Lanes>(x: V, (from, to): (usize, usize), other: f32) -> V {
+pub(crate) unsafe fn masked<V: Lanes>(x: V, (from, to): (usize, usize), other: f32) -> V {
     if (from, to) == (0, LANES) {
         return x;
     }

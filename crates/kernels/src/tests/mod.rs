@@ -10,6 +10,8 @@ mod gated;
 mod layer_norm;
 mod linear;
 mod muon;
+mod packed;
+mod paged;
 mod product;
 mod rms_norm;
 mod rotary;

@@ -1,0 +1,210 @@
+//! B packed once for many products: the weights of a model that is served.
+
+use super::*;
+use half::{bf16, f16};
+
+/// Rows of A at a time: packed, they stay in the last-level cache while all of B passes by once.
+const ROWS_AT_ONCE: usize = 252;
+
+/// Rows of A up to which one thread packs them.
+const ROWS_PACKED_ALONE: usize = 16;
+
+/// Values as a file or a tensor holds them, row-major.
+#[derive(Clone, Copy, Debug)]
+pub enum WeightValues<'a> {
+    /// Single precision.
+    F32(&'a [f32]),
+    /// Single precision as little-endian bytes, of any alignment.
+    F32Bytes(&'a [u8]),
+    /// bfloat16 as little-endian bytes.
+    Bf16Bytes(&'a [u8]),
+    /// Half precision as little-endian bytes.
+    F16Bytes(&'a [u8]),
+}
+
+impl WeightValues<'_> {
+    /// How many.
+    pub fn len(&self) -> usize {
+        match self {
+            WeightValues::F32(values) => values.len(),
+            WeightValues::F32Bytes(bytes) => bytes.len() / 4,
+            WeightValues::Bf16Bytes(bytes) | WeightValues::F16Bytes(bytes) => bytes.len() / 2,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes the values from `first` on in single precision.
+    ///
+    /// # Panics
+    /// If there are fewer than `to` takes.
+    pub fn read(&self, first: usize, to: &mut [f32]) {
+        let range = |width: usize| first * width..(first + to.len()) * width;
+        match self {
+            WeightValues::F32(values) => to.copy_from_slice(&values[range(1)]),
+            WeightValues::F32Bytes(bytes) => {
+                let quads = bytes[range(4)].chunks_exact(4);
+                to.iter_mut().zip(quads).for_each(|(x, b)| *x = f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            }
+            WeightValues::Bf16Bytes(bytes) => {
+                let pairs = bytes[range(2)].chunks_exact(2);
+                to.iter_mut().zip(pairs).for_each(|(x, b)| *x = bf16::from_le_bytes([b[0], b[1]]).to_f32());
+            }
+            WeightValues::F16Bytes(bytes) => {
+                let pairs = bytes[range(2)].chunks_exact(2);
+                to.iter_mut().zip(pairs).for_each(|(x, b)| *x = f16::from_le_bytes([b[0], b[1]]).to_f32());
+            }
+        }
+    }
+}
+
+/// B `[k, n]` of a product, made from matrices `[.., k]` that lie one below the other as Bᵀ, in panels of 32 columns:
+/// `words[panel][word][32]`.
+pub(crate) struct PackedB {
+    words: Vec<f32>,
+    words_deep: usize,
+    precision: Precision,
+    n: usize,
+    k: usize,
+}
+
+impl PackedB {
+    /// Packs on all threads.
+    ///
+    /// # Panics
+    /// If a part is not whole rows of `k` values.
+    pub(crate) fn new(parts: &[WeightValues], k: usize, precision: Precision) -> Self {
+        assert!(k > 0 && parts.iter().all(|part| part.len().is_multiple_of(k)), "parts are rows of k values");
+        let n: usize = parts.iter().map(|part| part.len() / k).sum();
+        let pairs = precision == Precision::Bf16;
+        let words_deep = if pairs { k.div_ceil(2) } else { k };
+        let mut words = vec![0f32; n.div_ceil(TILE_COLUMNS) * TILE_COLUMNS * words_deep];
+        let to = SharedMut::new(&mut words);
+        parallel::for_each(n.div_ceil(TILE_COLUMNS), |panel| {
+            let columns = panel * TILE_COLUMNS..n.min((panel + 1) * TILE_COLUMNS);
+            with_scratch(columns.len() * k, |rows| {
+                for (column, row) in columns.clone().zip(rows.chunks_exact_mut(k)) {
+                    let (part, column) = part_of(parts, k, column);
+                    part.read(column * k, row);
+                }
+                let operand = Operand::new(Stack::strided(rows, columns.len(), k, k), Along::Depth);
+                let panels = Panels { first: 0, count: columns.len(), used: TILE_COLUMNS, width: TILE_COLUMNS };
+                let slab = Slab { first: 0, len: k, words: words_deep, words_before: 0 };
+                // SAFETY: each panel has its own part of the buffer, `words_deep` x 32.
+                unsafe { pack(pairs, &operand, panels, slab, to.at(panel * words_deep * TILE_COLUMNS)) };
+            });
+        });
+        Self { words, words_deep, precision, n, k }
+    }
+
+    /// (n, k)
+    pub(crate) fn shape(&self) -> [usize; 2] {
+        [self.n, self.k]
+    }
+
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        4 * self.words.len()
+    }
+
+    /// `C = A B` with `a [m, k]` and `c [m, n]`: the same chains of sums as [`product`]'s, so the same bytes.
+    ///
+    /// # Panics
+    /// If the shapes do not fit each other.
+    pub(crate) fn multiply(&self, a: &[f32], c: &mut [f32], finish: Finish) {
+        let m = a.len() / self.k;
+        assert_eq!((a.len(), c.len()), (m * self.k, m * self.n), "A is [m, k] and C is [m, n]");
+        for first in (0..m).step_by(ROWS_AT_ONCE) {
+            let rows = first..m.min(first + ROWS_AT_ONCE);
+            let residual = finish.residual.map(|residual| &residual[rows.start * self.n..rows.end * self.n]);
+            let c = &mut c[rows.start * self.n..rows.end * self.n];
+            self.multiply_rows(
+                &a[rows.start * self.k..rows.end * self.k],
+                rows.len(),
+                c,
+                Finish { residual, ..finish },
+            );
+        }
+    }
+
+    fn multiply_rows(&self, a: &[f32], m: usize, c: &mut [f32], finish: Finish) {
+        let target = Target::new(self.precision, c, [self.n, self.k], Start::Zero, finish);
+        let slabs = target.slabs();
+        let tile_rows = tile_rows();
+        let tiles = m.div_ceil(tile_rows);
+        let operand = Operand::new(Stack::strided(a, m, self.k, self.k), Along::Depth);
+        with_scratch(tiles * LANES * self.words_deep, |packed| {
+            let to = SharedMut::new(packed);
+            let pack_tile = |tile: usize| {
+                let rows = tile * tile_rows..m.min((tile + 1) * tile_rows);
+                let panels = Panels { first: rows.start, count: rows.len(), used: tile_rows, width: LANES };
+                for slab in &slabs {
+                    // SAFETY: each (slab, tile) has its own part of the buffer, `words` x 16.
+                    unsafe {
+                        let to = to.at((slab.words_before * tiles + tile * slab.words) * LANES);
+                        pack(target.pairs, &operand, panels, *slab, to);
+                    }
+                }
+            };
+            if m <= ROWS_PACKED_ALONE {
+                (0..tiles).for_each(pack_tile)
+            } else {
+                parallel::for_each(tiles, pack_tile)
+            }
+            let (a, b) = (Shared::of(to), Shared::new(&self.words));
+            let panels = self.n.div_ceil(TILE_COLUMNS);
+            let panels_per_task = panels.div_ceil(16 * parallel::threads()).max(1);
+            parallel::for_blocks(panels, panels_per_task, |panels| {
+                for panel in panels {
+                    let columns = panel * TILE_COLUMNS..self.n.min((panel + 1) * TILE_COLUMNS);
+                    for slab in &slabs {
+                        // SAFETY: A and B hold the packed tiles and the panel; tasks write different columns of C.
+                        unsafe {
+                            let a = a.at(slab.words_before * tiles * LANES);
+                            let b = b.at((panel * self.words_deep + slab.words_before) * TILE_COLUMNS);
+                            target.multiply(0..m, columns.clone(), *slab, a, b);
+                        }
+                    }
+                }
+            });
+        });
+    }
+
+    /// Column `column` of B, unpacked: `to` takes k values.
+    ///
+    /// # Panics
+    /// If there is no such column.
+    pub(crate) fn column(&self, column: usize, to: &mut [f32]) {
+        assert!(column < self.n, "a column of B");
+        let first = column / TILE_COLUMNS * self.words_deep * TILE_COLUMNS + column % TILE_COLUMNS;
+        let words = self.words[first..].iter().step_by(TILE_COLUMNS);
+        if self.precision == Precision::F32 {
+            to.iter_mut().zip(words).for_each(|(x, word)| *x = *word);
+            return;
+        }
+        for (pair, word) in to.chunks_mut(2).zip(words) {
+            let bits = word.to_bits();
+            pair[0] = f32::from_bits(bits << 16);
+            if let Some(odd) = pair.get_mut(1) {
+                *odd = f32::from_bits(bits & 0xffff_0000);
+            }
+        }
+    }
+}
+
+/// The part that row `row` of the stack lies in, and which of its rows that is.
+fn part_of<'a, 'b>(parts: &'a [WeightValues<'b>], k: usize, mut row: usize) -> (&'a WeightValues<'b>, usize) {
+    for part in parts {
+        if row < part.len() / k {
+            return (part, row);
+        }
+        row -= part.len() / k;
+    }
+    unreachable!("the row is inside the stack")
+}
