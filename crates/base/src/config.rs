@@ -328,7 +328,7 @@ pub struct Schedule {
     pub decay: Decay,
     /// For `wsd`: the fraction of all steps spent decaying.
     pub decay_fraction: f64,
-    /// Where it runs: `cpu`, or `cuda`, `rocm`, `vulkan` or `metal` in a build with that feature. Only the CPU promises the
+    /// Where it runs: `cpu`, or `cuda`, `rocm`, `vulkan`, `metal` or `wgpu` in a build with that feature. Only the CPU promises the
     /// same bytes every time.
     pub device: String,
     /// The numbers that matrix products are computed in.
@@ -360,7 +360,7 @@ pub struct Schedule {
 
 impl Schedule {
     /// The devices that can be asked for; all but the first are also features of the build.
-    pub const DEVICES: [&'static str; 5] = ["cpu", "cuda", "rocm", "vulkan", "metal"];
+    pub const DEVICES: [&'static str; 6] = ["cpu", "cuda", "rocm", "vulkan", "metal", "wgpu"];
 }
 
 impl Default for Schedule {

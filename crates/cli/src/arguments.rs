@@ -66,7 +66,7 @@ pub struct Settings {
     /// same, weaker: NARTHEX_SET='train.lr=3e-4; tune.lr=1e-3'
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Train and tune on this device: cpu, or cuda, rocm, vulkan or metal in a binary built with that
+    /// Train and tune on this device: cpu, or cuda, rocm, vulkan, metal or wgpu in a binary built with that
     /// feature. The same as setting `device` in the schedule of each step
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
@@ -313,7 +313,7 @@ pub struct BenchTrain {
     /// Keep only what enters each block and compute the rest again
     #[arg(long)]
     pub activation_checkpointing: bool,
-    /// cpu, or cuda, rocm, vulkan or metal in a binary built with that feature
+    /// cpu, or cuda, rocm, vulkan, metal or wgpu in a binary built with that feature
     #[arg(long, default_value = "cpu", value_name = "NAME")]
     pub device: String,
     /// Say `ready`, then time the steps and print one line of JSON for each line on stdin: so that a

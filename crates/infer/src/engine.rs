@@ -1,40 +1,61 @@
-//! The engine: a thread that owns the model and carries a batch of running sequences forward, one
-//! token each per step. New sequences join between steps.
+//! The engine: a thread that owns the model and the cache, and carries sequences forward step by step as the scheduler
+//! decides.
 //!
 //! It knows token ids only. Whoever reads a sink decides what the tokens mean; a sink that returns
-//! `false` cancels its sequence.
+//! `false`, or a dropped [`Ticket`], cancels its sequence.
 
 use crate::{
-    FinishReason, KvCache, KvContext, Output, Request, SubmitError, TokenLogprobs,
-    sampling::{sample, token_logprobs},
+    FinishReason, Output, Policy, Request, Scheduler, SubmitError,
+    worker::{Job, Message, Worker},
 };
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use narthex_model::{Decoder, Dropout, ModelConfig};
-use std::{
-    collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Mutex,
-        mpsc::{Receiver, Sender, channel},
-    },
-    thread,
+use narthex_kernels::{KV_BLOCK, KvLayer, KvShape};
+use narthex_model::{Decoder, ModelConfig, cpu};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+    mpsc::{Sender, channel},
 };
 
 /// Where the outputs of a request go. Returns whether anybody still listens.
 pub type Sink = Box<dyn FnMut(Output) -> bool + Send>;
 
 /// Limits of an engine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// Sequences that run at once.
     pub sequences_max: usize,
     /// Sequences that wait at most.
     pub waiting_max: usize,
+    /// Tokens that a step computes at most, of all sequences together.
+    pub step_tokens_max: usize,
+    /// Tokens of one sequence in a step: longer prompts come in chunks, so that others get in between.
+    pub chunk_tokens_max: usize,
+    /// Bytes for keys and values at most. They are taken as they are needed, and never more than all sequences at full
+    /// length could fill.
+    pub kv_cache_bytes: usize,
+    /// Tokens that a sequence may have at most, prompt included; the model's own limit if that is lower.
+    pub context_max: usize,
+    /// Whether prompts with a common beginning share what was computed for it.
+    pub prefix_cache: bool,
+    /// Who goes first.
+    pub policy: Policy,
+    /// Threads that compute; all processors if 0.
+    pub threads: usize,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { sequences_max: 32, waiting_max: 1024 }
+        Self {
+            sequences_max: 32,
+            waiting_max: 1024,
+            step_tokens_max: 2048,
+            chunk_tokens_max: 512,
+            kv_cache_bytes: 1 << 30,
+            context_max: usize::MAX,
+            prefix_cache: true,
+            policy: Policy::Fcfs,
+            threads: 0,
+        }
     }
 }
 
@@ -45,7 +66,7 @@ pub struct EngineStats {
     pub requests_running: u64,
     /// Sequences that wait for a place.
     pub requests_waiting: u64,
-    /// Prompt tokens processed since the start.
+    /// Prompt tokens of sequences whose prompt has been read, those from the prefix cache included.
     pub prompt_tokens_total: u64,
     /// Tokens generated since the start.
     pub generation_tokens_total: u64,
@@ -55,71 +76,149 @@ pub struct EngineStats {
     pub finished_length_total: u64,
     /// Sequences whose reader went away or that failed.
     pub finished_abort_total: u64,
+    /// Steps since the start.
+    pub steps_total: u64,
+    /// Tokens computed in them.
+    pub step_tokens_total: u64,
+    /// Sequences that gave their place in the cache to others and were computed again.
+    pub preemptions_total: u64,
+    /// Prompt tokens looked up in the prefix cache.
+    pub prefix_cache_queries_total: u64,
+    /// Prompt tokens found there.
+    pub prefix_cache_hits_total: u64,
+    /// Blocks of the cache in use.
+    pub kv_blocks_used: u64,
+    /// Blocks of the cache in all.
+    pub kv_blocks_total: u64,
 }
 
-/// A handle on the engine; cheap to clone. The engine ends with its last handle.
+/// A handle on the engine; cheap to clone. The engine ends with its last handle, after the sequences in hand.
 #[derive(Clone)]
 pub struct Engine {
-    requests: Sender<Sequence>,
-    stats: Arc<Mutex<EngineStats>>,
+    messages: Sender<Message>,
+    shared: Arc<Shared>,
     config: ModelConfig,
     options: EngineOptions,
+    context: usize,
+    kv_bytes: usize,
+    /// The threads that compute; the engine runs in one of them.
+    _pool: Arc<rayon::ThreadPool>,
 }
 
-/// One request's state.
-struct Sequence {
-    request: Request,
-    sink: Sink,
-    cache: KvCache,
-    /// The token that goes in next, once the prompt is in.
-    last: u32,
-    generated: usize,
+/// What handles and the worker both see.
+#[derive(Default)]
+pub(crate) struct Shared {
+    stats: Mutex<EngineStats>,
+    /// Requests that the worker has not taken in yet.
+    queued: AtomicU64,
+    tickets: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn update(&self, change: impl FnOnce(&mut EngineStats)) {
+        change(&mut self.stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    }
+
+    pub(crate) fn taken(&self) {
+        self.queued.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn stats(&self) -> EngineStats {
+        let mut stats = *self.stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        stats.requests_waiting += self.queued.load(Ordering::Relaxed);
+        stats
+    }
+}
+
+/// A request in the engine. Dropping it cancels the request, if it has not ended.
+#[must_use = "dropping the ticket cancels the request"]
+pub struct Ticket {
+    number: u64,
+    messages: Sender<Message>,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        // If the engine has ended, so has the request.
+        let _ = self.messages.send(Message::Cancel(self.number));
+    }
 }
 
 impl Engine {
-    /// Moves the model into a thread.
+    /// Moves the model into a thread. On the CPU its weights are packed first, unless they are.
+    ///
+    /// # Panics
+    /// If a limit is 0, or the system gives the process no more threads.
     pub fn start(model: Decoder, options: EngineOptions) -> Self {
-        let model = model.for_inference();
-        let config = model.config().clone();
-        let stats = Arc::new(Mutex::new(EngineStats::default()));
-        let (requests, incoming) = channel();
-        let shared = stats.clone();
-        thread::Builder::new()
-            .name("engine".into())
-            .spawn(move || {
-                Worker { model, options, stats: shared, running: vec![], waiting: VecDeque::new() }.run(incoming)
-            })
-            .expect("the system gives the process one more thread");
-        Self { requests, stats, config, options }
+        let (config, device) = (model.config().clone(), model.device());
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.threads)
+            .thread_name(|i| format!("engine-{i}"))
+            .build()
+            .expect("the system gives the process more threads");
+        let model = match device.clone().inner() == cpu() && !model.is_packed() {
+            true => pool.install(|| model.pack(model.precision())),
+            false => model.for_inference(),
+        };
+        let mut shape = KvShape {
+            blocks: 0,
+            kv_heads: config.kv_heads,
+            head_width: config.head_width,
+            precision: model.precision(),
+        };
+        let context = config.context.min(options.context_max);
+        let block_bytes = shape.block_bytes() * config.layers;
+        let enough = options.sequences_max.saturating_mul(context.div_ceil(KV_BLOCK));
+        shape.blocks = (options.kv_cache_bytes / block_bytes).clamp(1, enough.max(1));
+        let context = context.min(shape.blocks * KV_BLOCK);
+        let layers = (0..config.layers).map(|_| KvLayer::new(shape, &model.device())).collect();
+        let scheduler = Scheduler::new(crate::Limits {
+            sequences_max: options.sequences_max,
+            step_tokens_max: options.step_tokens_max,
+            chunk_tokens_max: options.chunk_tokens_max,
+            blocks: shape.blocks,
+            prefix_cache: options.prefix_cache,
+            policy: options.policy,
+        });
+        let shared = Arc::new(Shared::default());
+        shared.update(|stats| stats.kv_blocks_total = shape.blocks as u64);
+        let (messages, incoming) = channel();
+        let worker = Worker::new(model, layers, scheduler, context, shared.clone());
+        pool.spawn(move || worker.run(&incoming));
+        let kv_bytes = block_bytes * shape.blocks;
+        Self { messages, shared, config, options, context, kv_bytes, _pool: Arc::new(pool) }
     }
 
     /// Queues a request. Its outputs go to `sink`, from the engine's thread: it must not block.
     ///
     /// # Errors
     /// If the request cannot be run, or too many wait.
-    pub fn submit(&self, request: Request, sink: Sink) -> Result<(), SubmitError> {
+    pub fn submit(&self, request: Request, sink: Sink) -> Result<Ticket, SubmitError> {
         if request.prompt.is_empty() {
             return Err(SubmitError::EmptyPrompt);
         }
-        if let Some(id) = request.prompt.iter().find(|id| **id as usize >= self.config.vocab_size) {
-            return Err(SubmitError::UnknownToken(*id));
+        let biased = request.sampling.logit_bias.iter().map(|(id, _)| id);
+        let ids = request.prompt.iter().chain(biased).chain(&request.stop_tokens);
+        if let Some(id) = ids.copied().find(|id| *id as usize >= self.config.vocab_size) {
+            return Err(SubmitError::UnknownToken(id));
         }
-        let room = if request.max_tokens == 0 { self.config.context } else { self.config.context.saturating_sub(1) };
+        let room = if request.max_tokens == 0 { self.context } else { self.context.saturating_sub(1) };
         if request.prompt.len() > room {
-            return Err(SubmitError::TooLong { prompt: request.prompt.len(), context: self.config.context });
+            return Err(SubmitError::TooLong { prompt: request.prompt.len(), context: self.context });
         }
-        {
-            let mut stats = lock(&self.stats);
-            if stats.requests_waiting >= self.options.waiting_max as u64 {
-                return Err(SubmitError::QueueFull);
+        if self.shared.stats().requests_waiting >= self.options.waiting_max as u64 {
+            return Err(SubmitError::QueueFull);
+        }
+        let number = self.shared.tickets.fetch_add(1, Ordering::Relaxed);
+        self.shared.queued.fetch_add(1, Ordering::Relaxed);
+        let job = Box::new(Job::new(request, sink, number));
+        match self.messages.send(Message::Submit(job)) {
+            Ok(()) => Ok(Ticket { number, messages: self.messages.clone() }),
+            Err(_) => {
+                self.shared.taken();
+                Err(SubmitError::Stopped)
             }
-            stats.requests_waiting += 1;
         }
-        let sequence = Sequence { request, sink, cache: KvCache::default(), last: 0, generated: 0 };
-        self.requests.send(sequence).map_err(|_| {
-            lock(&self.stats).requests_waiting -= 1;
-            SubmitError::Stopped
-        })
     }
 
     /// Runs one request to its end and returns the new tokens and why they end.
@@ -128,7 +227,7 @@ impl Engine {
     /// If the request cannot be run.
     pub fn generate(&self, request: Request) -> Result<(Vec<u32>, Result<FinishReason, String>), SubmitError> {
         let (sender, outputs) = channel();
-        self.submit(request, Box::new(move |output| sender.send(output).is_ok()))?;
+        let _ticket = self.submit(request, Box::new(move |output| sender.send(output).is_ok()))?;
         let mut tokens = Vec::new();
         for output in outputs {
             match output {
@@ -143,7 +242,7 @@ impl Engine {
 
     /// Counters as of now.
     pub fn stats(&self) -> EngineStats {
-        *lock(&self.stats)
+        self.shared.stats()
     }
 
     /// Tokens in the model's vocabulary.
@@ -153,169 +252,13 @@ impl Engine {
 
     /// Tokens that a sequence may have, prompt included.
     pub fn context(&self) -> usize {
-        self.config.context
-    }
-}
-
-fn lock(stats: &Mutex<EngineStats>) -> std::sync::MutexGuard<'_, EngineStats> {
-    stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-struct Worker {
-    model: Decoder,
-    options: EngineOptions,
-    stats: Arc<Mutex<EngineStats>>,
-    running: Vec<Sequence>,
-    waiting: VecDeque<Sequence>,
-}
-
-impl Worker {
-    /// Until every handle is gone and every sequence has ended.
-    fn run(mut self, incoming: Receiver<Sequence>) {
-        loop {
-            if self.running.is_empty() && self.waiting.is_empty() {
-                match incoming.recv() {
-                    Ok(sequence) => self.waiting.push_back(sequence),
-                    Err(_) => return,
-                }
-            }
-            self.waiting.extend(incoming.try_iter());
-            while self.running.len() < self.options.sequences_max {
-                let Some(sequence) = self.waiting.pop_front() else { break };
-                self.admit(sequence);
-            }
-            self.step();
-            let mut stats = lock(&self.stats);
-            stats.requests_running = self.running.len() as u64;
-        }
+        self.context
     }
 
-    /// Runs the prompt of a new sequence, and keeps it if it goes on.
-    fn admit(&mut self, mut sequence: Sequence) {
-        lock(&self.stats).requests_waiting -= 1;
-        let model = &self.model;
-        let outcome = catch_unwind(AssertUnwindSafe(|| prefill(model, &mut sequence)));
-        lock(&self.stats).prompt_tokens_total += sequence.request.prompt.len() as u64;
-        let Ok((logits, prompt)) = outcome else {
-            return self.fail(vec![sequence]);
-        };
-        if let Some(prompt) = prompt
-            && !(sequence.sink)(Output::Prompt(prompt))
-        {
-            lock(&self.stats).finished_abort_total += 1;
-            return;
-        }
-        if sequence.request.max_tokens == 0 {
-            self.finish(&mut sequence, FinishReason::Length);
-        } else if self.accept(&mut sequence, &logits) {
-            self.running.push(sequence);
-        }
+    /// Bytes that keys and values take when the cache is full.
+    pub fn kv_cache_bytes(&self) -> usize {
+        self.kv_bytes
     }
-
-    /// One token for every running sequence.
-    fn step(&mut self) {
-        if self.running.is_empty() {
-            return;
-        }
-        let mut running = std::mem::take(&mut self.running);
-        let model = &self.model;
-        let Ok(logits) = catch_unwind(AssertUnwindSafe(|| decode(model, &mut running))) else {
-            return self.fail(running);
-        };
-        for (mut sequence, logits) in running.into_iter().zip(logits.chunks_exact(self.model.config().vocab_size)) {
-            if self.accept(&mut sequence, logits) {
-                self.running.push(sequence);
-            }
-        }
-    }
-
-    /// Samples the next token and hands it out. Returns whether the sequence goes on.
-    fn accept(&mut self, sequence: &mut Sequence, logits: &[f32]) -> bool {
-        let request = &sequence.request;
-        let sampled = sample(logits, &request.sampling, sequence.generated as u64, request.logprobs);
-        if request.stop_tokens.contains(&sampled.id) {
-            self.finish(sequence, FinishReason::Stop);
-            return false;
-        }
-        sequence.generated += 1;
-        sequence.last = sampled.id;
-        let full = sequence.generated >= request.max_tokens
-            || request.prompt.len() + sequence.generated >= self.model.config().context;
-        lock(&self.stats).generation_tokens_total += 1;
-        if !(sequence.sink)(Output::Token { id: sampled.id, logprobs: sampled.logprobs }) {
-            lock(&self.stats).finished_abort_total += 1;
-            return false;
-        }
-        if full {
-            self.finish(sequence, FinishReason::Length);
-        }
-        !full
-    }
-
-    fn finish(&self, sequence: &mut Sequence, reason: FinishReason) {
-        let mut stats = lock(&self.stats);
-        match reason {
-            FinishReason::Stop => stats.finished_stop_total += 1,
-            FinishReason::Length => stats.finished_length_total += 1,
-        }
-        drop(stats);
-        (sequence.sink)(Output::Finished(reason));
-    }
-
-    /// A forward pass panicked: its sequences end, the engine goes on.
-    fn fail(&self, sequences: Vec<Sequence>) {
-        for mut sequence in sequences {
-            lock(&self.stats).finished_abort_total += 1;
-            (sequence.sink)(Output::Failed(
-                "the model could not process this sequence; this is a bug in narthex".into(),
-            ));
-        }
-    }
-}
-
-/// Runs a prompt: the logits after its last token, and those of the prompt's own tokens where asked for.
-fn prefill(model: &Decoder, sequence: &mut Sequence) -> (Vec<f32>, Option<Vec<Option<TokenLogprobs>>>) {
-    let device = narthex_model::cpu();
-    let request = &sequence.request;
-    let len = request.prompt.len();
-    let positions: Vec<usize> = (0..len).collect();
-    let mut context = KvContext::new(vec![&mut sequence.cache]);
-    let rotary = model.rotary(&[&positions], &device);
-    let hidden = model.hidden(tokens(&request.prompt, 1, &device), &rotary, &mut context, &mut Dropout::none());
-    context.advance(len);
-    if !request.prompt_logprobs {
-        let last = hidden.narrow(0, len - 1, 1);
-        return (values(model.logits(last)), None);
-    }
-    let logits = values(model.logits(hidden));
-    let rows: Vec<&[f32]> = logits.chunks_exact(model.config().vocab_size).collect();
-    let top = request.logprobs.unwrap_or(0);
-    let prompt =
-        request.prompt.iter().enumerate().map(|(i, id)| (i > 0).then(|| token_logprobs(rows[i - 1], *id, top)));
-    (rows[len - 1].to_vec(), Some(prompt.collect()))
-}
-
-/// One more token for each sequence: their logits, row after row.
-fn decode(model: &Decoder, sequences: &mut [Sequence]) -> Vec<f32> {
-    let device = narthex_model::cpu();
-    let last: Vec<u32> = sequences.iter().map(|sequence| sequence.last).collect();
-    let positions: Vec<[usize; 1]> = sequences.iter().map(|sequence| [sequence.cache.len()]).collect();
-    let rows: Vec<&[usize]> = positions.iter().map(|row| row.as_slice()).collect();
-    let rotary = model.rotary(&rows, &device);
-    let mut context = KvContext::new(sequences.iter_mut().map(|sequence| &mut sequence.cache).collect());
-    let logits = model.forward(tokens(&last, last.len(), &device), &rotary, &mut context, &mut Dropout::none());
-    context.advance(1);
-    values(logits)
-}
-
-fn tokens(ids: &[u32], rows: usize, device: &Device) -> Tensor<2, Int> {
-    let ids: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
-    let len = ids.len() / rows;
-    Tensor::from_data(TensorData::new(ids, [rows, len]), device)
-}
-
-fn values(logits: Tensor<2>) -> Vec<f32> {
-    logits.into_data().try_to_vec().expect("logits are f32")
 }
 
 #[cfg(test)]

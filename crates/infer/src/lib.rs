@@ -3,12 +3,17 @@
 //! [`Engine::start`] moves a model into a thread of its own; [`Engine::submit`] hands it a
 //! [`Request`] and a sink that receives [`Output`]s as they are computed.
 
-mod cache;
+mod blocks;
+mod context;
 mod engine;
 mod request;
 mod sampling;
+mod scheduler;
+mod worker;
 
-pub use cache::{KvCache, KvContext};
-pub use engine::{Engine, EngineOptions, EngineStats, Sink};
+pub use blocks::BlockPool;
+pub use context::PagedContext;
+pub use engine::{Engine, EngineOptions, EngineStats, Sink, Ticket};
 pub use request::{FinishReason, Output, Request, Sampling, SubmitError, TokenLogprobs};
-pub use sampling::{Sampled, log_softmax, sample};
+pub use sampling::{History, Sampled, log_softmax, sample};
+pub use scheduler::{Counters, Limits, NewSequence, Policy, Scheduler, SequenceId, Work};

@@ -13,18 +13,39 @@ pub struct Sampling {
     pub top_k: usize,
     /// Keep the smallest set of tokens whose probability reaches `top_p`; 1 keeps all.
     pub top_p: f32,
+    /// Keep the tokens whose probability is at least this share of the likeliest one's; 0 keeps all.
+    pub min_p: f32,
+    /// Logits of tokens in the prompt or the output are divided by this (multiplied if negative); 1 changes nothing
+    /// (Keskar et al., "CTRL", 2019).
+    pub repetition_penalty: f32,
+    /// Subtracted from the logits of tokens in the output.
+    pub presence_penalty: f32,
+    /// Subtracted from the logit of a token for each time that it stands in the output.
+    pub frequency_penalty: f32,
+    /// Added to the logits of these tokens.
+    pub logit_bias: Vec<(u32, f32)>,
     /// The seed of this request's random numbers.
     pub seed: u64,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 0 }
+        Self {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: vec![],
+            seed: 0,
+        }
     }
 }
 
 /// One sequence to continue.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     /// Token ids, at least one.
     pub prompt: Vec<u32>,
@@ -34,10 +55,16 @@ pub struct Request {
     pub sampling: Sampling,
     /// Ids that end the sequence (end of text, end of turn).
     pub stop_tokens: Vec<u32>,
+    /// Stop tokens are not sampled before there are this many new tokens.
+    pub min_tokens: usize,
     /// Report the log-probability of each token and of this many most likely alternatives.
     pub logprobs: Option<usize>,
     /// Report the log-probabilities of the prompt's tokens too.
     pub prompt_logprobs: bool,
+    /// Lower numbers go first, in an engine with that policy.
+    pub priority: i64,
+    /// Only requests with the same salt share what the prefix cache holds.
+    pub cache_salt: Option<String>,
 }
 
 /// A token with its log-probability (natural logarithm, of the model's own distribution before

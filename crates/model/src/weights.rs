@@ -1,38 +1,174 @@
 //! safetensors files: f32, bf16 and f16 on reading, whole or sharded; f32 on writing.
 
-use half::{bf16, f16};
+use crate::ModelConfig;
+use memmap2::Mmap;
 use narthex_base::{Error, Result};
+use narthex_kernels::WeightValues;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap},
     fs::File,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
 /// Name -> (shape, values), all in single precision.
 pub type TensorMap = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
-/// Reads `model.safetensors`, or the shards that `model.safetensors.index.json` names, from a folder.
+/// Where a model's weights come from.
+pub trait WeightSource {
+    /// The values of a tensor of this name and shape.
+    ///
+    /// # Errors
+    /// If there is none, or it has another shape.
+    fn values(&self, name: &str, shape: &[usize]) -> Result<WeightValues<'_>>;
+}
+
+/// An error that says that weights and config do not fit.
+pub(crate) fn mismatch(what: String) -> Error {
+    Error::input(what).help("the weights and config.json do not belong together: fetch or export the model again")
+}
+
+fn missing(name: &str) -> Error {
+    mismatch(format!("tensor `{name}` is missing"))
+}
+
+fn check_shape(name: &str, found: &[usize], wanted: &[usize]) -> Result<()> {
+    if found == wanted {
+        return Ok(());
+    }
+    Err(mismatch(format!("tensor `{name}` has shape {found:?}, but the config asks for {wanted:?}")))
+}
+
+/// What is wrong with tensors that no part of the model asked for; the first by name counts.
+pub(crate) fn unknown_tensor<'a>(names: impl Iterator<Item = &'a String>, config: &ModelConfig) -> Option<String> {
+    // Written by old exporters, and recomputed here; or the tied matrix written twice.
+    let known_extra =
+        |name: &str| name.ends_with("rotary_emb.inv_freq") || (name == "lm_head.weight" && config.tied_embeddings);
+    let name = names.filter(|name| !known_extra(name)).min()?;
+    Some(format!("tensor `{name}` is not part of this architecture"))
+}
+
+impl WeightSource for TensorMap {
+    fn values(&self, name: &str, shape: &[usize]) -> Result<WeightValues<'_>> {
+        let (found, values) = self.get(name).ok_or_else(|| missing(name))?;
+        check_shape(name, found, shape)?;
+        Ok(WeightValues::F32(values))
+    }
+}
+
+/// safetensors files as they lie on the disk.
+pub struct StoredWeights {
+    files: Vec<(PathBuf, Mmap)>,
+    tensors: BTreeMap<String, Stored>,
+    used: RefCell<BTreeSet<String>>,
+}
+
+struct Stored {
+    file: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Range<usize>,
+}
+
+impl StoredWeights {
+    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names, in a folder.
+    ///
+    /// # Errors
+    /// If there are no weights, or a file is broken or truncated.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let single = folder.join("model.safetensors");
+        if single.is_file() {
+            return Self::of_files(vec![single]);
+        }
+        let index = folder.join("model.safetensors.index.json");
+        if !index.is_file() {
+            return Err(Error::input("there are no weights in this folder").at(folder.display(), None).help(
+                "expected model.safetensors or model.safetensors.index.json; a .bin checkpoint can be converted with `save_pretrained(…, safe_serialization=True)`",
+            ));
+        }
+        Self::of_files(shard_paths(folder, &index)?)
+    }
+
+    fn of_files(paths: Vec<PathBuf>) -> Result<Self> {
+        let mut all = Self { files: vec![], tensors: BTreeMap::new(), used: RefCell::default() };
+        for (number, path) in paths.into_iter().enumerate() {
+            let file = File::open(&path).map_err(|error| Error::io("cannot read", &path, error))?;
+            // SAFETY: the map is read-only and lives in this value; a file that another process truncates meanwhile
+            // can end the process with SIGBUS, but cannot be written through or read out of bounds.
+            let map = unsafe { Mmap::map(&file) }.map_err(|error| Error::io("cannot read", &path, error))?;
+            let tensors = SafeTensors::deserialize(&map).map_err(|error| {
+                Error::input("not a whole safetensors file")
+                    .at(path.display(), None)
+                    .cause(error)
+                    .help(format!("it has {} bytes; fetch or copy it again", map.len()))
+            })?;
+            for (name, view) in tensors.iter() {
+                let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
+                let bytes = start..start + view.data().len();
+                let stored = Stored { file: number, dtype: view.dtype(), shape: view.shape().to_vec(), bytes };
+                all.tensors.insert(name.to_string(), stored);
+            }
+            all.files.push((path, map));
+        }
+        Ok(all)
+    }
+
+    /// The number type that most values have.
+    pub fn dtype(&self) -> Option<Dtype> {
+        self.tensors.values().max_by_key(|stored| stored.bytes.len()).map(|stored| stored.dtype)
+    }
+
+    fn stored(&self, name: &str, stored: &Stored) -> Result<WeightValues<'_>> {
+        let (path, map) = &self.files[stored.file];
+        let bytes = &map[stored.bytes.clone()];
+        match stored.dtype {
+            Dtype::F32 => Ok(WeightValues::F32Bytes(bytes)),
+            Dtype::BF16 => Ok(WeightValues::Bf16Bytes(bytes)),
+            Dtype::F16 => Ok(WeightValues::F16Bytes(bytes)),
+            other => Err(Error::input(format!("tensor `{name}` has dtype {other:?}, which is not supported"))
+                .at(path.display(), None)
+                .help("supported: F32, BF16, F16")),
+        }
+    }
+
+    fn to_map(&self) -> Result<TensorMap> {
+        let tensors = self.tensors.iter().map(|(name, stored)| {
+            let from = self.stored(name, stored)?;
+            let mut values = vec![0f32; from.len()];
+            from.read(0, &mut values);
+            Ok((name.clone(), (stored.shape.clone(), values)))
+        });
+        tensors.collect()
+    }
+
+    /// Refuses files that hold more than was asked for.
+    pub(crate) fn all_used(&self, config: &ModelConfig) -> Result<()> {
+        let used = self.used.borrow();
+        match unknown_tensor(self.tensors.keys().filter(|name| !used.contains(*name)), config) {
+            Some(what) => Err(mismatch(what)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl WeightSource for StoredWeights {
+    fn values(&self, name: &str, shape: &[usize]) -> Result<WeightValues<'_>> {
+        let stored = self.tensors.get(name).ok_or_else(|| missing(name))?;
+        check_shape(name, &stored.shape, shape)?;
+        self.used.borrow_mut().insert(name.into());
+        self.stored(name, stored)
+    }
+}
+
+/// Reads all weights of a folder in single precision.
 ///
 /// # Errors
 /// If there are no weights, a file is broken or truncated, or a dtype is not supported.
 pub fn read_model_weights(folder: &Path) -> Result<TensorMap> {
-    let single = folder.join("model.safetensors");
-    if single.is_file() {
-        return read_safetensors(&single);
-    }
-    let index = folder.join("model.safetensors.index.json");
-    if !index.is_file() {
-        return Err(Error::input("there are no weights in this folder").at(folder.display(), None).help(
-            "expected model.safetensors or model.safetensors.index.json; a .bin checkpoint can be converted with `save_pretrained(…, safe_serialization=True)`",
-        ));
-    }
-    let mut all = TensorMap::new();
-    for path in shard_paths(folder, &index)? {
-        all.extend(read_safetensors(&path)?);
-    }
-    Ok(all)
+    StoredWeights::open(folder)?.to_map()
 }
 
 fn shard_paths(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
@@ -58,39 +194,7 @@ fn shard_paths(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// If it cannot be read, is broken or truncated, or holds a dtype other than F32, BF16, F16.
 pub fn read_safetensors(path: &Path) -> Result<TensorMap> {
-    let file = File::open(path).map_err(|error| Error::io("cannot read", path, error))?;
-    // SAFETY: the map is read-only and lives in this function; a file that another process truncates meanwhile
-    // can end the process with SIGBUS, but cannot be written through or read out of bounds.
-    let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| Error::io("cannot read", path, error))?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| {
-        Error::input("not a whole safetensors file")
-            .at(path.display(), None)
-            .cause(error)
-            .help(format!("it has {} bytes; fetch or copy it again", bytes.len()))
-    })?;
-    let mut map = TensorMap::new();
-    for (name, view) in tensors.iter() {
-        let values = to_f32(&view).ok_or_else(|| {
-            Error::input(format!("tensor `{name}` has dtype {:?}, which is not supported", view.dtype()))
-                .at(path.display(), None)
-                .help("supported: F32, BF16, F16")
-        })?;
-        map.insert(name.to_string(), (view.shape().to_vec(), values));
-    }
-    Ok(map)
-}
-
-fn to_f32(view: &TensorView) -> Option<Vec<f32>> {
-    let data = view.data();
-    let pairs = || data.chunks_exact(2).map(|pair| [pair[0], pair[1]]);
-    match view.dtype() {
-        Dtype::F32 => {
-            Some(data.chunks_exact(4).map(|quad| f32::from_le_bytes([quad[0], quad[1], quad[2], quad[3]])).collect())
-        }
-        Dtype::BF16 => Some(pairs().map(|pair| bf16::from_le_bytes(pair).to_f32()).collect()),
-        Dtype::F16 => Some(pairs().map(|pair| f16::from_le_bytes(pair).to_f32()).collect()),
-        _ => None,
-    }
+    StoredWeights::of_files(vec![path.into()])?.to_map()
 }
 
 /// Writes one safetensors file in f32; the same tensors always give the same bytes.
@@ -115,6 +219,7 @@ pub fn write_safetensors(path: &Path, tensors: &TensorMap) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::{bf16, f16};
 
     fn folder() -> tempfile::TempDir {
         tempfile::tempdir().unwrap()

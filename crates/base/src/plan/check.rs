@@ -319,7 +319,7 @@ fn schedule(schedule: &Schedule) -> std::result::Result<(), Complaint> {
         Schedule::DEVICES.contains(&s.device.as_str()),
         "schedule.device",
         format!("there is no device `{}`", s.device),
-        "one of: cpu, cuda, rocm, vulkan, metal",
+        "one of: cpu, cuda, rocm, vulkan, metal, wgpu",
     )?;
     require((0.0..1.0).contains(&s.beta1), "schedule.beta1", "`beta1` is outside 0 to 1", "0.9 is usual")?;
     require((0.0..1.0).contains(&s.beta2), "schedule.beta2", "`beta2` is outside 0 to 1", "0.999 is usual")?;

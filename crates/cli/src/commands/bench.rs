@@ -53,7 +53,7 @@ fn train(args: &BenchTrain) -> Result<()> {
         "bf16" => Precision::Bf16,
         other => return Err(Error::usage(format!("there is no precision `{other}`")).help("one of: f32, bf16")),
     };
-    let device = narthex_model::device(&args.device)?;
+    let device = narthex_model::device(&args.device, precision)?;
     let mut bench = TrainBench::new(shape, precision, args.activation_checkpointing, &device);
     if args.repeat {
         println!("ready");

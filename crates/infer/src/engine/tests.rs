@@ -1,9 +1,16 @@
 //! The engine against the model itself: the cache and the batch change nothing.
 
 use super::*;
-use crate::Sampling;
-use narthex_model::{CausalContext, cpu};
-use std::time::{Duration, Instant};
+use crate::{
+    History, Sampling, TokenLogprobs,
+    sampling::{sample, token_logprobs},
+};
+use narthex_base::random::Stream;
+use narthex_model::{CausalContext, Dropout, Int, Precision, Tensor};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 fn model() -> Decoder {
     let config = ModelConfig {
@@ -36,9 +43,7 @@ fn request(prompt: &[u32], max_tokens: usize) -> Request {
         prompt: prompt.to_vec(),
         max_tokens,
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
-        stop_tokens: vec![],
-        logprobs: None,
-        prompt_logprobs: false,
+        ..Request::default()
     }
 }
 
@@ -46,7 +51,10 @@ fn request(prompt: &[u32], max_tokens: usize) -> Request {
 fn logits(model: &Decoder, ids: &[u32]) -> Vec<f32> {
     let positions: Vec<usize> = (0..ids.len()).collect();
     let rotary = model.rotary(&[&positions], &cpu());
-    values(model.forward(tokens(ids, 1, &cpu()), &rotary, &mut CausalContext::new(ids.len()), &mut Dropout::none()))
+    let tokens: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+    let tokens = Tensor::<1, Int>::from_ints(tokens.as_slice(), &cpu()).unsqueeze::<2>();
+    let logits = model.forward(tokens, &rotary, &mut CausalContext::new(ids.len()), &mut Dropout::none());
+    logits.into_data().try_to_vec::<f32>().unwrap()
 }
 
 fn greedy_without_cache(model: &Decoder, prompt: &[u32], count: usize) -> Vec<u32> {
@@ -54,7 +62,8 @@ fn greedy_without_cache(model: &Decoder, prompt: &[u32], count: usize) -> Vec<u3
     for _ in 0..count {
         let all = logits(model, &ids);
         let last = &all[all.len() - model.config().vocab_size..];
-        ids.push(sample(last, &Sampling { temperature: 0.0, ..Sampling::default() }, 0, None).id);
+        let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
+        ids.push(sample(last, &greedy, &History::default(), &[], None).id);
     }
     ids.split_off(prompt.len())
 }
@@ -73,12 +82,13 @@ fn the_cache_changes_nothing() {
 #[test]
 fn many_at_once_are_each_what_they_are_alone() {
     let model = model();
-    let engine = Engine::start(model.clone(), EngineOptions { sequences_max: 3, waiting_max: 100 });
+    let engine = Engine::start(model.clone(), EngineOptions { sequences_max: 3, ..EngineOptions::default() });
     let (sender, outputs) = channel();
+    let mut tickets = vec![];
     for i in 0..10u32 {
         let sender = sender.clone();
         let sink = Box::new(move |output| sender.send((i, output)).is_ok());
-        engine.submit(request(&[i, i + 1, 2 * i], 3 + i as usize), sink).unwrap();
+        tickets.push(engine.submit(request(&[i, i + 1, 2 * i], 3 + i as usize), sink).unwrap());
     }
     drop(sender);
     let mut tokens = vec![vec![]; 10];
@@ -102,7 +112,7 @@ fn prompt_logprobs_are_those_of_the_model() {
     let engine = Engine::start(model, EngineOptions::default());
     let (sender, outputs) = channel();
     let scoring = Request { logprobs: Some(2), prompt_logprobs: true, ..request(&prompt, 0) };
-    engine.submit(scoring, Box::new(move |output| sender.send(output).is_ok())).unwrap();
+    let _ticket = engine.submit(scoring, Box::new(move |output| sender.send(output).is_ok())).unwrap();
     let Output::Prompt(scores) = outputs.recv().unwrap() else { panic!("the prompt's scores come first") };
     assert!(scores[0].is_none());
     for i in 1..prompt.len() {
@@ -141,13 +151,13 @@ fn the_context_is_a_limit() {
 
 #[test]
 fn readers_that_go_away_free_their_place() {
-    let engine = Engine::start(model(), EngineOptions { sequences_max: 1, waiting_max: 2 });
+    let engine = Engine::start(model(), EngineOptions { sequences_max: 1, waiting_max: 2, ..EngineOptions::default() });
     let mut seen = 0;
     let leaves = Box::new(move |_| {
         seen += 1;
         seen < 3
     });
-    engine.submit(request(&[1], 40), leaves).unwrap();
+    let _ticket = engine.submit(request(&[1], 40), leaves).unwrap();
     assert_eq!(engine.generate(request(&[2], 2)).unwrap().0.len(), 2);
     let deadline = Instant::now() + Duration::from_secs(10);
     while engine.stats().requests_running > 0 && Instant::now() < deadline {
@@ -155,6 +165,132 @@ fn readers_that_go_away_free_their_place() {
     }
     let stats = engine.stats();
     assert_eq!((stats.requests_running, stats.requests_waiting, stats.finished_abort_total), (0, 0, 1));
+    assert_eq!(stats.kv_blocks_used, 0);
+}
+
+#[test]
+fn dropped_tickets_cancel_running_and_waiting_requests() {
+    let engine = Engine::start(model(), EngineOptions { sequences_max: 1, ..EngineOptions::default() });
+    let tickets: Vec<Ticket> =
+        (0..3).map(|i| engine.submit(request(&[i], 47), Box::new(|_| true)).unwrap()).collect();
+    drop(tickets);
+    assert_eq!(engine.generate(request(&[2], 2)).unwrap().0.len(), 2);
+    // Some may have got to their end before.
+    let stats = engine.stats();
+    assert_eq!(stats.finished_abort_total + stats.finished_length_total, 4);
+    assert_eq!((stats.requests_running, stats.requests_waiting, stats.kv_blocks_used), (0, 0, 0));
+}
+
+#[test]
+fn a_full_queue_refuses() {
+    let engine = Engine::start(model(), EngineOptions { waiting_max: 0, ..EngineOptions::default() });
+    assert_eq!(engine.generate(request(&[1], 1)).unwrap_err(), SubmitError::QueueFull);
+}
+
+/// What a request yields, with the bits of its scores.
+type Yield = (Vec<(u32, Vec<(u32, u32)>)>, FinishReason);
+
+/// Submits all at once and collects what each yields.
+fn run_all(engine: &Engine, requests: &[Request]) -> Vec<Yield> {
+    let bits = |scores: TokenLogprobs| {
+        scores.top.iter().map(|(id, logprob)| (*id, logprob.to_bits())).chain([(0, scores.logprob.to_bits())]).collect()
+    };
+    let streams: Vec<_> = requests
+        .iter()
+        .map(|request| {
+            let (sender, outputs) = channel();
+            let sink = Box::new(move |output| sender.send(output).is_ok());
+            (engine.submit(request.clone(), sink).unwrap(), outputs)
+        })
+        .collect();
+    let collected = streams.into_iter().map(|(_ticket, outputs)| {
+        let mut found = vec![];
+        for output in outputs {
+            match output {
+                Output::Prompt(scores) => found.extend(scores.into_iter().flatten().map(|scores| (0, bits(scores)))),
+                Output::Token { id, logprobs } => found.push((id, logprobs.map(bits).unwrap_or_default())),
+                Output::Finished(reason) => return (found, reason),
+                Output::Failed(why) => panic!("{why}"),
+            }
+        }
+        panic!("an ended request says so");
+    });
+    collected.collect()
+}
+
+/// A random mix of requests: greedy and drawn, short and long, with common beginnings, some wanting their prompt's scores.
+fn mix(seed: u64) -> Vec<Request> {
+    let random = Stream::new(seed, "mix");
+    let mut draws = 0;
+    let mut draw = |bound: u64| {
+        draws += 1;
+        random.below(draws, bound)
+    };
+    let requests = (0..2 + draw(10)).map(|_| {
+        let (family, shared, len) = (draw(2) as u32, draw(40), 1 + draw(44));
+        let prompt = (0..len).map(|i| if i < shared { family * 7 + i as u32 % 5 } else { draw(40) as u32 }).collect();
+        let greedy = draw(2) == 0;
+        Request {
+            prompt,
+            max_tokens: draw(25) as usize,
+            sampling: Sampling {
+                temperature: if greedy { 0.0 } else { 1.0 },
+                seed: draw(1000),
+                frequency_penalty: if draw(3) == 0 { 0.5 } else { 0.0 },
+                ..Sampling::default()
+            },
+            stop_tokens: if draw(4) == 0 { vec![draw(40) as u32] } else { vec![] },
+            logprobs: Some(2),
+            prompt_logprobs: draw(5) == 0,
+            ..Request::default()
+        }
+    });
+    requests.collect()
+}
+
+fn mixes_change_no_byte(seeds: std::ops::Range<u64>) {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let model = model().pack(precision);
+        let start = |options| Engine::start(model.clone(), options);
+        let alone = start(EngineOptions { threads: 1, prefix_cache: false, ..EngineOptions::default() });
+        // Room for three to four sequences of full length: mixes that are larger are preempted.
+        let block = alone.kv_cache_bytes() / alone.stats().kv_blocks_total as usize;
+        let tight = EngineOptions {
+            kv_cache_bytes: 7 * block,
+            step_tokens_max: 20,
+            chunk_tokens_max: 9,
+            threads: 2,
+            ..EngineOptions::default()
+        };
+        let engines = [
+            ("all at once", start(EngineOptions { threads: 2, ..EngineOptions::default() })),
+            ("without prefix cache", start(EngineOptions { prefix_cache: false, ..tight.clone() })),
+            ("in little room", start(tight)),
+        ];
+        for seed in seeds.clone() {
+            let requests = mix(seed);
+            let expected: Vec<Yield> =
+                requests.iter().flat_map(|request| run_all(&alone, std::slice::from_ref(request))).collect();
+            for (name, engine) in &engines {
+                let found = run_all(engine, &requests);
+                assert!(found == expected, "mix {seed} {name} in {precision:?}");
+            }
+        }
+        assert!(engines[0].1.stats().prefix_cache_hits_total > 0);
+        assert!(engines[1].1.stats().preemptions_total > 0 && engines[2].1.stats().preemptions_total > 0);
+    }
+}
+
+#[test]
+fn what_else_runs_changes_no_byte() {
+    mixes_change_no_byte(0..20);
+}
+
+/// `cargo test --release -p narthex-infer -- --ignored thousand`
+#[test]
+#[ignore = "takes a minute"]
+fn a_thousand_mixes_change_no_byte() {
+    mixes_change_no_byte(0..1000);
 }
 
 #[test]

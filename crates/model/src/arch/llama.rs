@@ -8,12 +8,14 @@ use crate::{
     AttentionContext, Dropout, Heads, Linear, LoraSpec, ModelConfig, Rotary,
     layers::{Embedding, RmsNorm, normal},
     lora::Lora,
+    weights::WeightSource,
 };
 use burn::{
-    module::{Module, Param},
+    module::Module,
     tensor::{Device, Int, Tensor},
 };
-use narthex_kernels::{Precision, linear, linear_cross_entropy, swiglu};
+use narthex_base::Result;
+use narthex_kernels::{PackedWeight, Precision, linear, linear_cross_entropy, packed_linear, swiglu};
 
 /// The model with its output projection.
 #[derive(Module, Debug)]
@@ -75,8 +77,49 @@ impl Llama {
 
     pub(super) fn empty(config: &ModelConfig, device: &Device) -> Self {
         let zeros = |shape: [usize; 2]| Tensor::zeros(shape, device);
-        let linear = |_: &str, shape, _| Linear { weight: Param::from_tensor(zeros(shape)), lora: None };
+        let linear = |_: &str, shape, _| Linear::new(zeros(shape));
         Self::build(config, device, &linear, |_, shape| zeros(shape))
+    }
+
+    /// Packed for inference on the CPU: products in `precision`, the rest in f32.
+    ///
+    /// # Errors
+    /// If a weight is missing or has another shape; it is named.
+    pub(super) fn packed(config: &ModelConfig, weights: &dyn WeightSource, precision: Precision) -> Result<Self> {
+        let ModelConfig { hidden_size: c, intermediate_size: f, heads, kv_heads, head_width, vocab_size, .. } = *config;
+        let (q, kv) = (heads * head_width, kv_heads * head_width);
+        let nothing = || Tensor::zeros([0, 0], &crate::cpu());
+        let mut model = Self::build(config, &crate::cpu(), &|_, _, _| Linear::new(nothing()), |_, _| nothing());
+        let embedding = ("model.embed_tokens.weight".to_string(), [vocab_size, c]);
+        let values = weights.values(&embedding.0, &embedding.1)?;
+        model.model.embed_tokens.packed = Some(PackedWeight::new(&[values], c, precision));
+        for (i, block) in model.model.layers.iter_mut().enumerate() {
+            let name = |part: &str| format!("model.layers.{i}.{part}.weight");
+            let named = |part: &str, shape: [usize; 2]| (name(part), shape);
+            let Block { input_layernorm, self_attn: a, post_attention_layernorm, mlp: m } = block;
+            input_layernorm.load(&name("input_layernorm"), weights)?;
+            post_attention_layernorm.load(&name("post_attention_layernorm"), weights)?;
+            let qkv = [
+                named("self_attn.q_proj", [q, c]),
+                named("self_attn.k_proj", [kv, c]),
+                named("self_attn.v_proj", [kv, c]),
+            ];
+            Linear::pack(&mut [&mut a.q_proj, &mut a.k_proj, &mut a.v_proj], &qkv, weights, precision)?;
+            Linear::pack(&mut [&mut a.o_proj], &[named("self_attn.o_proj", [c, q])], weights, precision)?;
+            let gate_up = [named("mlp.gate_proj", [f, c]), named("mlp.up_proj", [f, c])];
+            Linear::pack(&mut [&mut m.gate_proj, &mut m.up_proj], &gate_up, weights, precision)?;
+            Linear::pack(&mut [&mut m.down_proj], &[named("mlp.down_proj", [c, f])], weights, precision)?;
+        }
+        model.model.norm.load("model.norm.weight", weights)?;
+        if let Some(head) = &mut model.lm_head {
+            Linear::pack(&mut [head], &[("lm_head.weight".into(), [vocab_size, c])], weights, precision)?;
+        }
+        Ok(model.with_precision(precision))
+    }
+
+    /// Whether the weights are packed for inference.
+    pub(super) fn is_packed(&self) -> bool {
+        self.model.embed_tokens.packed.is_some()
     }
 
     fn build(
@@ -110,7 +153,7 @@ impl Llama {
         let shape = [vocab_size, hidden_size];
         Self {
             model: Body {
-                embed_tokens: Embedding { weight: Param::from_tensor(embedding("model.embed_tokens.weight", shape)) },
+                embed_tokens: Embedding::new(embedding("model.embed_tokens.weight", shape)),
                 layers: (0..config.layers).map(block).collect(),
                 norm: norm(),
             },
@@ -134,6 +177,10 @@ impl Llama {
 
     pub(super) fn device(&self) -> Device {
         self.model.embed_tokens.weight.device()
+    }
+
+    pub(super) fn precision(&self) -> Precision {
+        self.precision
     }
 
     pub(super) fn with_precision(self, precision: Precision) -> Self {
@@ -169,6 +216,11 @@ impl Llama {
 
     /// `[N, hidden]` -> `[N, vocabulary]`
     pub(super) fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        match (&self.lm_head, &self.model.embed_tokens.packed) {
+            (Some(head), _) => return head.forward(hidden, &mut Dropout::none(), self.precision),
+            (None, Some(packed)) => return packed_linear(hidden, packed, None),
+            (None, None) => {}
+        }
         linear(hidden, &[self.output_weight()], None, None, self.precision)
     }
 

@@ -5,9 +5,9 @@ mod llama;
 pub use llama::Llama;
 
 use crate::{
-    AttentionContext, Dropout, LoraSpec, ModelConfig, Rotary, TensorMap,
+    AttentionContext, Dropout, LoraSpec, ModelConfig, Rotary, RotaryCache, TensorMap,
     parameters::{Replacement, map_parameters, named_parameters},
-    weights::{read_model_weights, write_safetensors},
+    weights::{StoredWeights, WeightSource, mismatch, read_model_weights, unknown_tensor, write_safetensors},
 };
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor},
@@ -15,7 +15,7 @@ use burn::{
 };
 use narthex_base::{Error, Result};
 use narthex_kernels::Precision;
-use std::{collections::BTreeSet, path::Path};
+use std::path::Path;
 
 /// A causal language model of any architecture.
 #[derive(Clone, Debug)]
@@ -38,6 +38,39 @@ impl Decoder {
         let config = ModelConfig::read(&folder.join("config.json"))?;
         let weights = read_model_weights(folder)?;
         Self::empty(&config, device).load(weights).map_err(|error| error.at(folder.display(), None))
+    }
+
+    /// Reads a folder in Hugging Face layout for inference on the CPU: weights are packed as they are read, in `precision`,
+    /// and are never there in full size beside the file.
+    ///
+    /// # Errors
+    /// As [`Decoder::read`].
+    pub fn read_packed(folder: &Path, config: &ModelConfig, precision: Precision) -> Result<Self> {
+        let weights = StoredWeights::open(folder)?;
+        let model = Self::packed(config, &weights, precision)?;
+        weights.all_used(config)?;
+        Ok(model)
+    }
+
+    /// The same model packed for inference on the CPU. Adapters must be merged before.
+    pub fn pack(&self, precision: Precision) -> Self {
+        Self::packed(self.config(), &self.tensors(), precision).expect("a model's weights fit its config")
+    }
+
+    fn packed(config: &ModelConfig, weights: &dyn WeightSource, precision: Precision) -> Result<Self> {
+        Ok(Decoder::Llama(Llama::packed(config, weights, precision)?))
+    }
+
+    /// Whether the weights are packed for inference: then there is nothing to train, to write or to convert.
+    pub fn is_packed(&self) -> bool {
+        match self {
+            Decoder::Llama(model) => model.is_packed(),
+        }
+    }
+
+    /// The rotary embedding for a model that runs step by step.
+    pub fn rotary_cache(&self) -> RotaryCache {
+        RotaryCache::new(self.config().head_width, self.config().rope_theta)
     }
 
     /// The definition with weights still to be loaded.
@@ -67,17 +100,11 @@ impl Decoder {
             };
             Replacement { values, trained: false }
         });
-        // Written by old exporters, and recomputed here; or the tied matrix written twice.
-        let known_extra = |name: &String| {
-            name.ends_with("rotary_emb.inv_freq") || (name == "lm_head.weight" && loaded.config().tied_embeddings)
-        };
-        let extra: BTreeSet<&String> = weights.keys().filter(|name| !known_extra(name)).collect();
-        if let (None, Some(name)) = (&problem, extra.first()) {
-            problem = Some(format!("tensor `{name}` is not part of this architecture"));
+        if problem.is_none() {
+            problem = unknown_tensor(weights.keys(), loaded.config());
         }
         match problem {
-            Some(what) => Err(Error::input(what)
-                .help("the weights and config.json do not belong together: fetch or export the model again")),
+            Some(what) => Err(mismatch(what)),
             None => Ok(loaded),
         }
     }
@@ -116,6 +143,13 @@ impl Decoder {
     pub fn with_precision(self, precision: Precision) -> Self {
         match self {
             Decoder::Llama(model) => Decoder::Llama(model.with_precision(precision)),
+        }
+    }
+
+    /// How products are computed.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Decoder::Llama(model) => model.precision(),
         }
     }
 

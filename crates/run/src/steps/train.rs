@@ -63,7 +63,7 @@ pub(super) fn make(context: &StepContext, step: &TrainStep) -> Result<Made> {
             trained: Trained::All,
             schedule: &step.schedule,
             seed: context.project.plan.project.seed,
-            device: device(&step.schedule.device)?,
+            device: device(&step.schedule.device, step.schedule.precision)?,
             run: context.key,
             work: context.stage,
             metrics: &context.run.join("metrics.jsonl"),

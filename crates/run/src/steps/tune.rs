@@ -59,7 +59,7 @@ pub(super) fn make(context: &StepContext, step: &TuneStep) -> Result<Made> {
             trained,
             schedule: &step.schedule,
             seed,
-            device: device(&step.schedule.device)?,
+            device: device(&step.schedule.device, step.schedule.precision)?,
             run: context.key,
             work: context.stage,
             metrics: &context.run.join("metrics.jsonl"),
