@@ -1,6 +1,6 @@
 //! The command line: every verb with its flags and help.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// From raw data to a licensed model that answers over the OpenAI API, in one binary
@@ -125,6 +125,31 @@ pub struct ModelRef {
     /// The project whose ledger knows it
     #[arg(long, default_value = ".")]
     pub project: PathBuf,
+    /// How weights are stored and multiplied, and keys and values too
+    #[arg(long, value_enum, default_value = "auto")]
+    pub dtype: Dtype,
+}
+
+/// Number types, under vLLM's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    /// bfloat16 for weights that are stored in 16 bits, else float32
+    Auto,
+    /// Single precision
+    #[value(alias = "float", alias = "f32")]
+    Float32,
+    /// Half the memory; sums stay in single precision
+    #[value(alias = "bf16")]
+    Bfloat16,
+}
+
+/// Who goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SchedulingPolicy {
+    /// In the order of arrival
+    Fcfs,
+    /// Lower numbers of the request's `priority` first, then in the order of arrival
+    Priority,
 }
 
 /// How tokens are chosen.
@@ -188,9 +213,45 @@ pub struct Serve {
     /// The name clients ask for; the reference by default
     #[arg(long, value_name = "NAME")]
     pub served_model_name: Option<String>,
+    /// Ask clients for one of the keys in this file, one a line; `#` begins a comment
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// Tokens that prompt and answer may have together; what the model can hold by default
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_model_len: Option<u32>,
     /// Sequences that run at once
-    #[arg(long, default_value_t = 32, value_name = "N")]
-    pub max_num_seqs: usize,
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_num_seqs: u32,
+    /// Tokens that one step computes, of all sequences together
+    #[arg(long, default_value_t = 2048, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_num_batched_tokens: u32,
+    /// Tokens of one prompt in a step: longer ones come in pieces, so that others get in between
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub long_prefill_token_threshold: u32,
+    /// Requests that wait at most; further ones get 503 and a Retry-After
+    #[arg(long, default_value_t = 1024, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_num_waiting: u32,
+    /// The share of the memory available at the start that keys and values may take
+    #[arg(long, default_value_t = 0.25, value_name = "SHARE", conflicts_with = "kv_cache_memory_bytes")]
+    pub kv_cache_memory_share: f64,
+    /// The bytes that keys and values may take: a number, or one with K, M or G
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub kv_cache_memory_bytes: Option<usize>,
+    /// Compute every prompt from its beginning, whatever earlier ones began with
+    #[arg(long)]
+    pub no_enable_prefix_caching: bool,
+    /// Who goes first
+    #[arg(long, value_enum, default_value = "fcfs")]
+    pub scheduling_policy: SchedulingPolicy,
+    /// Threads that compute; all processors by default
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub threads: Option<u32>,
+    /// Keep each of those threads on a processor of its own
+    #[arg(long)]
+    pub pin_threads: bool,
+    /// Seconds that answers under way get after the signal to stop
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub shutdown_timeout: u64,
     /// A further host name under which the server may be addressed, as by a reverse proxy
     #[arg(long, value_name = "NAME")]
     pub allowed_host: Vec<String>,
@@ -354,4 +415,12 @@ pub enum ConfigCommand {
     },
     /// The JSON schema of narthex.toml
     Schema,
+}
+
+/// A number of bytes, with a unit of 1024 or not.
+fn bytes(text: &str) -> Result<usize, String> {
+    let unit = |suffix: &str, shift: u32| text.strip_suffix(suffix).map(|number| (number, shift));
+    let (number, shift) = unit("K", 10).or(unit("M", 20)).or(unit("G", 30)).unwrap_or((text, 0));
+    let bytes = number.trim().parse::<usize>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "a whole number, or one with K, M or G, such as 512M".to_string())
 }

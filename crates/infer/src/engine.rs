@@ -8,12 +8,15 @@ use crate::{
     FinishReason, Output, Policy, Request, Scheduler, SubmitError,
     worker::{Job, Message, Worker},
 };
-use narthex_kernels::{KV_BLOCK, KvLayer, KvShape};
+use narthex_kernels::{KV_BLOCK, KvLayer, KvShape, team::Team};
 use narthex_model::{Decoder, ModelConfig, cpu};
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU64, Ordering},
-    mpsc::{Sender, channel},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Sender, channel},
+    },
+    thread,
 };
 
 /// Where the outputs of a request go. Returns whether anybody still listens.
@@ -41,6 +44,8 @@ pub struct EngineOptions {
     pub policy: Policy,
     /// Threads that compute; all processors if 0.
     pub threads: usize,
+    /// Whether each stays on a processor of its own.
+    pub pinned: bool,
 }
 
 impl Default for EngineOptions {
@@ -55,6 +60,7 @@ impl Default for EngineOptions {
             prefix_cache: true,
             policy: Policy::Fcfs,
             threads: 0,
+            pinned: false,
         }
     }
 }
@@ -101,8 +107,6 @@ pub struct Engine {
     options: EngineOptions,
     context: usize,
     kv_bytes: usize,
-    /// The threads that compute; the engine runs in one of them.
-    _pool: Arc<rayon::ThreadPool>,
 }
 
 /// What handles and the worker both see.
@@ -151,13 +155,9 @@ impl Engine {
     /// If a limit is 0, or the system gives the process no more threads.
     pub fn start(model: Decoder, options: EngineOptions) -> Self {
         let (config, device) = (model.config().clone(), model.device());
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(options.threads)
-            .thread_name(|i| format!("engine-{i}"))
-            .build()
-            .expect("the system gives the process more threads");
+        let team = Team::new(options.threads, options.pinned).expect("the system gives the process more threads");
         let model = match device.clone().inner() == cpu() && !model.is_packed() {
-            true => pool.install(|| model.pack(model.precision())),
+            true => model.pack(model.precision()),
             false => model.for_inference(),
         };
         let mut shape = KvShape {
@@ -184,9 +184,12 @@ impl Engine {
         shared.update(|stats| stats.kv_blocks_total = shape.blocks as u64);
         let (messages, incoming) = channel();
         let worker = Worker::new(model, layers, scheduler, context, shared.clone());
-        pool.spawn(move || worker.run(&incoming));
+        thread::Builder::new()
+            .name("engine".into())
+            .spawn(move || worker.run(&incoming, &team))
+            .expect("the system gives the process one more thread");
         let kv_bytes = block_bytes * shape.blocks;
-        Self { messages, shared, config, options, context, kv_bytes, _pool: Arc::new(pool) }
+        Self { messages, shared, config, options, context, kv_bytes }
     }
 
     /// Queues a request. Its outputs go to `sink`, from the engine's thread: it must not block.
@@ -253,6 +256,11 @@ impl Engine {
     /// Tokens that a sequence may have, prompt included.
     pub fn context(&self) -> usize {
         self.context
+    }
+
+    /// Positions whose keys and values the cache holds.
+    pub fn kv_cache_tokens(&self) -> usize {
+        self.shared.stats().kv_blocks_total as usize * KV_BLOCK
     }
 
     /// Bytes that keys and values take when the cache is full.

@@ -8,9 +8,11 @@ use crate::{
     sampling::{sample, token_logprobs},
 };
 use burn::tensor::{Int, Tensor, TensorData};
-use narthex_kernels::{KvLayer, PagedBatch};
+use narthex_kernels::{
+    KvLayer, PagedBatch,
+    team::{Team, map},
+};
 use narthex_model::{Decoder, Dropout, RotaryCache};
-use rayon::prelude::*;
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -115,7 +117,11 @@ impl Worker {
     }
 
     /// Until every handle is gone and every sequence has ended.
-    pub(crate) fn run(mut self, incoming: &Receiver<Message>) {
+    pub(crate) fn run(mut self, incoming: &Receiver<Message>, team: &Team) {
+        team.enter(|| self.work(incoming));
+    }
+
+    fn work(&mut self, incoming: &Receiver<Message>) {
         loop {
             if self.jobs.is_empty() {
                 match incoming.recv() {
@@ -214,10 +220,9 @@ impl Worker {
             let logits = self.model.logits(hidden).into_data();
             let logits = logits.as_slice::<f32>().expect("logits are f32");
             let asked: Vec<&Asked> = rows.iter().map(|row| &self.jobs[&row.id].asked).collect();
-            let of_rows = logits.par_chunks(self.model.config().vocab_size).zip(rows).zip(asked).with_max_len(1);
-            let of_rows =
-                of_rows.map(|((logits, row), asked)| (row.id, row.position, asked.answer(logits, row.wanted)));
-            answers.par_extend(of_rows);
+            let width = self.model.config().vocab_size;
+            let found = map(rows.len(), |i| asked[i].answer(&logits[i * width..(i + 1) * width], rows[i].wanted));
+            answers.extend(rows.iter().zip(found).map(|(row, answer)| (row.id, row.position, answer)));
         }
         answers
     }

@@ -29,6 +29,7 @@ mod rms_norm;
 mod rotary;
 mod simd;
 mod softmax;
+pub mod team;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

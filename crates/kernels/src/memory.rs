@@ -14,6 +14,13 @@ pub fn minor_page_faults() -> u64 {
     usage().map_or(0, |usage| usage.ru_minflt as u64)
 }
 
+/// Memory that new work can have without others being swapped out, in bytes; none where the system does not tell.
+pub fn available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
 #[cfg(unix)]
 fn usage() -> Option<libc::rusage> {
     // SAFETY: a C struct of numbers, for which zeros are a value; the call fills it or fails.

@@ -1,12 +1,13 @@
 //! Work split over threads by rows and columns, never over a sum: what a task computes does not
 //! depend on which thread runs it, nor on how many there are.
 
+use crate::team;
 use rayon::prelude::*;
 use std::{cell::RefCell, ops::Range};
 
 /// Threads at hand.
 pub(crate) fn threads() -> usize {
-    rayon::current_num_threads()
+    team::threads_here().unwrap_or_else(rayon::current_num_threads)
 }
 
 /// Runs `task` for 0..count.
@@ -14,6 +15,7 @@ pub(crate) fn for_each(count: usize, task: impl Fn(usize) + Send + Sync) {
     match count {
         0 => {}
         1 => task(0),
+        _ if team::run_here(count, &task) => {}
         _ => (0..count).into_par_iter().with_max_len(1).for_each(task),
     }
 }
@@ -26,7 +28,7 @@ pub(crate) fn for_blocks(len: usize, block: usize, task: impl Fn(Range<usize>) +
 /// The sum over blocks of fixed size, added in the order of the blocks.
 pub(crate) fn sum_blocks(len: usize, block: usize, part: impl Fn(Range<usize>) -> f64 + Send + Sync) -> f64 {
     let blocks = len.div_ceil(block);
-    let parts: Vec<f64> = (0..blocks).into_par_iter().map(|i| part(i * block..len.min((i + 1) * block))).collect();
+    let parts = team::map(blocks, |i| part(i * block..len.min((i + 1) * block)));
     parts.iter().sum()
 }
 

@@ -3,7 +3,7 @@
 use crate::ModelConfig;
 use memmap2::Mmap;
 use narthex_base::{Error, Result};
-use narthex_kernels::WeightValues;
+use narthex_kernels::{Precision, WeightValues};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 use std::{
@@ -116,9 +116,12 @@ impl StoredWeights {
         Ok(all)
     }
 
-    /// The number type that most values have.
-    pub fn dtype(&self) -> Option<Dtype> {
-        self.tensors.values().max_by_key(|stored| stored.bytes.len()).map(|stored| stored.dtype)
+    /// The precision that does justice to the largest tensor: bf16 if it has 16 bits, else f32.
+    pub fn precision(&self) -> Precision {
+        match self.tensors.values().max_by_key(|stored| stored.bytes.len()).map(|stored| stored.dtype) {
+            Some(Dtype::BF16 | Dtype::F16) => Precision::Bf16,
+            _ => Precision::F32,
+        }
     }
 
     fn stored(&self, name: &str, stored: &Stored) -> Result<WeightValues<'_>> {

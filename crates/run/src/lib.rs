@@ -10,7 +10,7 @@ mod scaffold;
 mod source;
 mod steps;
 
-pub use loaded::{LoadedModel, Provenance};
+pub use loaded::{LoadedModel, Provenance, WeightForm};
 pub use project::{OpenOptions, Project};
 pub use runner::{Row, RowState, RunOptions, RunReport};
 pub use scaffold::scaffold;

@@ -3,7 +3,7 @@
 use crate::Project;
 use narthex_base::{ArtifactKind, Component, Error, License, Message, Result};
 use narthex_ledger::{Artifact, Ledger, LineageNode};
-use narthex_model::{Decoder, cpu};
+use narthex_model::{Decoder, Precision, cpu};
 use narthex_text::{ChatTemplate, GenerationConfig, Tokenizer, TokenizerConfig};
 use serde::Serialize;
 use std::path::Path;
@@ -19,6 +19,16 @@ pub struct Provenance {
     pub components: Vec<Component>,
     /// The tree of what it was made from.
     pub lineage: Option<LineageNode>,
+}
+
+/// How a model's weights are loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightForm {
+    /// In single precision, to be changed or scored.
+    #[default]
+    Full,
+    /// Packed for inference in this precision; none takes bf16 for weights that are stored in 16 bits, else f32.
+    Packed(Option<Precision>),
 }
 
 /// A model ready for use.
@@ -46,28 +56,28 @@ impl LoadedModel {
     ///
     /// # Errors
     /// If the reference is unknown, is not a model, or its files are broken.
-    pub fn open(project: &Path, reference: &str) -> Result<Self> {
+    pub fn open(project: &Path, reference: &str, form: WeightForm) -> Result<Self> {
         let folder = Path::new(reference);
         let looks_like_a_path = reference.contains(['/', '\\']) || reference == "." || reference == "..";
         if folder.join("config.json").is_file() {
             let name =
                 folder.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
             let provenance = Provenance { digest: None, license: None, components: vec![], lineage: None };
-            return Self::from_folder(&name.unwrap_or_else(|| reference.into()), folder, provenance);
+            return Self::from_folder(&name.unwrap_or_else(|| reference.into()), folder, provenance, form);
         }
         if looks_like_a_path {
             return Err(Error::input(format!("there is no model in {reference}"))
                 .help("a model folder holds config.json, model.safetensors and tokenizer.json"));
         }
         let ledger = Project::ledger(project)?;
-        Self::from_ledger(&ledger, reference)
+        Self::from_ledger(&ledger, reference, form)
     }
 
     /// Loads a model from a ledger.
     ///
     /// # Errors
     /// If the reference is unknown, is not a model, or its files are broken.
-    pub fn from_ledger(ledger: &Ledger, reference: &str) -> Result<Self> {
+    pub fn from_ledger(ledger: &Ledger, reference: &str, form: WeightForm) -> Result<Self> {
         let artifact = ledger.resolve(reference)?;
         require_model(&artifact, reference)?;
         let provenance = Provenance {
@@ -77,17 +87,20 @@ impl LoadedModel {
             lineage: Some(ledger.lineage(artifact.digest)?),
         };
         let created = artifact.run.created_ms / 1000;
-        Ok(Self { created, ..Self::from_folder(reference, &artifact.folder, provenance)? })
+        Ok(Self { created, ..Self::from_folder(reference, &artifact.folder, provenance, form)? })
     }
 
     /// Loads a model from a folder in Hugging Face layout.
     ///
     /// # Errors
     /// If files are missing or broken.
-    pub fn from_folder(name: &str, folder: &Path, provenance: Provenance) -> Result<Self> {
+    pub fn from_folder(name: &str, folder: &Path, provenance: Provenance, form: WeightForm) -> Result<Self> {
         let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
         let config = TokenizerConfig::read(folder)?;
-        let decoder = Decoder::read(folder, &cpu())?;
+        let decoder = match form {
+            WeightForm::Full => Decoder::read(folder, &cpu())?,
+            WeightForm::Packed(precision) => Decoder::read_packed(folder, precision)?,
+        };
         if tokenizer.vocab_size() > decoder.config().vocab_size {
             return Err(Error::input(format!(
                 "the tokenizer has {} tokens, but the model only {}",

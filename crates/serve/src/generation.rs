@@ -2,7 +2,7 @@
 //! ended by a stop token, a stop string or its length. Knows no wire format.
 
 use crate::{
-    Sink,
+    Sink, Ticket,
     error::ApiError,
     metrics::{Ended, Metrics},
     router::App,
@@ -54,6 +54,8 @@ pub(crate) struct Generation {
     running: usize,
     started: Instant,
     metrics: Arc<Metrics>,
+    /// Dropped with the answer, they tell the engine that nobody waits any more.
+    _tickets: Vec<Ticket>,
 }
 
 struct Choice {
@@ -76,6 +78,7 @@ impl Generation {
         let room = requests.iter().map(|request| request.max_tokens + EXTRA_OUTPUTS).sum::<usize>().max(1);
         let (sender, receiver) = mpsc::channel(room.min(tokio::sync::Semaphore::MAX_PERMITS));
         let mut choices = Vec::with_capacity(requests.len());
+        let mut tickets = Vec::with_capacity(requests.len());
         for (index, request) in requests.into_iter().enumerate() {
             let wanted = Arc::new(AtomicBool::new(true));
             choices.push(Choice {
@@ -92,11 +95,11 @@ impl Generation {
             let sink: Sink =
                 Box::new(move |output| wanted.load(Ordering::Relaxed) && sender.try_send((index, output)).is_ok());
             let taken = app.model.generator.submit(request, sink);
-            taken.map_err(|error| ApiError::submit(&error, prompt_field))?;
+            tickets.push(taken.map_err(|error| ApiError::submit(&error, prompt_field))?);
         }
         let running = choices.len();
         let (metrics, ready) = (app.metrics.clone(), VecDeque::new());
-        Ok(Self { receiver, choices, ready, running, started: Instant::now(), metrics })
+        Ok(Self { receiver, choices, ready, running, started: Instant::now(), metrics, _tickets: tickets })
     }
 
     /// The next piece of any choice; nothing once all have ended.

@@ -1,9 +1,13 @@
 //! The seam between HTTP and tokens: what a server needs from an engine. Knows no text.
 
 use narthex_infer::{Engine, EngineStats, Output, Request, SubmitError};
+use std::any::Any;
 
 /// Receives what a sequence yields, in order; returns `false` when nobody wants the rest.
 pub type Sink = Box<dyn FnMut(Output) -> bool + Send>;
+
+/// A sequence in hand; dropping it says that nobody wants the rest.
+pub type Ticket = Box<dyn Any + Send + Sync>;
 
 /// Something that continues sequences of tokens: the engine, or a script in tests.
 pub trait Generator: Send + Sync + 'static {
@@ -11,7 +15,7 @@ pub trait Generator: Send + Sync + 'static {
     ///
     /// # Errors
     /// If the sequence does not fit, its ids are unknown, the queue is full or the engine stopped.
-    fn submit(&self, request: Request, sink: Sink) -> Result<(), SubmitError>;
+    fn submit(&self, request: Request, sink: Sink) -> Result<Ticket, SubmitError>;
 
     /// Counters since the start.
     fn stats(&self) -> EngineStats;
@@ -21,8 +25,8 @@ pub trait Generator: Send + Sync + 'static {
 }
 
 impl Generator for Engine {
-    fn submit(&self, request: Request, sink: Sink) -> Result<(), SubmitError> {
-        Engine::submit(self, request, sink)
+    fn submit(&self, request: Request, sink: Sink) -> Result<Ticket, SubmitError> {
+        Ok(Box::new(Engine::submit(self, request, sink)?))
     }
 
     fn stats(&self) -> EngineStats {

@@ -23,7 +23,7 @@ mod stop;
 #[cfg(test)]
 mod testing;
 
-pub use generator::{Generator, Sink};
+pub use generator::{Generator, Sink, Ticket};
 pub use router::router;
 pub use served::{Limits, SamplingDefaults, ServeOptions, ServedModel};
 pub use server::{bind, serve};

@@ -1,7 +1,7 @@
 //! The fields that chat and completions share: which model, how many choices, how tokens are
 //! chosen, when to stop and whether to stream. Knows neither messages nor prompts.
 
-use crate::{Limits, SamplingDefaults, ServedModel, error::ApiError, fields::Fields};
+use crate::{Limits, ServedModel, error::ApiError, fields::Fields};
 use axum::http::StatusCode;
 use narthex_infer::{Request, Sampling};
 use serde_json::{Value, json};
@@ -23,6 +23,13 @@ pub(crate) struct Parameters {
     /// Report each token's log-probability and this many alternatives; each endpoint asks for it
     /// in a way of its own.
     pub logprobs: Option<usize>,
+    /// Ids that end an answer besides the model's own.
+    stop_token_ids: Vec<u32>,
+    /// The model's own ends do not count.
+    ignore_eos: bool,
+    min_tokens: usize,
+    priority: i64,
+    cache_salt: Option<String>,
 }
 
 impl Parameters {
@@ -31,12 +38,45 @@ impl Parameters {
         let name = fields.string("model")?.ok_or_else(|| fields.missing("model"))?;
         check_model(&name, model)?;
         let n = fields.integer("n", 1..=limits.n_max as i64)?.unwrap_or(1) as usize;
-        let sampling = read_sampling(fields, &model.defaults)?;
+        let sampling = read_sampling(fields, model, limits)?;
         let stop = read_stop(fields.take("stop"), limits)?;
         let stream = fields.flag("stream")?.unwrap_or(false);
         let include_usage = read_stream_options(fields, stream)?;
-        refuse_unsupported(fields)?;
-        Ok(Self { n, stop, sampling, stream, include_usage, logprobs: None })
+        let vocabulary = model.tokenizer.vocab_size();
+        let stop_token_ids = read_token_ids(fields, "stop_token_ids", limits.stop_strings_max, vocabulary)?;
+        let ignore_eos = fields.flag("ignore_eos")?.unwrap_or(false);
+        let min_tokens = fields.integer("min_tokens", 0..=i64::from(u32::MAX))?.unwrap_or(0) as usize;
+        let priority = fields.integer("priority", i64::MIN..=i64::MAX)?.unwrap_or(0);
+        let cache_salt = fields.string("cache_salt")?;
+        Ok(Self {
+            n,
+            stop,
+            sampling,
+            stream,
+            include_usage,
+            logprobs: None,
+            stop_token_ids,
+            ignore_eos,
+            min_tokens,
+            priority,
+            cache_salt,
+        })
+    }
+
+    /// A request for a prompt; `requests` makes one for each choice.
+    pub fn request(&self, model: &ServedModel, prompt: Vec<u32>, max_tokens: usize) -> Request {
+        let own: &[u32] = if self.ignore_eos { &[] } else { &model.stop_tokens };
+        Request {
+            prompt,
+            max_tokens,
+            sampling: self.sampling.clone(),
+            stop_tokens: own.iter().chain(&self.stop_token_ids).copied().collect(),
+            min_tokens: self.min_tokens,
+            logprobs: self.logprobs,
+            prompt_logprobs: false,
+            priority: self.priority,
+            cache_salt: self.cache_salt.clone(),
+        }
     }
 
     /// The requests for one prompt, one per choice; choice `i` of the whole answer adds `i` to the seed.
@@ -59,7 +99,8 @@ pub(crate) fn check_model(name: &str, model: &ServedModel) -> Result<(), ApiErro
     Err(ApiError::request(StatusCode::NOT_FOUND, message, Some("model_not_found")).param("model"))
 }
 
-fn read_sampling(fields: &mut Fields, defaults: &SamplingDefaults) -> Result<Sampling, ApiError> {
+fn read_sampling(fields: &mut Fields, model: &ServedModel, limits: &Limits) -> Result<Sampling, ApiError> {
+    let defaults = &model.defaults;
     let temperature = fields.number("temperature", 0.0..=2.0)?.map_or(defaults.temperature, |number| number as f32);
     // The smallest set of tokens has one token, so 0 means greedy choice, as with OpenAI.
     let top_p =
@@ -75,7 +116,61 @@ fn read_sampling(fields: &mut Fields, defaults: &SamplingDefaults) -> Result<Sam
             None => return Err(ApiError::field("seed", "`seed` must be a whole number of 64 bits")),
         },
     };
-    Ok(Sampling { temperature, top_k, top_p, seed })
+    let mut number = |name, range, default: f32| -> Result<f32, ApiError> {
+        Ok(fields.number(name, range)?.map_or(default, |number| number as f32))
+    };
+    Ok(Sampling {
+        temperature,
+        top_k,
+        top_p,
+        min_p: number("min_p", 0.0..=1.0, 0.0)?,
+        // 0 would divide by nothing.
+        repetition_penalty: number("repetition_penalty", 1e-3..=1e3, 1.0)?,
+        presence_penalty: number("presence_penalty", -2.0..=2.0, 0.0)?,
+        frequency_penalty: number("frequency_penalty", -2.0..=2.0, 0.0)?,
+        logit_bias: read_logit_bias(fields, limits, model.tokenizer.vocab_size())?,
+        seed,
+    })
+}
+
+/// `{"token id": bias}`, as OpenAI has it.
+fn read_logit_bias(fields: &mut Fields, limits: &Limits, vocabulary: usize) -> Result<Vec<(u32, f32)>, ApiError> {
+    let wrong =
+        || ApiError::field("logit_bias", "`logit_bias` must map token ids of the model to numbers from -100 to 100");
+    let map = match fields.take("logit_bias") {
+        None => return Ok(vec![]),
+        Some(Value::Object(map)) => map,
+        Some(_) => return Err(wrong()),
+    };
+    if map.len() > limits.logit_biases_max {
+        let message = format!("`logit_bias` may have {} entries at most", limits.logit_biases_max);
+        return Err(ApiError::field("logit_bias", message));
+    }
+    let entries = map.into_iter().map(|(id, bias)| {
+        let id = id.parse::<u32>().ok().filter(|id| (*id as usize) < vocabulary).ok_or_else(wrong)?;
+        let bias = bias.as_f64().filter(|bias| (-100.0..=100.0).contains(bias)).ok_or_else(wrong)?;
+        Ok((id, bias as f32))
+    });
+    entries.collect()
+}
+
+fn read_token_ids(
+    fields: &mut Fields,
+    name: &'static str,
+    count_max: usize,
+    vocabulary: usize,
+) -> Result<Vec<u32>, ApiError> {
+    let wrong = || ApiError::field(name, format!("`{name}` must be a list of token ids of the model"));
+    let list = match fields.take(name) {
+        None => return Ok(vec![]),
+        Some(Value::Array(list)) => list,
+        Some(_) => return Err(wrong()),
+    };
+    if list.len() > count_max {
+        return Err(ApiError::field(name, format!("`{name}` may have {count_max} ids at most")));
+    }
+    let id = |value: Value| value.as_u64().filter(|id| *id < vocabulary as u64).map(|id| id as u32).ok_or_else(wrong);
+    list.into_iter().map(id).collect()
 }
 
 /// 64 bits that differ each time: std keys each hasher's state from the system's entropy.
@@ -118,23 +213,6 @@ fn read_stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiErr
     Ok(include_usage)
 }
 
-/// Fields of OpenAI and vLLM that would change the answer if we could honour them.
-fn refuse_unsupported(fields: &mut Fields) -> Result<(), ApiError> {
-    for (field, neutral) in [
-        ("frequency_penalty", json!(0)),
-        ("presence_penalty", json!(0)),
-        ("repetition_penalty", json!(1)),
-        ("min_p", json!(0)),
-        ("min_tokens", json!(0)),
-        ("logit_bias", json!({})),
-        ("ignore_eos", json!(false)),
-        ("stop_token_ids", json!([])),
-    ] {
-        fields.unsupported(field, &[neutral])?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,7 +241,7 @@ mod tests {
             (
                 json!({"model": "m", "seed": 1, "temperature": 0, "top_p": 0.5, "top_k": 3}),
                 "",
-                Sampling { temperature: 0.0, top_p: 0.5, top_k: 3, seed: 1 },
+                Sampling { temperature: 0.0, top_p: 0.5, top_k: 3, seed: 1, ..Sampling::default() },
             ),
             (json!({"model": "m", "seed": 1, "top_k": -1}), "", seed(1)),
             (json!({"model": "m", "seed": 1, "presence_penalty": 0, "logit_bias": {}}), "", seed(1)),

@@ -1,7 +1,7 @@
 //! A [`Generator`] that answers from a script instead of a model: for tests and for work on the
 //! page. Knows no text; its log-probabilities are made up, but always the same.
 
-use crate::{Generator, Sink};
+use crate::{Generator, Sink, Ticket};
 use narthex_infer::{EngineStats, FinishReason, Output, Request, SubmitError, TokenLogprobs};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -89,7 +89,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl Generator for Scripted {
-    fn submit(&self, request: Request, mut sink: Sink) -> Result<(), SubmitError> {
+    fn submit(&self, request: Request, mut sink: Sink) -> Result<Ticket, SubmitError> {
         if let Some(error) = &self.refusal {
             return Err(error.clone());
         }
@@ -125,7 +125,7 @@ impl Generator for Scripted {
             }
             lock(&state).running -= 1;
         });
-        Ok(())
+        Ok(Box::new(()))
     }
 
     fn stats(&self) -> EngineStats {
@@ -138,6 +138,7 @@ impl Generator for Scripted {
             finished_stop_total: state.finished_stop as _,
             finished_length_total: state.finished_length as _,
             finished_abort_total: state.finished_abort as _,
+            ..EngineStats::default()
         }
     }
 

@@ -107,6 +107,8 @@ pub struct Limits {
     pub stop_strings_max: usize,
     /// Bytes of one string in `stop`.
     pub stop_string_bytes_max: usize,
+    /// Entries of `logit_bias`.
+    pub logit_biases_max: usize,
     /// Alternatives reported per token.
     pub logprobs_max: usize,
     /// Connections served at once; further ones wait in the system's backlog.
@@ -124,6 +126,7 @@ impl Default for Limits {
             messages_max: 4096,
             stop_strings_max: 16,
             stop_string_bytes_max: 1024,
+            logit_biases_max: 1024,
             logprobs_max: 20,
             connections_max: 1024,
             shutdown_s: 10,

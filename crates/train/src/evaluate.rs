@@ -113,7 +113,8 @@ fn likeliest(engine: &Engine, tokenizer: &Tokenizer, prompt: &str, choices: &[St
         }
         let (sender, outputs) = channel();
         let request = Request { prompt_logprobs: true, ..greedy(ids, 0, &[]) };
-        engine.submit(request, Box::new(move |output| sender.send(output).is_ok())).map_err(refused)?;
+        let ticket = engine.submit(request, Box::new(move |output| sender.send(output).is_ok()));
+        let _ticket = ticket.map_err(refused)?;
         let mut total = 0.0;
         for output in outputs {
             match output {
@@ -138,8 +139,7 @@ fn greedy(prompt: Vec<u32>, max_tokens: usize, stop_tokens: &[u32]) -> Request {
         max_tokens,
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         stop_tokens: stop_tokens.to_vec(),
-        logprobs: None,
-        prompt_logprobs: false,
+        ..Request::default()
     }
 }
 

@@ -8,7 +8,7 @@ use narthex_run::LoadedModel;
 use std::io::{BufRead, IsTerminal};
 
 pub fn run(args: &Chat, style: Style) -> Result<()> {
-    let model = LoadedModel::open(&args.model.project, &args.model.reference)?;
+    let model = LoadedModel::open(&args.model.project, &args.model.reference, args.model.dtype.form())?;
     // Said before the first question, not after it.
     model.chat_prompt(&[Message::new(Role::User, "")])?;
     let engine = Engine::start(model.decoder.clone(), EngineOptions::default());

@@ -16,7 +16,7 @@ use std::{
 const TEMPERATURE: f32 = 0.8;
 
 pub fn run(args: &Generate) -> Result<()> {
-    let model = LoadedModel::open(&args.model.project, &args.model.reference)?;
+    let model = LoadedModel::open(&args.model.project, &args.model.reference, args.model.dtype.form())?;
     let mut prompt = args.prompt.clone();
     if prompt == "-" {
         prompt.clear();
@@ -61,10 +61,10 @@ pub fn request(model: &LoadedModel, prompt: Vec<u32>, sampling: &Sampling, turn:
             top_k: sampling.top_k.or(generation.top_k.map(|k| k as usize)).unwrap_or(0),
             top_p: sampling.top_p.or(generation.top_p).unwrap_or(1.0),
             seed: sampling.seed.wrapping_add(turn),
+            ..narthex_infer::Sampling::default()
         },
         stop_tokens: model.stop_tokens.clone(),
-        logprobs: None,
-        prompt_logprobs: false,
+        ..Request::default()
     }
 }
 
@@ -99,7 +99,8 @@ pub fn stream(
     let start = Instant::now();
     let (sender, outputs) = channel();
     let mut text_stream = TextStream::new(&model.tokenizer, true).after(&request.prompt);
-    engine.submit(request, Box::new(move |output| sender.send(output).is_ok())).map_err(|error| {
+    let ticket = engine.submit(request, Box::new(move |output| sender.send(output).is_ok()));
+    let _ticket = ticket.map_err(|error| {
         Error::input("the model cannot take this prompt")
             .cause(error)
             .help("shorten the prompt, or choose a model with a longer context")

@@ -1,35 +1,96 @@
 //! `narthex serve`
 
-use crate::arguments::Serve;
+use crate::{
+    arguments::{Dtype, SchedulingPolicy, Serve},
+    style::bytes,
+};
 use narthex_base::{Error, Result};
-use narthex_infer::{Engine, EngineOptions};
-use narthex_run::LoadedModel;
+use narthex_infer::{Engine, EngineOptions, Policy};
+use narthex_kernels::memory::available_bytes;
+use narthex_model::Precision;
+use narthex_run::{LoadedModel, WeightForm};
 use narthex_serve::{SamplingDefaults, ServeOptions, ServedModel, bind, serve};
 use std::{path::Path, sync::Arc, time::Instant};
 
+/// The share of the available memory that keys and values may take unless set otherwise.
+const KV_CACHE_MEMORY_SHARE: f64 = 0.25;
+
+/// Bytes for keys and values where the system does not say how much memory is available.
+const KV_CACHE_BYTES: usize = 1 << 30;
+
+impl Dtype {
+    /// How weights are loaded for inference.
+    pub fn form(self) -> WeightForm {
+        WeightForm::Packed(match self {
+            Dtype::Auto => None,
+            Dtype::Float32 => Some(Precision::F32),
+            Dtype::Bfloat16 => Some(Precision::Bf16),
+        })
+    }
+}
+
 pub fn run(args: &Serve) -> Result<()> {
-    let options = ServeOptions {
+    let mut options = ServeOptions {
         host: args.host.clone(),
         port: args.port,
         api_keys: args.api_key.clone(),
         allowed_hosts: args.allowed_host.clone(),
         ..ServeOptions::default()
     };
-    if args.max_num_seqs == 0 {
-        return Err(Error::usage("`--max-num-seqs` is 0").help("say how many sequences may run at once"));
+    options.limits.shutdown_s = args.shutdown_timeout;
+    if let Some(path) = &args.api_key_file {
+        options.api_keys.extend(read_keys(path)?);
     }
-    let engine = EngineOptions { sequences_max: args.max_num_seqs, ..EngineOptions::default() };
-    start(&args.model.project, &args.model.reference, args.served_model_name.clone(), &options, engine)
+    if !(args.kv_cache_memory_share > 0.0 && args.kv_cache_memory_share <= 0.95) {
+        return Err(Error::usage(format!("`--kv-cache-memory-share {}` is not a share", args.kv_cache_memory_share))
+            .help("a number above 0 and up to 0.95: the machine needs memory for other things too"));
+    }
+    let engine = EngineOptions {
+        sequences_max: args.max_num_seqs as usize,
+        waiting_max: args.max_num_waiting as usize,
+        step_tokens_max: args.max_num_batched_tokens as usize,
+        chunk_tokens_max: args.long_prefill_token_threshold as usize,
+        kv_cache_bytes: args.kv_cache_memory_bytes.unwrap_or_else(|| kv_cache_bytes(args.kv_cache_memory_share)),
+        context_max: args.max_model_len.map_or(usize::MAX, |len| len as usize),
+        prefix_cache: !args.no_enable_prefix_caching,
+        policy: match args.scheduling_policy {
+            SchedulingPolicy::Fcfs => Policy::Fcfs,
+            SchedulingPolicy::Priority => Policy::Priority,
+        },
+        threads: args.threads.map_or(0, |threads| threads as usize),
+        pinned: args.pin_threads,
+    };
+    let name = args.served_model_name.clone();
+    start(&args.model.project, &args.model.reference, args.model.dtype, name, &options, engine)
 }
 
 /// Serves a model with the default options, as `run --serve` does.
 pub fn serve_reference(project: &Path, reference: &str) -> Result<()> {
-    start(project, reference, None, &ServeOptions::default(), EngineOptions::default())
+    let engine = EngineOptions { kv_cache_bytes: kv_cache_bytes(KV_CACHE_MEMORY_SHARE), ..EngineOptions::default() };
+    start(project, reference, Dtype::Auto, None, &ServeOptions::default(), engine)
+}
+
+fn kv_cache_bytes(share: f64) -> usize {
+    available_bytes().map_or(KV_CACHE_BYTES, |bytes| (bytes as f64 * share) as usize)
+}
+
+/// Keys, one a line; empty lines and those that begin with `#` do not count.
+fn read_keys(path: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(path).map_err(|error| Error::io("cannot read", path, error))?;
+    let keys = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let keys: Vec<String> = keys.map(str::to_string).collect();
+    if keys.is_empty() {
+        return Err(Error::input("there are no keys in this file")
+            .at(path.display(), None)
+            .help("write one key a line, such as the output of `openssl rand -hex 24`"));
+    }
+    Ok(keys)
 }
 
 fn start(
     project: &Path,
     reference: &str,
+    dtype: Dtype,
     name: Option<String>,
     options: &ServeOptions,
     engine: EngineOptions,
@@ -38,14 +99,18 @@ fn start(
     // The port first: it is quick to find out that it is taken.
     let listener = bind(options)?;
     let address = listener.local_addr().map_err(|error| Error::internal("the listener has no address").cause(error))?;
-    let model = LoadedModel::open(project, reference)?;
+    let model = LoadedModel::open(project, reference, dtype.form())?;
     let defaults = SamplingDefaults::default();
     let generation = &model.generation;
     let license =
         model.provenance.license.as_ref().map_or("licence undeclared".to_string(), |license| license.to_string());
+    let asked = engine.context_max;
+    let (precision, whole) = (model.decoder.precision(), model.decoder.config().context);
+    let engine = Engine::start(model.decoder, engine);
+    let (context, kv_bytes, kv_tokens) = (engine.context(), engine.kv_cache_bytes(), engine.kv_cache_tokens());
     let served = ServedModel {
         id: name.unwrap_or_else(|| model.name.clone()),
-        generator: Arc::new(Engine::start(model.decoder, engine)),
+        generator: Arc::new(engine),
         tokenizer: model.tokenizer,
         template: model.template,
         stop_tokens: model.stop_tokens,
@@ -58,7 +123,12 @@ fn start(
         provenance: serde_json::to_value(&model.provenance)
             .map_err(|error| Error::internal("cannot write the provenance").cause(error))?,
     };
-    eprintln!("serving {} ({license}), ready after {:.2} s", served.id, begun.elapsed().as_secs_f64());
+    let dtype = if precision == Precision::Bf16 { "bfloat16" } else { "float32" };
+    eprintln!("serving {} ({license}) in {dtype}, ready after {:.2} s", served.id, begun.elapsed().as_secs_f64());
+    eprintln!("  keys and values take up to {}: {kv_tokens} tokens, {context} a sequence", bytes(kv_bytes as u64));
+    if context < whole.min(asked) {
+        eprintln!("  the model could hold {whole}: raise `--kv-cache-memory-bytes`");
+    }
     eprintln!("  chat page   http://{address}/");
     eprintln!("  OpenAI API  http://{address}/v1");
     eprintln!("  Ctrl-C ends");

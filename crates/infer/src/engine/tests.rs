@@ -7,10 +7,7 @@ use crate::{
 };
 use narthex_base::random::Stream;
 use narthex_model::{CausalContext, Dropout, Int, Precision, Tensor};
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 fn model() -> Decoder {
     let config = ModelConfig {
@@ -171,8 +168,7 @@ fn readers_that_go_away_free_their_place() {
 #[test]
 fn dropped_tickets_cancel_running_and_waiting_requests() {
     let engine = Engine::start(model(), EngineOptions { sequences_max: 1, ..EngineOptions::default() });
-    let tickets: Vec<Ticket> =
-        (0..3).map(|i| engine.submit(request(&[i], 47), Box::new(|_| true)).unwrap()).collect();
+    let tickets: Vec<Ticket> = (0..3).map(|i| engine.submit(request(&[i], 47), Box::new(|_| true)).unwrap()).collect();
     drop(tickets);
     assert_eq!(engine.generate(request(&[2], 2)).unwrap().0.len(), 2);
     // Some may have got to their end before.

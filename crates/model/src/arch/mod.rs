@@ -40,16 +40,20 @@ impl Decoder {
         Self::empty(&config, device).load(weights).map_err(|error| error.at(folder.display(), None))
     }
 
-    /// Reads a folder in Hugging Face layout for inference on the CPU: weights are packed as they are read, in `precision`,
-    /// and are never there in full size beside the file.
+    /// Reads a folder in Hugging Face layout for inference on the CPU: weights are packed as they are read, and are never
+    /// there in full size beside the file. Without a precision it is that of the file: bf16 for 16 bits, else f32.
     ///
     /// # Errors
     /// As [`Decoder::read`].
-    pub fn read_packed(folder: &Path, config: &ModelConfig, precision: Precision) -> Result<Self> {
+    pub fn read_packed(folder: &Path, precision: Option<Precision>) -> Result<Self> {
+        let config = ModelConfig::read(&folder.join("config.json"))?;
         let weights = StoredWeights::open(folder)?;
-        let model = Self::packed(config, &weights, precision)?;
-        weights.all_used(config)?;
-        Ok(model)
+        let precision = precision.unwrap_or_else(|| weights.precision());
+        let model = Self::packed(&config, &weights, precision).and_then(|model| {
+            weights.all_used(&config)?;
+            Ok(model)
+        });
+        model.map_err(|error| error.at(folder.display(), None))
     }
 
     /// The same model packed for inference on the CPU. Adapters must be merged before.

@@ -1,7 +1,7 @@
 //! `eval`: a model, and perhaps one to compare with -> figures.
 
 use super::{Made, StepContext};
-use crate::{LoadedModel, Provenance, source};
+use crate::{LoadedModel, Provenance, WeightForm, source};
 use narthex_base::{ArtifactKind, ComponentKind, Error, Message, Result, Role, config::EvalStep};
 use narthex_infer::{Engine, EngineOptions};
 use narthex_text::TokenShard;
@@ -19,7 +19,8 @@ pub(super) fn make(context: &StepContext, step: &EvalStep) -> Result<Made> {
     for (role, prefix) in [("model", ""), ("baseline", "baseline_")] {
         for (input, artifact) in context.inputs_as(role) {
             let none = Provenance { digest: None, license: None, components: vec![], lineage: None };
-            let model = LoadedModel::from_folder(&input.name, &context.model_folder(input, artifact)?, none)?;
+            let model =
+                LoadedModel::from_folder(&input.name, &context.model_folder(input, artifact)?, none, WeightForm::Full)?;
             for (name, value) in measure(context, step, &model)? {
                 figures.insert(format!("{prefix}{name}"), value);
             }

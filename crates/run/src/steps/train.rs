@@ -113,8 +113,7 @@ pub(super) fn sample(model: &Decoder, tokenizer: &Tokenizer, prompt: Vec<u32>, s
         max_tokens: SAMPLE_TOKENS,
         sampling: Sampling { temperature: TEMPERATURE, top_p: TOP_P, ..Sampling::default() },
         stop_tokens: stop_tokens.to_vec(),
-        logprobs: None,
-        prompt_logprobs: false,
+        ..Request::default()
     };
     let (tokens, _) = engine
         .generate(request)

@@ -169,14 +169,7 @@ fn read(mut fields: Fields, model: &ServedModel, limits: &Limits) -> Result<Call
         return Err(ApiError::field("messages", message).code("context_length_exceeded"));
     }
     let room = context - prompt_tokens;
-    let request = Request {
-        prompt,
-        max_tokens: max_tokens.map_or(room, |tokens| tokens.min(room)),
-        sampling: parameters.sampling.clone(),
-        stop_tokens: model.stop_tokens.clone(),
-        logprobs: parameters.logprobs,
-        prompt_logprobs: false,
-    };
+    let request = parameters.request(model, prompt, max_tokens.map_or(room, |tokens| tokens.min(room)));
     let requests = parameters.requests(0, &request);
     Ok(Call { parameters, requests, prompt_tokens })
 }

@@ -205,14 +205,8 @@ fn read(mut fields: Fields, model: &ServedModel, limits: &Limits) -> Result<Call
             let message = format!("the prompt has {count} tokens, but the model's context holds {context}");
             return Err(ApiError::field("prompt", message).code("context_length_exceeded"));
         }
-        let request = Request {
-            prompt: prompt.ids.clone(),
-            max_tokens: max_tokens.min(room),
-            sampling: parameters.sampling.clone(),
-            stop_tokens: model.stop_tokens.clone(),
-            logprobs,
-            prompt_logprobs: echo && logprobs.is_some(),
-        };
+        let request = parameters.request(model, prompt.ids.clone(), max_tokens.min(room));
+        let request = Request { prompt_logprobs: echo && logprobs.is_some(), ..request };
         requests.extend(parameters.requests(requests.len(), &request));
     }
     Ok(Call { parameters, prompts, requests, echo })
