@@ -53,8 +53,8 @@ impl Default for EngineOptions {
         Self {
             sequences_max: 32,
             waiting_max: 1024,
-            step_tokens_max: 2048,
-            chunk_tokens_max: 512,
+            step_tokens_max: 256,
+            chunk_tokens_max: 256,
             kv_cache_bytes: 1 << 30,
             context_max: usize::MAX,
             prefix_cache: true,
@@ -64,6 +64,9 @@ impl Default for EngineOptions {
         }
     }
 }
+
+/// Bounds of [`EngineStats::steps_by_tokens`].
+pub const STEP_TOKENS_BOUNDS: [u64; 12] = [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192];
 
 /// Counters of an engine, as of now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,6 +89,8 @@ pub struct EngineStats {
     pub steps_total: u64,
     /// Tokens computed in them.
     pub step_tokens_total: u64,
+    /// Steps of up to so many tokens as [`STEP_TOKENS_BOUNDS`] says, each counted once; then those of more.
+    pub steps_by_tokens: [u64; STEP_TOKENS_BOUNDS.len() + 1],
     /// Sequences that gave their place in the cache to others and were computed again.
     pub preemptions_total: u64,
     /// Prompt tokens looked up in the prefix cache.
@@ -174,7 +179,8 @@ impl Engine {
         let layers = (0..config.layers).map(|_| KvLayer::new(shape, &model.device())).collect();
         let scheduler = Scheduler::new(crate::Limits {
             sequences_max: options.sequences_max,
-            step_tokens_max: options.step_tokens_max,
+            // Every sequence that runs gets its token in every step.
+            step_tokens_max: options.step_tokens_max.max(options.sequences_max),
             chunk_tokens_max: options.chunk_tokens_max,
             blocks: shape.blocks,
             prefix_cache: options.prefix_cache,
@@ -234,7 +240,7 @@ impl Engine {
         let mut tokens = Vec::new();
         for output in outputs {
             match output {
-                Output::Prompt(_) => {}
+                Output::Admitted | Output::Prompt(_) => {}
                 Output::Token { id, .. } => tokens.push(id),
                 Output::Finished(reason) => return Ok((tokens, Ok(reason))),
                 Output::Failed(why) => return Ok((tokens, Err(why))),

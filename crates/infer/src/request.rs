@@ -86,10 +86,12 @@ pub enum FinishReason {
     Length,
 }
 
-/// What the sink of a request receives, in order: at most one `Prompt`, then `Token`s, then one
+/// What the sink of a request receives, in order: one `Admitted`, at most one `Prompt`, then `Token`s, then one
 /// `Finished` or `Failed`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
+    /// The sequence waits no longer: its first step begins.
+    Admitted,
     /// One entry for each prompt token; the first has none before it, so it is `None`.
     Prompt(Vec<Option<TokenLogprobs>>),
     /// A new token.

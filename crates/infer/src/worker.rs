@@ -4,7 +4,7 @@
 use crate::{
     FinishReason, History, NewSequence, Output, PagedContext, Request, Sampled, Scheduler, SequenceId, Sink,
     TokenLogprobs, Work,
-    engine::Shared,
+    engine::{STEP_TOKENS_BOUNDS, Shared},
     sampling::{sample, token_logprobs},
 };
 use burn::tensor::{Int, Tensor, TensorData};
@@ -35,6 +35,7 @@ pub(crate) struct Job {
     asked: Asked,
     sink: Sink,
     ticket: u64,
+    admitted: bool,
     prompt_read: bool,
 }
 
@@ -50,7 +51,7 @@ impl Job {
     pub(crate) fn new(request: Request, sink: Sink, ticket: u64) -> Self {
         let scores = request.prompt_logprobs.then(|| vec![None; request.prompt.len()]);
         let asked = Asked { history: History::new(&request.prompt), request, scores };
-        Self { asked, sink, ticket, prompt_read: false }
+        Self { asked, sink, ticket, admitted: false, prompt_read: false }
     }
 }
 
@@ -177,10 +178,18 @@ impl Worker {
         if step.is_empty() {
             return;
         }
+        for Work { id, .. } in &step {
+            let job = self.jobs.get_mut(id).expect("a step is made of sequences in hand");
+            if !std::mem::replace(&mut job.admitted, true) {
+                // Whether anybody listens shows at the first token.
+                (job.sink)(Output::Admitted);
+            }
+        }
         let tokens: usize = step.iter().map(|work| work.end - work.first).sum();
         self.shared.update(|stats| {
             stats.steps_total += 1;
             stats.step_tokens_total += tokens as u64;
+            stats.steps_by_tokens[STEP_TOKENS_BOUNDS.partition_point(|bound| *bound < tokens as u64)] += 1;
         });
         match catch_unwind(AssertUnwindSafe(|| self.compute(&step))) {
             Ok(answers) => self.apply(&step, answers),

@@ -2,7 +2,7 @@
 //! as [`linear`](crate::linear), so the same bytes for a row whatever else is in the batch.
 //!
 //! Shapes: N rows, I inputs, O outputs of all weights together.
-//! Arithmetic: 2 N I O. Bytes: the weights once for every 252 rows, in bf16 half of them.
+//! Arithmetic: 2 N I O. Bytes: the weights once for every 280 rows, in bf16 half of them.
 
 use crate::{
     Precision,

@@ -16,9 +16,11 @@ use crate::{
 };
 
 mod packed;
+mod tile;
 
 pub(crate) use packed::PackedB;
 pub use packed::WeightValues;
+pub(crate) use tile::{Tile, tile_of};
 
 /// Columns of a register tile, and of a packed panel of B.
 const TILE_COLUMNS: usize = 2 * LANES;
@@ -236,19 +238,33 @@ impl Target {
         a: *const f32,
         b: *const f32,
     ) {
+        let area = self.area(rows, columns, slab);
+        // SAFETY: the caller's promises.
+        unsafe { self.multiply_area(area, a, b) }
+    }
+
+    /// # Safety
+    /// `a` and `b` hold the packed rows and columns of the area; nobody else touches that part of C.
+    unsafe fn multiply_area(&self, area: Area, a: *const f32, b: *const f32) {
+        // SAFETY: the caller's promises.
+        unsafe { if self.pairs { multiply_pairs(area, a, b) } else { multiply_words(area, a, b) } }
+    }
+
+    /// A part of C with A in tiles of the usual height.
+    fn area(&self, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>, slab: Slab) -> Area {
         let (first, last) = (slab.first == 0, slab.first + slab.len >= self.k);
         let nothing = FinishAt { bias: std::ptr::null(), residual: std::ptr::null() };
-        let area = Area {
+        Area {
             rows: rows.len(),
+            tile_rows: tile_rows(),
             columns: columns.len(),
             words: slab.words,
             c: self.c.at(rows.start * self.n + columns.start),
             stride: self.n,
             go_on: !first || self.start == Start::Continue,
             finish: if last { self.finish.at(rows.start, columns.start, self.n) } else { nothing },
-        };
-        // SAFETY: the caller's promises.
-        unsafe { if self.pairs { multiply_pairs(area, a, b) } else { multiply_words(area, a, b) } }
+            next: std::ptr::null(),
+        }
     }
 }
 
@@ -494,12 +510,16 @@ for_each_isa! {
 #[derive(Clone, Copy)]
 struct Area {
     rows: usize,
+    /// Rows of A in a packed tile, up to those of a register tile.
+    tile_rows: usize,
     columns: usize,
     words: usize,
     c: *mut f32,
     stride: usize,
     go_on: bool,
     finish: FinishAt,
+    /// What will be read next instead of B, to be fetched from memory meanwhile; null if that is not known.
+    next: *const f32,
 }
 
 /// Tiles of packed rows times packed panels.
@@ -510,8 +530,8 @@ unsafe fn multiply_generic<V: Lanes, const PAIRS: bool>(area: Area, a: *const f3
         for column in (0..area.columns).step_by(TILE_COLUMNS) {
             let columns = TILE_COLUMNS.min(area.columns - column);
             let b = b.add(column * area.words);
-            for (tile, row) in (0..area.rows).step_by(V::TILE_ROWS).enumerate() {
-                let rows = V::TILE_ROWS.min(area.rows - row);
+            for (tile, row) in (0..area.rows).step_by(area.tile_rows).enumerate() {
+                let rows = area.tile_rows.min(area.rows - row);
                 let a = a.add(tile * LANES * area.words);
                 let part = Tile {
                     words: area.words,
@@ -524,6 +544,8 @@ unsafe fn multiply_generic<V: Lanes, const PAIRS: bool>(area: Area, a: *const f3
                     columns,
                     go_on: area.go_on,
                     finish: area.finish.at(row, column, area.stride),
+                    // The first tile waits for B itself; the last has it in cache.
+                    next: if row + rows == area.rows && tile > 0 { area.next } else { std::ptr::null() },
                 };
                 tile_of::<V, PAIRS>(rows, part);
             }
@@ -542,144 +564,3 @@ unsafe fn multiply_pairs_generic<V: Lanes>(area: Area, a: *const f32, b: *const 
 }
 for_each_isa! { unsafe fn multiply_words(area: Area, a: *const f32, b: *const f32) = multiply_words_generic }
 for_each_isa! { unsafe fn multiply_pairs(area: Area, a: *const f32, b: *const f32) = multiply_pairs_generic }
-
-/// One register tile: up to 14 rows of A times 32 columns of B.
-#[derive(Clone, Copy)]
-pub(crate) struct Tile {
-    /// Depth in words.
-    pub(crate) words: usize,
-    /// A: value (row, word) is at `word * a_word + row`.
-    pub(crate) a: *const f32,
-    pub(crate) a_word: usize,
-    /// B: 32 values a word, `b_word` apart; all are read even if fewer count.
-    pub(crate) b: *const f32,
-    pub(crate) b_word: usize,
-    /// C and the distance of its rows.
-    pub(crate) c: *mut f32,
-    pub(crate) stride: usize,
-    /// Columns that count, up to 32.
-    pub(crate) columns: usize,
-    /// Whether the sums go on from what C holds.
-    pub(crate) go_on: bool,
-    /// What is added at the end.
-    pub(crate) finish: FinishAt,
-}
-
-impl Tile {
-    /// Nothing is added at the end.
-    pub(crate) fn plain(words: usize, columns: usize, go_on: bool) -> Self {
-        let finish = FinishAt { bias: std::ptr::null(), residual: std::ptr::null() };
-        let (a, b, c) = (std::ptr::null(), std::ptr::null(), std::ptr::null_mut());
-        Self { words, a, a_word: 0, b, b_word: 0, c, stride: 0, columns, go_on, finish }
-    }
-}
-
-/// Runs a tile with a number of rows known only now.
-///
-/// # Safety
-/// All of A, B and C that the tile names must be there; `rows` is 1 to `V::TILE_ROWS`.
-#[inline(always)]
-pub(crate) unsafe fn tile_of<V: Lanes, const PAIRS: bool>(rows: usize, t: Tile) {
-    // SAFETY: the caller's promises.
-    unsafe {
-        match rows {
-            1 => tile::<V, 1, PAIRS>(t),
-            2 => tile::<V, 2, PAIRS>(t),
-            3 => tile::<V, 3, PAIRS>(t),
-            // Rows that an instruction set's tile never has are not compiled for it.
-            _ if V::TILE_ROWS <= 3 => unreachable!(),
-            4 => tile::<V, 4, PAIRS>(t),
-            _ if V::TILE_ROWS <= 4 => unreachable!(),
-            5 => tile::<V, 5, PAIRS>(t),
-            6 => tile::<V, 6, PAIRS>(t),
-            7 => tile::<V, 7, PAIRS>(t),
-            8 => tile::<V, 8, PAIRS>(t),
-            9 => tile::<V, 9, PAIRS>(t),
-            10 => tile::<V, 10, PAIRS>(t),
-            11 => tile::<V, 11, PAIRS>(t),
-            12 => tile::<V, 12, PAIRS>(t),
-            13 => tile::<V, 13, PAIRS>(t),
-            _ => tile::<V, 14, PAIRS>(t),
-        }
-    }
-}
-
-// Plain loops over constants, which are unrolled into registers; iterators over arrays by value go by way of memory.
-#[allow(clippy::needless_range_loop)]
-#[inline(always)]
-unsafe fn tile<V: Lanes, const R: usize, const PAIRS: bool>(t: Tile) {
-    // SAFETY: the caller of `tile_of` promises that A, B and C are there.
-    unsafe {
-        let mut sums = [[V::splat(0.0); 2]; R];
-        let full = t.columns == TILE_COLUMNS;
-        let counts = [t.columns.min(LANES), t.columns.saturating_sub(LANES)];
-        if t.go_on {
-            for row in 0..R {
-                for half in 0..2 {
-                    sums[row][half] = read::<V>(t.c.add(row * t.stride), half, full, counts);
-                }
-            }
-        }
-        let (mut a, mut b) = (t.a, t.b);
-        for _ in 0..t.words {
-            let (left, right) = (V::load(b), V::load(b.add(LANES)));
-            for row in 0..R {
-                let factor = V::splat(*a.add(row));
-                if PAIRS {
-                    sums[row][0] = sums[row][0].dot_pairs(factor, left);
-                    sums[row][1] = sums[row][1].dot_pairs(factor, right);
-                } else {
-                    sums[row][0] = factor.fma(left, sums[row][0]);
-                    sums[row][1] = factor.fma(right, sums[row][1]);
-                }
-            }
-            a = a.wrapping_add(t.a_word);
-            b = b.wrapping_add(t.b_word);
-        }
-        if !t.finish.bias.is_null() {
-            for half in 0..2 {
-                let bias = read::<V>(t.finish.bias, half, full, counts);
-                for row in 0..R {
-                    sums[row][half] = sums[row][half].add(bias);
-                }
-            }
-        }
-        if !t.finish.residual.is_null() {
-            for row in 0..R {
-                for half in 0..2 {
-                    let residual = read::<V>(t.finish.residual.add(row * t.stride), half, full, counts);
-                    sums[row][half] = sums[row][half].add(residual);
-                }
-            }
-        }
-        if full {
-            for row in 0..R {
-                let to = t.c.add(row * t.stride);
-                sums[row][0].store(to);
-                sums[row][1].store(to.add(LANES));
-            }
-        } else {
-            for row in 0..R {
-                let to = t.c.add(row * t.stride);
-                sums[row][0].store_partial(to, counts[0]);
-                sums[row][1].store_partial(to.wrapping_add(LANES), counts[1]);
-            }
-        }
-    }
-}
-
-/// Half a row of a tile of C, or of what is added to it.
-///
-/// # Safety
-/// The columns that count are there.
-#[inline(always)]
-unsafe fn read<V: Lanes>(from: *const f32, half: usize, full: bool, counts: [usize; 2]) -> V {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if full {
-            V::load(from.add(half * LANES))
-        } else {
-            V::load_partial(from.wrapping_add(half * LANES), counts[half])
-        }
-    }
-}

@@ -4,7 +4,7 @@
 use crate::{
     Sink, Ticket,
     error::ApiError,
-    metrics::{Ended, Metrics},
+    metrics::{Ended, Life, Metrics},
     router::App,
     stop::StopMatcher,
 };
@@ -68,6 +68,10 @@ struct Choice {
     decoded_chars: usize,
     shown_bytes: usize,
     tokens: usize,
+    prompt_tokens: usize,
+    admitted: Option<Instant>,
+    first_token: Option<Instant>,
+    last_token: Option<Instant>,
     wanted: Arc<AtomicBool>,
 }
 
@@ -89,6 +93,10 @@ impl Generation {
                 decoded_chars: 0,
                 shown_bytes: 0,
                 tokens: 0,
+                prompt_tokens: request.prompt.len(),
+                admitted: None,
+                first_token: None,
+                last_token: None,
                 wanted: wanted.clone(),
             });
             let sender = sender.clone();
@@ -127,10 +135,16 @@ impl Generation {
         let decoder =
             |error: narthex_base::Error| ApiError::internal(format!("cannot decode the answer: {}", error.what()));
         match output {
+            Output::Admitted => choice.admitted = Some(Instant::now()),
             Output::Prompt(scores) => self.ready.push_back((index, Piece::Prompt(scores))),
             Output::Token { id, logprobs } => {
-                if choice.tokens == 0 {
-                    self.metrics.first_token(self.started.elapsed());
+                let now = Instant::now();
+                match choice.last_token.replace(now) {
+                    None => {
+                        choice.first_token = Some(now);
+                        self.metrics.first_token(now - self.started);
+                    }
+                    Some(last) => self.metrics.next_token(now - last),
                 }
                 choice.tokens += 1;
                 if let Some(logprobs) = logprobs {
@@ -178,12 +192,27 @@ impl Generation {
             FinishReason::Stop => Ended::Stop,
             FinishReason::Length => Ended::Length,
         };
-        self.metrics.ended(ended, self.started.elapsed());
+        self.metrics.ended(ended, &choice.life(self.started));
         self.ready.push_back((index, Piece::End(reason)));
     }
 }
 
 impl Choice {
+    /// What its times were.
+    fn life(&self, taken: Instant) -> Life {
+        let ended = Instant::now();
+        let admitted = self.admitted.unwrap_or(ended);
+        let (first_token, last_token) = (self.first_token.unwrap_or(ended), self.last_token.unwrap_or(ended));
+        Life {
+            whole: ended.saturating_duration_since(taken),
+            queue: admitted.saturating_duration_since(taken),
+            prefill: first_token.saturating_duration_since(admitted),
+            decode: last_token.saturating_duration_since(first_token),
+            prompt_tokens: self.prompt_tokens,
+            generation_tokens: self.tokens,
+        }
+    }
+
     /// Counts decoded text and gives what of it may be shown, and whether a stop string is complete.
     fn decoded(&mut self, text: &str) -> (String, bool) {
         self.decoded_bytes += text.len();
@@ -196,9 +225,9 @@ impl Drop for Generation {
     fn drop(&mut self) {
         for choice in &self.choices {
             choice.wanted.store(false, Ordering::Relaxed);
-        }
-        for _ in 0..self.running {
-            self.metrics.ended(Ended::Abort, self.started.elapsed());
+            if choice.stream.is_some() {
+                self.metrics.ended(Ended::Abort, &choice.life(self.started));
+            }
         }
     }
 }

@@ -112,7 +112,8 @@ fn is_loopback(host: &str) -> bool {
 pub(crate) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
     let authority = request.uri().authority().map(|authority| authority.as_str());
     let mut outcome = app.guard.check_site(request.headers(), authority);
-    if outcome.is_ok() && request.uri().path().starts_with("/v1/") {
+    let path = request.uri().path();
+    if outcome.is_ok() && (path.starts_with("/v1/") || ["/tokenize", "/detokenize"].contains(&path)) {
         outcome = app.guard.check_key(request.headers());
     }
     match outcome {

@@ -1,7 +1,7 @@
 //! Counters and histograms in Prometheus' text format, under the names that vLLM's dashboards
 //! know. Knows numbers, not requests.
 
-use narthex_infer::EngineStats;
+use narthex_infer::{EngineStats, KV_BLOCK, STEP_TOKENS_BOUNDS};
 use std::{
     fmt::Write,
     sync::{Mutex, PoisonError},
@@ -17,6 +17,27 @@ const LATENCY_BOUNDS_S: &[f64] = &[
     0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0,
     1920.0, 7680.0,
 ];
+
+const NEXT_TOKEN_BOUNDS_S: &[f64] =
+    &[0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0];
+const TOKENS_BOUNDS: &[f64] = &[
+    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0, 20000.0, 50000.0, 100000.0,
+];
+
+/// The times of a sequence that has ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Life {
+    /// From being taken to the end.
+    pub whole: Duration,
+    /// From being taken to the first step.
+    pub queue: Duration,
+    /// From the first step to the first token.
+    pub prefill: Duration,
+    /// From the first token to the last.
+    pub decode: Duration,
+    pub prompt_tokens: usize,
+    pub generation_tokens: usize,
+}
 
 /// Why a sequence ended, as a client sees it. The engine cannot tell: to it, a stop string and a
 /// client that went away are the same.
@@ -37,46 +58,70 @@ pub(crate) struct Metrics {
 
 struct Inner {
     first_token: Histogram,
+    next_token: Histogram,
+    token: Histogram,
     latency: Histogram,
+    queue: Histogram,
+    prefill: Histogram,
+    decode: Histogram,
+    inference: Histogram,
+    prompt_tokens: Histogram,
+    generation_tokens: Histogram,
     ended: [u64; 3],
 }
 
 struct Histogram {
-    bounds_s: &'static [f64],
+    bounds: &'static [f64],
     /// One more than there are bounds.
     counts: Vec<u64>,
-    sum_s: f64,
+    sum: f64,
 }
 
 impl Histogram {
-    fn new(bounds_s: &'static [f64]) -> Self {
-        Self { bounds_s, counts: vec![0; bounds_s.len() + 1], sum_s: 0.0 }
+    fn new(bounds: &'static [f64]) -> Self {
+        Self { bounds, counts: vec![0; bounds.len() + 1], sum: 0.0 }
     }
 
-    fn add(&mut self, value: Duration) {
-        let value_s = value.as_secs_f64();
-        self.counts[self.bounds_s.partition_point(|bound| *bound < value_s)] += 1;
-        self.sum_s += value_s;
+    fn add(&mut self, value: f64) {
+        self.counts[self.bounds.partition_point(|bound| *bound < value)] += 1;
+        self.sum += value;
+    }
+
+    fn add_time(&mut self, value: Duration) {
+        self.add(value.as_secs_f64());
     }
 
     fn write(&self, text: &mut String, name: &str, help: &str, labels: &str) {
         head(text, name, "histogram", help);
         let mut total = 0;
-        for (count, bound) in self.counts.iter().zip(self.bounds_s) {
+        for (count, bound) in self.counts.iter().zip(self.bounds) {
             total += count;
             line(text, &format!("{name}_bucket"), &format!("{labels},le=\"{bound:?}\""), total);
         }
-        total += self.counts[self.bounds_s.len()];
+        total += self.counts[self.bounds.len()];
         line(text, &format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), total);
-        line(text, &format!("{name}_sum"), labels, self.sum_s);
+        line(text, &format!("{name}_sum"), labels, self.sum);
         line(text, &format!("{name}_count"), labels, total);
     }
 }
 
 impl Metrics {
     pub fn new() -> Self {
-        let (first_token, latency) = (Histogram::new(FIRST_TOKEN_BOUNDS_S), Histogram::new(LATENCY_BOUNDS_S));
-        Self { inner: Mutex::new(Inner { first_token, latency, ended: [0; 3] }) }
+        let latency = || Histogram::new(LATENCY_BOUNDS_S);
+        let inner = Inner {
+            first_token: Histogram::new(FIRST_TOKEN_BOUNDS_S),
+            next_token: Histogram::new(NEXT_TOKEN_BOUNDS_S),
+            token: Histogram::new(NEXT_TOKEN_BOUNDS_S),
+            latency: latency(),
+            queue: latency(),
+            prefill: latency(),
+            decode: latency(),
+            inference: latency(),
+            prompt_tokens: Histogram::new(TOKENS_BOUNDS),
+            generation_tokens: Histogram::new(TOKENS_BOUNDS),
+            ended: [0; 3],
+        };
+        Self { inner: Mutex::new(inner) }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -85,15 +130,30 @@ impl Metrics {
 
     /// A sequence yielded its first token, so long after it was taken.
     pub fn first_token(&self, after: Duration) {
-        self.lock().first_token.add(after);
+        self.lock().first_token.add_time(after);
     }
 
-    /// A sequence ended, so long after it was taken.
-    pub fn ended(&self, ended: Ended, after: Duration) {
+    /// A sequence yielded a token, so long after the one before.
+    pub fn next_token(&self, after: Duration) {
+        self.lock().next_token.add_time(after);
+    }
+
+    /// A sequence ended.
+    pub fn ended(&self, ended: Ended, life: &Life) {
         let mut inner = self.lock();
         inner.ended[ended as usize] += 1;
-        if ended != Ended::Abort {
-            inner.latency.add(after);
+        if ended == Ended::Abort {
+            return;
+        }
+        inner.latency.add_time(life.whole);
+        inner.queue.add_time(life.queue);
+        inner.prefill.add_time(life.prefill);
+        inner.decode.add_time(life.decode);
+        inner.inference.add_time(life.prefill + life.decode);
+        inner.prompt_tokens.add(life.prompt_tokens as f64);
+        inner.generation_tokens.add(life.generation_tokens as f64);
+        if life.generation_tokens > 1 {
+            inner.token.add(life.decode.as_secs_f64() / (life.generation_tokens - 1) as f64);
         }
     }
 
@@ -102,23 +162,64 @@ impl Metrics {
         let model = model.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
         let labels = format!("model_name=\"{model}\",engine=\"0\"");
         let mut text = String::new();
-        head(&mut text, "vllm:num_requests_running", "gauge", "Sequences being computed.");
-        line(&mut text, "vllm:num_requests_running", &labels, stats.requests_running);
-        head(&mut text, "vllm:num_requests_waiting", "gauge", "Sequences waiting for a place.");
-        line(&mut text, "vllm:num_requests_waiting", &labels, stats.requests_waiting);
-        head(&mut text, "vllm:prompt_tokens_total", "counter", "Prompt tokens computed.");
-        line(&mut text, "vllm:prompt_tokens_total", &labels, stats.prompt_tokens_total);
-        head(&mut text, "vllm:generation_tokens_total", "counter", "Tokens generated.");
-        line(&mut text, "vllm:generation_tokens_total", &labels, stats.generation_tokens_total);
+        let usage = stats.kv_blocks_used as f64 / stats.kv_blocks_total.max(1) as f64;
+        head(&mut text, "vllm:kv_cache_usage_perc", "gauge", "Blocks of keys and values in use: 1 is all.");
+        line(&mut text, "vllm:kv_cache_usage_perc", &labels, usage);
+        head(&mut text, "vllm:cache_config_info", "gauge", "How the cache is made.");
+        let cache = format!("{labels},block_size=\"{KV_BLOCK}\",num_gpu_blocks=\"{}\"", stats.kv_blocks_total);
+        line(&mut text, "vllm:cache_config_info", &cache, 1);
+        for (name, kind, help, value) in [
+            ("num_requests_running", "gauge", "Sequences being computed.", stats.requests_running),
+            ("num_requests_waiting", "gauge", "Sequences waiting for a place.", stats.requests_waiting),
+            ("prompt_tokens_total", "counter", "Prompt tokens read.", stats.prompt_tokens_total),
+            ("generation_tokens_total", "counter", "Tokens generated.", stats.generation_tokens_total),
+            (
+                "num_preemptions_total",
+                "counter",
+                "Sequences computed again for want of blocks.",
+                stats.preemptions_total,
+            ),
+            (
+                "prefix_cache_queries_total",
+                "counter",
+                "Tokens looked up in the prefix cache.",
+                stats.prefix_cache_queries_total,
+            ),
+            ("prefix_cache_hits_total", "counter", "Tokens found there.", stats.prefix_cache_hits_total),
+        ] {
+            let name = format!("vllm:{name}");
+            head(&mut text, &name, kind, help);
+            line(&mut text, &name, &labels, value);
+        }
+        let name = "vllm:iteration_tokens_total";
+        head(&mut text, name, "histogram", "Tokens computed in a step.");
+        let mut steps = 0;
+        for (count, bound) in stats.steps_by_tokens.iter().zip(STEP_TOKENS_BOUNDS) {
+            steps += count;
+            line(&mut text, &format!("{name}_bucket"), &format!("{labels},le=\"{bound}.0\""), steps);
+        }
+        line(&mut text, &format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), stats.steps_total);
+        line(&mut text, &format!("{name}_sum"), &labels, stats.step_tokens_total);
+        line(&mut text, &format!("{name}_count"), &labels, stats.steps_total);
         let inner = self.lock();
         head(&mut text, "vllm:request_success_total", "counter", "Sequences that ended, by reason.");
         for (reason, count) in ["stop", "length", "abort"].iter().zip(inner.ended) {
             line(&mut text, "vllm:request_success_total", &format!("{labels},finished_reason=\"{reason}\""), count);
         }
-        let name = "vllm:time_to_first_token_seconds";
-        inner.first_token.write(&mut text, name, "Seconds from request to first token.", &labels);
-        let name = "vllm:e2e_request_latency_seconds";
-        inner.latency.write(&mut text, name, "Seconds from request to end.", &labels);
+        for (name, help, histogram) in [
+            ("time_to_first_token_seconds", "Seconds from request to first token.", &inner.first_token),
+            ("inter_token_latency_seconds", "Seconds from a token to the next.", &inner.next_token),
+            ("request_time_per_output_token_seconds", "Seconds a token after the first, by request.", &inner.token),
+            ("e2e_request_latency_seconds", "Seconds from request to end.", &inner.latency),
+            ("request_queue_time_seconds", "Seconds from request to its first step.", &inner.queue),
+            ("request_prefill_time_seconds", "Seconds from the first step to the first token.", &inner.prefill),
+            ("request_decode_time_seconds", "Seconds from the first token to the last.", &inner.decode),
+            ("request_inference_time_seconds", "Seconds from the first step to the last token.", &inner.inference),
+            ("request_prompt_tokens", "Tokens of a prompt.", &inner.prompt_tokens),
+            ("request_generation_tokens", "Tokens generated for a request.", &inner.generation_tokens),
+        ] {
+            histogram.write(&mut text, &format!("vllm:{name}"), help, &labels);
+        }
         text
     }
 }
@@ -139,7 +240,7 @@ mod tests {
     fn buckets_are_cumulative_and_bounds_inclusive() {
         let mut histogram = Histogram::new(&[0.5, 1.0]);
         for milliseconds in [500, 700, 3000] {
-            histogram.add(Duration::from_millis(milliseconds));
+            histogram.add_time(Duration::from_millis(milliseconds));
         }
         let mut text = String::new();
         histogram.write(&mut text, "x", "A help.", "a=\"b\"");

@@ -38,6 +38,8 @@ pub fn router(model: Arc<ServedModel>, options: &ServeOptions) -> Router {
         .route("/v1/models/{*id}", get(api::models::get))
         .route("/v1/chat/completions", post(api::chat_completions::create))
         .route("/v1/completions", post(api::completions::create))
+        .route("/tokenize", post(api::tokenize::tokenize))
+        .route("/detokenize", post(api::tokenize::detokenize))
         .route("/v1/provenance", get(api::provenance::get))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)

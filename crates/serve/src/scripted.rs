@@ -116,7 +116,7 @@ impl Generator for Scripted {
                     Output::Token { .. } => state.generation_tokens += 1,
                     Output::Finished(FinishReason::Stop) => state.finished_stop += 1,
                     Output::Finished(FinishReason::Length) => state.finished_length += 1,
-                    Output::Prompt(_) | Output::Failed(_) => {}
+                    Output::Admitted | Output::Prompt(_) | Output::Failed(_) => {}
                 }
                 if !sink(output) {
                     state.finished_abort += 1;

@@ -110,6 +110,7 @@ fn prompt_logprobs_are_those_of_the_model() {
     let (sender, outputs) = channel();
     let scoring = Request { logprobs: Some(2), prompt_logprobs: true, ..request(&prompt, 0) };
     let _ticket = engine.submit(scoring, Box::new(move |output| sender.send(output).is_ok())).unwrap();
+    assert_eq!(outputs.recv().unwrap(), Output::Admitted);
     let Output::Prompt(scores) = outputs.recv().unwrap() else { panic!("the prompt's scores come first") };
     assert!(scores[0].is_none());
     for i in 1..prompt.len() {
@@ -203,6 +204,7 @@ fn run_all(engine: &Engine, requests: &[Request]) -> Vec<Yield> {
         let mut found = vec![];
         for output in outputs {
             match output {
+                Output::Admitted => {}
                 Output::Prompt(scores) => found.extend(scores.into_iter().flatten().map(|scores| (0, bits(scores)))),
                 Output::Token { id, logprobs } => found.push((id, logprobs.map(bits).unwrap_or_default())),
                 Output::Finished(reason) => return (found, reason),

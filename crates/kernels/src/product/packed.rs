@@ -4,7 +4,7 @@ use super::*;
 use half::{bf16, f16};
 
 /// Rows of A at a time: packed, they stay in the last-level cache while all of B passes by once.
-const ROWS_AT_ONCE: usize = 252;
+const ROWS_AT_ONCE: usize = 280;
 
 /// Rows of A up to which one thread packs them.
 const ROWS_PACKED_ALONE: usize = 16;
@@ -120,8 +120,11 @@ impl PackedB {
     pub(crate) fn multiply(&self, a: &[f32], c: &mut [f32], finish: Finish) {
         let m = a.len() / self.k;
         assert_eq!((a.len(), c.len()), (m * self.k, m * self.n), "A is [m, k] and C is [m, n]");
-        for first in (0..m).step_by(ROWS_AT_ONCE) {
-            let rows = first..m.min(first + ROWS_AT_ONCE);
+        // Passes of like size: a few rows alone would cost as much reading of B as many.
+        let passes = m.div_ceil(ROWS_AT_ONCE).max(1);
+        let at_once = m.div_ceil(passes).max(1);
+        for first in (0..m).step_by(at_once) {
+            let rows = first..m.min(first + at_once);
             let residual = finish.residual.map(|residual| &residual[rows.start * self.n..rows.end * self.n]);
             let c = &mut c[rows.start * self.n..rows.end * self.n];
             self.multiply_rows(
@@ -136,8 +139,9 @@ impl PackedB {
     fn multiply_rows(&self, a: &[f32], m: usize, c: &mut [f32], finish: Finish) {
         let target = Target::new(self.precision, c, [self.n, self.k], Start::Zero, finish);
         let slabs = target.slabs();
-        let tile_rows = tile_rows();
-        let tiles = m.div_ceil(tile_rows);
+        // Tiles of like height, too.
+        let tiles = m.div_ceil(tile_rows());
+        let tile_rows = m.div_ceil(tiles);
         let operand = Operand::new(Stack::strided(a, m, self.k, self.k), Along::Depth);
         with_scratch(tiles * LANES * self.words_deep, |packed| {
             let to = SharedMut::new(packed);
@@ -164,12 +168,12 @@ impl PackedB {
                 for panel in panels {
                     let columns = panel * TILE_COLUMNS..self.n.min((panel + 1) * TILE_COLUMNS);
                     for slab in &slabs {
+                        let b = b.at((panel * self.words_deep + slab.words_before) * TILE_COLUMNS);
+                        // B is one long stretch of memory for a task.
+                        let next = b.wrapping_add(slab.words * TILE_COLUMNS);
+                        let area = Area { tile_rows, next, ..target.area(0..m, columns.clone(), *slab) };
                         // SAFETY: A and B hold the packed tiles and the panel; tasks write different columns of C.
-                        unsafe {
-                            let a = a.at(slab.words_before * tiles * LANES);
-                            let b = b.at((panel * self.words_deep + slab.words_before) * TILE_COLUMNS);
-                            target.multiply(0..m, columns.clone(), *slab, a, b);
-                        }
+                        unsafe { target.multiply_area(area, a.at(slab.words_before * tiles * LANES), b) };
                     }
                 }
             });

@@ -153,14 +153,7 @@ fn read(mut fields: Fields, model: &ServedModel, limits: &Limits) -> Result<Call
     refuse_unsupported(&mut fields)?;
     fields.finish()?;
 
-    let Some(template) = &model.template else {
-        let message = format!("the model `{}` has no chat template: use /v1/completions", model.id);
-        return Err(ApiError::field("model", message).code("no_chat_template"));
-    };
-    let refused = |error: narthex_base::Error| {
-        ApiError::field("messages", error.causes().first().map_or(error.what(), String::as_str))
-    };
-    let text = template.render(&messages, true).map_err(refused)?;
+    let text = render(model, &messages, true)?;
     let prompt = model.tokenizer.encode(&text, false).map_err(refused)?;
     let prompt_tokens = prompt.len();
     let context = model.generator.context();
@@ -172,6 +165,19 @@ fn read(mut fields: Fields, model: &ServedModel, limits: &Limits) -> Result<Call
     let request = parameters.request(model, prompt, max_tokens.map_or(room, |tokens| tokens.min(room)));
     let requests = parameters.requests(0, &request);
     Ok(Call { parameters, requests, prompt_tokens })
+}
+
+fn refused(error: narthex_base::Error) -> ApiError {
+    ApiError::field("messages", error.causes().first().map_or(error.what(), String::as_str))
+}
+
+/// The text of a conversation, ready for the answer if asked.
+pub(super) fn render(model: &ServedModel, messages: &[Message], answer_next: bool) -> Result<String, ApiError> {
+    let Some(template) = &model.template else {
+        let message = format!("the model `{}` has no chat template: use /v1/completions", model.id);
+        return Err(ApiError::field("model", message).code("no_chat_template"));
+    };
+    template.render(messages, answer_next).map_err(refused)
 }
 
 fn read_logprobs(fields: &mut Fields, limits: &Limits) -> Result<Option<usize>, ApiError> {
@@ -193,7 +199,8 @@ fn read_max_tokens(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
     Ok(new.or(old).map(|tokens| usize::try_from(tokens).unwrap_or(usize::MAX)))
 }
 
-fn read_messages(fields: &mut Fields, limits: &Limits) -> Result<Vec<Message>, ApiError> {
+/// The field `messages`.
+pub(super) fn read_messages(fields: &mut Fields, limits: &Limits) -> Result<Vec<Message>, ApiError> {
     let list = match fields.take("messages") {
         None => return Err(fields.missing("messages")),
         Some(Value::Array(list)) if !list.is_empty() => list,

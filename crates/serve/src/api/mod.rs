@@ -7,3 +7,4 @@ pub(crate) mod metrics;
 pub(crate) mod models;
 pub(crate) mod page;
 pub(crate) mod provenance;
+pub(crate) mod tokenize;

@@ -1,0 +1,108 @@
+//! `POST /tokenize` and `POST /detokenize`, as vLLM has them: what a prompt becomes, and back.
+
+use super::chat_completions::{read_messages, render};
+use crate::{
+    error::ApiError,
+    fields::{Fields, JsonBody},
+    parameters::check_model,
+    router::App,
+};
+use axum::{Json, extract::State};
+use serde::Serialize;
+use serde_json::Value;
+
+#[derive(Serialize)]
+pub(crate) struct Tokens {
+    count: usize,
+    max_model_len: usize,
+    tokens: Vec<u32>,
+    /// Absent unless asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_strs: Option<Vec<String>>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Text {
+    prompt: String,
+}
+
+/// Text or messages to token ids.
+pub(crate) async fn tokenize(State(app): State<App>, JsonBody(fields): JsonBody) -> Result<Json<Tokens>, ApiError> {
+    let worked = tokio::task::spawn_blocking(move || to_tokens(&app, fields)).await;
+    worked.map_err(|error| ApiError::internal(error.to_string()))?.map(Json)
+}
+
+fn to_tokens(app: &App, mut fields: Fields) -> Result<Tokens, ApiError> {
+    let model = &app.model;
+    read_model(&mut fields, app)?;
+    let with_strings = fields.flag("return_token_strs")?.unwrap_or(false);
+    let prompt = fields.string("prompt")?;
+    let (text, special, field) = match prompt {
+        Some(prompt) => (prompt, fields.flag("add_special_tokens")?.unwrap_or(true), "prompt"),
+        None => {
+            let special = fields.flag("add_special_tokens")?.unwrap_or(false);
+            let answer_next = fields.flag("add_generation_prompt")?.unwrap_or(true);
+            let messages = read_messages(&mut fields, &app.limits)?;
+            (render(model, &messages, answer_next)?, special, "messages")
+        }
+    };
+    fields.finish()?;
+    let tokens = model.tokenizer.encode(&text, special).map_err(|error| ApiError::field(field, error.what()))?;
+    let string = |id: &u32| String::from_utf8_lossy(&model.tokenizer.token_bytes(*id).unwrap_or_default()).into_owned();
+    let token_strs = with_strings.then(|| tokens.iter().map(string).collect());
+    Ok(Tokens { count: tokens.len(), max_model_len: model.generator.context(), tokens, token_strs })
+}
+
+/// Token ids to text.
+pub(crate) async fn detokenize(State(app): State<App>, JsonBody(mut fields): JsonBody) -> Result<Json<Text>, ApiError> {
+    read_model(&mut fields, &app)?;
+    let wrong = || ApiError::field("tokens", "`tokens` must be a list of token ids of the model");
+    let Some(Value::Array(list)) = fields.take("tokens") else { return Err(wrong()) };
+    fields.finish()?;
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let ids: Vec<u32> = list.iter().map(id).collect::<Option<_>>().ok_or_else(wrong)?;
+    let text = app.model.tokenizer.decode(&ids, false).map_err(|error| ApiError::field("tokens", error.what()))?;
+    Ok(Json(Text { prompt: text }))
+}
+
+/// The model may go unnamed here.
+fn read_model(fields: &mut Fields, app: &App) -> Result<(), ApiError> {
+    fields.string("model")?.map_or(Ok(()), |name| check_model(&name, &app.model))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{self, byte_tokens, post};
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn there_and_back() {
+        let router = testing::router(|_| vec![]);
+        let tokens = byte_tokens("h\u{e9}".as_bytes());
+        let reply = post(&router, "/tokenize", &json!({"model": "m", "prompt": "h\u{e9}"})).await.json(200);
+        assert_eq!(reply, json!({"count": 3, "max_model_len": 64, "tokens": tokens}));
+        let reply = post(&router, "/detokenize", &json!({"tokens": tokens})).await.json(200);
+        assert_eq!(reply, json!({"prompt": "h\u{e9}"}));
+        let body = json!({"messages": [{"role": "user", "content": "a"}], "return_token_strs": true});
+        let reply = post(&router, "/tokenize", &body).await.json(200);
+        let strings = reply["token_strs"].as_array().unwrap();
+        assert_eq!((strings.len(), &strings[0]), (reply["count"].as_u64().unwrap() as usize, &json!("<|im_start|>")));
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_is_named() {
+        let router = testing::router(|_| vec![]);
+        for (path, body, field) in [
+            ("/tokenize", json!({"model": "other", "prompt": "x"}), "model"),
+            ("/tokenize", json!({}), "messages"),
+            ("/tokenize", json!({"prompt": "x", "colour": 1}), "colour"),
+            ("/detokenize", json!({"tokens": "x"}), "tokens"),
+            ("/detokenize", json!({"tokens": [-1]}), "tokens"),
+            ("/detokenize", json!({"tokens": [4_000_000_000u32]}), "tokens"),
+        ] {
+            let status = if field == "model" { 404 } else { 400 };
+            let error = post(&router, path, &body).await.json(status);
+            assert_eq!(error["error"]["param"], field, "{path} {body}: {error}");
+        }
+    }
+}
