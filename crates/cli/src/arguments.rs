@@ -35,6 +35,8 @@ pub enum Command {
     Chat(Chat),
     /// Answer over the OpenAI API, with a chat page at /
     Serve(Serve),
+    /// Answer a file of requests, and go on where an interruption stopped
+    Batch(Batch),
     /// List artifacts
     Ls(Ls),
     /// Show an artifact: files, licences, recipe, figures
@@ -197,25 +199,9 @@ pub struct Chat {
     pub sampling: Sampling,
 }
 
+/// What the engine may take; the names are vLLM's where it has them.
 #[derive(Args)]
-pub struct Serve {
-    #[command(flatten)]
-    pub model: ModelRef,
-    /// The address to listen on
-    #[arg(long, default_value = "127.0.0.1")]
-    pub host: String,
-    /// The port to listen on; 0 takes any free one
-    #[arg(long, default_value_t = 8000)]
-    pub port: u16,
-    /// Ask clients for this key; may be given several times
-    #[arg(long, env = "NARTHEX_API_KEY", hide_env_values = true, value_name = "KEY")]
-    pub api_key: Vec<String>,
-    /// The name clients ask for; the reference by default
-    #[arg(long, value_name = "NAME")]
-    pub served_model_name: Option<String>,
-    /// Ask clients for one of the keys in this file, one a line; `#` begins a comment
-    #[arg(long, value_name = "FILE")]
-    pub api_key_file: Option<PathBuf>,
+pub struct EngineLimits {
     /// Tokens that prompt and answer may have together; what the model can hold by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_model_len: Option<u32>,
@@ -249,12 +235,53 @@ pub struct Serve {
     /// Keep each of those threads on a processor of its own
     #[arg(long)]
     pub pin_threads: bool,
+}
+
+#[derive(Args)]
+pub struct Serve {
+    #[command(flatten)]
+    pub model: ModelRef,
+    /// The address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// The port to listen on; 0 takes any free one
+    #[arg(long, default_value_t = 8000)]
+    pub port: u16,
+    /// Ask clients for this key; may be given several times
+    #[arg(long, env = "NARTHEX_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub api_key: Vec<String>,
+    /// The name clients ask for; the reference by default
+    #[arg(long, value_name = "NAME")]
+    pub served_model_name: Option<String>,
+    /// Ask clients for one of the keys in this file, one a line; `#` begins a comment
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub engine: EngineLimits,
     /// Seconds that answers under way get after the signal to stop
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub shutdown_timeout: u64,
     /// A further host name under which the server may be addressed, as by a reverse proxy
     #[arg(long, value_name = "NAME")]
     pub allowed_host: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct Batch {
+    #[command(flatten)]
+    pub model: ModelRef,
+    /// Requests as JSON lines: `{"custom_id", "method", "url", "body"}`, as OpenAI's batches have them
+    pub input: PathBuf,
+    /// Where answers go, a line as soon as it is there; lines of an earlier run are not asked again
+    pub output: PathBuf,
+    /// The name that the requests ask for; the reference by default
+    #[arg(long, value_name = "NAME")]
+    pub served_model_name: Option<String>,
+    #[command(flatten)]
+    pub engine: EngineLimits,
+    /// The summary as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Args)]

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Some(Command::Generate(args)) => commands::generate::run(&args),
         Some(Command::Chat(args)) => commands::chat::run(&args, style),
         Some(Command::Serve(args)) => commands::serve::run(&args),
+        Some(Command::Batch(args)) => commands::serve::batch(&args, style),
         Some(Command::Ls(args)) => commands::look::ls(&args),
         Some(Command::Show(args)) => commands::look::show(&args),
         Some(Command::Trace(args)) => commands::look::trace(&args),

@@ -6,6 +6,7 @@
 
 mod answer;
 mod api;
+mod batch;
 mod error;
 mod events;
 mod fields;
@@ -23,6 +24,7 @@ mod stop;
 #[cfg(test)]
 mod testing;
 
+pub use batch::{BatchSummary, run_batch};
 pub use generator::{Generator, Sink, Ticket};
 pub use router::router;
 pub use served::{Limits, SamplingDefaults, ServeOptions, ServedModel};

@@ -245,6 +245,21 @@ mod tests {
             ),
             (json!({"model": "m", "seed": 1, "top_k": -1}), "", seed(1)),
             (json!({"model": "m", "seed": 1, "presence_penalty": 0, "logit_bias": {}}), "", seed(1)),
+            (
+                json!({
+                    "model": "m", "seed": 1, "presence_penalty": 0.5, "frequency_penalty": -1, "repetition_penalty": 1.5,
+                    "min_p": 0.25, "logit_bias": {"5": -100},
+                }),
+                "",
+                Sampling {
+                    presence_penalty: 0.5,
+                    frequency_penalty: -1.0,
+                    repetition_penalty: 1.5,
+                    min_p: 0.25,
+                    logit_bias: vec![(5, -100.0)],
+                    ..seed(1)
+                },
+            ),
         ] {
             check(body, Ok((stop, sampling)));
         }
@@ -260,11 +275,35 @@ mod tests {
                 "stream_options: `stream_options` needs `stream` to be true",
             ),
             (
-                json!({"model": "m", "logit_bias": {"5": 1}}),
-                "logit_bias: `logit_bias` is not supported yet: leave it out",
+                json!({"model": "m", "logit_bias": {"259": 1}}),
+                "logit_bias: `logit_bias` must map token ids of the model to numbers from -100 to 100",
+            ),
+            (
+                json!({"model": "m", "logit_bias": {"5": 101}}),
+                "logit_bias: `logit_bias` must map token ids of the model to numbers from -100 to 100",
+            ),
+            (
+                json!({"model": "m", "stop_token_ids": [259]}),
+                "stop_token_ids: `stop_token_ids` must be a list of token ids of the model",
             ),
         ] {
             check(body, Err(message));
+        }
+    }
+
+    #[test]
+    fn what_ends_an_answer_can_be_set() {
+        let model = testing::model(|_| vec![]);
+        for (body, stop_tokens, min_tokens) in [
+            (json!({"model": "m"}), vec![2], 0),
+            (json!({"model": "m", "stop_token_ids": [7, 9], "min_tokens": 3}), vec![2, 7, 9], 3),
+            (json!({"model": "m", "ignore_eos": true}), vec![], 0),
+            (json!({"model": "m", "ignore_eos": true, "stop_token_ids": [7]}), vec![7], 0),
+        ] {
+            let mut fields = Fields::parse(body.to_string().as_bytes()).unwrap();
+            let parameters = Parameters::read(&mut fields, &model, &Limits::default()).unwrap();
+            let request = parameters.request(&model, vec![5], 4);
+            assert_eq!((request.stop_tokens, request.min_tokens), (stop_tokens, min_tokens), "{body}");
         }
     }
 

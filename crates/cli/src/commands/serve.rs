@@ -1,15 +1,18 @@
-//! `narthex serve`
+//! `narthex serve` and `narthex batch`: a model behind the API.
 
 use crate::{
-    arguments::{Dtype, SchedulingPolicy, Serve},
-    style::bytes,
+    arguments::{Batch, Dtype, EngineLimits, SchedulingPolicy, Serve},
+    commands::print_json,
+    render::Renderer,
+    signals,
+    style::{Style, bytes},
 };
-use narthex_base::{Error, Result};
+use narthex_base::{Error, Observer, Result};
 use narthex_infer::{Engine, EngineOptions, Policy};
 use narthex_kernels::memory::available_bytes;
 use narthex_model::Precision;
 use narthex_run::{LoadedModel, WeightForm};
-use narthex_serve::{SamplingDefaults, ServeOptions, ServedModel, bind, serve};
+use narthex_serve::{BatchSummary, SamplingDefaults, ServeOptions, ServedModel, bind, run_batch, serve};
 use std::{path::Path, sync::Arc, time::Instant};
 
 /// The share of the available memory that keys and values may take unless set otherwise.
@@ -41,33 +44,77 @@ pub fn run(args: &Serve) -> Result<()> {
     if let Some(path) = &args.api_key_file {
         options.api_keys.extend(read_keys(path)?);
     }
-    if !(args.kv_cache_memory_share > 0.0 && args.kv_cache_memory_share <= 0.95) {
-        return Err(Error::usage(format!("`--kv-cache-memory-share {}` is not a share", args.kv_cache_memory_share))
-            .help("a number above 0 and up to 0.95: the machine needs memory for other things too"));
-    }
-    let engine = EngineOptions {
-        sequences_max: args.max_num_seqs as usize,
-        waiting_max: args.max_num_waiting as usize,
-        step_tokens_max: args.max_num_batched_tokens as usize,
-        chunk_tokens_max: args.long_prefill_token_threshold as usize,
-        kv_cache_bytes: args.kv_cache_memory_bytes.unwrap_or_else(|| kv_cache_bytes(args.kv_cache_memory_share)),
-        context_max: args.max_model_len.map_or(usize::MAX, |len| len as usize),
-        prefix_cache: !args.no_enable_prefix_caching,
-        policy: match args.scheduling_policy {
-            SchedulingPolicy::Fcfs => Policy::Fcfs,
-            SchedulingPolicy::Priority => Policy::Priority,
-        },
-        threads: args.threads.map_or(0, |threads| threads as usize),
-        pinned: args.pin_threads,
-    };
-    let name = args.served_model_name.clone();
-    start(&args.model.project, &args.model.reference, args.model.dtype, name, &options, engine)
+    let engine = args.engine.options()?;
+    listen(
+        &args.model.project,
+        &args.model.reference,
+        args.model.dtype,
+        args.served_model_name.clone(),
+        &options,
+        engine,
+    )
 }
 
 /// Serves a model with the default options, as `run --serve` does.
 pub fn serve_reference(project: &Path, reference: &str) -> Result<()> {
     let engine = EngineOptions { kv_cache_bytes: kv_cache_bytes(KV_CACHE_MEMORY_SHARE), ..EngineOptions::default() };
-    start(project, reference, Dtype::Auto, None, &ServeOptions::default(), engine)
+    listen(project, reference, Dtype::Auto, None, &ServeOptions::default(), engine)
+}
+
+/// `narthex batch`
+pub fn batch(args: &Batch, style: Style) -> Result<()> {
+    let interrupt = signals::interrupt_flag()?;
+    let renderer = Renderer::new(style, false);
+    let emit = |event| renderer.event(event);
+    let engine = args.engine.options()?;
+    let at_once = engine.sequences_max;
+    let name = args.served_model_name.clone();
+    let (model, _) = ready(&args.model.project, &args.model.reference, args.model.dtype, name, engine)?;
+    let observer = Observer::new(&emit, &interrupt);
+    let summary = run_batch(Arc::new(model), &args.input, &args.output, at_once, observer)?;
+    drop(renderer);
+    if args.json {
+        print_json(&summary);
+    } else {
+        let BatchSummary { lines, known, answered, failed } = summary;
+        eprintln!("{lines} requests: {known} answered before, {answered} now, {failed} of those with an error");
+        eprintln!("  answers in {}", args.output.display());
+    }
+    Ok(())
+}
+
+impl EngineLimits {
+    fn options(&self) -> Result<EngineOptions> {
+        if !(self.kv_cache_memory_share > 0.0 && self.kv_cache_memory_share <= 0.95) {
+            return Err(Error::usage(format!(
+                "`--kv-cache-memory-share {}` is not a share",
+                self.kv_cache_memory_share
+            ))
+            .help("a number above 0 and up to 0.95: the machine needs memory for other things too"));
+        }
+        if self.max_num_batched_tokens < self.max_num_seqs {
+            return Err(Error::usage(format!(
+                "`--max-num-batched-tokens {}` is less than `--max-num-seqs {}`",
+                self.max_num_batched_tokens, self.max_num_seqs
+            ))
+            .help("every sequence that runs gets a token in every step: raise the former or lower the latter"));
+        }
+        Ok(EngineOptions {
+            sequences_max: self.max_num_seqs as usize,
+            waiting_max: self.max_num_waiting as usize,
+            step_tokens_max: self.max_num_batched_tokens as usize,
+            chunk_tokens_max: self.long_prefill_token_threshold as usize,
+            kv_cache_bytes: self.kv_cache_memory_bytes.unwrap_or_else(|| kv_cache_bytes(self.kv_cache_memory_share)),
+            context_max: self.max_model_len.map_or(usize::MAX, |len| len as usize),
+            prefix_cache: !self.no_enable_prefix_caching,
+            policy: match self.scheduling_policy {
+                SchedulingPolicy::Fcfs => Policy::Fcfs,
+                SchedulingPolicy::Priority => Policy::Priority,
+            },
+            threads: self.threads.map_or(0, |threads| threads as usize),
+            pinned: self.pin_threads,
+        })
+    }
 }
 
 fn kv_cache_bytes(share: f64) -> usize {
@@ -87,27 +134,35 @@ fn read_keys(path: &Path) -> Result<Vec<String>> {
     Ok(keys)
 }
 
-fn start(
+/// What to say about a model once it answers.
+struct Facts {
+    license: String,
+    dtype: &'static str,
+    cache: String,
+    /// Tokens of the model's own context, if the cache is too small for it.
+    cut: Option<usize>,
+}
+
+/// Loads a model and starts its engine.
+fn ready(
     project: &Path,
     reference: &str,
     dtype: Dtype,
     name: Option<String>,
-    options: &ServeOptions,
     engine: EngineOptions,
-) -> Result<()> {
-    let begun = Instant::now();
-    // The port first: it is quick to find out that it is taken.
-    let listener = bind(options)?;
-    let address = listener.local_addr().map_err(|error| Error::internal("the listener has no address").cause(error))?;
+) -> Result<(ServedModel, Facts)> {
     let model = LoadedModel::open(project, reference, dtype.form())?;
-    let defaults = SamplingDefaults::default();
-    let generation = &model.generation;
-    let license =
-        model.provenance.license.as_ref().map_or("licence undeclared".to_string(), |license| license.to_string());
-    let asked = engine.context_max;
-    let (precision, whole) = (model.decoder.precision(), model.decoder.config().context);
+    let wanted = model.decoder.config().context.min(engine.context_max);
+    let precision = model.decoder.precision();
     let engine = Engine::start(model.decoder, engine);
-    let (context, kv_bytes, kv_tokens) = (engine.context(), engine.kv_cache_bytes(), engine.kv_cache_tokens());
+    let (context, tokens) = (engine.context(), engine.kv_cache_tokens());
+    let facts = Facts {
+        license: model.provenance.license.as_ref().map_or("licence undeclared".into(), |license| license.to_string()),
+        dtype: if precision == Precision::Bf16 { "bfloat16" } else { "float32" },
+        cache: format!("up to {} for {tokens} tokens, {context} a sequence", bytes(engine.kv_cache_bytes() as u64)),
+        cut: (context < wanted).then_some(wanted),
+    };
+    let (generation, defaults) = (&model.generation, SamplingDefaults::default());
     let served = ServedModel {
         id: name.unwrap_or_else(|| model.name.clone()),
         generator: Arc::new(engine),
@@ -123,11 +178,27 @@ fn start(
         provenance: serde_json::to_value(&model.provenance)
             .map_err(|error| Error::internal("cannot write the provenance").cause(error))?,
     };
-    let dtype = if precision == Precision::Bf16 { "bfloat16" } else { "float32" };
+    Ok((served, facts))
+}
+
+fn listen(
+    project: &Path,
+    reference: &str,
+    dtype: Dtype,
+    name: Option<String>,
+    options: &ServeOptions,
+    engine: EngineOptions,
+) -> Result<()> {
+    let begun = Instant::now();
+    // The port first: it is quick to find out that it is taken.
+    let listener = bind(options)?;
+    let address = listener.local_addr().map_err(|error| Error::internal("the listener has no address").cause(error))?;
+    let (served, facts) = ready(project, reference, dtype, name, engine)?;
+    let Facts { license, dtype, cache, cut } = facts;
     eprintln!("serving {} ({license}) in {dtype}, ready after {:.2} s", served.id, begun.elapsed().as_secs_f64());
-    eprintln!("  keys and values take up to {}: {kv_tokens} tokens, {context} a sequence", bytes(kv_bytes as u64));
-    if context < whole.min(asked) {
-        eprintln!("  the model could hold {whole}: raise `--kv-cache-memory-bytes`");
+    eprintln!("  keys and values take {cache}");
+    if let Some(tokens) = cut {
+        eprintln!("  the model could hold {tokens} a sequence: raise `--kv-cache-memory-bytes`");
     }
     eprintln!("  chat page   http://{address}/");
     eprintln!("  OpenAI API  http://{address}/v1");

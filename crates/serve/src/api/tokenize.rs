@@ -59,7 +59,8 @@ pub(crate) async fn detokenize(State(app): State<App>, JsonBody(mut fields): Jso
     let wrong = || ApiError::field("tokens", "`tokens` must be a list of token ids of the model");
     let Some(Value::Array(list)) = fields.take("tokens") else { return Err(wrong()) };
     fields.finish()?;
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let vocabulary = app.model.tokenizer.vocab_size() as u64;
+    let id = |value: &Value| value.as_u64().filter(|id| *id < vocabulary).map(|id| id as u32);
     let ids: Vec<u32> = list.iter().map(id).collect::<Option<_>>().ok_or_else(wrong)?;
     let text = app.model.tokenizer.decode(&ids, false).map_err(|error| ApiError::field("tokens", error.what()))?;
     Ok(Json(Text { prompt: text }))
