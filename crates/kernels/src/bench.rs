@@ -1,15 +1,17 @@
 //! The operators on shapes of real models, each timed alone beside the machine's peak at that moment.
 
 use crate::{
-    Activation, AdamwStep, AttentionShape, Precision, activation, adamw, causal_attention, embedding, layer_norm,
+    Activation, AdamwStep, AttentionShape, KV_BLOCK, KvLayer, KvShape, PackedWeight, PagedBatch, Precision,
+    WeightValues, activation, adamw, causal_attention, embedding, layer_norm,
     linear::{forward_slices, input_gradient_slices, weight_gradient_slices},
-    linear_cross_entropy,
+    linear_cross_entropy, packed_linear, paged_attention, parallel,
     probe::flop_per_second_now,
     product::{Finish, Start},
     rms_norm, softmax, swiglu,
+    team::Team,
 };
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 /// One operator on one shape.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +51,11 @@ pub fn operators(repetitions: usize) -> Vec<Timing> {
         }
     }
     bench.row_by_row();
+    // Inference runs on a team; without one to be had, it is timed on rayon's threads.
+    match Team::new(parallel::threads(), false) {
+        Ok(team) => team.enter(|| bench.inference()),
+        Err(_) => bench.inference(),
+    }
     bench.timings
 }
 
@@ -145,6 +152,77 @@ impl Bench {
             || (),
             |()| {
                 drop(linear_cross_entropy(hidden.clone(), weight.clone(), targets.clone(), 1.0, precision).backward());
+            },
+        );
+    }
+
+    /// What a served model runs, in steps of one token, of some sequences, and of prompts.
+    fn inference(&mut self) {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let [inputs, outputs] = [768, 2048];
+            let values: Vec<f32> = (0..outputs * inputs).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
+            // As many as the layers of a model, so that none is in cache when its turn comes.
+            let pack = |_| PackedWeight::new(&[WeightValues::F32(&values)], inputs, precision);
+            let weights: Vec<PackedWeight> = (0..24).map(pack).collect();
+            for rows in [1, 8, 32, 256] {
+                let x = random([rows, inputs]);
+                let count = weights.len();
+                let text = format!("{count} x [{rows} x {inputs}] [{inputs} x {outputs}]");
+                let bytes: usize = weights.iter().map(PackedWeight::bytes).sum();
+                let work = Work {
+                    flop: 2.0 * (count * rows * inputs * outputs) as f64,
+                    values: bytes / 4 + count * rows * (inputs + outputs),
+                };
+                self.time(
+                    "packed linear",
+                    &text,
+                    precision,
+                    work,
+                    || (),
+                    |()| {
+                        weights.iter().for_each(|weight| drop(packed_linear(x.clone(), weight, None)));
+                    },
+                );
+            }
+            self.paged(32, 1, precision);
+            self.paged(1, 256, precision);
+        }
+    }
+
+    /// Sequences of 512 positions of which the last ones are new.
+    fn paged(&mut self, sequences: usize, new: usize, precision: Precision) {
+        let (len, heads, kv_heads, d) = (512, 12, 4, 64);
+        let blocks = sequences * len / KV_BLOCK;
+        let layer = KvLayer::new(KvShape { blocks, kv_heads, head_width: d, precision }, &Device::flex());
+        let batch = |first: usize, new: usize| {
+            let mut batch = PagedBatch::default();
+            for sequence in 0..sequences {
+                let blocks: Vec<u32> = (0..len / KV_BLOCK).map(|i| (i * sequences + sequence) as u32).collect();
+                batch.push(first, new, &blocks);
+            }
+            Arc::new(batch)
+        };
+        let input =
+            |batch: &PagedBatch| (random([batch.rows(), (heads + 2 * kv_heads) * d]), random([batch.rows(), d]));
+        let all = batch(0, len);
+        let (qkv, table) = input(&all);
+        drop(paged_attention(qkv, table, &layer, &all, None));
+        let batch = batch(len - new, new);
+        let (qkv, table) = input(&batch);
+        let seen: usize = (len - new + 1..=len).sum();
+        let work = Work {
+            flop: 4.0 * (sequences * seen * heads * d) as f64,
+            values: sequences * len * 2 * kv_heads * d / if precision == Precision::Bf16 { 2 } else { 1 },
+        };
+        let text = format!("{sequences} x {new} of {len}, {heads} heads on {kv_heads}");
+        self.time(
+            "paged attention",
+            &text,
+            precision,
+            work,
+            || (),
+            |()| {
+                drop(paged_attention(qkv.clone(), table.clone(), &layer, &batch, None));
             },
         );
     }

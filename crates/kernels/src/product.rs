@@ -20,6 +20,7 @@ mod tile;
 
 pub(crate) use packed::PackedB;
 pub use packed::WeightValues;
+use tile::Fetch;
 pub(crate) use tile::{Tile, tile_of};
 
 /// Columns of a register tile, and of a packed panel of B.
@@ -522,6 +523,13 @@ struct Area {
     next: *const f32,
 }
 
+impl Area {
+    #[inline(always)]
+    fn tiles(&self) -> usize {
+        self.rows.div_ceil(self.tile_rows)
+    }
+}
+
 /// Tiles of packed rows times packed panels.
 #[inline(always)]
 unsafe fn multiply_generic<V: Lanes, const PAIRS: bool>(area: Area, a: *const f32, b: *const f32) {
@@ -544,8 +552,14 @@ unsafe fn multiply_generic<V: Lanes, const PAIRS: bool>(area: Area, a: *const f3
                     columns,
                     go_on: area.go_on,
                     finish: area.finish.at(row, column, area.stride),
-                    // The first tile waits for B itself; the last has it in cache.
-                    next: if row + rows == area.rows && tile > 0 { area.next } else { std::ptr::null() },
+                    // The first tile waits for B itself; the last two have it in cache, and share the fetching.
+                    next: match area.tiles() - tile {
+                        _ if area.next.is_null() || tile == 0 => Fetch::Nothing,
+                        1 if tile == 1 => Fetch::All(area.next),
+                        1 => Fetch::Half(area.next.wrapping_add(area.words * LANES)),
+                        2 => Fetch::Half(area.next),
+                        _ => Fetch::Nothing,
+                    },
                 };
                 tile_of::<V, PAIRS>(rows, part);
             }

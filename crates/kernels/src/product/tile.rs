@@ -23,8 +23,19 @@ pub(crate) struct Tile {
     pub(crate) go_on: bool,
     /// What is added at the end.
     pub(crate) finish: FinishAt,
-    /// What to fetch from memory meanwhile, as much as B has; null for nothing.
-    pub(crate) next: *const f32,
+    /// What to fetch from memory meanwhile.
+    pub(crate) next: Fetch,
+}
+
+/// What will be read after a tile, in lines of 16 values.
+#[derive(Clone, Copy)]
+pub(crate) enum Fetch {
+    /// Nobody knows.
+    Nothing,
+    /// As much as B has: two lines for each word.
+    All(*const f32),
+    /// Half of that.
+    Half(*const f32),
 }
 
 impl Tile {
@@ -32,7 +43,7 @@ impl Tile {
     pub(crate) fn plain(words: usize, columns: usize, go_on: bool) -> Self {
         let finish = FinishAt { bias: std::ptr::null(), residual: std::ptr::null() };
         let (a, b, c) = (std::ptr::null(), std::ptr::null(), std::ptr::null_mut());
-        Self { words, a, a_word: 0, b, b_word: 0, c, stride: 0, columns, go_on, finish, next: std::ptr::null() }
+        Self { words, a, a_word: 0, b, b_word: 0, c, stride: 0, columns, go_on, finish, next: Fetch::Nothing }
     }
 }
 
@@ -84,10 +95,14 @@ unsafe fn tile<V: Lanes, const R: usize, const PAIRS: bool>(t: Tile) {
         }
         let (mut a, mut b) = (t.a, t.b);
         // With nothing to fetch, what is there already is asked for, which costs next to nothing.
-        let (mut next, next_word) = if t.next.is_null() { (t.a, 0) } else { (t.next, TILE_COLUMNS) };
+        let (mut next, second, next_word) = match t.next {
+            Fetch::Nothing => (t.a, 0, 0),
+            Fetch::All(next) => (next, LANES, TILE_COLUMNS),
+            Fetch::Half(next) => (next, 0, LANES),
+        };
         for _ in 0..t.words {
             V::prefetch(next);
-            V::prefetch(next.wrapping_add(LANES));
+            V::prefetch(next.wrapping_add(second));
             next = next.wrapping_add(next_word);
             let (left, right) = (V::load(b), V::load(b.add(LANES)));
             for row in 0..R {
