@@ -1,6 +1,7 @@
 //! B packed once for many products: the weights of a model that is served.
 
 use super::*;
+use crate::parallel::uninitialised;
 use half::{bf16, f16};
 
 /// Rows of A at a time: packed, they stay in the last-level cache while all of B passes by once.
@@ -81,10 +82,17 @@ impl PackedB {
         let n: usize = parts.iter().map(|part| part.len() / k).sum();
         let pairs = precision == Precision::Bf16;
         let words_deep = if pairs { k.div_ceil(2) } else { k };
-        let mut words = vec![0f32; n.div_ceil(TILE_COLUMNS) * TILE_COLUMNS * words_deep];
+        // Filled by the threads, as it is they who then have the pages cleared.
+        let mut words = uninitialised(n.div_ceil(TILE_COLUMNS) * TILE_COLUMNS * words_deep);
         let to = SharedMut::new(&mut words);
         parallel::for_each(n.div_ceil(TILE_COLUMNS), |panel| {
             let columns = panel * TILE_COLUMNS..n.min((panel + 1) * TILE_COLUMNS);
+            let size = words_deep * TILE_COLUMNS;
+            if columns.len() < TILE_COLUMNS {
+                // What a panel has no columns for is read, though nothing comes of it.
+                // SAFETY: each panel has its own part of the buffer, `words_deep` x 32.
+                unsafe { to.slice(panel * size..(panel + 1) * size) }.fill(0.0);
+            }
             with_scratch(columns.len() * k, |rows| {
                 for (column, row) in columns.clone().zip(rows.chunks_exact_mut(k)) {
                     let (part, column) = part_of(parts, k, column);
@@ -93,8 +101,8 @@ impl PackedB {
                 let operand = Operand::new(Stack::strided(rows, columns.len(), k, k), Along::Depth);
                 let panels = Panels { first: 0, count: columns.len(), used: TILE_COLUMNS, width: TILE_COLUMNS };
                 let slab = Slab { first: 0, len: k, words: words_deep, words_before: 0 };
-                // SAFETY: each panel has its own part of the buffer, `words_deep` x 32.
-                unsafe { pack(pairs, &operand, panels, slab, to.at(panel * words_deep * TILE_COLUMNS)) };
+                // SAFETY: as above.
+                unsafe { pack(pairs, &operand, panels, slab, to.at(panel * size)) };
             });
         });
         Self { words, words_deep, precision, n, k }
