@@ -1,7 +1,29 @@
-//! Sequences, batching, KV cache and sampling. Token ids only: no text, no HTTP, no files.
+//! The serving engine: sequences, scheduling, paged KV cache and sampling. Token ids only: no text, no HTTP, no files.
 //!
 //! [`Engine::start`] moves a model into a thread of its own; [`Engine::submit`] hands it a
-//! [`Request`] and a sink that receives [`Output`]s as they are computed.
+//! [`Request`] and a sink that receives [`Output`]s as they are computed. What a request yields does not depend on what
+//! else runs, on the number of threads, or on how the scheduler cuts and postpones its work: on the CPU it is the same to
+//! the byte.
+//!
+//! ```
+//! use narthex_infer::{Engine, EngineOptions, FinishReason, Request, Sampling};
+//! use narthex_model::{Decoder, ModelConfig, cpu};
+//!
+//! let config = ModelConfig {
+//!     vocab_size: 64, hidden_size: 32, intermediate_size: 48, layers: 2, heads: 4, kv_heads: 2, head_width: 8,
+//!     rms_norm_eps: 1e-6, rope_theta: 10_000.0, tied_embeddings: true, context: 128, bos_token: None, eos_tokens: vec![],
+//! };
+//! let engine = Engine::start(Decoder::random(&config, 1, &cpu()), EngineOptions::default());
+//! let request = Request {
+//!     prompt: vec![1, 2, 3],
+//!     max_tokens: 8,
+//!     sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+//!     ..Request::default()
+//! };
+//! let (tokens, reason) = engine.generate(request.clone()).unwrap();
+//! assert_eq!((tokens.len(), reason), (8, Ok(FinishReason::Length)));
+//! assert_eq!(engine.generate(request).unwrap().0, tokens);
+//! ```
 
 mod blocks;
 mod context;

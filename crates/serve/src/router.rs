@@ -8,7 +8,7 @@ use axum::{
     middleware,
     routing::{get, post},
 };
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 /// What handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -17,15 +17,23 @@ pub(crate) struct App {
     pub limits: Arc<Limits>,
     pub metrics: Arc<Metrics>,
     pub guard: Arc<Guard>,
+    /// Whether the server is about to stop.
+    pub stopping: Arc<AtomicBool>,
 }
 
 /// The API and the chat page for one model. Needs a tokio runtime to run in.
 pub fn router(model: Arc<ServedModel>, options: &ServeOptions) -> Router {
+    routes(model, options, Arc::default())
+}
+
+/// The same for a server that says when it is about to stop.
+pub(crate) fn routes(model: Arc<ServedModel>, options: &ServeOptions, stopping: Arc<AtomicBool>) -> Router {
     let app = App {
         model,
         limits: Arc::new(options.limits.clone()),
         metrics: Arc::new(Metrics::new()),
         guard: Arc::new(Guard::new(options)),
+        stopping,
     };
     Router::new()
         .route("/", get(api::page::html))
@@ -33,6 +41,7 @@ pub fn router(model: Arc<ServedModel>, options: &ServeOptions) -> Router {
         .route("/page.js", get(api::page::js))
         .route("/icon.svg", get(api::page::icon))
         .route("/health", get(api::health::get))
+        .route("/ready", get(api::health::ready))
         .route("/metrics", get(api::metrics::get))
         .route("/v1/models", get(api::models::list))
         .route("/v1/models/{*id}", get(api::models::get))

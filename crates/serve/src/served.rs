@@ -129,7 +129,7 @@ impl Default for Limits {
             logit_biases_max: 1024,
             logprobs_max: 20,
             connections_max: 1024,
-            shutdown_s: 10,
+            shutdown_s: 30,
         }
     }
 }

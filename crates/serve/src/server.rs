@@ -1,6 +1,6 @@
 //! Listening and stopping. Owns the async runtime, so that no caller needs one.
 
-use crate::{ServeOptions, ServedModel, router};
+use crate::{ServeOptions, ServedModel, router::routes};
 use axum::serve::{Listener, ListenerExt};
 use narthex_base::{Error, Result};
 use std::{
@@ -8,7 +8,10 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -61,7 +64,8 @@ pub fn serve(
 ) -> Result<()> {
     let cannot = |error: io::Error| Error::input("cannot start the server").cause(error);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(cannot)?;
-    let routes = router(model, options);
+    let draining = Arc::new(AtomicBool::new(false));
+    let routes = routes(model, options, draining.clone());
     let grace = Duration::from_secs(options.limits.shutdown_s);
     let connections = Arc::new(Semaphore::new(options.limits.connections_max));
     let outcome = runtime.block_on(async move {
@@ -72,6 +76,7 @@ pub fn serve(
         let (stopping, stopped) = oneshot::channel();
         let server = axum::serve(listener, routes).with_graceful_shutdown(async move {
             shutdown.await;
+            draining.store(true, Ordering::Relaxed);
             _ = stopping.send(());
         });
         let deadline = async move {

@@ -1,21 +1,52 @@
-//! `GET /health`: 200 as soon as requests are answered.
+//! `GET /health`: 200 as soon as requests are answered. `GET /ready`: 200 as long as new ones should come, 503 once the
+//! server is about to stop.
 
-use axum::Json;
+use crate::router::App;
+use axum::{Json, extract::State, http::StatusCode};
 use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
 
 /// The model is loaded before the server listens, so that whoever answers is well.
 pub(crate) async fn get() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
+/// Whether a load balancer should send requests here.
+pub(crate) async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
+    if app.stopping.load(Ordering::Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "stopping"})));
+    }
+    (StatusCode::OK, Json(json!({"status": "ready"})))
+}
+
 #[cfg(test)]
 mod tests {
-    use crate::testing::{self, get};
+    use crate::{
+        ServeOptions,
+        router::routes,
+        testing::{self, get},
+    };
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
     use serde_json::json;
 
     #[tokio::test]
     async fn answers() {
         let router = testing::router(|_| vec![]);
+        assert_eq!(get(&router, "/health").await.json(200), json!({"status": "ok"}));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_stops_is_not_ready() {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let model = Arc::new(testing::model(|_| vec![]));
+        let router = routes(model, &ServeOptions::default(), stopping.clone());
+        assert_eq!(get(&router, "/ready").await.json(200), json!({"status": "ready"}));
+        stopping.store(true, Ordering::Relaxed);
+        assert_eq!(get(&router, "/ready").await.json(503), json!({"status": "stopping"}));
         assert_eq!(get(&router, "/health").await.json(200), json!({"status": "ok"}));
     }
 }
