@@ -68,7 +68,7 @@ enum Content {
     /// Blocks in the kernel's layout: a block is written before it is read, so it starts as anything.
     Blocks(Vec<f32>),
     /// Keys and values `[positions, K D]` of another device, once there are some.
-    Tensors(Option<(Tensor<2>, Tensor<2>)>),
+    Tensors(Option<Box<[Tensor<2>; 2]>>),
 }
 
 impl KvLayer {

@@ -6,9 +6,9 @@ use crate::Precision;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::softmax};
 
 /// Keys and values `[positions, K D]` of all blocks.
-pub(super) fn pool(shape: &KvShape, device: &Device, dtype: DType) -> (Tensor<2>, Tensor<2>) {
+pub(super) fn pool(shape: &KvShape, device: &Device, dtype: DType) -> Box<[Tensor<2>; 2]> {
     let size = [shape.blocks * KV_BLOCK, shape.kv_heads * shape.head_width];
-    (Tensor::zeros(size, (device, dtype)), Tensor::zeros(size, (device, dtype)))
+    Box::new([0, 1].map(|_| Tensor::zeros(size, (device, dtype))))
 }
 
 pub(super) fn attend(qkv: Tensor<2>, table: Tensor<2>, call: &Call) -> Tensor<2> {
@@ -26,7 +26,7 @@ pub(super) fn attend(qkv: Tensor<2>, table: Tensor<2>, call: &Call) -> Tensor<2>
     let new_values = round(part(h + k, k));
     let mut content = call.layer.lock();
     let Content::Tensors(pool) = &mut *content else { panic!("the pool of the CPU's kernels") };
-    let (mut keys, mut values) = pool.take().unwrap_or_else(|| self::pool(shape, &device, dtype));
+    let [mut keys, mut values] = *pool.take().unwrap_or_else(|| self::pool(shape, &device, dtype));
     let slot_of =
         |blocks: &[u32], position: usize| blocks[position / KV_BLOCK] as usize * KV_BLOCK + position % KV_BLOCK;
     for PagedSequence { rows, first_position, blocks } in &batch.sequences {
@@ -66,6 +66,6 @@ pub(super) fn attend(qkv: Tensor<2>, table: Tensor<2>, call: &Call) -> Tensor<2>
         weights.matmul(values).reshape([k, n, g, d]).swap_dims(0, 1).reshape([n, h * d])
     });
     let output = Tensor::cat(outputs.collect(), 0);
-    *pool = Some((keys, values));
+    *pool = Some(Box::new([keys, values]));
     output
 }

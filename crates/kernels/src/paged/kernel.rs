@@ -78,6 +78,8 @@ impl Job {
 ///
 /// # Safety
 /// The rows are in qkv and the blocks in the pool; nobody else touches the blocks that it writes.
+// Plain loops over constants: closures and iterators over arrays need not be inlined into a kernel.
+#[allow(clippy::needless_range_loop)]
 #[inline(always)]
 unsafe fn append_generic<V: Lanes, const PAIRS: bool>(job: &Job, piece: &Piece) {
     let Sizes { d, d_padded, per_word } = job.sizes;
