@@ -215,6 +215,9 @@ impl Engine {
         if request.prompt.len() > room {
             return Err(SubmitError::TooLong { prompt: request.prompt.len(), context: self.context });
         }
+        if request.priority != 0 && self.options.policy == Policy::Fcfs {
+            return Err(SubmitError::NoPriorities);
+        }
         if self.shared.stats().requests_waiting >= self.options.waiting_max as u64 {
             return Err(SubmitError::QueueFull);
         }

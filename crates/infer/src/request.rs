@@ -121,6 +121,8 @@ pub enum SubmitError {
         /// Tokens the model can hold.
         context: usize,
     },
+    /// The request has a priority, but the engine goes by arrival.
+    NoPriorities,
     /// Too many requests are waiting; try again later.
     QueueFull,
     /// The engine has stopped.
@@ -135,6 +137,7 @@ impl fmt::Display for SubmitError {
             SubmitError::TooLong { prompt, context } => {
                 write!(f, "the prompt has {prompt} tokens, but the model's context holds {context}")
             }
+            SubmitError::NoPriorities => write!(f, "this engine goes by arrival and takes no priorities"),
             SubmitError::QueueFull => write!(f, "too many requests are waiting"),
             SubmitError::Stopped => write!(f, "the engine has stopped"),
         }

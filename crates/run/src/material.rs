@@ -10,7 +10,7 @@ pub(crate) fn recipe_version(step: &Step) -> u32 {
         Step::Tokenize(_) => 1,
         Step::Train(_) => 2,
         Step::Tune(_) => 2,
-        Step::Eval(_) => 2,
+        Step::Eval(_) => 3,
         Step::Bundle(_) => 1,
     }
 }

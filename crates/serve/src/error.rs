@@ -85,6 +85,10 @@ impl ApiError {
         match error {
             SubmitError::EmptyPrompt | SubmitError::UnknownToken(_) => Self::field(prompt, error.to_string()),
             SubmitError::TooLong { .. } => Self::field(prompt, error.to_string()).code("context_length_exceeded"),
+            SubmitError::NoPriorities => {
+                let message = "`priority` needs a server with `--scheduling-policy priority`: leave it out";
+                Self::field("priority", message).code("unsupported_parameter")
+            }
             SubmitError::QueueFull => Self::server(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too many requests are waiting; try again later",

@@ -142,6 +142,7 @@ fn the_context_is_a_limit() {
         (request(&[], 1), SubmitError::EmptyPrompt),
         (request(&[40], 1), SubmitError::UnknownToken(40)),
         (request(&[1; 48], 1), SubmitError::TooLong { prompt: 48, context: 48 }),
+        (Request { priority: 1, ..request(&[1], 1) }, SubmitError::NoPriorities),
     ] {
         assert_eq!(engine.generate(bad).unwrap_err(), expected);
     }
