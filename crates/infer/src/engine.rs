@@ -36,6 +36,9 @@ pub struct EngineOptions {
     /// Bytes for keys and values at most. They are taken as they are needed, and never more than all sequences at full
     /// length could fill.
     pub kv_cache_bytes: usize,
+    /// Whether keys and values are stored as 8-bit integers ([`narthex_kernels::KvShape::int8`]) rather than in the
+    /// model's precision.
+    pub kv_cache_int8: bool,
     /// Tokens that a sequence may have at most, prompt included; the model's own limit if that is lower.
     pub context_max: usize,
     /// Whether prompts with a common beginning share what was computed for it.
@@ -56,6 +59,7 @@ impl Default for EngineOptions {
             step_tokens_max: 256,
             chunk_tokens_max: 256,
             kv_cache_bytes: 1 << 30,
+            kv_cache_int8: false,
             context_max: usize::MAX,
             prefix_cache: true,
             policy: Policy::Fcfs,
@@ -170,6 +174,7 @@ impl Engine {
             kv_heads: config.kv_heads,
             head_width: config.head_width,
             precision: model.precision(),
+            int8: options.kv_cache_int8,
         };
         let context = config.context.min(options.context_max);
         let block_bytes = shape.block_bytes() * config.layers;

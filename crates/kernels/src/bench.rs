@@ -184,16 +184,21 @@ impl Bench {
                     },
                 );
             }
-            self.paged(32, 1, precision);
-            self.paged(1, 256, precision);
+            self.paged([32, 512, 1], precision, false);
+            self.paged([1, 512, 256], precision, false);
+            self.paged([1, 16384, 1], precision, false);
         }
+        self.paged([32, 512, 1], Precision::Bf16, true);
+        self.paged([1, 512, 256], Precision::Bf16, true);
+        self.paged([1, 16384, 1], Precision::Bf16, true);
     }
 
-    /// Sequences of 512 positions of which the last ones are new.
-    fn paged(&mut self, sequences: usize, new: usize, precision: Precision) {
-        let (len, heads, kv_heads, d) = (512, 12, 4, 64);
+    /// Sequences of so many positions of which the last ones are new.
+    fn paged(&mut self, [sequences, len, new]: [usize; 3], precision: Precision, int8: bool) {
+        let (heads, kv_heads, d) = (12, 4, 64);
         let blocks = sequences * len / KV_BLOCK;
-        let layer = KvLayer::new(KvShape { blocks, kv_heads, head_width: d, precision }, &Device::flex());
+        let shape = KvShape { blocks, kv_heads, head_width: d, precision, int8 };
+        let layer = KvLayer::new(shape, &Device::flex());
         let batch = |first: usize, new: usize| {
             let mut batch = PagedBatch::default();
             for sequence in 0..sequences {
@@ -212,9 +217,10 @@ impl Bench {
         let seen: usize = (len - new + 1..=len).sum();
         let work = Work {
             flop: 4.0 * (sequences * seen * heads * d) as f64,
-            values: sequences * len * 2 * kv_heads * d / if precision == Precision::Bf16 { 2 } else { 1 },
+            values: blocks * shape.block_bytes() / size_of::<f32>(),
         };
-        let text = format!("{sequences} x {new} of {len}, {heads} heads on {kv_heads}");
+        let stored = if int8 { ", int8" } else { "" };
+        let text = format!("{sequences} x {new} of {len}, {heads} heads on {kv_heads}{stored}");
         self.time(
             "paged attention",
             &text,

@@ -1,8 +1,10 @@
 //! Attention over keys and values that lie in blocks of a pool (Kwon et al., "PagedAttention", 2023): each row is a new
 //! position of some sequence, prompts and single tokens mixed; grouped-query heads; a sliding window if asked.
 //!
-//! What a row computes depends on its own sequence up to its own position only, in chunks of keys that start at fixed
-//! positions: its bytes are the same in any batch, in whatever pieces its prompt comes, and on any number of threads.
+//! What a row computes depends on its own sequence up to its own position only, in chunks and segments of keys that start
+//! at fixed positions: its bytes are the same in any batch, in whatever pieces its prompt comes, and on any number of
+//! threads. The segments of a lone position are computed side by side (Dao et al., "Flash-Decoding", 2023) and merged in
+//! their order.
 //!
 //! Shapes: N rows, H query heads, K key/value heads, G = H / K, D head width, S positions that a row looks at.
 //! Arithmetic: 4 N S D H. Bytes: 2 S K D values read for each tile of rows of one sequence.
@@ -21,7 +23,7 @@ use burn::{
     backend::{Backend, Dispatch, Flex, backend_extension, flex::FlexTensor, tensor::FloatTensor},
     tensor::{Device, Tensor},
 };
-use kernel::{Job, Sizes, append_bf16, append_f32, attend_bf16, attend_f32};
+use kernel::{Job, SEGMENT, Sizes, To, append_bf16, append_f32, attend_bf16, attend_f32, join};
 use std::{
     ops::Range,
     sync::{Arc, Mutex, MutexGuard},
@@ -47,6 +49,9 @@ pub struct KvShape {
     pub head_width: usize,
     /// How they are stored, and multiplied.
     pub precision: Precision,
+    /// Whether they are stored as 8-bit integers instead, with a scale for each position's key and value of each head: half
+    /// the bytes of bf16, for an error of up to 1/254 of the largest component.
+    pub int8: bool,
 }
 
 impl KvShape {
@@ -200,6 +205,29 @@ struct Piece<'a> {
     blocks: &'a [u32],
 }
 
+impl Piece<'_> {
+    /// The segments that a lone position looks at, if it looks at several.
+    fn split(&self, window: Option<usize>) -> Option<Range<usize>> {
+        let from = window.map_or(0, |window| (self.first_position + 1).saturating_sub(window));
+        let segments = from / SEGMENT..self.first_position / SEGMENT + 1;
+        (self.positions == 1 && segments.len() > 1).then_some(segments)
+    }
+}
+
+/// What a thread computes: heads of a piece, or one segment of them with its place among the parts.
+struct Task {
+    piece: usize,
+    kv_head: usize,
+    part: Option<(usize, usize)>,
+}
+
+/// The segments of a lone position and one group of heads, whose parts lie one behind the other.
+struct Split {
+    row: usize,
+    kv_head: usize,
+    parts: Range<usize>,
+}
+
 fn forward(qkv: &FlexTensor, table: &FlexTensor, call: &Call) -> FlexTensor {
     let Call { layer, batch, heads, window } = call;
     let KvShape { kv_heads, head_width: d, precision, .. } = layer.shape;
@@ -239,21 +267,46 @@ fn forward(qkv: &FlexTensor, table: &FlexTensor, call: &Call) -> FlexTensor {
         } else {
             parallel::for_each(pieces.len(), |i| append(&pieces[i]));
         }
+        let (mut tasks, mut splits, mut parts) = (Vec::new(), Vec::new(), 0);
+        let part = job.sizes.part(heads / kv_heads);
+        for (number, piece) in pieces.iter().enumerate() {
+            let segments = piece.split(*window);
+            for kv_head in 0..kv_heads {
+                let Some(segments) = segments.clone() else {
+                    tasks.push(Task { piece: number, kv_head, part: None });
+                    continue;
+                };
+                splits.push(Split { row: piece.first_row, kv_head, parts: parts..parts + segments.len() * part });
+                for segment in segments {
+                    tasks.push(Task { piece: number, kv_head, part: Some((segment, parts)) });
+                    parts += part;
+                }
+            }
+        }
+        let mut parts = uninitialised(parts);
         filled([n, heads * d], |output| {
             let output = SharedMut::new(output);
-            parallel::for_each(pieces.len() * kv_heads, |task| {
-                let (piece, kv_head) = (&pieces[task / kv_heads], task % kv_heads);
+            let shared = SharedMut::new(&mut parts);
+            parallel::for_each(tasks.len(), |i| {
+                let Task { piece, kv_head, part } = tasks[i];
+                let to = part.map_or(To::Output(output), |(segment, at)| To::Part(segment, shared.at(at)));
                 with_scratch(job.sizes.scratch(), |scratch| {
                     let scratch = scratch.as_mut_ptr();
-                    // SAFETY: as above; tasks write different rows or heads of the output.
+                    // SAFETY: as above; tasks write different rows or heads of the output, or different parts.
                     unsafe {
                         match precision {
-                            Precision::F32 => attend_f32(&job, piece, kv_head, output, scratch),
-                            Precision::Bf16 => attend_bf16(&job, piece, kv_head, output, scratch),
+                            Precision::F32 => attend_f32(&job, &pieces[piece], kv_head, to, scratch),
+                            Precision::Bf16 => attend_bf16(&job, &pieces[piece], kv_head, to, scratch),
                         }
                     }
                 });
             });
+            for Split { row, kv_head, parts: range } in splits {
+                with_scratch(job.sizes.scratch(), |scratch| {
+                    // SAFETY: every part is written, and no other thread is left.
+                    unsafe { join(&job, row, kv_head, &parts[range], output, scratch.as_mut_ptr()) }
+                });
+            }
         })
     })
 }

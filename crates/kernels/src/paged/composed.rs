@@ -13,7 +13,7 @@ pub(super) fn pool(shape: &KvShape, device: &Device, dtype: DType) -> Box<[Tenso
 
 pub(super) fn attend(qkv: Tensor<2>, table: Tensor<2>, call: &Call) -> Tensor<2> {
     let Call { layer: KvLayer { shape, .. }, batch, heads: h, window } = call;
-    let KvShape { kv_heads: k, head_width: d, precision, .. } = *shape;
+    let KvShape { kv_heads: k, head_width: d, precision, int8, .. } = *shape;
     let (device, dtype) = (qkv.device(), qkv.dtype());
     let round = |x: Tensor<2>| match precision {
         Precision::F32 => x,
@@ -22,8 +22,16 @@ pub(super) fn attend(qkv: Tensor<2>, table: Tensor<2>, call: &Call) -> Tensor<2>
     let part = |first: usize, heads: usize| qkv.clone().narrow(1, first * d, heads * d);
     let scale = (d as f64).sqrt().recip();
     let q = round(crate::rotary::reference(part(0, *h), table.clone()) * scale);
-    let new_keys = round(crate::rotary::reference(part(*h, k), table));
-    let new_values = round(part(h + k, k));
+    // What 8 bits keep, in the tensors' own type.
+    let quantized = |x: Tensor<2>| {
+        let [n, width] = x.dims();
+        let heads = x.reshape([n * k, d]);
+        let scale = (heads.clone().abs().max_dim(1) / 127.0).clamp_min(f64::from(f32::MIN_POSITIVE));
+        ((heads / scale.clone()).round() * scale).reshape([n, width])
+    };
+    let store = |x: Tensor<2>| if int8 { quantized(x) } else { round(x) };
+    let new_keys = store(crate::rotary::reference(part(*h, k), table));
+    let new_values = store(part(h + k, k));
     let mut content = call.layer.lock();
     let Content::Tensors(pool) = &mut *content else { panic!("the pool of the CPU's kernels") };
     let [mut keys, mut values] = *pool.take().unwrap_or_else(|| self::pool(shape, &device, dtype));

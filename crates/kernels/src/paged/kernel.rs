@@ -3,6 +3,10 @@
 //! A block of a key/value head holds its keys as `[words of D][16 positions]`, so that scores of sixteen positions are
 //! one vector, then its values as `[words of 16 positions][D]`, so that a weight meets a row of values. A word is an
 //! f32, or two bf16.
+//!
+//! Stored in 8 bits, keys are `[D][16 positions]` and values `[16 positions][D]` of integers up to 127, followed by a scale
+//! for each position's key and one for its value. Before a chunk is read its integers become words (which hold them
+//! exactly); the scales go onto scores and weights.
 
 use super::{KV_BLOCK, KvShape, Piece};
 use crate::{
@@ -21,6 +25,15 @@ const CHUNK: usize = 256;
 /// Blocks in a chunk.
 const CHUNK_BLOCKS: usize = CHUNK / KV_BLOCK;
 
+/// Chunks that are summed one after the other. What whole segments give is merged in their order, whoever computed them.
+const SEGMENT_CHUNKS: usize = if cfg!(test) { 2 } else { 8 };
+
+/// Positions of a segment; segments start at its multiples.
+pub(super) const SEGMENT: usize = SEGMENT_CHUNKS * CHUNK;
+
+/// The largest integer in 8 bits that is used.
+const INT8_MAX: f32 = 127.0;
+
 /// The sizes that the kernel works with.
 #[derive(Clone, Copy)]
 pub(super) struct Sizes {
@@ -30,27 +43,41 @@ pub(super) struct Sizes {
     d_padded: usize,
     /// Values in a word.
     per_word: usize,
+    /// Whether blocks hold integers and scales.
+    int8: bool,
 }
 
 impl Sizes {
     pub(super) fn new(shape: &KvShape) -> Self {
         let per_word = if shape.precision == Precision::Bf16 { 2 } else { 1 };
-        Self { d: shape.head_width, d_padded: shape.head_width.next_multiple_of(2 * LANES), per_word }
+        let d_padded = shape.head_width.next_multiple_of(2 * LANES);
+        Self { d: shape.head_width, d_padded, per_word, int8: shape.int8 }
     }
 
-    /// Words of the keys, or of the values, of a block of one head.
+    /// Words of the keys, or of the values, of a block of one head, as they are multiplied.
     fn half(&self) -> usize {
         KV_BLOCK * self.d_padded / self.per_word
     }
 
-    /// Words of a block of one head.
+    /// Values of four bytes that a block of one head takes.
     pub(super) fn block(&self) -> usize {
-        2 * self.half()
+        if self.int8 { self.scales() + 2 * KV_BLOCK } else { 2 * self.half() }
+    }
+
+    /// Values of four bytes before the scales.
+    fn scales(&self) -> usize {
+        2 * KV_BLOCK * self.d_padded / size_of::<f32>()
     }
 
     /// Values of scratch that a task needs.
     pub(super) fn scratch(&self) -> usize {
-        4 * LANES * self.d_padded + 2 * LANES * CHUNK
+        let words = if self.int8 { CHUNK_BLOCKS * 2 * self.half() } else { 0 };
+        5 * LANES * self.d_padded + 2 * LANES * CHUNK + words
+    }
+
+    /// Values that the part of a segment takes: for each row its sums, its largest score and its total.
+    pub(super) fn part(&self, group: usize) -> usize {
+        group * (self.d_padded + 2)
     }
 }
 
@@ -82,7 +109,7 @@ impl Job {
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
 unsafe fn append_generic<V: Lanes, const PAIRS: bool>(job: &Job, piece: &Piece) {
-    let Sizes { d, d_padded, per_word } = job.sizes;
+    let Sizes { d, d_padded, per_word, .. } = job.sizes;
     let mut plain = [0f32; 1024];
     let mut words = [0f32; 1024];
     assert!(d_padded <= plain.len(), "heads are at most 1,024 wide");
@@ -99,6 +126,14 @@ unsafe fn append_generic<V: Lanes, const PAIRS: bool>(job: &Job, piece: &Piece) 
                 }
                 let head = |index: usize| job.qkv.at(row * job.width + index * d);
                 rotate::<V>(head(job.heads + kv_head), job.table.at(row * d), plain.as_mut_ptr(), d, false);
+                if job.sizes.int8 {
+                    let (keys, scales) = (to.cast::<i8>(), to.add(job.sizes.scales()));
+                    *scales.add(slot) = quantize::<V>(plain.as_mut_ptr(), d_padded, keys.add(slot), KV_BLOCK);
+                    plain[..d].copy_from_slice(std::slice::from_raw_parts(head(job.heads + job.kv_heads + kv_head), d));
+                    let values = keys.add(KV_BLOCK * d_padded + slot * d_padded);
+                    *scales.add(KV_BLOCK + slot) = quantize::<V>(plain.as_mut_ptr(), d_padded, values, 1);
+                    continue;
+                }
                 words_within::<V, PAIRS>(plain.as_ptr(), 1, d_padded, words.as_mut_ptr());
                 for word in 0..d_padded / per_word {
                     *to.add(word * KV_BLOCK + slot) = words[word];
@@ -126,17 +161,122 @@ unsafe fn append_generic<V: Lanes, const PAIRS: bool>(job: &Job, piece: &Piece) 
     }
 }
 
+/// Writes values as integers `stride` apart and returns what one of them stands for.
+#[inline(always)]
+unsafe fn quantize<V: Lanes>(values: *mut f32, count: usize, to: *mut i8, stride: usize) -> f32 {
+    // SAFETY: the caller promises `count` values, a multiple of 16, and as many places.
+    unsafe {
+        let mut largest = V::splat(0.0);
+        for_vectors!(count, |j, _count| {
+            let x = V::load(values.add(j));
+            largest = largest.max(x).max(V::splat(0.0).sub(x));
+        });
+        let scale = largest.largest() / INT8_MAX;
+        if scale < f32::MIN_POSITIVE {
+            for j in 0..count {
+                *to.add(j * stride) = 0;
+            }
+            return 0.0;
+        }
+        for_vectors!(count, |j, _count| {
+            V::load(values.add(j)).div(V::splat(scale)).round().store(values.add(j));
+        });
+        for j in 0..count {
+            *to.add(j * stride) = *values.add(j) as i8;
+        }
+        scale
+    }
+}
+
+/// A block's integers as the words of a block that holds none.
+#[inline(always)]
+unsafe fn widen<V: Lanes, const PAIRS: bool>(from: *const f32, sizes: Sizes, to: *mut f32) {
+    let d_padded = sizes.d_padded;
+    // SAFETY: the caller promises a block of integers and room for one of words.
+    unsafe {
+        let (keys, values) = (from.cast::<i8>(), from.cast::<i8>().add(KV_BLOCK * d_padded));
+        if PAIRS {
+            for word in 0..d_padded / 2 {
+                let row = keys.add(2 * word * KV_BLOCK);
+                V::pairs_across(V::load_i8(row), V::load_i8(row.add(KV_BLOCK))).store(to.add(word * KV_BLOCK));
+            }
+        } else {
+            for word in 0..d_padded {
+                V::load_i8(keys.add(word * KV_BLOCK)).store(to.add(word * KV_BLOCK));
+            }
+        }
+        let to = to.add(sizes.half());
+        for word in 0..KV_BLOCK / sizes.per_word {
+            for j in (0..d_padded).step_by(LANES) {
+                let from = values.add(word * sizes.per_word * d_padded + j);
+                let row = if PAIRS {
+                    V::pairs_across(V::load_i8(from), V::load_i8(from.add(d_padded)))
+                } else {
+                    V::load_i8(from)
+                };
+                row.store(to.add(word * d_padded + j));
+            }
+        }
+    }
+}
+
 /// What rows know of the keys seen so far.
 struct Seen {
     largest: [f32; LANES],
     total: [f32; LANES],
 }
 
-/// The rows of some new positions and one group of heads.
+impl Seen {
+    const NOTHING: Seen = Seen { largest: [f32::NEG_INFINITY; LANES], total: [0.0; LANES] };
+}
+
+/// Adds what a row saw in one segment to what it saw in those before.
+#[inline(always)]
+unsafe fn merge<V: Lanes>(
+    before: (&mut f32, &mut f32),
+    sums: *mut f32,
+    found: (f32, f32),
+    found_sums: *const f32,
+    count: usize,
+) {
+    let ((largest, total), (found_largest, found_total)) = (before, found);
+    if found_largest == f32::NEG_INFINITY {
+        return;
+    }
+    // SAFETY: the caller promises `count` sums of each, a multiple of 16.
+    unsafe {
+        if *largest == f32::NEG_INFINITY {
+            (*largest, *total) = found;
+            sums.copy_from_nonoverlapping(found_sums, count);
+            return;
+        }
+        let now = largest.max(found_largest);
+        let mut factors = [0f32; LANES];
+        factors[0] = *largest - now;
+        factors[1] = found_largest - now;
+        V::load(factors.as_ptr()).exp().store(factors.as_mut_ptr());
+        (*largest, *total) = (now, *total * factors[0] + found_total * factors[1]);
+        let (old, new) = (V::splat(factors[0]), V::splat(factors[1]));
+        for_vectors!(count, |j, _count| {
+            V::load(found_sums.add(j)).fma(new, V::load(sums.add(j)).mul(old)).store(sums.add(j));
+        });
+    }
+}
+
+/// Where what rows found goes.
+#[derive(Clone, Copy)]
+pub(super) enum To {
+    /// Into the output of all segments.
+    Output(SharedMut),
+    /// As the part of this one segment, [`Sizes::part`] values.
+    Part(usize, *mut f32),
+}
+
+/// The rows of some new positions and one group of heads: all that they see, or of a lone position one segment of it.
 ///
 /// # Safety
-/// The rows are in qkv and the output, the blocks in the pool; the scratch has the size that `Sizes` says; nobody else
-/// writes these heads of these rows, and nobody writes the pool.
+/// The rows are in qkv and the output, the blocks in the pool; the scratch and the part have the sizes that `Sizes` says;
+/// nobody else writes these heads of these rows, or this part, and nobody writes the pool.
 // Plain loops over constants: closures and iterators over arrays need not be inlined into a kernel.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
@@ -144,10 +284,10 @@ unsafe fn attend_generic<V: Lanes, const PAIRS: bool>(
     job: &Job,
     piece: &Piece,
     kv_head: usize,
-    output: SharedMut,
+    target: To,
     scratch: *mut f32,
 ) {
-    let Sizes { d, d_padded, per_word } = job.sizes;
+    let Sizes { d, d_padded, per_word, int8 } = job.sizes;
     let group = job.heads / job.kv_heads;
     let words = d_padded / per_word;
     let scale = (d as f64).sqrt().recip() as f32;
@@ -155,8 +295,10 @@ unsafe fn attend_generic<V: Lanes, const PAIRS: bool>(
     let within = plain.wrapping_add(LANES * d_padded);
     let queries = within.wrapping_add(LANES * d_padded);
     let sums = queries.wrapping_add(LANES * d_padded);
-    let scores = sums.wrapping_add(LANES * d_padded);
+    let whole_sums = sums.wrapping_add(LANES * d_padded);
+    let scores = whole_sums.wrapping_add(LANES * d_padded);
     let weights = scores.wrapping_add(LANES * CHUNK);
+    let widened = weights.wrapping_add(LANES * CHUNK);
     let rows_in_all = piece.positions * group;
     // SAFETY: the caller's promises; the parts of the scratch lie one behind the other.
     unsafe {
@@ -174,46 +316,142 @@ unsafe fn attend_generic<V: Lanes, const PAIRS: bool>(
             }
             words_within::<V, PAIRS>(plain, LANES, d_padded, within);
             transpose::<V>(if PAIRS { within } else { plain }, LANES, words, queries);
-            sums.write_bytes(0, rows * d_padded);
-            let mut seen = Seen { largest: [f32::NEG_INFINITY; LANES], total: [0.0; LANES] };
+            let mut whole = Seen::NOTHING;
             let position_of = |i: usize| piece.first_position + (first + i) / group;
             let (lowest, highest) = (position_of(0), position_of(rows - 1));
             let from = job.window.map_or(0, |window| (lowest + 1).saturating_sub(window));
-            for chunk in from / CHUNK..=highest / CHUNK {
-                let first_block = chunk * CHUNK_BLOCKS;
-                let blocks = CHUNK_BLOCKS.min(highest / KV_BLOCK + 1 - first_block);
-                let mut keys = [std::ptr::null::<f32>(); CHUNK_BLOCKS];
-                for i in 0..blocks {
-                    keys[i] = job.block(piece.blocks[first_block + i], kv_head);
-                }
-                for i in (0..blocks).step_by(2) {
-                    // With an odd number of blocks the last is taken twice, and its second scores are masked.
-                    let pair = [keys[i], keys[(i + 1).min(blocks - 1)]];
-                    score::<V, PAIRS>(rows, queries, words, pair, scores.add(i * KV_BLOCK));
-                }
-                let width = blocks.next_multiple_of(2) * KV_BLOCK;
-                for i in 0..rows {
-                    let position = position_of(i);
-                    let to = (position + 1).saturating_sub(chunk * CHUNK).min(width);
-                    let from = job.window.map_or(0, |window| (position + 1).saturating_sub(window));
-                    let from = from.saturating_sub(chunk * CHUNK).min(to);
-                    weigh::<V>(scores.add(i * CHUNK), width, from, to, &mut seen, i, sums.add(i * d_padded), d_padded);
-                }
-                pack_weights::<V, PAIRS>(scores, width, weights);
-                for column in (0..d_padded).step_by(2 * LANES) {
-                    let mut values = [std::ptr::null::<f32>(); CHUNK_BLOCKS];
+            let segments = match target {
+                To::Output(_) => from / SEGMENT..highest / SEGMENT + 1,
+                To::Part(segment, _) => segment..segment + 1,
+            };
+            for segment in segments {
+                let mut seen = Seen::NOTHING;
+                sums.write_bytes(0, rows * d_padded);
+                let chunks = (from / CHUNK).max(segment * SEGMENT_CHUNKS)
+                    ..(highest / CHUNK + 1).min((segment + 1) * SEGMENT_CHUNKS);
+                for chunk in chunks {
+                    let first_block = chunk * CHUNK_BLOCKS;
+                    let blocks = CHUNK_BLOCKS.min(highest / KV_BLOCK + 1 - first_block);
+                    let mut stored = [std::ptr::null::<f32>(); CHUNK_BLOCKS];
+                    let mut keys = stored;
                     for i in 0..blocks {
-                        values[i] = keys[i].add(job.sizes.half() + column);
+                        stored[i] = job.block(piece.blocks[first_block + i], kv_head);
+                        keys[i] = stored[i];
+                        if int8 {
+                            let words = widened.add(i * 2 * job.sizes.half());
+                            widen::<V, PAIRS>(stored[i], job.sizes, words);
+                            keys[i] = words;
+                        }
                     }
-                    let of = Values { blocks: &values[..blocks], words: KV_BLOCK / per_word, stride: d_padded };
-                    sum::<V, PAIRS>(rows, weights, of, sums.add(column));
+                    for i in (0..blocks).step_by(2) {
+                        // With an odd number of blocks the last is taken twice, and its second scores are masked.
+                        let pair = [keys[i], keys[(i + 1).min(blocks - 1)]];
+                        score::<V, PAIRS>(rows, queries, words, pair, scores.add(i * KV_BLOCK));
+                    }
+                    if int8 {
+                        scale_by::<V>(scores, rows, &stored[..blocks], job.sizes.scales());
+                    }
+                    let width = blocks.next_multiple_of(2) * KV_BLOCK;
+                    for i in 0..rows {
+                        let position = position_of(i);
+                        let to = (position + 1).saturating_sub(chunk * CHUNK).min(width);
+                        let from = job.window.map_or(0, |window| (position + 1).saturating_sub(window));
+                        let from = from.saturating_sub(chunk * CHUNK).min(to);
+                        let (scores, sums) = (scores.add(i * CHUNK), sums.add(i * d_padded));
+                        weigh::<V>(scores, width, from, to, &mut seen, i, sums, d_padded);
+                    }
+                    if int8 {
+                        scale_by::<V>(scores, rows, &stored[..blocks], job.sizes.scales() + KV_BLOCK);
+                    }
+                    pack_weights::<V, PAIRS>(scores, width, weights);
+                    for column in (0..d_padded).step_by(2 * LANES) {
+                        let mut values = [std::ptr::null::<f32>(); CHUNK_BLOCKS];
+                        for i in 0..blocks {
+                            values[i] = keys[i].add(job.sizes.half() + column);
+                        }
+                        let of = Values { blocks: &values[..blocks], words: KV_BLOCK / per_word, stride: d_padded };
+                        sum::<V, PAIRS>(rows, weights, of, sums.add(column));
+                    }
+                }
+                for i in 0..rows {
+                    let (found, found_sums) = ((seen.largest[i], seen.total[i]), sums.add(i * d_padded));
+                    match target {
+                        To::Output(_) => {
+                            let before = (&mut whole.largest[i], &mut whole.total[i]);
+                            merge::<V>(before, whole_sums.add(i * d_padded), found, found_sums, d_padded);
+                        }
+                        To::Part(_, to) => {
+                            let to = to.add((first + i) * (d_padded + 2));
+                            to.copy_from_nonoverlapping(found_sums, d_padded);
+                            (*to.add(d_padded), *to.add(d_padded + 1)) = found;
+                        }
+                    }
                 }
             }
+            let To::Output(output) = target else { continue };
             for i in 0..rows {
                 let (position, head) = ((first + i) / group, kv_head * group + (first + i) % group);
                 let to = output.at(((piece.first_row + position) * job.heads + head) * d);
-                let (factor, sums) = (V::splat(1.0 / seen.total[i]), sums.add(i * d_padded));
-                for_vectors!(d, |j, count| store(V::load(sums.add(j)).mul(factor), to.add(j), count));
+                finish::<V>(whole.total[i], whole_sums.add(i * d_padded), to, d);
+            }
+        }
+    }
+}
+
+/// Divides sums by their total.
+#[inline(always)]
+unsafe fn finish<V: Lanes>(total: f32, sums: *const f32, to: *mut f32, d: usize) {
+    // SAFETY: the caller promises `d` values of both.
+    unsafe {
+        let factor = V::splat(1.0 / total);
+        for_vectors!(d, |j, count| store(V::load(sums.add(j)).mul(factor), to.add(j), count));
+    }
+}
+
+/// Merges the parts `[segments][part]` of a lone position and one group of heads, in their order, into the output.
+///
+/// # Safety
+/// The parts are written; nobody else writes these heads of this row; the scratch has the size that `Sizes` says.
+#[inline(always)]
+unsafe fn join_generic<V: Lanes>(
+    job: &Job,
+    row: usize,
+    kv_head: usize,
+    parts: &[f32],
+    output: SharedMut,
+    scratch: *mut f32,
+) {
+    let Sizes { d, d_padded, .. } = job.sizes;
+    let group = job.heads / job.kv_heads;
+    // SAFETY: the caller's promises.
+    unsafe {
+        for i in 0..group {
+            let (mut largest, mut total) = (f32::NEG_INFINITY, 0.0);
+            for part in parts.chunks_exact(job.sizes.part(group)) {
+                let part = part.as_ptr().add(i * (d_padded + 2));
+                let found = (*part.add(d_padded), *part.add(d_padded + 1));
+                merge::<V>((&mut largest, &mut total), scratch, found, part, d_padded);
+            }
+            finish::<V>(total, scratch, output.at((row * job.heads + kv_head * group + i) * d), d);
+        }
+    }
+}
+for_each_isa! {
+    pub(super) unsafe fn join(
+        job: &Job, row: usize, kv_head: usize, parts: &[f32], output: SharedMut, scratch: *mut f32,
+    ) = join_generic
+}
+
+/// Multiplies rows of scores or weights by the scales of their positions, which stand in each block at `offset`.
+#[inline(always)]
+unsafe fn scale_by<V: Lanes>(scores: *mut f32, rows: usize, blocks: &[*const f32], offset: usize) {
+    // SAFETY: the caller promises the rows and the blocks.
+    unsafe {
+        for (i, block) in blocks.iter().enumerate() {
+            let scale = V::load(block.add(offset));
+            for row in 0..rows {
+                let at = scores.add(row * CHUNK + i * KV_BLOCK);
+                V::load(at).mul(scale).store(at);
             }
         }
     }
@@ -441,5 +679,5 @@ both_precisions! {
 }
 both_precisions! {
     attend_generic, attend_f32_generic, attend_f32, attend_bf16_generic, attend_bf16,
-    (job: &Job, piece: &Piece, kv_head: usize, output: SharedMut, scratch: *mut f32)
+    (job: &Job, piece: &Piece, kv_head: usize, target: To, scratch: *mut f32)
 }

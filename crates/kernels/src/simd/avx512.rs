@@ -118,6 +118,10 @@ macro_rules! lanes {
                 unsafe { _mm512_mask_storeu_ps(to, mask(count), self.0) }
             }
             #[inline(always)]
+            unsafe fn load_i8(from: *const i8) -> Self {
+                unsafe { $name(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())))) }
+            }
+            #[inline(always)]
             unsafe fn prefetch(from: *const f32) {
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
             }

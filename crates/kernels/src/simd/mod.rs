@@ -176,6 +176,18 @@ pub(crate) trait Lanes: Copy {
             std::ptr::copy_nonoverlapping(values.as_ptr(), to, count);
         }
     }
+    /// Reads 16 integers.
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        let mut values = [0f32; LANES];
+        // SAFETY: the caller promises 16 readable values.
+        unsafe {
+            for (i, value) in values.iter_mut().enumerate() {
+                *value = f32::from(*from.add(i));
+            }
+            Self::load(values.as_ptr())
+        }
+    }
     /// Says that the value will be read soon. A hint: nothing is touched, so the address may be anything.
     #[inline(always)]
     unsafe fn prefetch(_from: *const f32) {}
