@@ -165,7 +165,7 @@ check("OpenAI generate", both.generations[0][0].text == continued and both.llm_o
 two = chat(OpenAI, n=2, best_of=2, temperature=1.0, max_tokens=16).generate(["ROMEO:\n", "JULIET:\n"])
 check("OpenAI n = 2", [len(answers) for answers in two.generations] == [2, 2] and two.generations[0][0].text != two.generations[0][1].text)
 scores = chat(OpenAI, logprobs=2, max_tokens=16).generate(["ROMEO:\n"]).generations[0][0].generation_info["logprobs"]
-check("OpenAI logprobs", "".join(scores["tokens"]) == continued and all(len(top) == 2 for top in scores["top_logprobs"]))
+check("OpenAI logprobs", "".join(scores["tokens"]).startswith(continued) and all(len(top) == 2 for top in scores["top_logprobs"]))
 check("OpenAI ainvoke", in_loop(plain.ainvoke("ROMEO:\n")) == continued)
 
 wrong = ChatOpenAI(model="nobody", base_url=options.base_url, api_key=options.api_key, max_retries=0)
@@ -173,7 +173,11 @@ refused("unknown model", openai.NotFoundError, "model", lambda: wrong.invoke(que
 refused("unknown model, streamed", openai.NotFoundError, "model", lambda: list(wrong.stream(question)))
 refused("unknown model, completions", openai.NotFoundError, "model", lambda: OpenAI(model="nobody", base_url=options.base_url, api_key=options.api_key, max_retries=0).invoke(question))
 refused("temperature out of range", openai.BadRequestError, "temperature", lambda: chat(temperature=3).invoke(question))
-refused("messages that do not fit", ContextOverflowError, "messages", lambda: model.invoke("word " * 5000))
+refused("messages that do not fit", openai.BadRequestError, "messages", lambda: model.invoke("word " * 5000))
+try:
+    model.invoke("word " * 5000)
+except Exception as error:  # By words in the message: the client leaves the code out of it.
+    check("LangChain takes it for a ContextOverflowError", isinstance(error, ContextOverflowError), f"{type(error).__name__}: {error}")
 
 # Not there yet: whoever asks must hear it.
 tool = {"type": "function", "function": {"name": "speak", "description": "Speaks.", "parameters": {"type": "object", "properties": {}}}}

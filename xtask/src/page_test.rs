@@ -27,6 +27,8 @@ const ANSWER_S: u64 = 120;
 const REACT_S: u64 = 10;
 /// How long the panel takes to slide away, and a little more.
 const PANEL_MS: u64 = 400;
+/// Longer than the page waits before it reads the server's figures again.
+const FIGURES_MS: u64 = 3000;
 /// Answers that may end by themselves before one lives long enough to be stopped.
 const STOP_ATTEMPTS: usize = 8;
 /// Clicks on Stop as soon as an answer has any text.
@@ -59,12 +61,13 @@ pub fn run(arguments: &[String]) -> Result<(), String> {
     let _server = options.serve.as_deref().map(Server::start).transpose()?;
     wait_for_health(&options.url)?;
     let page = Page { browser: Browser::start(options.binary.as_deref())?, options };
-    let checks: [(&str, Check); 13] = [
+    let checks: [(&str, Check); 14] = [
         ("opens, with key if asked, and shows the model", Page::opens),
         ("all controls have names", Page::controls_have_names),
         ("Shift+Enter starts a line, Enter sends", Page::keys_send),
         ("text arrives in pieces", Page::streams),
         ("tokens and tokens/s are shown", Page::shows_figures),
+        ("figures of the server are shown, and read only then", Page::shows_serving),
         ("markup stays text", Page::markup_stays_text),
         ("Stop ends a long answer", Page::stops),
         ("settings change the request and are kept", Page::changes_settings),
@@ -248,6 +251,44 @@ impl Page {
         let figures = self.browser.text(&id("figures"))?;
         let tokens = self.tokens()?;
         ensure(tokens > 0 && (figures.contains(" tokens/s") || tokens == 1), || format!("the figures are `{figures}`"))
+    }
+
+    fn shows_serving(&self) -> Result<(), String> {
+        let reads = self.metrics_reads()?;
+        ensure(reads == 0, || format!("{reads} reads of the figures while nobody saw them"))?;
+        self.browser.click("#serving summary")?;
+        self.wait_for_figure("running", REACT_S)?;
+        self.send("What else?")?;
+        self.wait_for_figure("first-token-p50", ANSWER_S)?;
+        self.browser.wait("tokens that were generated", REACT_S, |browser| {
+            let decode = browser.text(&id("serving-decode"))?;
+            Ok(decode.ends_with(" tokens/s") && decode != "0 tokens/s")
+        })?;
+        self.wait_for_figure("prefill", REACT_S)?;
+        self.wait_for_end()?;
+        let shown = self.browser.text("#serving")?;
+        let odd = ["NaN", "Infinity", "undefined", "null"].iter().any(|word| shown.contains(word));
+        ensure(!odd && self.browser.text("#serving-problem")?.is_empty(), || format!("the figures are `{shown}`"))?;
+        self.browser.click("#serving summary")?;
+        thread::sleep(Duration::from_millis(PANEL_MS));
+        let reads = self.metrics_reads()?;
+        thread::sleep(Duration::from_millis(FIGURES_MS));
+        ensure(self.metrics_reads()? == reads, || "the figures are still read after the section was closed".into())
+    }
+
+    fn wait_for_figure(&self, name: &str, limit_s: u64) -> Result<(), String> {
+        let selector = id(&format!("serving-{name}"));
+        self.browser.wait(&format!("the figure {name}"), limit_s, |browser| {
+            let text = browser.text(&selector)?;
+            Ok(!text.is_empty() && text != "—")
+        })
+    }
+
+    /// How often the page has read the server's figures.
+    fn metrics_reads(&self) -> Result<u64, String> {
+        let script = "return performance.getEntriesByType('resource')
+            .filter((entry) => new URL(entry.name).pathname === '/metrics').length";
+        Ok(self.browser.script(script, serde_json::json!([]))?.as_u64().unwrap_or(0))
     }
 
     fn markup_stays_text(&self) -> Result<(), String> {

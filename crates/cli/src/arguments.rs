@@ -147,6 +147,14 @@ pub enum Dtype {
 
 /// Who goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KvCacheDtype {
+    /// As the model computes: bfloat16 or float32
+    Auto,
+    /// 8-bit integers, with a scale for each position and head
+    Int8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SchedulingPolicy {
     /// In the order of arrival
     Fcfs,
@@ -223,6 +231,9 @@ pub struct EngineLimits {
     /// The bytes that keys and values may take: a number, or one with K, M or G
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub kv_cache_memory_bytes: Option<usize>,
+    /// How keys and values are stored: as the model computes, or as 8-bit integers with scales in half the bytes of bf16
+    #[arg(long, value_enum, default_value = "auto")]
+    pub kv_cache_dtype: KvCacheDtype,
     /// Compute every prompt from its beginning, whatever earlier ones began with
     #[arg(long)]
     pub no_enable_prefix_caching: bool,
@@ -258,6 +269,21 @@ pub struct Serve {
     pub api_key_file: Option<PathBuf>,
     #[command(flatten)]
     pub engine: EngineLimits,
+    /// Go over to the newest version of the model as soon as its name points to one; SIGHUP does so once
+    #[arg(long)]
+    pub follow: bool,
+    /// Speak TLS with this certificate, followed by those that vouch for it, as PEM
+    #[arg(long, value_name = "FILE", requires = "ssl_keyfile")]
+    pub ssl_certfile: Option<PathBuf>,
+    /// The certificate's private key as PEM
+    #[arg(long, value_name = "FILE", requires = "ssl_certfile")]
+    pub ssl_keyfile: Option<PathBuf>,
+    /// Add a line of JSON for each request to this file, without its content; `-` is standard error
+    #[arg(long, value_name = "FILE")]
+    pub access_log: Option<PathBuf>,
+    /// Send an OpenTelemetry span for each generation, without its content, to this collector by OTLP over HTTP
+    #[arg(long, value_name = "URL")]
+    pub otlp_traces_endpoint: Option<String>,
     /// Seconds that answers under way get after the signal to stop
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub shutdown_timeout: u64,

@@ -1,14 +1,15 @@
-//! Ctrl-C: the first one asks the work to save and stop, a second one quits at once.
+//! Ctrl-C: the first one asks the work to save and stop, a second one quits at once. SIGHUP: a server looks for a new model.
 
 use narthex_base::{Error, Result};
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
 use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, channel},
     },
     time::{Duration, Instant},
 };
@@ -41,4 +42,14 @@ pub fn interrupt_flag() -> Result<Arc<AtomicBool>> {
     };
     std::thread::Builder::new().name("signals".into()).spawn(listen).map_err(cannot)?;
     Ok(flag)
+}
+
+/// Yields once for each SIGHUP, which no longer ends the process.
+pub fn hangups() -> Result<Receiver<()>> {
+    let cannot = |error| Error::internal("cannot listen for signals").cause(error);
+    let mut signals = Signals::new([SIGHUP]).map_err(cannot)?;
+    let (sender, receiver) = channel();
+    let listen = move || signals.forever().take_while(|_| sender.send(()).is_ok()).for_each(drop);
+    std::thread::Builder::new().name("hangups".into()).spawn(listen).map_err(cannot)?;
+    Ok(receiver)
 }

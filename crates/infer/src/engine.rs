@@ -81,7 +81,7 @@ pub struct EngineStats {
     pub requests_waiting: u64,
     /// Prompt tokens of sequences whose prompt has been read, those from the prefix cache included.
     pub prompt_tokens_total: u64,
-    /// Tokens generated since the start.
+    /// Tokens generated since the start, stop tokens included.
     pub generation_tokens_total: u64,
     /// Sequences that ended on a stop token.
     pub finished_stop_total: u64,
@@ -248,7 +248,7 @@ impl Engine {
         let mut tokens = Vec::new();
         for output in outputs {
             match output {
-                Output::Admitted | Output::Prompt(_) => {}
+                Output::Admitted | Output::Prompt(_) | Output::StopToken { .. } => {}
                 Output::Token { id, .. } => tokens.push(id),
                 Output::Finished(reason) => return Ok((tokens, Ok(reason))),
                 Output::Failed(why) => return Ok((tokens, Err(why))),
@@ -260,6 +260,12 @@ impl Engine {
     /// Counters as of now.
     pub fn stats(&self) -> EngineStats {
         self.shared.stats()
+    }
+
+    /// Reads the counters without being a handle: the engine may end meanwhile.
+    pub fn counters(&self) -> impl Fn() -> EngineStats + Send + Sync + use<> {
+        let shared = self.shared.clone();
+        move || shared.stats()
     }
 
     /// Tokens in the model's vocabulary.

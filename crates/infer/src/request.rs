@@ -86,8 +86,8 @@ pub enum FinishReason {
     Length,
 }
 
-/// What the sink of a request receives, in order: one `Admitted`, at most one `Prompt`, then `Token`s, then one
-/// `Finished` or `Failed`.
+/// What the sink of a request receives, in order: one `Admitted`, at most one `Prompt`, then `Token`s, at most one
+/// `StopToken`, then one `Finished` or `Failed`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     /// The sequence waits no longer: its first step begins.
@@ -96,6 +96,13 @@ pub enum Output {
     Prompt(Vec<Option<TokenLogprobs>>),
     /// A new token.
     Token {
+        /// Its id.
+        id: u32,
+        /// Present if `logprobs` was asked for.
+        logprobs: Option<TokenLogprobs>,
+    },
+    /// The stop token that ends the sequence: sampled like any other, but not part of the output.
+    StopToken {
         /// Its id.
         id: u32,
         /// Present if `logprobs` was asked for.
@@ -135,7 +142,7 @@ impl fmt::Display for SubmitError {
             SubmitError::EmptyPrompt => write!(f, "the prompt has no tokens"),
             SubmitError::UnknownToken(id) => write!(f, "token id {id} is outside the vocabulary"),
             SubmitError::TooLong { prompt, context } => {
-                write!(f, "the prompt has {prompt} tokens, but the model's context holds {context}")
+                write!(f, "the prompt is too long: it has {prompt} tokens, but the model's context holds {context}")
             }
             SubmitError::NoPriorities => write!(f, "this engine goes by arrival and takes no priorities"),
             SubmitError::QueueFull => write!(f, "too many requests are waiting"),

@@ -273,13 +273,16 @@ impl Worker {
     fn accept(&mut self, id: SequenceId, sampled: Sampled) {
         let job = self.jobs.get_mut(&id).expect("tokens are for sequences in hand");
         let Asked { request, history, .. } = &mut job.asked;
+        self.shared.update(|stats| stats.generation_tokens_total += 1);
         if request.stop_tokens.contains(&sampled.id) {
-            return self.finish(id, FinishReason::Stop);
+            return match (job.sink)(Output::StopToken { id: sampled.id, logprobs: sampled.logprobs }) {
+                true => self.finish(id, FinishReason::Stop),
+                false => self.abort(id),
+            };
         }
         history.push(sampled.id);
         self.scheduler.push(id, sampled.id);
         let full = history.sampled() >= request.max_tokens as u64 || self.scheduler.tokens(id).len() >= self.context;
-        self.shared.update(|stats| stats.generation_tokens_total += 1);
         if !(job.sink)(Output::Token { id: sampled.id, logprobs: sampled.logprobs }) {
             self.abort(id);
         } else if full {

@@ -1,7 +1,7 @@
 //! A model ready for use: weights, tokenizer, chat template and what is known of its origin.
 
 use crate::Project;
-use narthex_base::{ArtifactKind, Component, Error, License, Message, Result};
+use narthex_base::{ArtifactKind, Component, Digest, Error, License, Message, Result};
 use narthex_ledger::{Artifact, Ledger, LineageNode};
 use narthex_model::{Decoder, Precision, cpu};
 use narthex_text::{ChatTemplate, GenerationConfig, Tokenizer, TokenizerConfig};
@@ -58,19 +58,24 @@ impl LoadedModel {
     /// If the reference is unknown, is not a model, or its files are broken.
     pub fn open(project: &Path, reference: &str, form: WeightForm) -> Result<Self> {
         let folder = Path::new(reference);
-        let looks_like_a_path = reference.contains(['/', '\\']) || reference == "." || reference == "..";
-        if folder.join("config.json").is_file() {
+        if is_model_folder(folder) {
             let name =
                 folder.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
             let provenance = Provenance { digest: None, license: None, components: vec![], lineage: None };
             return Self::from_folder(&name.unwrap_or_else(|| reference.into()), folder, provenance, form);
         }
-        if looks_like_a_path {
-            return Err(Error::input(format!("there is no model in {reference}"))
-                .help("a model folder holds config.json, model.safetensors and tokenizer.json"));
+        Self::from_ledger(&named(project, reference)?, reference, form)
+    }
+
+    /// The digest that a reference stands for now; none for a folder.
+    ///
+    /// # Errors
+    /// If the reference is unknown.
+    pub fn version(project: &Path, reference: &str) -> Result<Option<Digest>> {
+        if is_model_folder(Path::new(reference)) {
+            return Ok(None);
         }
-        let ledger = Project::ledger(project)?;
-        Self::from_ledger(&ledger, reference, form)
+        Ok(Some(named(project, reference)?.resolve(reference)?.digest))
     }
 
     /// Loads a model from a ledger.
@@ -139,6 +144,19 @@ impl LoadedModel {
         })?;
         self.tokenizer.encode(&template.render(messages, true)?, false)
     }
+}
+
+fn is_model_folder(folder: &Path) -> bool {
+    folder.join("config.json").is_file()
+}
+
+/// The ledger for a reference that is no folder.
+fn named(project: &Path, reference: &str) -> Result<Ledger> {
+    if reference.contains(['/', '\\']) || reference == "." || reference == ".." {
+        return Err(Error::input(format!("there is no model in {reference}"))
+            .help("a model folder holds config.json, model.safetensors and tokenizer.json"));
+    }
+    Project::ledger(project)
 }
 
 /// Refuses what is not a model, by name.

@@ -7,7 +7,7 @@
 use narthex_base::{Error, Result};
 use narthex_infer::{Output, Request};
 use narthex_serve::{
-    SamplingDefaults, ServeOptions, ServedModel, bind,
+    SamplingDefaults, ServeOptions, ServedModel, Serving, bind,
     scripted::{Scripted, say},
     serve,
 };
@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     let port = arguments.next().unwrap_or_else(|| "8000".into());
     let port = port.parse().map_err(|error| Error::usage(format!("`{port}` is not a port")).cause(error))?;
     let options = ServeOptions { port, api_keys: arguments.collect(), ..ServeOptions::default() };
-    let listener = bind(&options)?;
+    let bound = bind(&options)?;
 
     let special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
     let texts = [LONG.repeat(5), SHORT.repeat(5)];
@@ -55,7 +55,7 @@ fn main() -> Result<()> {
         provenance: provenance(),
     };
     eprintln!("the script answers at http://{}:{}", options.host, options.port);
-    serve(listener, Arc::new(model), &options, std::future::pending())
+    serve(bound, Arc::new(Serving::new(model)), &options, std::future::pending())
 }
 
 fn provenance() -> serde_json::Value {

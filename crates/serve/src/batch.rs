@@ -2,7 +2,7 @@
 //! (<https://platform.openai.com/docs/guides/batch>): each line goes through the same routes as a request over HTTP. An
 //! answer is written as soon as it is there, so that an interrupted batch goes on where it stopped.
 
-use crate::{ServeOptions, ServedModel, router};
+use crate::{ServeOptions, ServedModel, Serving, router};
 use axum::{
     Router,
     body::{Body, to_bytes},
@@ -73,7 +73,7 @@ struct Response {
 /// If a line is not a request (it is named, and nothing has been answered), a file cannot be read or written, or the work
 /// is interrupted.
 pub fn run_batch(
-    model: Arc<ServedModel>,
+    model: ServedModel,
     input: &Path,
     output: &Path,
     at_once: usize,
@@ -95,7 +95,7 @@ pub fn run_batch(
     let cannot_write = |error: std::io::Error| Error::io("cannot write", output, error);
     let mut file = OpenOptions::new().create(true).append(true).open(output).map_err(cannot_write)?;
     // The guards are for other sites and keys; here the caller is the user.
-    let routes = router(model, &ServeOptions::default());
+    let routes = router(Arc::new(Serving::new(model)), &ServeOptions::default())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -227,7 +227,7 @@ mod tests {
     fn run(input: &str, output: &Path) -> Result<BatchSummary> {
         let path = output.with_extension("in");
         fs::write(&path, input).unwrap();
-        let model = Arc::new(testing::model(testing::answer("yes")));
+        let model = testing::model(testing::answer("yes"));
         run_batch(model, &path, output, 3, Observer::silent())
     }
 

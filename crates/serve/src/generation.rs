@@ -3,8 +3,11 @@
 
 use crate::{
     Sink, Ticket,
+    answer::{Head, reason_word},
     error::ApiError,
+    exchange::{Exchange, GenerationRecord},
     metrics::{Ended, Life, Metrics},
+    parameters::Parameters,
     router::App,
     stop::StopMatcher,
 };
@@ -22,6 +25,31 @@ use tokio::sync::mpsc;
 
 /// Outputs of a sequence that are not tokens: its prompt's scores, its end, and one to spare.
 const EXTRA_OUTPUTS: usize = 3;
+
+/// What the sequences are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Chat,
+    Completion,
+}
+
+impl Operation {
+    /// The request's field that the prompt is made of.
+    fn prompt_field(self) -> &'static str {
+        match self {
+            Operation::Chat => "messages",
+            Operation::Completion => "prompt",
+        }
+    }
+
+    /// As OpenTelemetry names it.
+    fn name(self) -> &'static str {
+        match self {
+            Operation::Chat => "chat",
+            Operation::Completion => "text_completion",
+        }
+    }
+}
 
 /// One thing that a choice yields.
 #[derive(Debug)]
@@ -54,6 +82,7 @@ pub(crate) struct Generation {
     running: usize,
     started: Instant,
     metrics: Arc<Metrics>,
+    exchange: Arc<Exchange>,
     /// Dropped with the answer, they tell the engine that nobody waits any more.
     _tickets: Vec<Ticket>,
 }
@@ -76,8 +105,16 @@ struct Choice {
 }
 
 impl Generation {
-    /// Hands the sequences to the engine; `prompt_field` is the request's field to blame.
-    pub fn start(app: &App, requests: Vec<Request>, stop: &[String], prompt_field: &str) -> Result<Self, ApiError> {
+    /// Hands the sequences to the engine: for each prompt as many as there are choices.
+    pub fn start(
+        app: &App,
+        exchange: Arc<Exchange>,
+        operation: Operation,
+        head: &Head,
+        parameters: &Parameters,
+        requests: Vec<Request>,
+    ) -> Result<Self, ApiError> {
+        exchange.generates(record(operation, head, parameters, &requests));
         // The engine must never wait for a slow client: the channel has room for all it can say.
         let room = requests.iter().map(|request| request.max_tokens + EXTRA_OUTPUTS).sum::<usize>().max(1);
         let (sender, receiver) = mpsc::channel(room.min(tokio::sync::Semaphore::MAX_PERMITS));
@@ -87,7 +124,7 @@ impl Generation {
             let wanted = Arc::new(AtomicBool::new(true));
             choices.push(Choice {
                 stream: Some(TextStream::new(&app.model.tokenizer, true).after(&request.prompt)),
-                stop: StopMatcher::new(stop.to_vec()),
+                stop: StopMatcher::new(parameters.stop.clone()),
                 scored: VecDeque::new(),
                 decoded_bytes: 0,
                 decoded_chars: 0,
@@ -103,11 +140,11 @@ impl Generation {
             let sink: Sink =
                 Box::new(move |output| wanted.load(Ordering::Relaxed) && sender.try_send((index, output)).is_ok());
             let taken = app.model.generator.submit(request, sink);
-            tickets.push(taken.map_err(|error| ApiError::submit(&error, prompt_field))?);
+            tickets.push(taken.map_err(|error| ApiError::submit(&error, operation.prompt_field()))?);
         }
         let running = choices.len();
-        let (metrics, ready) = (app.metrics.clone(), VecDeque::new());
-        Ok(Self { receiver, choices, ready, running, started: Instant::now(), metrics, _tickets: tickets })
+        let (metrics, ready) = (app.shared.metrics.clone(), VecDeque::new());
+        Ok(Self { receiver, choices, ready, running, started: Instant::now(), metrics, exchange, _tickets: tickets })
     }
 
     /// The next piece of any choice; nothing once all have ended.
@@ -124,33 +161,25 @@ impl Generation {
         }
     }
 
-    /// Tokens of all choices so far; the stop token is not counted.
+    /// Tokens of all choices so far, stop tokens included.
     pub fn completion_tokens(&self) -> usize {
         self.choices.iter().map(|choice| choice.tokens).sum()
     }
 
     fn take(&mut self, index: usize, output: Output) -> Result<(), ApiError> {
         let choice = &mut self.choices[index];
-        let Some(stream) = &mut choice.stream else { return Ok(()) };
+        if choice.stream.is_none() {
+            return Ok(());
+        }
         let decoder =
             |error: narthex_base::Error| ApiError::internal(format!("cannot decode the answer: {}", error.what()));
         match output {
             Output::Admitted => choice.admitted = Some(Instant::now()),
             Output::Prompt(scores) => self.ready.push_back((index, Piece::Prompt(scores))),
             Output::Token { id, logprobs } => {
-                let now = Instant::now();
-                match choice.last_token.replace(now) {
-                    None => {
-                        choice.first_token = Some(now);
-                        self.metrics.first_token(now - self.started);
-                    }
-                    Some(last) => self.metrics.next_token(now - last),
-                }
-                choice.tokens += 1;
-                if let Some(logprobs) = logprobs {
-                    let (start_chars, start_bytes) = (choice.decoded_chars, choice.decoded_bytes);
-                    choice.scored.push_back(Scored { id, logprobs, start_chars, start_bytes });
-                }
+                self.count(index, id, logprobs);
+                let choice = &mut self.choices[index];
+                let Some(stream) = &mut choice.stream else { return Ok(()) };
                 let Some(text) = stream.push(id).map_err(decoder)? else { return Ok(()) };
                 let (shown, stopped) = choice.decoded(&text);
                 self.show(index, shown, false);
@@ -158,6 +187,8 @@ impl Generation {
                     self.end(index, FinishReason::Stop);
                 }
             }
+            // Counted like the others, with its score, but without text.
+            Output::StopToken { id, logprobs } => self.count(index, id, logprobs),
             Output::Finished(reason) => {
                 let rest = choice.stream.take().expect("checked above").finish().map_err(decoder)?;
                 let (mut shown, stopped) = choice.decoded(&rest);
@@ -170,6 +201,28 @@ impl Generation {
             Output::Failed(message) => return Err(ApiError::internal(format!("the engine failed: {message}"))),
         }
         Ok(())
+    }
+
+    /// Counts a token, and keeps its scores until its text is shown.
+    fn count(&mut self, index: usize, id: u32, logprobs: Option<TokenLogprobs>) {
+        let choice = &mut self.choices[index];
+        let now = Instant::now();
+        match choice.last_token.replace(now) {
+            None => {
+                choice.first_token = Some(now);
+                self.metrics.first_token(now - self.started);
+                self.exchange.update(|record| {
+                    // From the request on, reading and tokenizing it included.
+                    record.first_token_s.get_or_insert((now - self.exchange.begun).as_secs_f64());
+                });
+            }
+            Some(last) => self.metrics.next_token(now - last),
+        }
+        choice.tokens += 1;
+        if let Some(logprobs) = logprobs {
+            let (start_chars, start_bytes) = (choice.decoded_chars, choice.decoded_bytes);
+            choice.scored.push_back(Scored { id, logprobs, start_chars, start_bytes });
+        }
     }
 
     /// Shows text and the tokens that begin in it; with `all`, those that have no text too.
@@ -193,7 +246,28 @@ impl Generation {
             FinishReason::Length => Ended::Length,
         };
         self.metrics.ended(ended, &choice.life(self.started));
+        self.exchange.update(|record| record.finish_reasons.push(reason_word(reason)));
         self.ready.push_back((index, Piece::End(reason)));
+    }
+}
+
+fn record(operation: Operation, head: &Head, parameters: &Parameters, requests: &[Request]) -> GenerationRecord {
+    let sampling = &parameters.sampling;
+    GenerationRecord {
+        operation: operation.name(),
+        model: head.model.clone(),
+        response_id: head.id.clone(),
+        temperature: sampling.temperature,
+        top_p: sampling.top_p,
+        top_k: sampling.top_k,
+        frequency_penalty: sampling.frequency_penalty,
+        presence_penalty: sampling.presence_penalty,
+        seed: sampling.seed,
+        max_tokens: requests.iter().map(|request| request.max_tokens).max().unwrap_or(0),
+        choices: parameters.n,
+        stream: parameters.stream,
+        prompt_tokens: requests.iter().map(|request| request.prompt.len()).sum::<usize>() / parameters.n,
+        ..GenerationRecord::default()
     }
 }
 
@@ -223,6 +297,7 @@ impl Choice {
 
 impl Drop for Generation {
     fn drop(&mut self) {
+        self.exchange.update(|record| record.completion_tokens = self.completion_tokens());
         for choice in &self.choices {
             choice.wanted.store(false, Ordering::Relaxed);
             if choice.stream.is_some() {

@@ -1,13 +1,16 @@
 //! The seam between HTTP and tokens: what a server needs from an engine. Knows no text.
 
 use narthex_infer::{Engine, EngineStats, Output, Request, SubmitError};
-use std::any::Any;
+use std::{any::Any, sync::Arc};
 
 /// Receives what a sequence yields, in order; returns `false` when nobody wants the rest.
 pub type Sink = Box<dyn FnMut(Output) -> bool + Send>;
 
 /// A sequence in hand; dropping it says that nobody wants the rest.
 pub type Ticket = Box<dyn Any + Send + Sync>;
+
+/// Reads counters, also those of a generator that is gone.
+pub type Counters = Arc<dyn Fn() -> EngineStats + Send + Sync>;
 
 /// Something that continues sequences of tokens: the engine, or a script in tests.
 pub trait Generator: Send + Sync + 'static {
@@ -17,8 +20,13 @@ pub trait Generator: Send + Sync + 'static {
     /// If the sequence does not fit, its ids are unknown, the queue is full or the engine stopped.
     fn submit(&self, request: Request, sink: Sink) -> Result<Ticket, SubmitError>;
 
+    /// Reads the counters since the start, without keeping the generator.
+    fn counters(&self) -> Counters;
+
     /// Counters since the start.
-    fn stats(&self) -> EngineStats;
+    fn stats(&self) -> EngineStats {
+        self.counters()()
+    }
 
     /// Tokens that prompt and answer may have together.
     fn context(&self) -> usize;
@@ -29,8 +37,8 @@ impl Generator for Engine {
         Ok(Box::new(Engine::submit(self, request, sink)?))
     }
 
-    fn stats(&self) -> EngineStats {
-        Engine::stats(self)
+    fn counters(&self) -> Counters {
+        Arc::new(self.counters())
     }
 
     fn context(&self) -> usize {

@@ -2,17 +2,19 @@
 //!
 //! Text goes in and comes out; between them stand token ids and a [`Generator`]. This crate holds
 //! no tensors, reads no model files and knows no command line: the caller hands it a
-//! [`ServedModel`] and a [`ServeOptions`].
+//! [`ServedModel`] (in a [`Serving`], which can exchange it) and a [`ServeOptions`].
 
 mod answer;
 mod api;
 mod batch;
 mod error;
 mod events;
+mod exchange;
 mod fields;
 mod generation;
 mod generator;
 mod guard;
+mod log;
 mod logprobs;
 mod metrics;
 mod parameters;
@@ -20,12 +22,17 @@ mod router;
 pub mod scripted;
 mod served;
 mod server;
+mod serving;
 mod stop;
 #[cfg(test)]
 mod testing;
+mod tls;
+mod trace;
 
 pub use batch::{BatchSummary, run_batch};
-pub use generator::{Generator, Sink, Ticket};
+pub use generator::{Counters, Generator, Sink, Ticket};
 pub use router::router;
 pub use served::{Limits, SamplingDefaults, ServeOptions, ServedModel};
-pub use server::{bind, serve};
+pub use server::{Bound, bind, serve};
+pub use serving::Serving;
+pub use tls::TlsFiles;

@@ -1,19 +1,36 @@
 //! All routes, and what answers when none fits.
 
-use crate::{Limits, ServeOptions, ServedModel, api, error::ApiError, guard, guard::Guard, metrics::Metrics};
+use crate::{
+    Limits, ServeOptions, ServedModel, Serving, api,
+    error::ApiError,
+    exchange::{Observers, observe},
+    guard,
+    guard::Guard,
+    metrics::Metrics,
+    server::observers,
+};
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
+    extract::{DefaultBodyLimit, FromRef, Request},
     http::StatusCode,
     middleware,
     routing::{get, post},
 };
+use narthex_base::Result;
 use std::sync::{Arc, atomic::AtomicBool};
 
 /// What handlers share. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct App {
+    /// The model that this request began with.
     pub model: Arc<ServedModel>,
+    pub shared: Shared,
+}
+
+/// What all requests share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub serving: Arc<Serving>,
     pub limits: Arc<Limits>,
     pub metrics: Arc<Metrics>,
     pub guard: Arc<Guard>,
@@ -21,24 +38,40 @@ pub(crate) struct App {
     pub stopping: Arc<AtomicBool>,
 }
 
-/// The API and the chat page for one model. Needs a tokio runtime to run in.
-pub fn router(model: Arc<ServedModel>, options: &ServeOptions) -> Router {
-    routes(model, options, Arc::default())
+impl FromRef<Shared> for App {
+    fn from_ref(shared: &Shared) -> Self {
+        Self { model: shared.serving.model(), shared: shared.clone() }
+    }
+}
+
+/// The API and the chat page. Needs a tokio runtime to run in.
+///
+/// # Errors
+/// If the access log cannot be written, or the address for traces is none.
+pub fn router(serving: Arc<Serving>, options: &ServeOptions) -> Result<Router> {
+    Ok(routes(serving, options, Arc::default(), observers(options)?))
 }
 
 /// The same for a server that says when it is about to stop.
-pub(crate) fn routes(model: Arc<ServedModel>, options: &ServeOptions, stopping: Arc<AtomicBool>) -> Router {
-    let app = App {
-        model,
+pub(crate) fn routes(
+    serving: Arc<Serving>,
+    options: &ServeOptions,
+    stopping: Arc<AtomicBool>,
+    observers: Observers,
+) -> Router {
+    let shared = Shared {
+        serving,
         limits: Arc::new(options.limits.clone()),
         metrics: Arc::new(Metrics::new()),
         guard: Arc::new(Guard::new(options)),
         stopping,
     };
+    let observers = Arc::new(observers);
     Router::new()
         .route("/", get(api::page::html))
         .route("/page.css", get(api::page::css))
         .route("/page.js", get(api::page::js))
+        .route("/serving.js", get(api::page::serving_js))
         .route("/icon.svg", get(api::page::icon))
         .route("/health", get(api::health::get))
         .route("/ready", get(api::health::ready))
@@ -53,8 +86,9 @@ pub(crate) fn routes(model: Arc<ServedModel>, options: &ServeOptions, stopping: 
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(options.limits.body_bytes_max))
-        .layer(middleware::from_fn_with_state(app.clone(), guard::check))
-        .with_state(app)
+        .layer(middleware::from_fn_with_state(shared.clone(), guard::check))
+        .layer(middleware::from_fn(move |request, next| observe(observers.clone(), request, next)))
+        .with_state(shared)
 }
 
 async fn unknown_route(request: Request) -> ApiError {

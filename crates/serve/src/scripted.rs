@@ -1,7 +1,7 @@
 //! A [`Generator`] that answers from a script instead of a model: for tests and for work on the
 //! page. Knows no text; its log-probabilities are made up, but always the same.
 
-use crate::{Generator, Sink, Ticket};
+use crate::{Counters, Generator, Sink, Ticket};
 use narthex_infer::{EngineStats, FinishReason, Output, Request, SubmitError, TokenLogprobs};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -80,6 +80,9 @@ pub fn say(request: &Request, tokens: &[u32]) -> Vec<Output> {
         said.iter().map(|id| Output::Token { id: *id, logprobs: request.logprobs.map(|count| scores(*id, count)) }),
     );
     let complete = said.len() == tokens.len() && said.len() < request.max_tokens;
+    if let (true, Some(id)) = (complete, request.stop_tokens.first().copied()) {
+        outputs.push(Output::StopToken { id, logprobs: request.logprobs.map(|count| scores(id, count)) });
+    }
     outputs.push(Output::Finished(if complete { FinishReason::Stop } else { FinishReason::Length }));
     outputs
 }
@@ -113,7 +116,7 @@ impl Generator for Scripted {
                 thread::sleep(delay);
                 let mut state = lock(&state);
                 match &output {
-                    Output::Token { .. } => state.generation_tokens += 1,
+                    Output::Token { .. } | Output::StopToken { .. } => state.generation_tokens += 1,
                     Output::Finished(FinishReason::Stop) => state.finished_stop += 1,
                     Output::Finished(FinishReason::Length) => state.finished_length += 1,
                     Output::Admitted | Output::Prompt(_) | Output::Failed(_) => {}
@@ -128,18 +131,21 @@ impl Generator for Scripted {
         Ok(Box::new(()))
     }
 
-    fn stats(&self) -> EngineStats {
-        let state = lock(&self.state);
-        EngineStats {
-            requests_running: state.running as _,
-            requests_waiting: 0,
-            prompt_tokens_total: state.prompt_tokens as _,
-            generation_tokens_total: state.generation_tokens as _,
-            finished_stop_total: state.finished_stop as _,
-            finished_length_total: state.finished_length as _,
-            finished_abort_total: state.finished_abort as _,
-            ..EngineStats::default()
-        }
+    fn counters(&self) -> Counters {
+        let state = self.state.clone();
+        Arc::new(move || {
+            let state = lock(&state);
+            EngineStats {
+                requests_running: state.running as _,
+                requests_waiting: 0,
+                prompt_tokens_total: state.prompt_tokens as _,
+                generation_tokens_total: state.generation_tokens as _,
+                finished_stop_total: state.finished_stop as _,
+                finished_length_total: state.finished_length as _,
+                finished_abort_total: state.finished_abort as _,
+                ..EngineStats::default()
+            }
+        })
     }
 
     fn context(&self) -> usize {

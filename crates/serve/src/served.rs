@@ -1,8 +1,8 @@
 //! What is served and under which options. Plain data: nothing here reads files or listens.
 
-use crate::Generator;
+use crate::{Generator, TlsFiles};
 use narthex_text::{ChatTemplate, Tokenizer};
-use std::{fmt, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 /// How tokens are chosen when a request does not say (from `generation_config.json`).
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +63,12 @@ pub struct ServeOptions {
     /// Further host names (without port) under which the server may be addressed, for instance
     /// by a reverse proxy.
     pub allowed_hosts: Vec<String>,
+    /// The server's certificate and key; plain HTTP without.
+    pub tls: Option<TlsFiles>,
+    /// A file to which a line is added for each request, without its content; `-` is standard error.
+    pub access_log: Option<PathBuf>,
+    /// The OTLP/HTTP address of a collector that receives a span for each generation, without its content.
+    pub otlp_traces_endpoint: Option<String>,
     /// Sizes that a request may not exceed.
     pub limits: Limits,
 }
@@ -74,6 +80,9 @@ impl Default for ServeOptions {
             port: 8000,
             api_keys: vec![],
             allowed_hosts: vec![],
+            tls: None,
+            access_log: None,
+            otlp_traces_endpoint: None,
             limits: Limits::default(),
         }
     }
@@ -87,6 +96,9 @@ impl fmt::Debug for ServeOptions {
             .field("port", &self.port)
             .field("api_keys", &format_args!("{} keys", self.api_keys.len()))
             .field("allowed_hosts", &self.allowed_hosts)
+            .field("tls", &self.tls)
+            .field("access_log", &self.access_log)
+            .field("otlp_traces_endpoint", &self.otlp_traces_endpoint)
             .field("limits", &self.limits)
             .finish()
     }
@@ -97,6 +109,12 @@ impl fmt::Debug for ServeOptions {
 pub struct Limits {
     /// Bytes of a request's body.
     pub body_bytes_max: usize,
+    /// Bytes of a request's line and headers: more than twice as many are never taken.
+    pub header_bytes_max: usize,
+    /// Headers of a request.
+    pub headers_max: usize,
+    /// Seconds that a client may take to send them, or to shake hands.
+    pub header_s: u64,
     /// Choices per prompt (`n`).
     pub n_max: usize,
     /// Prompts times `n` in one request.
@@ -121,6 +139,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes_max: 8 << 20,
+            header_bytes_max: 64 << 10,
+            headers_max: 100,
+            header_s: 30,
             n_max: 16,
             sequences_max: 128,
             messages_max: 4096,

@@ -1,37 +1,62 @@
 //! Listening and stopping. Owns the async runtime, so that no caller needs one.
 
-use crate::{ServeOptions, ServedModel, router::routes};
-use axum::serve::{Listener, ListenerExt};
+use crate::{Limits, ServeOptions, Serving, exchange::Observers, log::AccessLog, router::routes, trace::Traces};
+use axum::{Router, extract::ConnectInfo, http::Request};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::{GracefulShutdown, Watcher},
+};
 use narthex_base::{Error, Result};
 use std::{
     future::Future,
     io,
     net::{SocketAddr, TcpListener},
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    sync::Semaphore,
 };
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
 
 /// Seconds that the runtime's own threads get at the very end.
 const RUNTIME_SHUTDOWN_S: u64 = 1;
 
-/// Takes the address, so that a port in use is known before anything slow is loaded. Connections
-/// wait in the system's backlog until [`serve`] takes them.
+/// How long to wait when the system gives no more connections.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Everything that a server needs besides a model.
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    observers: Observers,
+}
+
+impl Bound {
+    /// The address that was taken.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Takes the address and opens the files that options name, so that what is wrong with them is known before anything slow
+/// is loaded. Connections wait in the system's backlog until [`serve`] takes them.
 ///
 /// # Errors
-/// If the address is unknown, or another program has the port, or it needs rights we lack.
-pub fn bind(options: &ServeOptions) -> Result<TcpListener> {
+/// If the address is unknown, or another program has the port, or it needs rights we lack; if the certificate, the key or
+/// the access log cannot be used, or the address for traces is none.
+pub fn bind(options: &ServeOptions) -> Result<Bound> {
+    let tls = options.tls.as_ref().map(|files| files.acceptor()).transpose()?;
     let (host, port) = (options.host.trim_start_matches('[').trim_end_matches(']'), options.port);
-    TcpListener::bind((host, port)).map_err(|error| {
+    let listener = TcpListener::bind((host, port)).map_err(|error| {
         let report = Error::input(format!("cannot listen on {host} port {port}")).cause(&error);
         match error.kind() {
             io::ErrorKind::AddrInUse => {
@@ -45,6 +70,19 @@ pub fn bind(options: &ServeOptions) -> Result<TcpListener> {
                 .help("this machine has no such address: use `--host 127.0.0.1`, or `--host 0.0.0.0` for all of them"),
             _ => report.help("`--host` takes an address or name of this machine, such as `127.0.0.1`"),
         }
+    })?;
+    let address = listener.local_addr().map_err(|error| Error::internal("the listener has no address").cause(error))?;
+    Ok(Bound { listener, address, tls, observers: observers(options)? })
+}
+
+/// Who wants to know of requests under these options.
+///
+/// # Errors
+/// If the access log cannot be used or the address for traces is none.
+pub(crate) fn observers(options: &ServeOptions) -> Result<Observers> {
+    Ok(Observers {
+        log: options.access_log.as_deref().map(AccessLog::open).transpose()?,
+        traces: options.otlp_traces_endpoint.as_deref().map(Traces::start).transpose()?,
     })
 }
 
@@ -55,91 +93,110 @@ fn next_port(port: u16) -> u16 {
 /// Answers until `shutdown` is ready, then lets answers under way end within a limit. Blocks.
 ///
 /// # Errors
-/// If the runtime does not start or the listener fails.
+/// If the runtime does not start.
 pub fn serve(
-    listener: TcpListener,
-    model: Arc<ServedModel>,
+    bound: Bound,
+    serving: Arc<Serving>,
     options: &ServeOptions,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
     let cannot = |error: io::Error| Error::input("cannot start the server").cause(error);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(cannot)?;
+    let Bound { listener, tls, observers, .. } = bound;
     let draining = Arc::new(AtomicBool::new(false));
-    let routes = routes(model, options, draining.clone());
-    let grace = Duration::from_secs(options.limits.shutdown_s);
-    let connections = Arc::new(Semaphore::new(options.limits.connections_max));
+    let server =
+        Server { routes: routes(serving, options, draining.clone(), observers), limits: options.limits.clone(), tls };
     let outcome = runtime.block_on(async move {
         listener.set_nonblocking(true)?;
-        let listener = Limited { listener: tokio::net::TcpListener::from_std(listener)?, connections };
-        // Tokens are small and must not wait for more (Nagle's algorithm).
-        let listener = listener.tap_io(|connection| _ = connection.stream.set_nodelay(true));
-        let (stopping, stopped) = oneshot::channel();
-        let server = axum::serve(listener, routes).with_graceful_shutdown(async move {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let shutdown = async move {
             shutdown.await;
             draining.store(true, Ordering::Relaxed);
-            _ = stopping.send(());
-        });
-        let deadline = async move {
-            _ = stopped.await;
-            tokio::time::sleep(grace).await;
         };
-        tokio::select! {
-            outcome = server => outcome,
-            () = deadline => Ok(()),
-        }
+        server.run(listener, shutdown).await;
+        Ok(())
     });
     runtime.shutdown_timeout(Duration::from_secs(RUNTIME_SHUTDOWN_S));
-    outcome.map_err(|error| Error::input("the server failed").cause(error))
+    outcome.map_err(cannot)
 }
 
-/// A listener that takes no more connections than the semaphore has permits.
-struct Limited {
-    listener: tokio::net::TcpListener,
-    connections: Arc<Semaphore>,
+/// What every connection needs.
+struct Server {
+    routes: Router,
+    limits: Limits,
+    tls: Option<TlsAcceptor>,
 }
 
-/// A connection and its permit.
-struct Connection {
-    stream: TcpStream,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Listener for Limited {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let permit = self.connections.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        (Connection { stream, _permit: permit }, address)
+impl Server {
+    async fn run(self, listener: tokio::net::TcpListener, shutdown: impl Future<Output = ()>) {
+        let connections = Arc::new(Semaphore::new(self.limits.connections_max));
+        let (graceful, server) = (GracefulShutdown::new(), Arc::new(self));
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let next = async {
+                let permit = connections.clone().acquire_owned().await.expect("the semaphore is never closed");
+                (permit, listener.accept().await)
+            };
+            let (permit, accepted) = tokio::select! {
+                next = next => next,
+                () = &mut shutdown => break,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let (server, watcher) = (server.clone(), graceful.watcher());
+                    tokio::spawn(async move {
+                        server.connection(stream, peer, watcher).await;
+                        drop(permit);
+                    });
+                }
+                // The client has gone already, or the system is short of something.
+                Err(_) => tokio::time::sleep(ACCEPT_AGAIN).await,
+            }
+        }
+        drop(listener);
+        let grace = Duration::from_secs(server.limits.shutdown_s);
+        tokio::select! {
+            () = graceful.shutdown() => {}
+            () = tokio::time::sleep(grace) => {}
+        }
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+    /// A connection to its end. What goes wrong with it concerns its client only.
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
+        // Tokens are small and must not wait for more (Nagle's algorithm).
+        _ = stream.set_nodelay(true);
+        match &self.tls {
+            None => self.requests(stream, peer, watcher).await,
+            Some(tls) => {
+                let handshake = tokio::time::timeout(self.header_time(), tls.accept(stream));
+                if let Ok(Ok(stream)) = handshake.await {
+                    self.requests(stream, peer, watcher).await;
+                }
+            }
+        }
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+    async fn requests(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        peer: SocketAddr,
+        watcher: Watcher,
+    ) {
+        let service = service_fn(|mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            self.routes.clone().oneshot(request)
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.header_time())
+            .max_headers(self.limits.headers_max)
+            .max_buf_size(self.limits.header_bytes_max)
+            .serve_connection(TokioIo::new(stream), service);
+        _ = watcher.watch(connection).await;
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    fn header_time(&self) -> Duration {
+        Duration::from_secs(self.limits.header_s)
     }
 }
 
@@ -152,19 +209,20 @@ mod tests {
     };
     use narthex_infer::Output;
     use std::io::{Read, Write};
+    use tokio::sync::oneshot;
 
     /// A server on a port of its own, with an answer that takes long to end.
     fn endless(check: impl FnOnce(SocketAddr, &Scripted, oneshot::Sender<()>)) {
         let tokens = testing::byte_tokens(b"more ").repeat(800);
         let script = move |request: &narthex_infer::Request| -> Vec<Output> { say(request, &tokens) };
         let generator = Arc::new(Scripted::new(script).delay(Duration::from_millis(5)));
-        let model = Arc::new(testing::model_of(generator.clone()));
+        let model = Arc::new(Serving::new(testing::model_of(generator.clone())));
         let mut options = ServeOptions { port: 0, ..ServeOptions::default() };
         options.limits.shutdown_s = 0;
-        let listener = bind(&options).unwrap();
-        let address = listener.local_addr().unwrap();
+        let bound = bind(&options).unwrap();
+        let address = bound.address();
         let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::spawn(move || serve(listener, model, &options, async { _ = stopped.await }));
+        let thread = std::thread::spawn(move || serve(bound, model, &options, async { _ = stopped.await }));
         check(address, &generator, stop);
         thread.join().unwrap().unwrap();
     }
@@ -222,13 +280,33 @@ mod tests {
     }
 
     #[test]
+    fn headers_have_limits() {
+        endless(|address, _, stop| {
+            let status = |more: &str| {
+                let mut connection = std::net::TcpStream::connect(address).unwrap();
+                write!(connection, "GET /health HTTP/1.1\r\nHost: {address}\r\n{more}Connection: close\r\n\r\n")
+                    .unwrap();
+                let mut text = String::new();
+                _ = connection.read_to_string(&mut text);
+                text.lines().next().unwrap_or_default().to_string()
+            };
+            assert_eq!(status(""), "HTTP/1.1 200 OK");
+            let many: String = (0..200).map(|i| format!("x-{i}: y\r\n")).collect();
+            let long = format!("x: {}\r\n", "y".repeat(300_000));
+            assert_eq!(status(&many), "HTTP/1.1 431 Request Header Fields Too Large");
+            assert_eq!(status(&long), "HTTP/1.1 431 Request Header Fields Too Large");
+            stop.send(()).unwrap();
+        });
+    }
+
+    #[test]
     fn a_port_in_use_is_explained() {
         let first = bind(&ServeOptions { port: 0, ..ServeOptions::default() }).unwrap();
-        let port = first.local_addr().unwrap().port();
-        let error = bind(&ServeOptions { port, ..ServeOptions::default() }).unwrap_err();
+        let port = first.address().port();
+        let error = bind(&ServeOptions { port, ..ServeOptions::default() }).err().unwrap();
         assert_eq!(error.what(), format!("port {port} on 127.0.0.1 is already in use"));
         assert!(error.help_text().unwrap().contains(&format!("`ss -ltnp 'sport = :{port}'`")), "{error}");
-        let error = bind(&ServeOptions { host: "192.0.2.1".into(), port: 0, ..ServeOptions::default() }).unwrap_err();
+        let error = bind(&ServeOptions { host: "192.0.2.1".into(), port: 0, ..ServeOptions::default() }).err().unwrap();
         assert!(error.help_text().unwrap().contains("--host 127.0.0.1"), "{error}");
     }
 }

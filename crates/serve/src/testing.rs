@@ -1,7 +1,7 @@
 //! What the tests of this crate share: a model whose tokens are single bytes and whose answers are
 //! scripted, and a client without a network.
 
-use crate::{SamplingDefaults, ServeOptions, ServedModel, error::ApiError, scripted::Scripted, scripted::say};
+use crate::{SamplingDefaults, ServeOptions, ServedModel, Serving, error::ApiError, scripted::Scripted, scripted::say};
 use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
@@ -62,12 +62,17 @@ pub fn router_with(
     script: impl Fn(&narthex_infer::Request) -> Vec<Output> + Send + Sync + 'static,
     options: &ServeOptions,
 ) -> Router {
-    crate::router(Arc::new(model(script)), options)
+    crate::router(Arc::new(Serving::new(model(script))), options).unwrap()
+}
+
+/// A router over this model with default options.
+pub fn router_over(model: ServedModel) -> Router {
+    crate::router(Arc::new(Serving::new(model)), &ServeOptions::default()).unwrap()
 }
 
 /// A router over this generator.
 pub fn router_of(generator: Arc<Scripted>) -> Router {
-    crate::router(Arc::new(model_of(generator)), &ServeOptions::default())
+    router_over(model_of(generator))
 }
 
 /// A response that has been read.

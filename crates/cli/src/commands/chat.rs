@@ -73,6 +73,6 @@ fn fit(
 }
 
 fn too_long(tokens: usize, context: usize) -> Error {
-    Error::input(format!("this message has {tokens} tokens, but the model's context holds {context}"))
+    Error::input(format!("this message is too long: it has {tokens} tokens, but the model's context holds {context}"))
         .help("say it in fewer words")
 }

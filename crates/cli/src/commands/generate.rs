@@ -109,7 +109,7 @@ pub fn stream(
         Answer { text: String::new(), tokens: 0, reason: "length", seconds: 0.0, first_token_seconds: 0.0 };
     for output in outputs {
         match output {
-            Output::Admitted | Output::Prompt(_) => {}
+            Output::Admitted | Output::Prompt(_) | Output::StopToken { .. } => {}
             Output::Token { id, .. } => {
                 answer.tokens += 1;
                 if answer.tokens == 1 {

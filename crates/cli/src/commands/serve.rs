@@ -1,25 +1,37 @@
 //! `narthex serve` and `narthex batch`: a model behind the API.
 
 use crate::{
-    arguments::{Batch, Dtype, EngineLimits, SchedulingPolicy, Serve},
+    arguments::{Batch, Dtype, EngineLimits, KvCacheDtype, SchedulingPolicy, Serve},
     commands::print_json,
     render::Renderer,
     signals,
     style::{Style, bytes},
 };
-use narthex_base::{Error, Observer, Result};
+use narthex_base::{Digest, Error, Observer, Result};
 use narthex_infer::{Engine, EngineOptions, Policy};
 use narthex_kernels::memory::available_bytes;
 use narthex_model::Precision;
 use narthex_run::{LoadedModel, WeightForm};
-use narthex_serve::{BatchSummary, SamplingDefaults, ServeOptions, ServedModel, bind, run_batch, serve};
-use std::{path::Path, sync::Arc, time::Instant};
+use narthex_serve::{
+    BatchSummary, SamplingDefaults, ServeOptions, ServedModel, Serving, TlsFiles, bind, run_batch, serve,
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
 
 /// The share of the available memory that keys and values may take unless set otherwise.
 const KV_CACHE_MEMORY_SHARE: f64 = 0.25;
 
 /// Bytes for keys and values where the system does not say how much memory is available.
 const KV_CACHE_BYTES: usize = 1 << 30;
+
+/// How often `--follow` looks whether there is a new version.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Dtype {
     /// How weights are loaded for inference.
@@ -32,33 +44,39 @@ impl Dtype {
     }
 }
 
+/// `narthex serve`
 pub fn run(args: &Serve) -> Result<()> {
+    let tls = args.ssl_certfile.clone().zip(args.ssl_keyfile.clone());
     let mut options = ServeOptions {
         host: args.host.clone(),
         port: args.port,
         api_keys: args.api_key.clone(),
         allowed_hosts: args.allowed_host.clone(),
+        tls: tls.map(|(certificates, key)| TlsFiles { certificates, key }),
+        access_log: args.access_log.clone(),
+        otlp_traces_endpoint: args.otlp_traces_endpoint.clone(),
         ..ServeOptions::default()
     };
     options.limits.shutdown_s = args.shutdown_timeout;
     if let Some(path) = &args.api_key_file {
         options.api_keys.extend(read_keys(path)?);
     }
-    let engine = args.engine.options()?;
-    listen(
-        &args.model.project,
-        &args.model.reference,
-        args.model.dtype,
-        args.served_model_name.clone(),
-        &options,
-        engine,
-    )
+    let source = Source {
+        project: args.model.project.clone(),
+        reference: args.model.reference.clone(),
+        dtype: args.model.dtype,
+        name: args.served_model_name.clone(),
+        engine: args.engine.options()?,
+    };
+    listen(source, args.follow, &options)
 }
 
 /// Serves a model with the default options, as `run --serve` does.
 pub fn serve_reference(project: &Path, reference: &str) -> Result<()> {
     let engine = EngineOptions { kv_cache_bytes: kv_cache_bytes(KV_CACHE_MEMORY_SHARE), ..EngineOptions::default() };
-    listen(project, reference, Dtype::Auto, None, &ServeOptions::default(), engine)
+    let source =
+        Source { project: project.into(), reference: reference.into(), dtype: Dtype::Auto, name: None, engine };
+    listen(source, false, &ServeOptions::default())
 }
 
 /// `narthex batch`
@@ -66,12 +84,17 @@ pub fn batch(args: &Batch, style: Style) -> Result<()> {
     let interrupt = signals::interrupt_flag()?;
     let renderer = Renderer::new(style, false);
     let emit = |event| renderer.event(event);
-    let engine = args.engine.options()?;
-    let at_once = engine.sequences_max;
-    let name = args.served_model_name.clone();
-    let (model, _) = ready(&args.model.project, &args.model.reference, args.model.dtype, name, engine)?;
+    let source = Source {
+        project: args.model.project.clone(),
+        reference: args.model.reference.clone(),
+        dtype: args.model.dtype,
+        name: args.served_model_name.clone(),
+        engine: args.engine.options()?,
+    };
+    let at_once = source.engine.sequences_max;
+    let (model, _) = source.ready()?;
     let observer = Observer::new(&emit, &interrupt);
-    let summary = run_batch(Arc::new(model), &args.input, &args.output, at_once, observer)?;
+    let summary = run_batch(model, &args.input, &args.output, at_once, observer)?;
     drop(renderer);
     if args.json {
         print_json(&summary);
@@ -106,6 +129,7 @@ impl EngineLimits {
             chunk_tokens_max: self.long_prefill_token_threshold as usize,
             kv_cache_bytes: self.kv_cache_memory_bytes.unwrap_or_else(|| kv_cache_bytes(self.kv_cache_memory_share)),
             context_max: self.max_model_len.map_or(usize::MAX, |len| len as usize),
+            kv_cache_int8: self.kv_cache_dtype == KvCacheDtype::Int8,
             prefix_cache: !self.no_enable_prefix_caching,
             policy: match self.scheduling_policy {
                 SchedulingPolicy::Fcfs => Policy::Fcfs,
@@ -143,67 +167,116 @@ struct Facts {
     cut: Option<usize>,
 }
 
-/// Loads a model and starts its engine.
-fn ready(
-    project: &Path,
-    reference: &str,
+/// Where a model comes from and how it is to run.
+struct Source {
+    project: PathBuf,
+    reference: String,
     dtype: Dtype,
     name: Option<String>,
     engine: EngineOptions,
-) -> Result<(ServedModel, Facts)> {
-    let model = LoadedModel::open(project, reference, dtype.form())?;
-    let wanted = model.decoder.config().context.min(engine.context_max);
-    let precision = model.decoder.precision();
-    let engine = Engine::start(model.decoder, engine);
-    let (context, tokens) = (engine.context(), engine.kv_cache_tokens());
-    let facts = Facts {
-        license: model.provenance.license.as_ref().map_or("licence undeclared".into(), |license| license.to_string()),
-        dtype: if precision == Precision::Bf16 { "bfloat16" } else { "float32" },
-        cache: format!("up to {} for {tokens} tokens, {context} a sequence", bytes(engine.kv_cache_bytes() as u64)),
-        cut: (context < wanted).then_some(wanted),
-    };
-    let (generation, defaults) = (&model.generation, SamplingDefaults::default());
-    let served = ServedModel {
-        id: name.unwrap_or_else(|| model.name.clone()),
-        generator: Arc::new(engine),
-        tokenizer: model.tokenizer,
-        template: model.template,
-        stop_tokens: model.stop_tokens,
-        defaults: SamplingDefaults {
-            temperature: generation.temperature.unwrap_or(defaults.temperature),
-            top_p: generation.top_p.unwrap_or(defaults.top_p),
-            top_k: generation.top_k.map_or(defaults.top_k, |k| k as usize),
-        },
-        created: model.created,
-        provenance: serde_json::to_value(&model.provenance)
-            .map_err(|error| Error::internal("cannot write the provenance").cause(error))?,
-    };
-    Ok((served, facts))
 }
 
-fn listen(
-    project: &Path,
-    reference: &str,
-    dtype: Dtype,
-    name: Option<String>,
-    options: &ServeOptions,
-    engine: EngineOptions,
-) -> Result<()> {
+impl Source {
+    /// Loads the model and starts its engine.
+    fn ready(&self) -> Result<(ServedModel, Facts)> {
+        let model = LoadedModel::open(&self.project, &self.reference, self.dtype.form())?;
+        let wanted = model.decoder.config().context.min(self.engine.context_max);
+        let precision = model.decoder.precision();
+        let engine = Engine::start(model.decoder, self.engine.clone());
+        let (context, tokens) = (engine.context(), engine.kv_cache_tokens());
+        let license = model.provenance.license.as_ref();
+        let facts = Facts {
+            license: license.map_or("licence undeclared".into(), |license| license.to_string()),
+            dtype: if precision == Precision::Bf16 { "bfloat16" } else { "float32" },
+            cache: format!("up to {} for {tokens} tokens, {context} a sequence", bytes(engine.kv_cache_bytes() as u64)),
+            cut: (context < wanted).then_some(wanted),
+        };
+        let (generation, defaults) = (&model.generation, SamplingDefaults::default());
+        let served = ServedModel {
+            id: self.name.clone().unwrap_or_else(|| model.name.clone()),
+            generator: Arc::new(engine),
+            tokenizer: model.tokenizer,
+            template: model.template,
+            stop_tokens: model.stop_tokens,
+            defaults: SamplingDefaults {
+                temperature: generation.temperature.unwrap_or(defaults.temperature),
+                top_p: generation.top_p.unwrap_or(defaults.top_p),
+                top_k: generation.top_k.map_or(defaults.top_k, |k| k as usize),
+            },
+            created: model.created,
+            provenance: serde_json::to_value(&model.provenance)
+                .map_err(|error| Error::internal("cannot write the provenance").cause(error))?,
+        };
+        Ok((served, facts))
+    }
+
+    /// The version that the reference stands for now; none for a folder.
+    fn version(&self) -> Result<Option<Digest>> {
+        LoadedModel::version(&self.project, &self.reference)
+    }
+
+    /// Goes over to the version that the reference stands for, as often as `asked` or, with `follow`, as it changes.
+    /// What fails is said; the model that answers goes on.
+    fn reload(&self, mut current: Option<Digest>, serving: &Serving, asked: &Receiver<()>, follow: bool) {
+        loop {
+            let interval = if follow { FOLLOW_INTERVAL } else { Duration::MAX };
+            let by_hand = match asked.recv_timeout(interval) {
+                Ok(()) => true,
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let outcome = self.version().and_then(|version| {
+                if version.is_some() && version == current {
+                    return Ok(by_hand.then(|| format!("{} has no other version: nothing changes", self.reference)));
+                }
+                let begun = Instant::now();
+                let (model, Facts { license, .. }) = self.ready()?;
+                let (id, digest) = (model.id.clone(), version.map_or("its folder".into(), |version| version.short()));
+                serving.exchange(model);
+                current = version;
+                Ok(Some(format!(
+                    "new requests go to {id} from {digest} ({license}), ready after {:.2} s",
+                    begun.elapsed().as_secs_f64()
+                )))
+            });
+            match outcome {
+                Ok(None) => {}
+                Ok(Some(news)) => eprintln!("{news}"),
+                // A name may be away for a moment while a run renews it.
+                Err(error) if by_hand => eprintln!("warning: the model stays as it is: {error}"),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+fn listen(source: Source, follow: bool, options: &ServeOptions) -> Result<()> {
     let begun = Instant::now();
     // The port first: it is quick to find out that it is taken.
-    let listener = bind(options)?;
-    let address = listener.local_addr().map_err(|error| Error::internal("the listener has no address").cause(error))?;
-    let (served, facts) = ready(project, reference, dtype, name, engine)?;
-    let Facts { license, dtype, cache, cut } = facts;
+    let bound = bind(options)?;
+    let current = source.version()?;
+    if follow && current.is_none() {
+        return Err(Error::usage(format!("`--follow` cannot watch the folder {}", source.reference))
+            .help("name a model of a ledger, or send the server SIGHUP after the folder has changed"));
+    }
+    let (served, Facts { license, dtype, cache, cut }) = source.ready()?;
     eprintln!("serving {} ({license}) in {dtype}, ready after {:.2} s", served.id, begun.elapsed().as_secs_f64());
     eprintln!("  keys and values take {cache}");
     if let Some(tokens) = cut {
         eprintln!("  the model could hold {tokens} a sequence: raise `--kv-cache-memory-bytes`");
     }
-    eprintln!("  chat page   http://{address}/");
-    eprintln!("  OpenAI API  http://{address}/v1");
+    let address = format!("{}://{}", if options.tls.is_some() { "https" } else { "http" }, bound.address());
+    eprintln!("  chat page   {address}/");
+    eprintln!("  OpenAI API  {address}/v1");
     eprintln!("  Ctrl-C ends");
-    serve(listener, Arc::new(served), options, stop_signal())
+    let serving = Arc::new(Serving::new(served));
+    let asked = signals::hangups()?;
+    let exchanged = serving.clone();
+    std::thread::Builder::new()
+        .name("reload".into())
+        .spawn(move || source.reload(current, &exchanged, &asked, follow))
+        .map_err(|error| Error::internal("cannot start a thread").cause(error))?;
+    serve(bound, serving, options, stop_signal())
 }
 
 /// Ready on the first SIGINT or SIGTERM.

@@ -207,7 +207,9 @@ fn run_all(engine: &Engine, requests: &[Request]) -> Vec<Yield> {
             match output {
                 Output::Admitted => {}
                 Output::Prompt(scores) => found.extend(scores.into_iter().flatten().map(|scores| (0, bits(scores)))),
-                Output::Token { id, logprobs } => found.push((id, logprobs.map(bits).unwrap_or_default())),
+                Output::Token { id, logprobs } | Output::StopToken { id, logprobs } => {
+                    found.push((id, logprobs.map(bits).unwrap_or_default()));
+                }
                 Output::Finished(reason) => return (found, reason),
                 Output::Failed(why) => panic!("{why}"),
             }
@@ -248,9 +250,11 @@ fn mix(seed: u64) -> Vec<Request> {
 }
 
 fn mixes_change_no_byte(seeds: std::ops::Range<u64>) {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for (precision, kv_cache_int8) in
+        [(Precision::F32, false), (Precision::Bf16, false), (Precision::F32, true), (Precision::Bf16, true)]
+    {
         let model = model().pack(precision);
-        let start = |options| Engine::start(model.clone(), options);
+        let start = |options| Engine::start(model.clone(), EngineOptions { kv_cache_int8, ..options });
         let alone = start(EngineOptions { threads: 1, prefix_cache: false, ..EngineOptions::default() });
         // Room for three to four sequences of full length: mixes that are larger are preempted.
         let block = alone.kv_cache_bytes() / alone.stats().kv_blocks_total as usize;
@@ -272,7 +276,7 @@ fn mixes_change_no_byte(seeds: std::ops::Range<u64>) {
                 requests.iter().flat_map(|request| run_all(&alone, std::slice::from_ref(request))).collect();
             for (name, engine) in &engines {
                 let found = run_all(engine, &requests);
-                assert!(found == expected, "mix {seed} {name} in {precision:?}");
+                assert!(found == expected, "mix {seed} {name} in {precision:?}, int8 {kv_cache_int8}");
             }
         }
         assert!(engines[0].1.stats().prefix_cache_hits_total > 0);

@@ -5,14 +5,15 @@ use crate::{
     answer::{Answer, Head, Usage, collect, reason_word},
     error::ApiError,
     events::{Events, event_stream},
+    exchange::Exchange,
     fields::{Fields, JsonBody},
-    generation::{Generation, Piece, Scored},
+    generation::{Generation, Operation, Piece, Scored},
     logprobs::ChatLogprobs,
     parameters::Parameters,
     router::App,
 };
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     response::{IntoResponse, Response},
 };
@@ -20,6 +21,7 @@ use narthex_base::{Message, Role};
 use narthex_infer::Request;
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// A request that has been read and understood.
 struct Call {
@@ -78,18 +80,22 @@ struct Delta {
 }
 
 /// Answers a conversation.
-pub(crate) async fn create(State(app): State<App>, JsonBody(fields): JsonBody) -> Result<Response, ApiError> {
-    let (model, limits) = (app.model.clone(), app.limits.clone());
+pub(crate) async fn create(
+    State(app): State<App>,
+    Extension(exchange): Extension<Arc<Exchange>>,
+    JsonBody(fields): JsonBody,
+) -> Result<Response, ApiError> {
+    let (model, limits) = (app.model.clone(), app.shared.limits.clone());
     // Long conversations take a while to tokenize; other answers go on meanwhile.
     let call = tokio::task::spawn_blocking(move || read(fields, &model, &limits)).await;
     let call = call.map_err(|error| ApiError::internal(error.to_string()))??;
-    let generation = Generation::start(&app, call.requests, &call.parameters.stop, "messages")?;
     let (parameters, prompt_tokens) = (call.parameters, call.prompt_tokens);
+    let object = if parameters.stream { "chat.completion.chunk" } else { "chat.completion" };
+    let head = Head::new("chatcmpl", object, &app.model);
+    let generation = Generation::start(&app, exchange, Operation::Chat, &head, &parameters, call.requests)?;
     if parameters.stream {
-        let head = Head::new("chatcmpl", "chat.completion.chunk", &app.model);
         return Ok(event_stream(|events| stream(app, head, generation, parameters, prompt_tokens, events)));
     }
-    let head = Head::new("chatcmpl", "chat.completion", &app.model);
     let (answers, completion_tokens) = collect(generation, parameters.n).await?;
     let choices = answers.into_iter().enumerate().map(|(index, answer)| choice(&app.model, index, answer, &parameters));
     let usage = Usage::new(prompt_tokens, completion_tokens);
@@ -158,7 +164,9 @@ fn read(mut fields: Fields, model: &ServedModel, limits: &Limits) -> Result<Call
     let prompt_tokens = prompt.len();
     let context = model.generator.context();
     if prompt_tokens >= context {
-        let message = format!("the messages have {prompt_tokens} tokens, but the model's context holds {context}");
+        let message = format!(
+            "the prompt is too long: the messages have {prompt_tokens} tokens, but the model's context holds {context}"
+        );
         return Err(ApiError::field("messages", message).code("context_length_exceeded"));
     }
     let room = context - prompt_tokens;

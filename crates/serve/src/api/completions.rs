@@ -5,14 +5,15 @@ use crate::{
     answer::{Answer, Head, Usage, collect, reason_word},
     error::ApiError,
     events::{Events, event_stream},
+    exchange::Exchange,
     fields::{Fields, JsonBody},
-    generation::{Generation, Piece, Scored},
+    generation::{Generation, Operation, Piece, Scored},
     logprobs::CompletionLogprobs,
     parameters::Parameters,
     router::App,
 };
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     response::{IntoResponse, Response},
 };
@@ -20,6 +21,7 @@ use narthex_infer::{Request, TokenLogprobs};
 use narthex_text::TextStream;
 use serde::Serialize;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// What OpenAI documents as the default of `max_tokens`.
 const MAX_TOKENS_DEFAULT: usize = 16;
@@ -67,13 +69,18 @@ struct Choice {
 }
 
 /// Continues prompts.
-pub(crate) async fn create(State(app): State<App>, JsonBody(fields): JsonBody) -> Result<Response, ApiError> {
-    let (model, limits) = (app.model.clone(), app.limits.clone());
+pub(crate) async fn create(
+    State(app): State<App>,
+    Extension(exchange): Extension<Arc<Exchange>>,
+    JsonBody(fields): JsonBody,
+) -> Result<Response, ApiError> {
+    let (model, limits) = (app.model.clone(), app.shared.limits.clone());
     // Long prompts take a while to tokenize; other answers go on meanwhile.
     let call = tokio::task::spawn_blocking(move || read(fields, &model, &limits)).await;
     let mut call = call.map_err(|error| ApiError::internal(error.to_string()))??;
-    let generation = Generation::start(&app, std::mem::take(&mut call.requests), &call.parameters.stop, "prompt")?;
     let head = Head::new("cmpl", "text_completion", &app.model);
+    let requests = std::mem::take(&mut call.requests);
+    let generation = Generation::start(&app, exchange, Operation::Completion, &head, &call.parameters, requests)?;
     if call.parameters.stream {
         return Ok(event_stream(|events| stream(app, head, generation, call, events)));
     }
@@ -202,7 +209,8 @@ fn read(mut fields: Fields, model: &ServedModel, limits: &Limits) -> Result<Call
         let room = model.generator.context().saturating_sub(prompt.ids.len());
         if room == 0 && max_tokens > 0 {
             let (count, context) = (prompt.ids.len(), model.generator.context());
-            let message = format!("the prompt has {count} tokens, but the model's context holds {context}");
+            let message =
+                format!("the prompt is too long: it has {count} tokens, but the model's context holds {context}");
             return Err(ApiError::field("prompt", message).code("context_length_exceeded"));
         }
         let request = parameters.request(model, prompt.ids.clone(), max_tokens.min(room));
@@ -276,7 +284,7 @@ mod tests {
                 "id": "cmpl-…", "object": "text_completion", "created": 0, "model": "m",
                 "system_fingerprint": "fp_0123456789ab",
                 "choices": [{"text": "cd", "index": 0, "logprobs": null, "finish_reason": "stop"}],
-                "usage": {"prompt_tokens": 2, "completion_tokens": 2, "total_tokens": 4},
+                "usage": {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5},
             })
         );
         let long = "x".repeat(30);
@@ -317,13 +325,14 @@ mod tests {
         let more = json!({"echo": true, "logprobs": 2});
         let reply = post(&router, PATH, &request(more)).await.json(200);
         let scores = json!({
-            "tokens": ["a", "b", "bytes:\\xc3", "bytes:\\xa9", "d"],
-            "token_logprobs": [null, -0.5, -0.5, -0.5, -0.5],
+            "tokens": ["a", "b", "bytes:\\xc3", "bytes:\\xa9", "d", "<|im_end|>"],
+            "token_logprobs": [null, -0.5, -0.5, -0.5, -0.5, -0.5],
             "top_logprobs": [
                 null, {"b": -0.5, "c": -1.5}, {"bytes:\\xc3": -0.5, "bytes:\\xc4": -1.5},
                 {"bytes:\\xa9": -0.5, "bytes:\\xaa": -1.5}, {"d": -0.5, "e": -1.5},
+                {"<|im_end|>": -0.5, "!": -1.5},
             ],
-            "text_offset": [0, 1, 2, 2, 3],
+            "text_offset": [0, 1, 2, 2, 3, 4],
         });
         assert_eq!(reply["choices"][0]["logprobs"], scores);
         let reply =
@@ -365,8 +374,9 @@ mod tests {
                 ["ab", [0, 1], null, null],
                 ["c", [2], null, null],
                 ["é", [3, 3], null, null],
+                ["", [4], null, null],
                 ["", null, "stop", null],
-                [null, null, null, 5],
+                [null, null, null, 6],
             ])
         );
         assert_eq!(events[0]["object"], "text_completion");
@@ -391,11 +401,11 @@ mod tests {
             (json!({"prompt": ""}), "prompt: the prompt has no tokens".into()),
             (
                 json!({"prompt": "x".repeat(64)}),
-                "prompt: the prompt has 64 tokens, but the model's context holds 64".into(),
+                "prompt: the prompt is too long: it has 64 tokens, but the model's context holds 64".into(),
             ),
             (
                 json!({"prompt": "x".repeat(65), "max_tokens": 0}),
-                "prompt: the prompt has 65 tokens, but the model's context holds 64".into(),
+                "prompt: the prompt is too long: it has 65 tokens, but the model's context holds 64".into(),
             ),
             (json!({"prompt": vec!["x"; 65], "n": 2}), "prompt: prompts times `n` may be 128 at most".into()),
             (json!({"best_of": 2}), "best_of: `best_of` other than `n` is not supported yet".into()),

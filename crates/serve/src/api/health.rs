@@ -1,7 +1,7 @@
 //! `GET /health`: 200 as soon as requests are answered. `GET /ready`: 200 as long as new ones should come, 503 once the
 //! server is about to stop.
 
-use crate::router::App;
+use crate::router::Shared;
 use axum::{Json, extract::State, http::StatusCode};
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
@@ -12,8 +12,8 @@ pub(crate) async fn get() -> Json<Value> {
 }
 
 /// Whether a load balancer should send requests here.
-pub(crate) async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
-    if app.stopping.load(Ordering::Relaxed) {
+pub(crate) async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Value>) {
+    if shared.stopping.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "stopping"})));
     }
     (StatusCode::OK, Json(json!({"status": "ready"})))
@@ -22,7 +22,8 @@ pub(crate) async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
 #[cfg(test)]
 mod tests {
     use crate::{
-        ServeOptions,
+        ServeOptions, Serving,
+        exchange::Observers,
         router::routes,
         testing::{self, get},
     };
@@ -42,8 +43,8 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_stops_is_not_ready() {
         let stopping = Arc::new(AtomicBool::new(false));
-        let model = Arc::new(testing::model(|_| vec![]));
-        let router = routes(model, &ServeOptions::default(), stopping.clone());
+        let serving = Arc::new(Serving::new(testing::model(|_| vec![])));
+        let router = routes(serving, &ServeOptions::default(), stopping.clone(), Observers::default());
         assert_eq!(get(&router, "/ready").await.json(200), json!({"status": "ready"}));
         stopping.store(true, Ordering::Relaxed);
         assert_eq!(get(&router, "/ready").await.json(503), json!({"status": "stopping"}));

@@ -9,7 +9,7 @@ use axum::{
 
 /// Renders all counters.
 pub(crate) async fn get(State(app): State<App>) -> Response {
-    let text = app.metrics.render(&app.model.id, &app.model.generator.stats());
+    let text = app.shared.metrics.render(&app.model.id, &app.shared.serving.stats());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

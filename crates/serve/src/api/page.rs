@@ -1,4 +1,4 @@
-//! `GET /`: the chat page and its two files, part of the binary. They load nothing from elsewhere.
+//! `GET /`: the chat page and its files, part of the binary. They load nothing from elsewhere.
 
 use axum::{
     http::header,
@@ -35,6 +35,11 @@ pub(crate) async fn js() -> Response {
     file("text/javascript; charset=utf-8", include_str!("../page/page.js"))
 }
 
+/// The script of its section "Serving".
+pub(crate) async fn serving_js() -> Response {
+    file("text/javascript; charset=utf-8", include_str!("../page/serving.js"))
+}
+
 /// Its icon.
 pub(crate) async fn icon() -> Response {
     file("image/svg+xml", include_str!("../page/icon.svg"))
@@ -51,7 +56,12 @@ mod tests {
         assert!(reply.header("content-security-policy").starts_with("default-src 'none'; script-src 'self';"));
         assert_eq!(reply.header("content-type"), "text/html; charset=utf-8");
         let html = reply.text(200);
-        for (path, kind) in [("/page.css", "text/css"), ("/page.js", "text/javascript"), ("/icon.svg", "image/svg")] {
+        for (path, kind) in [
+            ("/page.css", "text/css"),
+            ("/page.js", "text/javascript"),
+            ("/serving.js", "text/javascript"),
+            ("/icon.svg", "image/svg"),
+        ] {
             assert!(html.contains(&format!("\"{}\"", &path[1..])), "the page does not use {path}");
             let reply = get(&router, path).await;
             assert!(reply.header("content-type").starts_with(kind));

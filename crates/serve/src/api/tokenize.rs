@@ -42,7 +42,7 @@ fn to_tokens(app: &App, mut fields: Fields) -> Result<Tokens, ApiError> {
         None => {
             let special = fields.flag("add_special_tokens")?.unwrap_or(false);
             let answer_next = fields.flag("add_generation_prompt")?.unwrap_or(true);
-            let messages = read_messages(&mut fields, &app.limits)?;
+            let messages = read_messages(&mut fields, &app.shared.limits)?;
             (render(model, &messages, answer_next)?, special, "messages")
         }
     };

@@ -1,5 +1,6 @@
 // The section "Serving": figures from the server's /metrics, read only while someone sees them.
-// A module, so that its names stay its own; `at`, `make` and `ask` are page.js's.
+// A module, so that its names stay its own; `at`, `make`, `ask` and
+// `ServerError` are page.js's.
 
 const SCRAPE_MS = 2_000;
 const TIMEOUT_MS = 10_000;
@@ -8,16 +9,17 @@ const WINDOW_MS = 60_000; // percentiles and hit rate count what came in so long
 const LINE_MS = 120_000; // lines go back so far
 const GAP_MS = 3 * SCRAPE_MS; // points further apart are not joined
 
-// Every figure: `of` gives {value} or null, `as` its text; `top` is the line's upper end where it is fixed.
-const FIGURES = [
-  ...latency("first-token", "Time to first token", "vllm:time_to_first_token_seconds"),
-  ...latency("inter-token", "Inter-token latency", "vllm:inter_token_latency_seconds"),
-  { id: "running", label: "Running requests", of: () => gauge("vllm:num_requests_running"), as: count },
-  { id: "waiting", label: "Waiting requests", of: () => gauge("vllm:num_requests_waiting"), as: count },
-  { id: "prefill", label: "Prefill", of: () => rate("vllm:prompt_tokens_total"), as: tokensPerSecond },
-  { id: "decode", label: "Decode", of: () => rate("vllm:generation_tokens_total"), as: tokensPerSecond },
-  { id: "kv-cache", label: "KV cache use", of: () => gauge("vllm:kv_cache_usage_perc"), as: percent, top: 1 },
-  { id: "prefix-hits", label: "Prefix cache hit rate", of: hitRate, as: percent, top: 1 },
+// Every row has one figure, or some under one name that share their line's scale. `of` gives
+// {value} or null, `as` its text; `top` is the line's upper end where that is fixed.
+const ROWS = [
+  latency("first-token", "Time to first token", "vllm:time_to_first_token_seconds"),
+  latency("inter-token", "Inter-token latency", "vllm:inter_token_latency_seconds"),
+  { label: "Running requests", figures: [{ id: "running", of: () => gauge("vllm:num_requests_running"), as: count }] },
+  { label: "Waiting requests", figures: [{ id: "waiting", of: () => gauge("vllm:num_requests_waiting"), as: count }] },
+  { label: "Prefill", figures: [{ id: "prefill", of: () => rate("vllm:prompt_tokens_total"), as: tokensPerSecond }] },
+  { label: "Decode", figures: [{ id: "decode", of: () => rate("vllm:generation_tokens_total"), as: tokensPerSecond }] },
+  { label: "KV cache use", figures: [{ id: "kv-cache", of: () => gauge("vllm:kv_cache_usage_perc"), as: percent }], top: 1 },
+  { label: "Prefix cache hit rate", figures: [{ id: "prefix-hits", of: hitRate, as: percent }], top: 1 },
 ];
 
 let scrapes = []; // of the last WINDOW_MS, oldest first, all of one run of one model
@@ -83,7 +85,8 @@ function hitRate() {
 function quantile(share, name) {
   const window = span(WINDOW_MS);
   const before = new Map(window?.first.histograms.get(name));
-  const buckets = (window?.last.histograms.get(name) ?? []).map(([bound, sum]) => [bound, sum - (before.get(bound) ?? 0)]);
+  const after = window?.last.histograms.get(name) ?? [];
+  const buckets = after.map(([bound, sum]) => [bound, sum - (before.get(bound) ?? 0)]);
   const rank = share * (buckets.at(-1)?.[1] ?? 0);
   const index = buckets.findIndex(([, sum]) => sum >= rank);
   if (!(rank > 0) || index < 0) return null;
@@ -96,15 +99,19 @@ function quantile(share, name) {
 
 // Figures as text
 
-function latency(id, group, name) {
-  const texts = ({ value, limit }) => limit ?? seconds(value);
-  return Object.entries({ p50: 0.5, p90: 0.9, p99: 0.99 }).map(([label, share]) => {
-    return { id: `${id}-${label}`, group, label, of: () => quantile(share, name), as: texts };
-  });
+function latency(id, label, name) {
+  const as = ({ value, limit }) => limit ?? seconds(value);
+  const figure = ([part, share]) => ({ id: `${id}-${part}`, part, of: () => quantile(share, name), as });
+  return { label, figures: Object.entries({ p50: 0.5, p90: 0.9, p99: 0.99 }).map(figure) };
 }
 
-const short = (value) => String(value >= 100 ? Math.round(value) : Number(value.toPrecision(2)));
-const seconds = (value) => (value < 1 ? `${short(value * 1000)} ms` : `${short(value)} s`);
+function short(value) {
+  return String(value >= 100 ? Math.round(value) : Number(value.toPrecision(2)));
+}
+
+function seconds(value) {
+  return value < 1 ? `${short(1000 * value)} ms` : `${short(value)} s`;
+}
 
 function count({ value }) {
   return String(value);
@@ -115,7 +122,7 @@ function tokensPerSecond({ value }) {
 }
 
 function percent({ value }) {
-  return `${Number((100 * value).toFixed(1))}%`;
+  return `${value < 0.1 ? Number((100 * value).toFixed(1)) : Math.round(100 * value)}%`;
 }
 
 // The section
@@ -127,20 +134,19 @@ function svg(tag, attributes, ...children) {
   return element;
 }
 
-/// A term with its figure, or with those of its group.
 function build() {
-  for (const figures of Object.values(Object.groupBy(FIGURES, ({ id, group }) => group ?? id))) {
-    const { group, label } = figures[0];
-    const parts = figures.map((figure) => {
-      figure.text = make("span", { className: "value", testid: `serving-${figure.id}` });
+  for (const { label, figures } of ROWS) {
+    const element = make("div", { className: figures.length > 1 ? "parts" : "" }, make("dt", { textContent: label }));
+    for (const figure of figures) {
+      figure.text = make("span", { className: "value", textContent: "—", testid: `serving-${figure.id}` });
       figure.title = svg("title", {});
-      figure.path = svg("path", {});
-      const line = svg("svg", { role: "img", viewBox: "0 0 100 20", preserveAspectRatio: "none" }, figure.title, figure.path);
-      const part = group ? [make("span", { className: "part", textContent: figure.label }), " "] : [];
-      return make("dd", {}, ...part, figure.text, " ", line);
-    });
-    const term = make("dt", { textContent: group ?? label });
-    at("serving-figures").append(make("div", { className: group ? "group" : "" }, term, ...parts));
+      figure.line = svg("path", {});
+      const frame = { role: "img", viewBox: "0 0 100 20", preserveAspectRatio: "none" };
+      const drawing = svg("svg", frame, figure.title, figure.line);
+      const part = figure.part ? [make("span", { className: "part", textContent: figure.part }), " "] : [];
+      element.append(make("dd", {}, ...part, figure.text, " ", drawing));
+    }
+    at("serving-figures").append(element);
   }
 }
 
@@ -149,18 +155,95 @@ function setText(element, text) {
 }
 
 function show() {
-  const now = performance.now();
-  const figures = scrapes.length > 0 ? points.at(-1).figures : new Map();
-  const past = ({ id }) => points.map((point) => point.figures.get(id)).filter(Boolean);
-  const highest = (list) => list.reduce((most, one) => (one.value > most.value ? one : most), { value: 0 });
-  for (const figure of FIGURES) {
-    const { id, group, label, as, top } = figure;
-    const now_ = figures.get(id);
-    setText(figure.text, now_ ? as(now_) : "—");
-    // The percentiles of a group share their scale.
-    const scale = top ?? highest(FIGURES.filter((other) => other === figure || (group && other.group === group)).flatMap(past)).value;
-    figure.path.setAttribute("d", line(id, scale, now));
-    const most = past(figure).length ? `at most ${as(highest(past(figure)))}` : "nothing yet";
-    setText(figure.title, `${group ? `${group}, ` : ""}${label}, last 2 minutes: ${most}`);
+  const newest = scrapes.length > 0 ? points.at(-1).figures : new Map();
+  for (const { label, figures, top } of ROWS) {
+    const highest = figures.map(({ id }) => highestOf(id));
+    const scale = top ?? Math.max(...highest.map((one) => one?.value ?? 0));
+    for (const [index, { id, part, as, text, title, line }] of figures.entries()) {
+      setText(text, newest.get(id) ? as(newest.get(id)) : "—");
+      line.setAttribute("d", path(id, scale));
+      const most = highest[index] ? `highest of 2 minutes: ${as(highest[index])}` : "nothing yet";
+      setText(title, `${label}${part ? ` ${part}` : ""}, ${most}`);
+    }
   }
 }
+
+function highestOf(id) {
+  const figures = points.map((point) => point.figures.get(id)).filter(Boolean);
+  return figures.reduce((most, one) => (most && most.value >= one.value ? most : one), null);
+}
+
+function path(id, scale) {
+  const now = performance.now();
+  let text = "";
+  let before = -Infinity;
+  for (const { time, figures } of points) {
+    if (!figures.get(id)) continue;
+    const x = 100 * (1 - (now - time) / LINE_MS);
+    const y = 19 - (scale > 0 ? (18 * figures.get(id).value) / scale : 0);
+    const place = `${x.toFixed(2)} ${y.toFixed(2)}`;
+    text += time - before <= GAP_MS ? `L${place}` : `M${place}h0`;
+    before = time;
+  }
+  return text;
+}
+
+// Reading, again and again
+
+function take(text) {
+  const now = performance.now();
+  const scrape = parse(text, now);
+  if (scrapes.length > 0 && restarted(scrapes.at(-1), scrape)) {
+    scrapes = [];
+    points = [];
+  }
+  scrapes.push(scrape);
+  forgetOld();
+  const figures = ROWS.flatMap((row) => row.figures);
+  points.push({ time: now, figures: new Map(figures.map(({ id, of }) => [id, of()])) });
+}
+
+function forgetOld() {
+  const now = performance.now();
+  scrapes = scrapes.filter(({ time }) => now - time <= WINDOW_MS);
+  points = points.filter(({ time }) => now - time <= LINE_MS);
+}
+
+async function scrape() {
+  let text = null;
+  let problem = "";
+  try {
+    text = await (await ask("metrics", { signal: AbortSignal.timeout(TIMEOUT_MS) })).text();
+  } catch (error) {
+    problem = `${error instanceof ServerError ? error.message : "The server's answer broke off."} Trying again.`;
+  }
+  if (text === null) forgetOld();
+  else take(text);
+  setText(at("serving-problem"), problem);
+  at("serving-figures").classList.toggle("stale", text === null);
+  show();
+}
+
+/// Whether someone can see the section: on a small screen, the panel may be away.
+function isSeen() {
+  return at("serving").checkVisibility?.({ visibilityProperty: true }) ?? true;
+}
+
+async function tick() {
+  timer = null;
+  if (!at("serving").open || document.hidden) return;
+  const start = performance.now();
+  asking = true;
+  if (isSeen()) await scrape();
+  asking = false;
+  timer = setTimeout(tick, Math.max(0, SCRAPE_MS - (performance.now() - start)));
+}
+
+function wake() {
+  if (timer === null && !asking) tick();
+}
+
+build();
+show();
+at("serving").addEventListener("toggle", wake);
+document.addEventListener("visibilitychange", wake);

@@ -47,7 +47,7 @@ async fn answers_whole() {
                 "logprobs": null,
                 "finish_reason": "stop",
             }],
-            "usage": {"prompt_tokens": 21, "completion_tokens": 6, "total_tokens": 27},
+            "usage": {"prompt_tokens": 21, "completion_tokens": 7, "total_tokens": 28},
         })
     );
 }
@@ -77,7 +77,7 @@ async fn answers_in_pieces() {
             delta(json!({"content": "H"}), Value::Null),
             delta(json!({"content": "i"}), Value::Null),
             delta(json!({}), json!("stop")),
-            event(json!([]), json!({"prompt_tokens": 21, "completion_tokens": 2, "total_tokens": 23})),
+            event(json!([]), json!({"prompt_tokens": 21, "completion_tokens": 3, "total_tokens": 24})),
         ]
     );
     let events = post(&testing::router(answer("Hi")), PATH, &chat(json!({"stream": true}))).await.events();
@@ -151,7 +151,13 @@ async fn logprobs() {
     );
     assert_eq!(content[1]["token"], "\\xc3");
     assert_eq!(content[2]["bytes"], json!([0xa9]));
-    assert_eq!(content.as_array().unwrap().len(), 3);
+    // The token that ends an answer counts, but has no text.
+    assert_eq!(content[3]["token"], "<|im_end|>");
+    assert_eq!(content.as_array().unwrap().len(), 4);
+    assert_eq!(
+        (&reply["choices"][0]["message"]["content"], &reply["usage"]["completion_tokens"]),
+        (&json!("aé"), &json!(4))
+    );
 
     let mut body = chat(more);
     body["stream"] = true.into();
@@ -163,7 +169,7 @@ async fn logprobs() {
             Some((choice["delta"]["content"].as_str()?.into(), choice["logprobs"]["content"].as_array()?.len()))
         })
         .collect();
-    assert_eq!(scored, [("a".into(), 1), ("é".into(), 2)]);
+    assert_eq!(scored, [("a".into(), 1), ("é".into(), 2), (String::new(), 1)]);
 
     // The tokens of a stop string are no more part of the answer than its text.
     let reply = post(&router, PATH, &chat(json!({"logprobs": true, "stop": "é"}))).await.json(200);
@@ -220,7 +226,7 @@ async fn refusals_name_the_field() {
         (
             json!({"messages": [{"role": "user", "content": "x".repeat(50)}]}),
             400,
-            "messages: the messages have 69 tokens, but the model's context holds 64",
+            "messages: the prompt is too long: the messages have 69 tokens, but the model's context holds 64",
         ),
         (json!({"temperature": 3}), 400, "temperature: `temperature` must be a number from 0 to 2"),
         (json!({"n": 0}), 400, "n: `n` must be a whole number from 1 to 16"),
@@ -255,7 +261,7 @@ async fn refusals_name_the_field() {
 async fn without_a_template() {
     let mut model = testing::model(answer("x"));
     model.template = None;
-    let router = crate::router(Arc::new(model), &crate::ServeOptions::default());
+    let router = testing::router_over(model);
     let error = post(&router, PATH, &chat(json!({}))).await.json(400);
     assert_eq!(describe(&error), "model: the model `m` has no chat template: use /v1/completions");
 }
@@ -265,7 +271,7 @@ async fn the_template_may_refuse() {
     let mut model = testing::model(answer("x"));
     let source = "{{ raise_exception('roles must alternate') }}";
     model.template = Some(narthex_text::ChatTemplate::new(source, None, None).unwrap());
-    let router = crate::router(Arc::new(model), &crate::ServeOptions::default());
+    let router = testing::router_over(model);
     let error = post(&router, PATH, &chat(json!({}))).await.json(400);
     assert_eq!(error["error"]["param"], "messages");
     assert!(describe(&error).contains("roles must alternate"), "{error}");
