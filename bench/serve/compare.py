@@ -15,6 +15,10 @@ import urllib.request
 
 PORT = 8397
 
+# The name under which a server answers; what it computes in where it has no bfloat16 on a CPU.
+NAMES = {"mistral.rs": "default"}
+DTYPES = {"mistral.rs": "float32"}
+
 
 def command(engine, options):
     threads = str(options.threads)
@@ -23,6 +27,9 @@ def command(engine, options):
     if engine == "llama.cpp":
         return [options.llama, "-m", f"{options.model}.gguf", "-t", threads, "-np", "32", "-c", "16384", "-kvu", "-fa", "on",
                 "--port", str(PORT), "--alias", "m"]
+    if engine == "mistral.rs":
+        return [options.mistral, "serve", "--cpu", "--dtype", "f32", "--max-seqs", "32", "-m", options.model,
+                "--host", "127.0.0.1", "-p", str(PORT)]
     return [f"{options.venv}/bin/vllm", "serve", options.model, "--served-model-name", "m", "--dtype", "bfloat16",
             "--max-model-len", "2048", "--port", str(PORT)]
 
@@ -32,10 +39,10 @@ def environment(options):
     return {**os.environ, **home, "OMP_NUM_THREADS": str(options.threads), "VLLM_LOGGING_LEVEL": "WARNING"}
 
 
-def first_token(deadline_s):
+def first_token(engine, deadline_s):
     """Seconds until a token comes, asked for again and again."""
     start = time.monotonic()
-    body = json.dumps({"model": "m", "prompt": "bana", "max_tokens": 1}).encode()
+    body = json.dumps({"model": NAMES.get(engine, "m"), "prompt": "bana", "max_tokens": 1}).encode()
     while time.monotonic() - start < deadline_s:
         try:
             request = urllib.request.Request(f"http://127.0.0.1:{PORT}/v1/completions", body, {"content-type": "application/json"})
@@ -63,13 +70,13 @@ def resident_mb(pid):
     return total
 
 
-def drive(options, concurrency, seed):
+def drive(engine, options, concurrency, seed):
     result = pathlib.Path(options.work) / "serve-result.json"
     result.unlink(missing_ok=True)
     # A warm-up of the client's own is not needed: the first token has come.
     subprocess.run(
         [f"{options.venv}/bin/vllm", "bench", "serve", "--backend", "openai", "--base-url", f"http://127.0.0.1:{PORT}",
-         "--endpoint", "/v1/completions", "--model", "m", "--tokenizer", options.model, "--dataset-name", "random",
+         "--endpoint", "/v1/completions", "--model", NAMES.get(engine, "m"), "--tokenizer", options.model, "--dataset-name", "random",
          "--random-input-len", str(options.input), "--random-output-len", str(options.output), "--seed", str(seed),
          "--num-prompts", str(options.prompts * concurrency), "--max-concurrency", str(concurrency), "--request-rate", "inf",
          "--ignore-eos", "--temperature", "0", "--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,99",
@@ -87,9 +94,9 @@ def measure(engine, options, seed):
     log = open(pathlib.Path(options.work) / f"{engine}-serve.log", "w")
     server = subprocess.Popen(command(engine, options), env=environment(options), stdout=log, stderr=log, start_new_session=True)
     try:
-        rows = {"start_s": first_token(300)}
+        rows = {"start_s": first_token(engine, 300)}
         for concurrency in options.concurrency:
-            found = drive(options, concurrency, seed)
+            found = drive(engine, options, concurrency, seed)
             rows[concurrency] = {
                 "tokens_per_s": found["output_throughput"],
                 "ttft_ms": found["median_ttft_ms"],
@@ -113,6 +120,8 @@ def measure(engine, options, seed):
 def version(engine, options):
     if engine == "narthex":
         return subprocess.run([options.narthex, "--version"], capture_output=True, text=True).stdout.split()[-1]
+    if engine == "mistral.rs":
+        return subprocess.run([options.mistral, "--version"], capture_output=True, text=True).stdout.split()[-1]
     if engine == "llama.cpp":
         text = subprocess.run([options.llama, "--version"], capture_output=True, text=True)
         return next((line for line in (text.stdout + text.stderr).splitlines() if line.startswith("version")), "?")
@@ -129,7 +138,7 @@ def processor():
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ("shape", "model", "narthex", "llama", "venv", "engines", "concurrency", "work"):
+    for name in ("shape", "model", "narthex", "llama", "mistral", "venv", "engines", "concurrency", "work"):
         parser.add_argument(f"--{name}", required=True)
     for name in ("rounds", "prompts", "input", "output"):
         parser.add_argument(f"--{name}", type=int, required=True)
@@ -170,6 +179,7 @@ def main():
             ours = medians.get("narthex", {}).get(concurrency)
             ratio = f"{ours['tokens_per_s'] / row['tokens_per_s']:.2f}" if ours and engine != "narthex" else ""
             lost = f" ({row['lost']:.0f} requests lost)" if row["lost"] else ""
+            lost += f" (in {DTYPES[engine]})" if engine in DTYPES else ""
             print(f"| {concurrency} | {engine}{lost} | {row['tokens_per_s']:.0f} | {row['ttft_ms']:.0f} | {row['ttft_ms_p99']:.0f} "
                   f"| {row['tpot_ms']:.1f} | {row['itl_ms_p99']:.0f} | {ratio} |")
     print("\n| engine | process start to first token, s | resident MB after the load |")

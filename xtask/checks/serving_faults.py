@@ -4,7 +4,9 @@ told to stop under load. Standard library only.
     python xtask/checks/serving_faults.py target/release/narthex MODEL_FOLDER
 """
 
+import concurrent.futures
 import json
+import pathlib
 import random
 import signal
 import socket
@@ -173,5 +175,31 @@ def full_cache():
     print(f"24 in a cache for six: {preempted:.0f} preemptions, every answer as alone")
 
 
-for check in (disconnects, flood, nonsense, stop_under_load, full_cache):
+def exchange_under_load():
+    with Server() as process:
+        stop, answered = threading.Event(), [0] * 8
+        expected = post("/v1/completions", {**completion(24), "prompt": list(range(10, 40))})[1]["choices"][0]["text"]
+
+        def ask(i):
+            while not stop.is_set():
+                status, body, _ = post("/v1/completions", {**completion(24), "prompt": list(range(10, 40))})
+                assert status == 200 and body["choices"][0]["text"] == expected, (status, body)
+                answered[i] += 1
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            clients = [pool.submit(ask, i) for i in range(8)]
+            for _ in range(10):
+                before = sum(answered)
+                process.send_signal(signal.SIGHUP)
+                until(lambda: sum(answered) >= before + 40, "answers go on")
+            stop.set()
+            [client.result() for client in clients]
+        counted = gauge("generation_tokens_total")
+        assert counted == 24 * (sum(answered) + 1), (counted, sum(answered))
+        until(idle, "the gauges return to 0")
+        threads = len(list(pathlib.Path(f"/proc/{process.pid}/task").iterdir()))
+    print(f"10 exchanges of the model under load: {sum(answered)} of {sum(answered)} answered as before, {threads} threads left")
+
+
+for check in (disconnects, flood, nonsense, stop_under_load, full_cache, exchange_under_load):
     check()

@@ -373,6 +373,41 @@ fn a_server_answers_and_ends_on_sigterm() {
 }
 
 #[test]
+fn a_server_goes_over_to_the_newest_version() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = project(&home.path().join("p"));
+    let train = |steps: &str| {
+        succeed(&folder, &["run", "--to", "base", "--set", &format!("train.steps={steps}"), "--set", "train.warmup=1"]);
+        digest(&folder, "base")
+    };
+    let first = train("2");
+    let mut server =
+        narthex(&folder, &["serve", "base", "--port", "0", "--follow"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let address = lines.find_map(|line| Some(line.split_once("OpenAI API")?.1.trim().to_string())).unwrap();
+    let fingerprint = || {
+        let question = serde_json::json!({"model": "base", "prompt": "1 and", "max_tokens": 2});
+        let reply = ureq::post(format!("{address}/completions")).send_json(&question).unwrap().body_mut().read_json();
+        reply.map(|answer: serde_json::Value| answer["system_fingerprint"].as_str().unwrap().to_string()).unwrap()
+    };
+    assert_eq!(fingerprint(), format!("fp_{}", &first[..12]));
+    let hang_up = || Command::new("kill").args(["-s", "HUP", &server.id().to_string()]).status().unwrap();
+    assert!(hang_up().success());
+    assert!(lines.any(|line| line == "base has no other version: nothing changes"));
+    let second = train("3");
+    assert_ne!(first, second);
+    assert!(lines.any(|line| line.starts_with(&format!("new requests go to base from {}", &second[..12]))));
+    assert_eq!(fingerprint(), format!("fp_{}", &second[..12]));
+    assert!(Command::new("kill").args(["-s", "TERM", &server.id().to_string()]).status().unwrap().success());
+    assert!(server.wait().unwrap().success());
+
+    let model = home.path().join("model");
+    succeed(&folder, &["export", "base", model.to_str().unwrap()]);
+    let stderr = fail(&folder, &["serve", model.to_str().unwrap(), "--port", "0", "--follow"], 2);
+    assert!(stderr.contains("cannot watch the folder") && stderr.contains("SIGHUP"), "{stderr}");
+}
+
+#[test]
 fn a_scaffolded_project_runs_as_it_is() {
     let home = tempfile::tempdir().unwrap();
     succeed(home.path(), &["new", "hello"]);

@@ -3,7 +3,8 @@
 //!
 //! There are no phases: a sequence has tokens (its prompt, then what was sampled) of which some are computed, and each
 //! step brings it closer within one budget of tokens. Sequences that run come first, in the order in which they were
-//! admitted; then those that wait, if all their tokens fit the pool. Where a running sequence needs a block and there is
+//! admitted; then those that wait, if all their tokens fit the pool. Every sequence that generates gets its token first;
+//! while they are the majority, the rest of the step is kept short for their sake. Where a running sequence needs a block and there is
 //! none, the last admitted gives its blocks back and computes them again later (vLLM's recomputation; mostly the
 //! prefix cache still has them).
 
@@ -40,6 +41,32 @@ pub struct Limits {
     pub prefix_cache: bool,
     /// The order.
     pub policy: Policy,
+}
+
+/// The share of a step that prompts get while as many sequences generate as read their prompts, or more, unless one step
+/// reads them all: a long step delays every token of the many for the first one of the few.
+const MINORITY_SHARE: usize = 4;
+
+/// What is left of a step.
+struct Budget {
+    tokens: usize,
+    /// Of them, for sequences that read their prompts.
+    prompt_tokens: usize,
+}
+
+impl Budget {
+    /// How many of these tokens of one sequence fit.
+    fn grant(&self, wanted: usize, chunk_tokens_max: usize) -> usize {
+        let most = if wanted == 1 { self.tokens } else { self.tokens.min(self.prompt_tokens) };
+        wanted.min(most).min(chunk_tokens_max)
+    }
+
+    fn spend(&mut self, wanted: usize, granted: usize) {
+        self.tokens -= granted;
+        if wanted > 1 {
+            self.prompt_tokens -= granted;
+        }
+    }
 }
 
 /// A sequence that arrives.
@@ -96,6 +123,11 @@ struct Entry {
 type Place = (i64, SequenceId);
 
 impl Entry {
+    /// Tokens that are still to be computed.
+    fn missing(&self) -> usize {
+        self.tokens.len() - self.computed
+    }
+
     /// The digest of the first `count` full blocks: of the last one and all before it.
     fn content(&mut self, block: usize) -> Digest {
         while self.contents.len() <= block {
@@ -180,7 +212,7 @@ impl Scheduler {
     pub fn step(&mut self) -> &[Work] {
         let mut step = std::mem::take(&mut self.step);
         step.clear();
-        let mut budget = self.limits.step_tokens_max;
+        let mut budget = self.budget();
         let preempted = self.continue_running(&mut step, &mut budget);
         // Nobody makes room from here on, so what is in the step will be computed.
         step.iter().for_each(|work| self.remember(work.id));
@@ -191,23 +223,36 @@ impl Scheduler {
         &self.step
     }
 
+    /// The tokens of a step.
+    fn budget(&self) -> Budget {
+        let tokens = self.limits.step_tokens_max;
+        let generates = |id: &&SequenceId| self.entries[*id].missing() == 1;
+        let generating = self.running.iter().filter(generates).count();
+        let places = self.limits.sequences_max - self.running.len();
+        let running = self.running.iter().filter(|id| !generates(id));
+        let readers = running.chain(self.waiting.values().take(places)).map(|id| self.entries[id].missing());
+        let (reading, missing) = readers.fold((0, 0), |(count, sum), missing| (count + 1, sum + missing));
+        let long = reading > generating || reading == generating && missing + generating <= tokens;
+        let share = if long { tokens } else { tokens.div_ceil(MINORITY_SHARE) };
+        Budget { tokens, prompt_tokens: share.min(tokens.saturating_sub(generating)) }
+    }
+
     /// Adds work for those that run. Returns whether somebody had to make room.
-    fn continue_running(&mut self, step: &mut Vec<Work>, budget: &mut usize) -> bool {
+    fn continue_running(&mut self, step: &mut Vec<Work>, budget: &mut Budget) -> bool {
         let mut preempted = false;
         let mut i = 0;
-        while i < self.running.len() && *budget > 0 {
+        while i < self.running.len() && budget.tokens > 0 {
             let id = self.running[i];
             let entry = &self.entries[&id];
             let (first, have) = (entry.computed, entry.blocks.len());
-            let end = first + (entry.tokens.len() - first).min(*budget).min(self.limits.chunk_tokens_max);
+            let wanted = entry.missing();
+            let end = first + budget.grant(wanted, self.limits.chunk_tokens_max);
             let missing = end.div_ceil(KV_BLOCK).saturating_sub(have);
             if missing > self.pool.free() {
                 let victim = self.victim();
                 preempted = true;
-                if let Some(at) = step.iter().position(|work| work.id == self.running[victim]) {
-                    let work = step.remove(at);
-                    *budget += work.end - work.first;
-                }
+                // Nobody else gets what it had of the step: the next one comes soon.
+                step.retain(|work| work.id != self.running[victim]);
                 // The others move up by one; if it was this one itself, the next stands here now.
                 i -= usize::from(victim < i);
                 self.preempt(victim);
@@ -217,7 +262,7 @@ impl Scheduler {
                 let entry = self.entries.get_mut(&id).expect("a running sequence has an entry");
                 entry.blocks.extend((0..missing).map(|_| self.pool.take().expect("free blocks were counted")));
                 entry.computed = end;
-                *budget -= end - first;
+                budget.spend(wanted, end - first);
                 step.push(Work { id, first, end });
             }
             i += 1;
@@ -226,8 +271,8 @@ impl Scheduler {
     }
 
     /// Adds work for those that wait, as far as they fit.
-    fn admit(&mut self, step: &mut Vec<Work>, budget: &mut usize) {
-        while *budget > 0 && self.running.len() < self.limits.sequences_max {
+    fn admit(&mut self, step: &mut Vec<Work>, budget: &mut Budget) {
+        while budget.tokens.min(budget.prompt_tokens) > 0 && self.running.len() < self.limits.sequences_max {
             let Some((&place, &id)) = self.waiting.first_key_value() else { return };
             let entry = self.entries.get_mut(&id).expect("a waiting sequence has an entry");
             // At least the last token is computed: its logits are what the sequence is here for.
@@ -258,9 +303,11 @@ impl Scheduler {
             entry.remembered = found.len();
             entry.blocks = found;
             entry.blocks.extend((0..missing).map(|_| self.pool.take().expect("free blocks were counted")));
-            let end = first + (entry.tokens.len() - first).min(*budget).min(self.limits.chunk_tokens_max);
+            entry.computed = first;
+            let wanted = entry.missing();
+            let end = first + budget.grant(wanted, self.limits.chunk_tokens_max);
             entry.computed = end;
-            *budget -= end - first;
+            budget.spend(wanted, end - first);
             step.push(Work { id, first, end });
             // At once, so that the next in line finds these blocks: a step writes all before it reads any.
             self.remember(id);
