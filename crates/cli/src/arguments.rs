@@ -216,11 +216,11 @@ pub struct EngineLimits {
     /// Sequences that run at once
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_num_seqs: u32,
-    /// Tokens that one step computes, of all sequences together; prompts get a quarter of it while most sequences generate
-    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Tokens that one step computes, of all sequences together; prompts get a sixth of it while most sequences generate
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_num_batched_tokens: u32,
     /// Tokens of one prompt in a step: longer ones come in pieces, so that others get in between
-    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub long_prefill_token_threshold: u32,
     /// Requests that wait at most; further ones get 503 and a Retry-After
     #[arg(long, default_value_t = 1024, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -29,7 +29,7 @@ pub struct EngineOptions {
     pub sequences_max: usize,
     /// Sequences that wait at most.
     pub waiting_max: usize,
-    /// Tokens that a step computes at most, of all sequences together; prompts get a quarter of it while most sequences
+    /// Tokens that a step computes at most, of all sequences together; prompts get a sixth of it while most sequences
     /// generate.
     pub step_tokens_max: usize,
     /// Tokens of one sequence in a step: longer prompts come in chunks, so that others get in between.
@@ -57,8 +57,8 @@ impl Default for EngineOptions {
         Self {
             sequences_max: 32,
             waiting_max: 1024,
-            step_tokens_max: 512,
-            chunk_tokens_max: 512,
+            step_tokens_max: 256,
+            chunk_tokens_max: 256,
             kv_cache_bytes: 1 << 30,
             kv_cache_int8: false,
             context_max: usize::MAX,

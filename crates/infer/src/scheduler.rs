@@ -45,7 +45,7 @@ pub struct Limits {
 
 /// The share of a step that prompts get while as many sequences generate as read their prompts, or more, unless one step
 /// reads them all: a long step delays every token of the many for the first one of the few.
-const MINORITY_SHARE: usize = 4;
+const MINORITY_SHARE: usize = 6;
 
 /// What is left of a step.
 struct Budget {

@@ -19,8 +19,8 @@ use std::{
     sync::{Arc, mpsc::Receiver},
 };
 
-/// Rows whose logits are there at a time.
-const LOGIT_ROWS: usize = 256;
+/// Rows whose logits are there at a time: a row has as many as the vocabulary.
+const LOGIT_ROWS: usize = 64;
 
 /// What a handle says to the worker.
 pub(crate) enum Message {

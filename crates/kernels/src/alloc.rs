@@ -3,7 +3,8 @@
 //! A training step allocates and frees the same few hundred megabytes over and over. The system's
 //! allocator gives each block back to the kernel, which clears every page anew: 18 % of a step of
 //! Burn's CPU backend. Here blocks of 128 KiB and more go to free lists by size class and come back
-//! as they are; small ones go to the system's allocator. Use it in a binary:
+//! as they are; small ones go to the system's allocator. What exceeds a limit goes back to the system, sizes that nobody has
+//! asked for in a while first: a server's steps have a different number of rows each time. Use it in a binary:
 //!
 //! ```
 //! #[global_allocator]
@@ -20,7 +21,7 @@ use std::{
 /// Blocks below this go to the system's allocator.
 const RETAINED_MIN: usize = 128 << 10;
 
-/// Free bytes kept at most; beyond that, blocks go back to the system.
+/// Free bytes kept at most unless [`keep_at_most`] says otherwise.
 pub const FREE_MAX: usize = 4 << 30;
 
 /// Size classes in each power of two: a block is at most an eighth larger than asked for.
@@ -47,14 +48,28 @@ pub struct Retaining;
 struct FreeList {
     locked: AtomicBool,
     head: AtomicPtr<u8>,
+    /// When a block of this class was last asked for, counted in such requests of all classes.
+    asked: AtomicUsize,
 }
 
-static FREE: [FreeList; CLASSES] =
-    [const { FreeList { locked: AtomicBool::new(false), head: AtomicPtr::new(null_mut()) } }; CLASSES];
+static FREE: [FreeList; CLASSES] = [const { FreeList::new() }; CLASSES];
 
 static FREE_BYTES: AtomicUsize = AtomicUsize::new(0);
 
+static FREE_BYTES_MAX: AtomicUsize = AtomicUsize::new(FREE_MAX);
+
+/// Requests so far.
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+
 impl FreeList {
+    const fn new() -> Self {
+        Self { locked: AtomicBool::new(false), head: AtomicPtr::new(null_mut()), asked: AtomicUsize::new(0) }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.head.load(Ordering::Relaxed).is_null()
+    }
+
     fn with<R>(&self, work: impl FnOnce(&AtomicPtr<u8>) -> R) -> R {
         while self.locked.compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
             std::hint::spin_loop();
@@ -107,20 +122,48 @@ fn system_layout(size: usize) -> Layout {
     unsafe { Layout::from_size_align_unchecked(size, alignment) }
 }
 
+/// The size of the blocks of a class.
+fn block_size(index: usize) -> usize {
+    let (log2, above) = (MIN_LOG2 + index / CLASSES_PER_DOUBLING, index % CLASSES_PER_DOUBLING + 1);
+    (1 << log2) + above * ((1 << log2) / CLASSES_PER_DOUBLING)
+}
+
+/// Gives a free block of a class back to the system. Returns whether there was one.
+fn release_one(index: usize) -> bool {
+    let block = FREE[index].pop();
+    if block.is_null() {
+        return false;
+    }
+    let size = block_size(index);
+    FREE_BYTES.fetch_sub(size, Ordering::Relaxed);
+    // SAFETY: the block came from the system with this layout, and nobody uses it.
+    unsafe { System.dealloc(block, system_layout(size)) };
+    true
+}
+
 /// Gives all free blocks back to the system.
 pub fn release() {
-    for (index, list) in FREE.iter().enumerate() {
-        let (log2, above) = (MIN_LOG2 + index / CLASSES_PER_DOUBLING, index % CLASSES_PER_DOUBLING + 1);
-        let size = (1usize << log2) + above * ((1 << log2) / CLASSES_PER_DOUBLING);
-        loop {
-            let block = list.pop();
-            if block.is_null() {
-                break;
-            }
-            FREE_BYTES.fetch_sub(size, Ordering::Relaxed);
-            // SAFETY: the block came from the system with this layout, and nobody uses it.
-            unsafe { System.dealloc(block, system_layout(size)) };
-        }
+    (0..CLASSES).for_each(|index| while release_one(index) {});
+}
+
+/// Keeps at most so many free bytes from now on.
+pub fn keep_at_most(bytes: usize) {
+    FREE_BYTES_MAX.store(bytes, Ordering::Relaxed);
+    // glibc would otherwise come to keep large blocks on its heap too, where they cannot be given back one by one.
+    #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
+    // SAFETY: sets a number.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, RETAINED_MIN as libc::c_int);
+    }
+    trim();
+}
+
+/// Gives blocks back until no more are free than may be, those of classes first that were not asked for in a while.
+fn trim() {
+    while FREE_BYTES.load(Ordering::Relaxed) > FREE_BYTES_MAX.load(Ordering::Relaxed) {
+        let filled = (0..CLASSES).filter(|index| !FREE[*index].is_empty());
+        let Some(oldest) = filled.min_by_key(|index| FREE[*index].asked.load(Ordering::Relaxed)) else { return };
+        release_one(oldest);
     }
 }
 
@@ -137,6 +180,7 @@ unsafe impl GlobalAlloc for Retaining {
             // SAFETY: the caller's promise about the layout.
             return unsafe { System.alloc(layout) };
         };
+        FREE[index].asked.store(ASKED.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         let kept = FREE[index].pop();
         if !kept.is_null() {
             FREE_BYTES.fetch_sub(size, Ordering::Relaxed);
@@ -157,13 +201,13 @@ unsafe impl GlobalAlloc for Retaining {
             // SAFETY: blocks of such layouts come from the system.
             return unsafe { System.dealloc(block, layout) };
         };
-        if FREE_BYTES.fetch_add(size, Ordering::Relaxed) + size > FREE_MAX {
-            FREE_BYTES.fetch_sub(size, Ordering::Relaxed);
-            // SAFETY: the block came from the system with this layout.
-            return unsafe { System.dealloc(block, system_layout(size)) };
-        }
+        // Before it can be taken again, so that the sum is never too small.
+        let free = FREE_BYTES.fetch_add(size, Ordering::Relaxed) + size;
         // SAFETY: the caller gives the block up; its class follows from the layout that it was asked with.
         unsafe { FREE[index].push(block) }
+        if free > FREE_BYTES_MAX.load(Ordering::Relaxed) {
+            trim();
+        }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
@@ -203,6 +247,7 @@ mod tests {
             let (index, block) = class(layout(size)).unwrap();
             assert!(block >= size && block <= size + size / 8 + RETAINED_MIN / 8, "{size} in {block}");
             assert!(index >= last);
+            assert_eq!(block, block_size(index));
             last = index;
         }
     }
@@ -225,5 +270,22 @@ mod tests {
         }
         release();
         assert_eq!(free_bytes(), 0);
+        // Of three sizes, the one not asked for in the longest time goes.
+        let sizes = [5 << 20, 6 << 20, 7 << 20].map(self::layout);
+        // SAFETY: as above.
+        unsafe {
+            let blocks = sizes.map(|layout| Retaining.alloc(layout));
+            for (block, layout) in blocks.into_iter().zip(sizes) {
+                Retaining.dealloc(block, layout);
+            }
+            let again = Retaining.alloc(sizes[0]);
+            assert_eq!(again, blocks[0]);
+            Retaining.dealloc(again, sizes[0]);
+        }
+        keep_at_most(13 << 20);
+        let kept = sizes.map(|layout| !FREE[class(layout).unwrap().0].is_empty());
+        assert_eq!((kept, free_bytes()), ([true, false, true], 12 << 20));
+        release();
+        keep_at_most(FREE_MAX);
     }
 }

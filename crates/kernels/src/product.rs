@@ -261,6 +261,7 @@ impl Target {
         Area {
             rows: rows.len(),
             tile_rows: tile_rows(),
+            a_word: LANES,
             columns: columns.len(),
             words: slab.words,
             c: self.c.at(rows.start * self.n + columns.start),
@@ -505,6 +506,27 @@ unsafe fn pack_generic<V: Lanes>(pairs: bool, operand: &Operand, panels: Panels,
         }
     }
 }
+/// Packs a lone row over the depth of a slab: `to[word]`.
+#[inline(always)]
+unsafe fn pack_row_generic<V: Lanes>(pairs: bool, row: *const f32, slab: Slab, to: *mut f32) {
+    // SAFETY: the caller promises that the depth is inside the row, and room in `to`.
+    unsafe {
+        let row = row.add(slab.first);
+        if !pairs {
+            return to.copy_from_nonoverlapping(row, slab.len);
+        }
+        for depth in (0..slab.len).step_by(2 * LANES) {
+            let here = (slab.len - depth).min(2 * LANES);
+            let first = load_up_to::<V>(row.add(depth), here.min(LANES));
+            let second = load_up_to::<V>(row.wrapping_add(depth + LANES), here.saturating_sub(LANES));
+            crate::rms_norm::store(V::pairs_within(first, second), to.add(depth / 2), here.div_ceil(2));
+        }
+    }
+}
+for_each_isa! {
+    /// See [`pack_row_generic`].
+    unsafe fn pack_row(pairs: bool, row: *const f32, slab: Slab, to: *mut f32) = pack_row_generic
+}
 for_each_isa! {
     /// See [`pack_generic`].
     unsafe fn pack(pairs: bool, operand: &Operand, panels: Panels, slab: Slab, to: *mut f32) = pack_generic
@@ -516,6 +538,8 @@ struct Area {
     rows: usize,
     /// Rows of A in a packed tile, up to those of a register tile.
     tile_rows: usize,
+    /// Values between the words of a packed tile.
+    a_word: usize,
     columns: usize,
     words: usize,
     c: *mut f32,
@@ -543,11 +567,11 @@ unsafe fn multiply_generic<V: Lanes, const PAIRS: bool>(area: Area, a: *const f3
             let b = b.add(column * area.words);
             for (tile, row) in (0..area.rows).step_by(area.tile_rows).enumerate() {
                 let rows = area.tile_rows.min(area.rows - row);
-                let a = a.add(tile * LANES * area.words);
+                let a = a.add(tile * area.a_word * area.words);
                 let part = Tile {
                     words: area.words,
                     a,
-                    a_word: LANES,
+                    a_word: area.a_word,
                     b,
                     b_word: TILE_COLUMNS,
                     c: area.c.add(row * area.stride + column),

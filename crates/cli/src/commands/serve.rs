@@ -9,7 +9,7 @@ use crate::{
 };
 use narthex_base::{Digest, Error, Observer, Result};
 use narthex_infer::{Engine, EngineOptions, Policy};
-use narthex_kernels::memory::available_bytes;
+use narthex_kernels::{alloc::keep_at_most, memory::available_bytes};
 use narthex_model::Precision;
 use narthex_run::{LoadedModel, WeightForm};
 use narthex_serve::{
@@ -29,6 +29,10 @@ const KV_CACHE_MEMORY_SHARE: f64 = 0.25;
 
 /// Bytes for keys and values where the system does not say how much memory is available.
 const KV_CACHE_BYTES: usize = 1 << 30;
+
+/// Bytes of working memory kept between steps: what a step of 512 rows needs of a model of a billion parameters or so. Steps
+/// differ, and would otherwise come to hold their largest buffers of every size.
+const WORKING_BYTES_KEPT: usize = 128 << 20;
 
 /// How often `--follow` looks whether there is a new version.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
@@ -179,6 +183,7 @@ struct Source {
 impl Source {
     /// Loads the model and starts its engine.
     fn ready(&self) -> Result<(ServedModel, Facts)> {
+        keep_at_most(WORKING_BYTES_KEPT);
         let model = LoadedModel::open(&self.project, &self.reference, self.dtype.form())?;
         let wanted = model.decoder.config().context.min(self.engine.context_max);
         let precision = model.decoder.precision();

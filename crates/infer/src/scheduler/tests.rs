@@ -52,16 +52,16 @@ fn steps_are_short_while_most_generate() {
     let ids: Vec<_> = (0..3).map(|i| scheduler.add(sequence(vec![i; 8]))).collect();
     assert_eq!(scheduler.step().len(), 3);
     ids.iter().for_each(|id| scheduler.push(*id, 9));
-    // One reads and three generate: a quarter of the step's 64 tokens for it.
+    // One reads and three generate: a sixth of the step's 64 tokens for it.
     let long = scheduler.add(sequence((100..180).collect()));
     let tokens = |first: usize| ids.iter().map(move |id| work(*id, first, first + 1));
-    assert!(scheduler.step().iter().copied().eq(tokens(8).chain([work(long, 0, 16)])));
+    assert!(scheduler.step().iter().copied().eq(tokens(8).chain([work(long, 0, 11)])));
     // One of each: the step stays short as long as it would not be the last.
     scheduler.push(ids[0], 9);
     assert!(scheduler.remove(ids[1]) && scheduler.remove(ids[2]));
-    assert_eq!(scheduler.step(), [work(ids[0], 9, 10), work(long, 16, 32)]);
+    assert_eq!(scheduler.step(), [work(ids[0], 9, 10), work(long, 11, 22)]);
     scheduler.push(ids[0], 9);
-    assert_eq!(scheduler.step(), [work(ids[0], 10, 11), work(long, 32, 80)]);
+    assert_eq!(scheduler.step(), [work(ids[0], 10, 11), work(long, 22, 80)]);
 }
 
 #[test]

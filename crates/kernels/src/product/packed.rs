@@ -151,15 +151,24 @@ impl PackedB {
         let tiles = m.div_ceil(tile_rows());
         let tile_rows = m.div_ceil(tiles);
         let operand = Operand::new(Stack::strided(a, m, self.k, self.k), Along::Depth);
-        with_scratch(tiles * LANES * self.words_deep, |packed| {
+        // Words of few rows lie close together: they are read again for every panel, and should stay in the nearest cache.
+        let a_word = if tiles == 1 { m } else { LANES };
+        // Packing stores whole vectors; what overlaps the next word is written over by it.
+        with_scratch(tiles * a_word * self.words_deep + LANES, |packed| {
             let to = SharedMut::new(packed);
             let pack_tile = |tile: usize| {
                 let rows = tile * tile_rows..m.min((tile + 1) * tile_rows);
-                let panels = Panels { first: rows.start, count: rows.len(), used: tile_rows, width: LANES };
+                let panels = Panels { first: rows.start, count: rows.len(), used: tile_rows, width: a_word };
                 for slab in &slabs {
-                    // SAFETY: each (slab, tile) has its own part of the buffer, `words` x 16.
+                    if m == 1 {
+                        // SAFETY: the row is in A, and each slab has its own part of the buffer, `words`.
+                        unsafe { pack_row(target.pairs, a.as_ptr(), *slab, to.at(slab.words_before)) };
+                        continue;
+                    }
+                    // SAFETY: each (slab, tile) has its own part of the buffer, `words` x `a_word`;
+                    // a lone tile's slabs are packed in their order.
                     unsafe {
-                        let to = to.at((slab.words_before * tiles + tile * slab.words) * LANES);
+                        let to = to.at((slab.words_before * tiles + tile * slab.words) * a_word);
                         pack(target.pairs, &operand, panels, *slab, to);
                     }
                 }
@@ -179,9 +188,9 @@ impl PackedB {
                         let b = b.at((panel * self.words_deep + slab.words_before) * TILE_COLUMNS);
                         // B is one long stretch of memory for a task.
                         let next = b.wrapping_add(slab.words * TILE_COLUMNS);
-                        let area = Area { tile_rows, next, ..target.area(0..m, columns.clone(), *slab) };
+                        let area = Area { tile_rows, a_word, next, ..target.area(0..m, columns.clone(), *slab) };
                         // SAFETY: A and B hold the packed tiles and the panel; tasks write different columns of C.
-                        unsafe { target.multiply_area(area, a.at(slab.words_before * tiles * LANES), b) };
+                        unsafe { target.multiply_area(area, a.at(slab.words_before * tiles * a_word), b) };
                     }
                 }
             });
