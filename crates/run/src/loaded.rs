@@ -100,12 +100,18 @@ impl LoadedModel {
     /// # Errors
     /// If files are missing or broken.
     pub fn from_folder(name: &str, folder: &Path, provenance: Provenance, form: WeightForm) -> Result<Self> {
-        let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
         let config = TokenizerConfig::read(folder)?;
-        let decoder = match form {
-            WeightForm::Full => Decoder::read(folder, &cpu())?,
-            WeightForm::Packed(precision) => Decoder::read_packed(folder, precision)?,
-        };
+        // A large vocabulary takes as long as a gigabyte of weights.
+        let (tokenizer, decoder) = std::thread::scope(|scope| {
+            let tokenizer = scope.spawn(|| Tokenizer::from_file(&folder.join("tokenizer.json")));
+            let decoder = match form {
+                WeightForm::Full => Decoder::read(folder, &cpu()),
+                WeightForm::Packed(precision) => Decoder::read_packed(folder, precision),
+            };
+            (tokenizer.join(), decoder)
+        });
+        let tokenizer = tokenizer.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let decoder = decoder?;
         if tokenizer.vocab_size() > decoder.config().vocab_size {
             return Err(Error::input(format!(
                 "the tokenizer has {} tokens, but the model only {}",
