@@ -5,22 +5,20 @@
 //! `false`, or a dropped [`Ticket`], cancels its sequence.
 
 use crate::{
-    FinishReason, Output, Policy, Request, Scheduler, SubmitError,
+    EngineStats, FinishReason, Output, Policy, Request, Scheduler, Sink, SubmitError,
+    stats::Shared,
     worker::{Job, Message, Worker},
 };
 use narthex_kernels::{KV_BLOCK, KvLayer, KvShape, team::Team};
 use narthex_model::{Decoder, ModelConfig, cpu};
 use std::{
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        Arc,
+        atomic::Ordering,
         mpsc::{Sender, channel},
     },
     thread,
 };
-
-/// Where the outputs of a request go. Returns whether anybody still listens.
-pub type Sink = Box<dyn FnMut(Output) -> bool + Send>;
 
 /// Limits of an engine.
 #[derive(Clone, Debug)]
@@ -70,44 +68,6 @@ impl Default for EngineOptions {
     }
 }
 
-/// Bounds of [`EngineStats::steps_by_tokens`].
-pub const STEP_TOKENS_BOUNDS: [u64; 12] = [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192];
-
-/// Counters of an engine, as of now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EngineStats {
-    /// Sequences in the batch.
-    pub requests_running: u64,
-    /// Sequences that wait for a place.
-    pub requests_waiting: u64,
-    /// Prompt tokens of sequences whose prompt has been read, those from the prefix cache included.
-    pub prompt_tokens_total: u64,
-    /// Tokens generated since the start, stop tokens included.
-    pub generation_tokens_total: u64,
-    /// Sequences that ended on a stop token.
-    pub finished_stop_total: u64,
-    /// Sequences that ended on their limit.
-    pub finished_length_total: u64,
-    /// Sequences whose reader went away or that failed.
-    pub finished_abort_total: u64,
-    /// Steps since the start.
-    pub steps_total: u64,
-    /// Tokens computed in them.
-    pub step_tokens_total: u64,
-    /// Steps of up to so many tokens as [`STEP_TOKENS_BOUNDS`] says, each counted once; then those of more.
-    pub steps_by_tokens: [u64; STEP_TOKENS_BOUNDS.len() + 1],
-    /// Sequences that gave their place in the cache to others and were computed again.
-    pub preemptions_total: u64,
-    /// Prompt tokens looked up in the prefix cache.
-    pub prefix_cache_queries_total: u64,
-    /// Prompt tokens found there.
-    pub prefix_cache_hits_total: u64,
-    /// Blocks of the cache in use.
-    pub kv_blocks_used: u64,
-    /// Blocks of the cache in all.
-    pub kv_blocks_total: u64,
-}
-
 /// A handle on the engine; cheap to clone. The engine ends with its last handle, after the sequences in hand.
 #[derive(Clone)]
 pub struct Engine {
@@ -117,31 +77,6 @@ pub struct Engine {
     options: EngineOptions,
     context: usize,
     kv_bytes: usize,
-}
-
-/// What handles and the worker both see.
-#[derive(Default)]
-pub(crate) struct Shared {
-    stats: Mutex<EngineStats>,
-    /// Requests that the worker has not taken in yet.
-    queued: AtomicU64,
-    tickets: AtomicU64,
-}
-
-impl Shared {
-    pub(crate) fn update(&self, change: impl FnOnce(&mut EngineStats)) {
-        change(&mut self.stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
-    }
-
-    pub(crate) fn taken(&self) {
-        self.queued.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    fn stats(&self) -> EngineStats {
-        let mut stats = *self.stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        stats.requests_waiting += self.queued.load(Ordering::Relaxed);
-        stats
-    }
 }
 
 /// A request in the engine. Dropping it cancels the request, if it has not ended.

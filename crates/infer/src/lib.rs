@@ -31,12 +31,14 @@ mod engine;
 mod request;
 mod sampling;
 mod scheduler;
+mod stats;
 mod worker;
 
 pub use blocks::BlockPool;
 pub use context::PagedContext;
-pub use engine::{Engine, EngineOptions, EngineStats, STEP_TOKENS_BOUNDS, Sink, Ticket};
+pub use engine::{Engine, EngineOptions, Ticket};
 pub use narthex_kernels::KV_BLOCK;
-pub use request::{FinishReason, Output, Request, Sampling, SubmitError, TokenLogprobs};
+pub use request::{FinishReason, Output, Request, Sampling, Sink, SubmitError, TokenLogprobs};
 pub use sampling::{History, Sampled, log_softmax, sample};
 pub use scheduler::{Counters, Limits, NewSequence, Policy, Scheduler, SequenceId, Work};
+pub use stats::{EngineStats, STEP_TOKENS_BOUNDS};

@@ -114,6 +114,9 @@ pub enum Output {
     Failed(String),
 }
 
+/// Where the outputs of a request go. Returns whether anybody still listens.
+pub type Sink = Box<dyn FnMut(Output) -> bool + Send>;
+
 /// Why a request was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubmitError {

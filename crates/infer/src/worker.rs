@@ -4,8 +4,8 @@
 use crate::{
     FinishReason, History, NewSequence, Output, PagedContext, Request, Sampled, Scheduler, SequenceId, Sink,
     TokenLogprobs, Work,
-    engine::{STEP_TOKENS_BOUNDS, Shared},
     sampling::{sample, token_logprobs},
+    stats::{STEP_TOKENS_BOUNDS, Shared},
 };
 use burn::tensor::{Int, Tensor, TensorData};
 use narthex_kernels::{

@@ -1,14 +1,12 @@
-//! Whole answers, and what every answer carries: an id, a time, the usage. Knows neither chat nor
-//! completions.
+//! Whole answers and their usage. Knows neither chat nor completions.
 
 use crate::{
     error::ApiError,
     generation::{Generation, Piece, Scored},
-    parameters::entropy,
+    head::reason_word,
 };
-use narthex_infer::{FinishReason, TokenLogprobs};
+use narthex_infer::TokenLogprobs;
 use serde::Serialize;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Tokens read and written.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -21,33 +19,6 @@ pub(crate) struct Usage {
 impl Usage {
     pub fn new(prompt_tokens: usize, completion_tokens: usize) -> Self {
         Self { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
-    }
-}
-
-/// What stands on top of every answer and of every piece of a streamed one.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Head {
-    pub id: String,
-    pub object: &'static str,
-    pub created: u64,
-    pub model: String,
-    pub system_fingerprint: Option<String>,
-}
-
-impl Head {
-    /// A head with a new id behind `prefix`.
-    pub fn new(prefix: &str, object: &'static str, model: &crate::ServedModel) -> Self {
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let id = format!("{prefix}-{:016x}{:016x}", entropy(), entropy());
-        Self { id, object, created, model: model.id.clone(), system_fingerprint: model.fingerprint() }
-    }
-}
-
-/// The word for a reason on the wire.
-pub(crate) fn reason_word(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
     }
 }
 

@@ -3,12 +3,12 @@
 
 use crate::{
     Sink, Ticket,
-    answer::{Head, reason_word},
+    app::App,
     error::ApiError,
     exchange::{Exchange, GenerationRecord},
+    head::{Head, reason_word},
     metrics::{Ended, Life, Metrics},
     parameters::Parameters,
-    router::App,
     stop::StopMatcher,
 };
 use narthex_infer::{FinishReason, Output, Request, TokenLogprobs};

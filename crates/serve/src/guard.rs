@@ -1,14 +1,14 @@
 //! Who may ask: the right host, no other site's page, and the right key. Looks at headers only.
 
-use crate::{ServeOptions, error::ApiError, router::Shared};
+use crate::{ServeOptions, error::ApiError};
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderMap, HeaderName, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use narthex_base::Digest;
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 /// The rules, made once from the options.
 pub(crate) struct Guard {
@@ -109,12 +109,12 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// Applies the rules before any handler runs.
-pub(crate) async fn check(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+pub(crate) async fn check(guard: Arc<Guard>, request: Request, next: Next) -> Response {
     let authority = request.uri().authority().map(|authority| authority.as_str());
-    let mut outcome = shared.guard.check_site(request.headers(), authority);
+    let mut outcome = guard.check_site(request.headers(), authority);
     let path = request.uri().path();
     if outcome.is_ok() && (path.starts_with("/v1/") || ["/tokenize", "/detokenize"].contains(&path)) {
-        outcome = shared.guard.check_key(request.headers());
+        outcome = guard.check_key(request.headers());
     }
     match outcome {
         Ok(()) => next.run(request).await,

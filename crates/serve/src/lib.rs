@@ -6,6 +6,7 @@
 
 mod answer;
 mod api;
+mod app;
 mod batch;
 mod error;
 mod events;
@@ -14,9 +15,11 @@ mod fields;
 mod generation;
 mod generator;
 mod guard;
+mod head;
 mod log;
 mod logprobs;
 mod metrics;
+mod observe;
 mod parameters;
 mod router;
 pub mod scripted;

@@ -1,17 +1,16 @@
 //! All routes, and what answers when none fits.
 
 use crate::{
-    Limits, ServeOptions, ServedModel, Serving, api,
+    ServeOptions, Serving, api,
+    app::Shared,
     error::ApiError,
-    exchange::{Observers, observe},
-    guard,
-    guard::Guard,
+    guard::{Guard, check},
     metrics::Metrics,
-    server::observers,
+    observe::{Observers, observe},
 };
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, FromRef, Request},
+    extract::{DefaultBodyLimit, Request},
     http::StatusCode,
     middleware,
     routing::{get, post},
@@ -19,37 +18,12 @@ use axum::{
 use narthex_base::Result;
 use std::sync::{Arc, atomic::AtomicBool};
 
-/// What handlers share. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct App {
-    /// The model that this request began with.
-    pub model: Arc<ServedModel>,
-    pub shared: Shared,
-}
-
-/// What all requests share.
-#[derive(Clone)]
-pub(crate) struct Shared {
-    pub serving: Arc<Serving>,
-    pub limits: Arc<Limits>,
-    pub metrics: Arc<Metrics>,
-    pub guard: Arc<Guard>,
-    /// Whether the server is about to stop.
-    pub stopping: Arc<AtomicBool>,
-}
-
-impl FromRef<Shared> for App {
-    fn from_ref(shared: &Shared) -> Self {
-        Self { model: shared.serving.model(), shared: shared.clone() }
-    }
-}
-
 /// The API and the chat page. Needs a tokio runtime to run in.
 ///
 /// # Errors
 /// If the access log cannot be written, or the address for traces is none.
 pub fn router(serving: Arc<Serving>, options: &ServeOptions) -> Result<Router> {
-    Ok(routes(serving, options, Arc::default(), observers(options)?))
+    Ok(routes(serving, options, Arc::default(), Observers::open(options)?))
 }
 
 /// The same for a server that says when it is about to stop.
@@ -59,14 +33,9 @@ pub(crate) fn routes(
     stopping: Arc<AtomicBool>,
     observers: Observers,
 ) -> Router {
-    let shared = Shared {
-        serving,
-        limits: Arc::new(options.limits.clone()),
-        metrics: Arc::new(Metrics::new()),
-        guard: Arc::new(Guard::new(options)),
-        stopping,
-    };
-    let observers = Arc::new(observers);
+    let shared =
+        Shared { serving, limits: Arc::new(options.limits.clone()), metrics: Arc::new(Metrics::new()), stopping };
+    let (guard, observers) = (Arc::new(Guard::new(options)), Arc::new(observers));
     Router::new()
         .route("/", get(api::page::html))
         .route("/page.css", get(api::page::css))
@@ -86,7 +55,7 @@ pub(crate) fn routes(
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(options.limits.body_bytes_max))
-        .layer(middleware::from_fn_with_state(shared.clone(), guard::check))
+        .layer(middleware::from_fn(move |request, next| check(guard.clone(), request, next)))
         .layer(middleware::from_fn(move |request, next| observe(observers.clone(), request, next)))
         .with_state(shared)
 }

@@ -1,6 +1,6 @@
 //! Listening and stopping. Owns the async runtime, so that no caller needs one.
 
-use crate::{Limits, ServeOptions, Serving, exchange::Observers, log::AccessLog, router::routes, trace::Traces};
+use crate::{Limits, ServeOptions, Serving, observe::Observers, router::routes};
 use axum::{Router, extract::ConnectInfo, http::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
@@ -72,18 +72,7 @@ pub fn bind(options: &ServeOptions) -> Result<Bound> {
         }
     })?;
     let address = listener.local_addr().map_err(|error| Error::internal("the listener has no address").cause(error))?;
-    Ok(Bound { listener, address, tls, observers: observers(options)? })
-}
-
-/// Who wants to know of requests under these options.
-///
-/// # Errors
-/// If the access log cannot be used or the address for traces is none.
-pub(crate) fn observers(options: &ServeOptions) -> Result<Observers> {
-    Ok(Observers {
-        log: options.access_log.as_deref().map(AccessLog::open).transpose()?,
-        traces: options.otlp_traces_endpoint.as_deref().map(Traces::start).transpose()?,
-    })
+    Ok(Bound { listener, address, tls, observers: Observers::open(options)? })
 }
 
 fn next_port(port: u16) -> u16 {

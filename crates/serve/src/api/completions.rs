@@ -2,15 +2,16 @@
 
 use crate::{
     Limits, ServedModel,
-    answer::{Answer, Head, Usage, collect, reason_word},
+    answer::{Answer, Usage, collect},
+    app::App,
     error::ApiError,
     events::{Events, event_stream},
     exchange::Exchange,
     fields::{Fields, JsonBody},
     generation::{Generation, Operation, Piece, Scored},
+    head::{Head, reason_word},
     logprobs::CompletionLogprobs,
     parameters::Parameters,
-    router::App,
 };
 use axum::{
     Extension, Json,

@@ -1,7 +1,7 @@
 //! `GET /health`: 200 as soon as requests are answered. `GET /ready`: 200 as long as new ones should come, 503 once the
 //! server is about to stop.
 
-use crate::router::Shared;
+use crate::app::Shared;
 use axum::{Json, extract::State, http::StatusCode};
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
@@ -23,7 +23,7 @@ pub(crate) async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Val
 mod tests {
     use crate::{
         ServeOptions, Serving,
-        exchange::Observers,
+        observe::Observers,
         router::routes,
         testing::{self, get},
     };

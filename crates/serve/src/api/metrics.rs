@@ -1,6 +1,6 @@
 //! `GET /metrics`: Prometheus' text format (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
-use crate::router::App;
+use crate::app::App;
 use axum::{
     extract::State,
     http::header,

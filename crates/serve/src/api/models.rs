@@ -1,6 +1,6 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`: the one model.
 
-use crate::{ServedModel, error::ApiError, parameters::check_model, router::App};
+use crate::{ServedModel, app::App, error::ApiError, parameters::check_model};
 use axum::{
     Json,
     extract::{Path, State},

@@ -1,6 +1,6 @@
 //! `GET /v1/provenance`: what the model was made from and under which licences. Our own endpoint.
 
-use crate::router::App;
+use crate::app::App;
 use axum::{Json, extract::State};
 use serde_json::Value;
 

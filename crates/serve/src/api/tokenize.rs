@@ -2,10 +2,10 @@
 
 use super::chat_completions::{read_messages, render};
 use crate::{
+    app::App,
     error::ApiError,
     fields::{Fields, JsonBody},
     parameters::check_model,
-    router::App,
 };
 use axum::{Json, extract::State};
 use serde::Serialize;

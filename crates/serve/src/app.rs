@@ -1,0 +1,29 @@
+//! What handlers see of the server.
+
+use crate::{Limits, ServedModel, Serving, metrics::Metrics};
+use axum::extract::FromRef;
+use std::sync::{Arc, atomic::AtomicBool};
+
+/// What handlers share. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct App {
+    /// The model that this request began with.
+    pub model: Arc<ServedModel>,
+    pub shared: Shared,
+}
+
+/// What all requests share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub serving: Arc<Serving>,
+    pub limits: Arc<Limits>,
+    pub metrics: Arc<Metrics>,
+    /// Whether the server is about to stop.
+    pub stopping: Arc<AtomicBool>,
+}
+
+impl FromRef<Shared> for App {
+    fn from_ref(shared: &Shared) -> Self {
+        Self { model: shared.serving.model(), shared: shared.clone() }
+    }
+}
