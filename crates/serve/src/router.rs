@@ -77,6 +77,7 @@ mod tests {
         testing::{self, get, send},
     };
     use axum::http::Request;
+    use narthex_base::random::Stream;
     use serde_json::{Value, json};
 
     #[tokio::test]
@@ -112,6 +113,94 @@ mod tests {
         }
         get(&router, "/health").await.text(200);
         get(&router, "/").await.text(200);
+    }
+
+    /// Bytes turned, bodies cut, fields of the wrong kind, fields that nobody knows.
+    #[tokio::test]
+    async fn broken_bodies_are_answered_with_what_is_wrong() {
+        let router = testing::router(testing::answer("yes"));
+        let good = [
+            ("/v1/completions", json!({"model": "m", "prompt": "x", "max_tokens": 2})),
+            ("/v1/chat/completions", json!({"model": "m", "messages": [{"role": "user", "content": "x"}]})),
+            ("/tokenize", json!({"model": "m", "prompt": "x"})),
+            ("/detokenize", json!({"model": "m", "tokens": [5]})),
+        ];
+        let names = [
+            "model",
+            "prompt",
+            "messages",
+            "tokens",
+            "max_tokens",
+            "n",
+            "stop",
+            "seed",
+            "stream",
+            "logprobs",
+            "top_p",
+            "logit_bias",
+            "stream_options",
+            "echo",
+            "temperature",
+            "response_format",
+            "tools",
+            "min_tokens",
+            "wrong",
+        ];
+        let values = [
+            json!(null),
+            json!(true),
+            json!(-1),
+            json!(0),
+            json!(1e300),
+            json!(u64::MAX),
+            json!(""),
+            json!("\u{0}x"),
+            json!([]),
+            json!([[]]),
+            json!([1, "a", null]),
+            json!({}),
+            json!({"role": {"content": [{}]}}),
+            json!([{"role": "user", "content": [{"type": "text"}]}]),
+            json!({"1": 1e9, "x": 2}),
+        ];
+        let random = Stream::new(11, "bodies");
+        let mut drawn = 0;
+        let mut draw = |bound: usize| {
+            drawn += 1;
+            random.below(drawn, bound as u64) as usize
+        };
+        let mut refused = 0;
+        for _ in 0..4000 {
+            let (path, mut body) = good[draw(good.len())].clone();
+            let mut bytes = match draw(3) {
+                0 => body.to_string().into_bytes(),
+                _ => {
+                    for _ in 0..1 + draw(3) {
+                        body[names[draw(names.len())]] = values[draw(values.len())].clone();
+                    }
+                    body.to_string().into_bytes()
+                }
+            };
+            match draw(4) {
+                0 => bytes.truncate(draw(bytes.len())),
+                1 => (0..1 + draw(8)).for_each(|_| {
+                    let at = draw(bytes.len());
+                    bytes[at] = draw(256) as u8;
+                }),
+                _ => {}
+            }
+            let request = Request::post(path).header("content-type", "application/json");
+            let (status, text) = send(&router, request.body(bytes.clone().into()).unwrap()).await.any();
+            let sent = String::from_utf8_lossy(&bytes);
+            assert!([200, 400, 404, 413].contains(&status), "{status} {text} for {sent}");
+            if status != 200 {
+                let error: Value = serde_json::from_str(&text).unwrap();
+                assert!(!error["error"]["message"].as_str().unwrap().is_empty(), "{text} for {sent}");
+                refused += 1;
+            }
+        }
+        assert!((2000..4000).contains(&refused), "{refused} of 4000 refused");
+        get(&router, "/health").await.text(200);
     }
 
     #[tokio::test]

@@ -88,6 +88,11 @@ impl Reply {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
+    /// Status and body, whatever they are.
+    pub fn any(self) -> (u16, String) {
+        (self.status, String::from_utf8_lossy(&self.body).into_owned())
+    }
+
     /// The body, if the status is this.
     pub fn text(self, status: u16) -> String {
         let text = String::from_utf8(self.body.to_vec()).unwrap();

@@ -30,9 +30,9 @@ const KV_CACHE_MEMORY_SHARE: f64 = 0.25;
 /// Bytes for keys and values where the system does not say how much memory is available.
 const KV_CACHE_BYTES: usize = 1 << 30;
 
-/// Bytes of working memory kept between steps: what a step of 512 rows needs of a model of a billion parameters or so. Steps
+/// Bytes of working memory kept between steps: what a step of 256 rows needs of a model of a billion parameters or so. Steps
 /// differ, and would otherwise come to hold their largest buffers of every size.
-const WORKING_BYTES_KEPT: usize = 128 << 20;
+const WORKING_BYTES_KEPT: usize = 64 << 20;
 
 /// How often `--follow` looks whether there is a new version.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
