@@ -264,7 +264,7 @@ pub struct Serve {
     /// The name clients ask for; the reference by default
     #[arg(long, value_name = "NAME")]
     pub served_model_name: Option<String>,
-    /// Ask clients for one of the keys in this file, one a line; `#` begins a comment
+    /// Ask clients for one of the keys in this file, one a line; `sha256:` begins a key's digest, `#` a comment
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
     #[command(flatten)]

@@ -7,7 +7,7 @@
 use narthex_base::{Error, Result};
 use narthex_infer::{Output, Request};
 use narthex_serve::{
-    SamplingDefaults, ServeOptions, ServedModel, Serving, bind,
+    ApiKey, SamplingDefaults, ServeOptions, ServedModel, Serving, bind,
     scripted::{Scripted, say},
     serve,
 };
@@ -25,7 +25,7 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let port = arguments.next().unwrap_or_else(|| "8000".into());
     let port = port.parse().map_err(|error| Error::usage(format!("`{port}` is not a port")).cause(error))?;
-    let options = ServeOptions { port, api_keys: arguments.collect(), ..ServeOptions::default() };
+    let options = ServeOptions { port, api_keys: arguments.map(ApiKey::Plain).collect(), ..ServeOptions::default() };
     let bound = bind(&options)?;
 
     let special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];

@@ -1,13 +1,12 @@
 //! Who may ask: the right host, no other site's page, and the right key. Looks at headers only.
 
-use crate::{ServeOptions, error::ApiError};
+use crate::{ApiKey, ServeOptions, error::ApiError};
 use axum::{
     extract::Request,
     http::{HeaderMap, HeaderName, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use narthex_base::Digest;
 use std::{net::IpAddr, sync::Arc};
 
 /// The rules, made once from the options.
@@ -15,8 +14,8 @@ pub(crate) struct Guard {
     /// Only names of this machine, and `allowed_hosts`, may stand in `Host`.
     loopback: bool,
     allowed_hosts: Vec<String>,
-    /// Digests, so that comparing takes the same time for all keys of all lengths.
-    keys: Vec<Digest>,
+    /// SHA-256, so that comparing takes the same time for all keys of all lengths.
+    keys: Vec<[u8; 32]>,
 }
 
 impl Guard {
@@ -24,7 +23,7 @@ impl Guard {
         Self {
             loopback: is_loopback(&options.host),
             allowed_hosts: options.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
-            keys: options.api_keys.iter().map(|key| Digest::of(key.as_bytes())).collect(),
+            keys: options.api_keys.iter().map(ApiKey::sha256).collect(),
         }
     }
 
@@ -74,10 +73,9 @@ impl Guard {
         else {
             return refused("an API key is needed: `Authorization: Bearer KEY`");
         };
-        let given = Digest::of(key.trim().as_bytes()).to_string();
+        let given = ApiKey::Plain(key.trim().into()).sha256();
         // No early exit: the time tells neither which key nor how much of it was right.
-        let known =
-            self.keys.iter().fold(false, |known, key| known | equal(key.to_string().as_bytes(), given.as_bytes()));
+        let known = self.keys.iter().fold(false, |known, key| known | equal(key, &given));
         if known { Ok(()) } else { refused("this API key is not known to the server") }
     }
 }
@@ -173,7 +171,11 @@ mod tests {
 
     #[test]
     fn keys() {
-        let guard = Guard::new(&ServeOptions { api_keys: vec!["one".into(), "two".into()], ..ServeOptions::default() });
+        // printf %s two | sha256sum
+        let two = ApiKey::parse("sha256:3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3").unwrap();
+        let guard =
+            Guard::new(&ServeOptions { api_keys: vec![ApiKey::Plain("one".into()), two], ..ServeOptions::default() });
+        assert!(ApiKey::parse("sha256:3fc4").is_err() && ApiKey::parse(&format!("sha256:{}", "é".repeat(32))).is_err());
         for (credentials, expected) in [
             ("Bearer one", true),
             ("bearer two", true),

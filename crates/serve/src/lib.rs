@@ -35,7 +35,7 @@ mod trace;
 pub use batch::{BatchSummary, run_batch};
 pub use generator::{Counters, Generator, Sink, Ticket};
 pub use router::router;
-pub use served::{Limits, SamplingDefaults, ServeOptions, ServedModel};
+pub use served::{ApiKey, Limits, SamplingDefaults, ServeOptions, ServedModel};
 pub use server::{Bound, bind, serve};
 pub use serving::Serving;
 pub use tls::TlsFiles;

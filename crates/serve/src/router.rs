@@ -73,7 +73,7 @@ async fn wrong_method(request: Request) -> ApiError {
 #[cfg(test)]
 mod tests {
     use crate::{
-        Limits, ServeOptions,
+        ApiKey, Limits, ServeOptions,
         testing::{self, get, send},
     };
     use axum::http::Request;
@@ -83,7 +83,8 @@ mod tests {
     #[tokio::test]
     async fn errors_outside_the_handlers_are_openai_objects() {
         let limits = Limits { body_bytes_max: 100, ..Limits::default() };
-        let options = ServeOptions { limits, api_keys: vec!["secret".into()], ..ServeOptions::default() };
+        let options =
+            ServeOptions { limits, api_keys: vec![ApiKey::Plain("secret".into())], ..ServeOptions::default() };
         let router = testing::router_with(|_| vec![], &options);
         let long = format!("{{\"model\": \"{}\"}}", "x".repeat(200));
         for (method, path, headers, body, status, code, message) in [

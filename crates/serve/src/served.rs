@@ -2,6 +2,7 @@
 
 use crate::{Generator, TlsFiles};
 use narthex_text::{ChatTemplate, Tokenizer};
+use sha2::{Digest, Sha256};
 use std::{fmt, path::PathBuf, sync::Arc};
 
 /// How tokens are chosen when a request does not say (from `generation_config.json`).
@@ -51,6 +52,42 @@ impl ServedModel {
     }
 }
 
+/// A key that clients show.
+#[derive(Clone, PartialEq, Eq)]
+pub enum ApiKey {
+    /// As it is.
+    Plain(String),
+    /// Its SHA-256.
+    Sha256([u8; 32]),
+}
+
+impl ApiKey {
+    /// Reads `sha256:` and 64 hexadecimal digits, or the key itself.
+    ///
+    /// # Errors
+    /// If the digits are not that.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some(digits) = text.strip_prefix("sha256:") else { return Ok(Self::Plain(text.into())) };
+        let mut digest = [0; 32];
+        let wrong =
+            || "`sha256:` needs 64 hexadecimal digits behind it, as `printf %s KEY | sha256sum` shows".to_string();
+        if digits.len() != 2 * digest.len() || !digits.is_ascii() {
+            return Err(wrong());
+        }
+        for (i, byte) in digest.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).map_err(|_| wrong())?;
+        }
+        Ok(Self::Sha256(digest))
+    }
+
+    pub(crate) fn sha256(&self) -> [u8; 32] {
+        match self {
+            ApiKey::Plain(key) => Sha256::digest(key.as_bytes()).into(),
+            ApiKey::Sha256(digest) => *digest,
+        }
+    }
+}
+
 /// Where to listen and whom to answer.
 #[derive(Clone)]
 pub struct ServeOptions {
@@ -59,7 +96,7 @@ pub struct ServeOptions {
     /// 0 takes any free port.
     pub port: u16,
     /// Keys of which `/v1/` requests must carry one; empty asks for none.
-    pub api_keys: Vec<String>,
+    pub api_keys: Vec<ApiKey>,
     /// Further host names (without port) under which the server may be addressed, for instance
     /// by a reverse proxy.
     pub allowed_hosts: Vec<String>,

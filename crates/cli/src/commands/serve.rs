@@ -13,7 +13,7 @@ use narthex_kernels::{alloc::keep_at_most, memory::available_bytes};
 use narthex_model::Precision;
 use narthex_run::{LoadedModel, WeightForm};
 use narthex_serve::{
-    BatchSummary, SamplingDefaults, ServeOptions, ServedModel, Serving, TlsFiles, bind, run_batch, serve,
+    ApiKey, BatchSummary, SamplingDefaults, ServeOptions, ServedModel, Serving, TlsFiles, bind, run_batch, serve,
 };
 use std::{
     path::{Path, PathBuf},
@@ -54,7 +54,7 @@ pub fn run(args: &Serve) -> Result<()> {
     let mut options = ServeOptions {
         host: args.host.clone(),
         port: args.port,
-        api_keys: args.api_key.clone(),
+        api_keys: args.api_key.iter().cloned().map(ApiKey::Plain).collect(),
         allowed_hosts: args.allowed_host.clone(),
         tls: tls.map(|(certificates, key)| TlsFiles { certificates, key }),
         access_log: args.access_log.clone(),
@@ -149,11 +149,14 @@ fn kv_cache_bytes(share: f64) -> usize {
     available_bytes().map_or(KV_CACHE_BYTES, |bytes| (bytes as f64 * share) as usize)
 }
 
-/// Keys, one a line; empty lines and those that begin with `#` do not count.
-fn read_keys(path: &Path) -> Result<Vec<String>> {
+/// Keys or their digests, one a line; empty lines and those that begin with `#` do not count.
+fn read_keys(path: &Path) -> Result<Vec<ApiKey>> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::io("cannot read", path, error))?;
-    let keys = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let keys: Vec<String> = keys.map(str::to_string).collect();
+    let lines = text.lines().map(str::trim).enumerate();
+    let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let keys =
+        lines.map(|(index, line)| ApiKey::parse(line).map_err(|what| Error::input(what).at(path.display(), index + 1)));
+    let keys: Vec<ApiKey> = keys.collect::<Result<_>>()?;
     if keys.is_empty() {
         return Err(Error::input("there are no keys in this file")
             .at(path.display(), None)
