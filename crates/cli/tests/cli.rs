@@ -405,6 +405,20 @@ fn a_server_goes_over_to_the_newest_version() {
     succeed(&folder, &["export", "base", model.to_str().unwrap()]);
     let stderr = fail(&folder, &["serve", model.to_str().unwrap(), "--port", "0", "--follow"], 2);
     assert!(stderr.contains("cannot watch the folder") && stderr.contains("SIGHUP"), "{stderr}");
+
+    // What cannot be loaded is said, and the server goes on.
+    let mut server =
+        narthex(&folder, &["serve", model.to_str().unwrap(), "--port", "0"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let address = lines.find_map(|line| Some(line.split_once("OpenAI API")?.1.trim().to_string())).unwrap();
+    fs::write(model.join("model.safetensors"), "broken").unwrap();
+    // The signal is listened for a moment after the address is shown.
+    ureq::get(format!("{address}/models")).call().unwrap();
+    assert!(Command::new("kill").args(["-s", "HUP", &server.id().to_string()]).status().unwrap().success());
+    assert!(lines.any(|line| line.starts_with("warning: the model stays as it is")));
+    assert_eq!(ureq::get(format!("{address}/models")).call().unwrap().status(), 200);
+    assert!(Command::new("kill").args(["-s", "TERM", &server.id().to_string()]).status().unwrap().success());
+    assert!(server.wait().unwrap().success());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `narthex serve` and `narthex batch`: a model behind the API.
 
 use crate::{
-    arguments::{Batch, Dtype, EngineLimits, KvCacheDtype, SchedulingPolicy, Serve},
+    arguments::{Batch, Dtype, EngineLimits, KvCacheDtype, ModelRef, SchedulingPolicy, Serve},
     commands::print_json,
     render::Renderer,
     signals,
@@ -65,13 +65,7 @@ pub fn run(args: &Serve) -> Result<()> {
     if let Some(path) = &args.api_key_file {
         options.api_keys.extend(read_keys(path)?);
     }
-    let source = Source {
-        project: args.model.project.clone(),
-        reference: args.model.reference.clone(),
-        dtype: args.model.dtype,
-        name: args.served_model_name.clone(),
-        engine: args.engine.options()?,
-    };
+    let source = Source::new(&args.model, args.served_model_name.clone(), args.engine.options()?);
     listen(source, args.follow, &options)
 }
 
@@ -88,13 +82,7 @@ pub fn batch(args: &Batch, style: Style) -> Result<()> {
     let interrupt = signals::interrupt_flag()?;
     let renderer = Renderer::new(style, false);
     let emit = |event| renderer.event(event);
-    let source = Source {
-        project: args.model.project.clone(),
-        reference: args.model.reference.clone(),
-        dtype: args.model.dtype,
-        name: args.served_model_name.clone(),
-        engine: args.engine.options()?,
-    };
+    let source = Source::new(&args.model, args.served_model_name.clone(), args.engine.options()?);
     let at_once = source.engine.sequences_max;
     let (model, _) = source.ready()?;
     let observer = Observer::new(&emit, &interrupt);
@@ -184,6 +172,11 @@ struct Source {
 }
 
 impl Source {
+    fn new(model: &ModelRef, name: Option<String>, engine: EngineOptions) -> Self {
+        let (project, reference) = (model.project.clone(), model.reference.clone());
+        Self { project, reference, dtype: model.dtype, name, engine }
+    }
+
     /// Loads the model and starts its engine.
     fn ready(&self) -> Result<(ServedModel, Facts)> {
         keep_at_most(WORKING_BYTES_KEPT);
@@ -225,7 +218,8 @@ impl Source {
 
     /// Goes over to the version that the reference stands for, as often as `asked` or, with `follow`, as it changes.
     /// What fails is said; the model that answers goes on.
-    fn reload(&self, mut current: Option<Digest>, serving: &Serving, asked: &Receiver<()>, follow: bool) {
+    fn reload(&self, mut served: Option<Digest>, serving: &Serving, asked: &Receiver<()>, follow: bool) {
+        let mut tried = served;
         loop {
             let interval = if follow { FOLLOW_INTERVAL } else { Duration::MAX };
             let by_hand = match asked.recv_timeout(interval) {
@@ -233,26 +227,35 @@ impl Source {
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let outcome = self.version().and_then(|version| {
-                if version.is_some() && version == current {
-                    return Ok(by_hand.then(|| format!("{} has no other version: nothing changes", self.reference)));
-                }
-                let begun = Instant::now();
-                let (model, Facts { license, .. }) = self.ready()?;
-                let (id, digest) = (model.id.clone(), version.map_or("its folder".into(), |version| version.short()));
-                serving.exchange(model);
-                current = version;
-                Ok(Some(format!(
-                    "new requests go to {id} from {digest} ({license}), ready after {:.2} s",
-                    begun.elapsed().as_secs_f64()
-                )))
-            });
-            match outcome {
-                Ok(None) => {}
-                Ok(Some(news)) => eprintln!("{news}"),
+            let version = match self.version() {
+                Ok(version) => version,
                 // A name may be away for a moment while a run renews it.
-                Err(error) if by_hand => eprintln!("warning: the model stays as it is: {error}"),
-                Err(_) => {}
+                Err(_) if !by_hand => continue,
+                Err(error) => {
+                    eprintln!("warning: the model stays as it is: {error}");
+                    continue;
+                }
+            };
+            if version.is_some() && version == served && by_hand {
+                eprintln!("{} has no other version: nothing changes", self.reference);
+                continue;
+            }
+            // A version that could not be loaded is tried again by hand only.
+            if version == tried && !by_hand {
+                continue;
+            }
+            tried = version;
+            let begun = Instant::now();
+            match self.ready() {
+                Ok((model, Facts { license, .. })) => {
+                    let digest = version.map_or("its folder".into(), |version| version.short());
+                    let id = model.id.clone();
+                    serving.exchange(model);
+                    served = version;
+                    let seconds = begun.elapsed().as_secs_f64();
+                    eprintln!("new requests go to {id} from {digest} ({license}), ready after {seconds:.2} s");
+                }
+                Err(error) => eprintln!("warning: the model stays as it is: {error}"),
             }
         }
     }
