@@ -211,13 +211,15 @@ impl Generation {
             None => {
                 choice.first_token = Some(now);
                 self.metrics.first_token(now - self.started);
-                self.exchange.update(|record| {
-                    // From the request on, reading and tokenizing it included.
-                    record.first_token_s.get_or_insert((now - self.exchange.begun).as_secs_f64());
-                });
             }
             Some(last) => self.metrics.next_token(now - last),
         }
+        // At once: who watches the exchange may see it end before we do.
+        self.exchange.update(|record| {
+            record.completion_tokens += 1;
+            // From the request on, reading and tokenizing it included.
+            record.first_token_s.get_or_insert((now - self.exchange.begun).as_secs_f64());
+        });
         choice.tokens += 1;
         if let Some(logprobs) = logprobs {
             let (start_chars, start_bytes) = (choice.decoded_chars, choice.decoded_bytes);
@@ -297,7 +299,6 @@ impl Choice {
 
 impl Drop for Generation {
     fn drop(&mut self) {
-        self.exchange.update(|record| record.completion_tokens = self.completion_tokens());
         for choice in &self.choices {
             choice.wanted.store(false, Ordering::Relaxed);
             if choice.stream.is_some() {

@@ -77,6 +77,7 @@ mod tests {
         testing::{self, answer, get, send},
     };
     use axum::{body::Body, http::Request};
+    use futures::StreamExt;
     use serde_json::{Value, json};
     use tower::ServiceExt;
 
@@ -118,8 +119,11 @@ mod tests {
         let body = json!({"model": "m", "prompt": "x", "stream": true}).to_string();
         let request = Request::post("/v1/completions").header("content-type", "application/json");
         let reply = router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
-        drop(reply);
+        let mut pieces = reply.into_body().into_data_stream();
+        assert!(pieces.next().await.unwrap().unwrap().starts_with(b"data: "));
+        drop(pieces);
         let line: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         assert_eq!((&line["status"], &line["complete"]), (&json!(200), &json!(false)));
+        assert!(line["completion_tokens"].as_u64().unwrap() >= 1, "{line}");
     }
 }
