@@ -1,7 +1,7 @@
 //! Artifacts: what every stage consumes and yields. A manifest says what an artifact is, what it
 //! was made from, under which licences, and how to make it again. Its digest is its identity.
 
-use crate::{Digest, License};
+use crate::{Component, Digest, License};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
@@ -63,39 +63,6 @@ pub struct Parent {
     pub digest: Digest,
 }
 
-/// What a component is, in the terms of the Model Openness Framework.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ComponentKind {
-    /// Data that was trained or evaluated on.
-    Dataset,
-    /// Weights.
-    ModelParameters,
-    /// `config.json` and its like.
-    ModelMetadata,
-    /// Vocabulary, merges, chat template.
-    Tokenizer,
-    /// Figures.
-    EvaluationResults,
-    /// A model or data card.
-    Document,
-}
-
-/// A part with its own licence and origin.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Component {
-    /// Its name (`weights`, or the name of a source).
-    pub name: String,
-    /// What it is.
-    pub kind: ComponentKind,
-    /// Its licence; absent means undeclared.
-    pub license: Option<License>,
-    /// Where it comes from (a URL or a sentence).
-    pub origin: Option<String>,
-    /// The files it covers inside the artifact; empty for inherited components.
-    pub paths: Vec<String>,
-}
-
 /// How to make the artifact again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
@@ -111,6 +78,45 @@ pub struct Recipe {
     pub narthex: String,
     /// The version of the recipe for this kind of step: it rises when the same config makes other bytes.
     pub version: u32,
+    /// The project's name: papers carry it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub project: String,
+    /// The project's licence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<License>,
+    /// The instruction set that computed it (`avx512`), where the step computes with a model on a CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isa: Option<String>,
+}
+
+impl Recipe {
+    /// A recipe of this version of Narthex with nothing to configure.
+    pub fn new(step: impl Into<String>, kind: impl Into<String>) -> Self {
+        Self {
+            step: step.into(),
+            kind: kind.into(),
+            config: serde_json::json!({}),
+            seed: 0,
+            narthex: env!("CARGO_PKG_VERSION").into(),
+            version: 1,
+            project: String::new(),
+            license: None,
+            isa: None,
+        }
+    }
+}
+
+/// A state that training passed through.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Optimizer steps taken.
+    pub step: u64,
+    /// BLAKE3 of the trained weights as a safetensors file.
+    pub weights: Digest,
+    /// BLAKE3 of the optimizer's moments as a safetensors file.
+    pub moments: Digest,
+    /// The chain up to here: the digest of the one before with these three; see [`Manifest::chain`].
+    pub chain: Digest,
 }
 
 /// Everything that identifies an artifact. Times and speeds are not part of it.
@@ -126,16 +132,37 @@ pub struct Manifest {
     pub parents: Vec<Parent>,
     /// Its own components first, then those inherited along the lineage.
     pub components: Vec<Component>,
+    /// Licence texts that components name by digest and that the binary does not carry: set union along the lineage.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub texts: BTreeMap<Digest, String>,
     /// How to make it again.
     pub recipe: Recipe,
+    /// The states that training passed through, first to last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checkpoints: Vec<Checkpoint>,
     /// Numbers that the same recipe always gives (losses, counts).
     pub figures: BTreeMap<String, f64>,
 }
 
 /// The manifest format written by this version.
-pub const MANIFEST_SCHEMA: u32 = 1;
+pub const MANIFEST_SCHEMA: u32 = 2;
 
 impl Manifest {
+    /// A manifest with neither files nor parents.
+    pub fn new(kind: ArtifactKind, recipe: Recipe) -> Self {
+        Self {
+            schema: MANIFEST_SCHEMA,
+            kind,
+            files: vec![],
+            parents: vec![],
+            components: vec![],
+            texts: BTreeMap::new(),
+            recipe,
+            checkpoints: vec![],
+            figures: BTreeMap::new(),
+        }
+    }
+
     /// The artifact's identity.
     pub fn digest(&self) -> Digest {
         Digest::of_json(self)
@@ -166,54 +193,74 @@ impl Manifest {
         }
     }
 
-    /// Adds the components of a parent that are not there yet: licences travel along the lineage.
+    /// Adds the components of a parent that are not there yet: licences, notices and texts travel along the lineage as sets.
+    /// Inherited components stand behind the own ones in an order that does not depend on that of the parents.
     pub fn inherit(&mut self, parent: &Manifest) {
         for component in &parent.components {
-            let inherited = Component { paths: vec![], ..component.clone() };
-            let known = self.components.iter().any(|c| {
-                c.name == inherited.name
-                    && c.kind == inherited.kind
-                    && c.license == inherited.license
-                    && c.origin == inherited.origin
-            });
-            if !known {
-                self.components.push(inherited);
+            match self.components.iter_mut().find(|known| known.is_same(component)) {
+                Some(known) => known.notices.extend(component.notices.iter().cloned()),
+                None => self.components.push(Component { paths: vec![], ..component.clone() }),
             }
         }
+        let (mut components, mut inherited): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.components).into_iter().partition(|component| !component.paths.is_empty());
+        inherited.sort();
+        components.append(&mut inherited);
+        self.components = components;
+        self.texts.extend(parent.texts.iter().map(|(digest, text)| (*digest, text.clone())));
+    }
+
+    /// The text of a licence that a component names; the standard one where the binary has it.
+    pub fn license_text(&self, id: &str, digest: Digest) -> Option<&str> {
+        let known = || crate::license::text_of(id).filter(|text| Digest::of(text.as_bytes()) == digest);
+        self.texts.get(&digest).map(String::as_str).or_else(known)
+    }
+
+    /// Where the chain of checkpoints begins: what the recipe and the inputs are.
+    pub fn chain_start(&self) -> Digest {
+        Digest::of_json(&(&self.recipe, &self.parents))
+    }
+
+    /// Links states (steps, weights, moments) into a chain that begins with the recipe and the inputs: none can be changed,
+    /// added or left out without changing the last link, and with it the manifest's digest.
+    pub fn chain(&self, states: impl IntoIterator<Item = (u64, Digest, Digest)>) -> Vec<Checkpoint> {
+        let mut before = self.chain_start();
+        let link = |(step, weights, moments)| {
+            before = Digest::of_json(&(before, step, weights, moments));
+            Checkpoint { step, weights, moments, chain: before }
+        };
+        states.into_iter().map(link).collect()
+    }
+
+    /// The first checkpoint that is not linked to those before it.
+    pub fn broken_link(&self) -> Option<&Checkpoint> {
+        let states = self.checkpoints.iter().map(|found| (found.step, found.weights, found.moments));
+        let wanted = self.chain(states);
+        self.checkpoints.iter().zip(wanted).find(|(found, wanted)| *found != wanted).map(|(found, _)| found)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{ComponentKind, component::Evidence, random::Stream};
+    use std::collections::BTreeSet;
 
     fn component(name: &str, license: Option<&str>, path: &str) -> Component {
         Component {
             name: name.into(),
-            kind: ComponentKind::Dataset,
+            kind: ComponentKind::Datasets,
             license: license.map(|l| License::parse(l).unwrap()),
+            license_texts: BTreeMap::new(),
+            notices: BTreeSet::new(),
             origin: None,
+            evidence: Evidence::Declared,
             paths: if path.is_empty() { vec![] } else { vec![path.into()] },
         }
     }
 
     fn manifest(components: Vec<Component>) -> Manifest {
-        Manifest {
-            schema: MANIFEST_SCHEMA,
-            kind: ArtifactKind::Documents,
-            files: vec![],
-            parents: vec![],
-            components,
-            recipe: Recipe {
-                step: "s".into(),
-                kind: "data".into(),
-                config: serde_json::json!({}),
-                seed: 0,
-                narthex: "0".into(),
-                version: 1,
-            },
-            figures: BTreeMap::new(),
-        }
+        Manifest { components, ..Manifest::new(ArtifactKind::Documents, Recipe::new("s", "data")) }
     }
 
     #[test]
@@ -240,5 +287,76 @@ mod tests {
         child.inherit(&parent);
         let names: Vec<_> = child.components.iter().map(|c| (c.name.as_str(), c.paths.len())).collect();
         assert_eq!(names, [("own", 1), ("a", 0), ("b", 0)]);
+    }
+
+    /// A random artifact without parents: components with notices and texts of their own.
+    fn leaf(number: u64, draw: &mut impl FnMut(u64) -> u64) -> Manifest {
+        let components = (0..1 + draw(3)).map(|i| {
+            let text = format!("text {}", draw(4));
+            let mut made = component(&format!("c{}", draw(5)), [Some("MIT"), None][draw(2) as usize], &format!("f{i}"));
+            made.notices = (0..draw(3)).map(|_| format!("notice {}", draw(6))).collect();
+            made.license_texts = BTreeMap::from([("MIT".to_string(), Digest::of(text.as_bytes()))]);
+            (made, text)
+        });
+        let (components, texts): (Vec<_>, Vec<_>) = components.collect();
+        let texts = texts.into_iter().map(|text| (Digest::of(text.as_bytes()), text)).collect();
+        let mut made = Manifest { texts, ..manifest(components) };
+        made.recipe.step = format!("s{number}");
+        made
+    }
+
+    #[test]
+    fn propagation_loses_no_notice_and_knows_no_order() {
+        for seed in 0..500 {
+            let stream = Stream::new(seed, "lineage");
+            let mut position = 0;
+            let mut draw = |below: u64| {
+                position += 1;
+                stream.below(position, below)
+            };
+            // A random graph: each artifact inherits from some of those before it.
+            let mut all: Vec<(Manifest, BTreeSet<usize>)> = Vec::new();
+            for number in 0..12 {
+                let mut made = leaf(number, &mut draw);
+                let mut parents: Vec<usize> = (0..all.len()).filter(|_| draw(3) == 0).collect();
+                let mut mirror = made.clone();
+                parents.iter().for_each(|parent| made.inherit(&all[*parent].0));
+                // The other way round, and one of them twice.
+                parents.reverse();
+                parents.iter().chain(parents.first()).for_each(|parent| mirror.inherit(&all[*parent].0));
+                assert_eq!(made, mirror, "the order of the parents matters");
+                let mut ancestors: BTreeSet<usize> = parents.iter().copied().collect();
+                parents.iter().for_each(|parent| ancestors.extend(all[*parent].1.clone()));
+                for ancestor in &ancestors {
+                    let ancestor = &all[*ancestor].0;
+                    for component in &ancestor.components {
+                        let kept =
+                            made.components.iter().find(|known| known.is_same(component)).expect("a component is lost");
+                        assert!(kept.notices.is_superset(&component.notices), "a notice is lost");
+                        for (id, digest) in &component.license_texts {
+                            assert!(made.license_text(id, *digest).is_some(), "a text is lost");
+                        }
+                    }
+                }
+                all.push((made, ancestors));
+            }
+        }
+    }
+
+    #[test]
+    fn a_chain_shows_every_change() {
+        let state = |step: u64| (step, Digest::of(&step.to_le_bytes()), Digest::of(b"moments"));
+        let mut made = manifest(vec![]);
+        made.checkpoints = made.chain((1..5).map(state));
+        assert_eq!(made.broken_link(), None);
+        let mut swapped = made.clone();
+        swapped.checkpoints[1].weights = Digest::of(b"others");
+        assert_eq!(swapped.broken_link().unwrap().step, 2);
+        let mut left_out = made.clone();
+        left_out.checkpoints.remove(0);
+        assert_eq!(left_out.broken_link().unwrap().step, 2);
+        let mut other_recipe = made.clone();
+        other_recipe.recipe.seed = 1;
+        assert_eq!(other_recipe.broken_link().unwrap().step, 1);
     }
 }

@@ -1,7 +1,7 @@
 //! The typed form of `narthex.toml`: what may be written, its defaults and its meaning.
 //! The JSON schema is made from these types. Reading and resolving is `plan`'s work.
 
-use crate::License;
+use crate::{ComponentKind, License};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,6 +18,9 @@ pub struct ProjectFile {
     /// Steps by name; each yields one artifact.
     #[serde(default)]
     pub steps: BTreeMap<String, Step>,
+    /// What may be done with which licences.
+    #[serde(default)]
+    pub policy: Policy,
 }
 
 /// `[project]`
@@ -32,6 +35,81 @@ pub struct Project {
     /// The licence of what the project makes (weights, tokenizer, cards).
     #[serde(default = "License::openmdw_1_1")]
     pub license: License,
+}
+
+/// `[policy]`: what may be done with which licences. Judged before a run, a bundle, a push and a server begin.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// Open source in the strict sense: every code component is there and under a licence that the OSI approved.
+    pub open_source: bool,
+    /// Serving is commercial: rules for `serve-commercially` apply to `narthex serve`.
+    pub commercial: bool,
+    /// Rules by name. Of those that apply, the strictest verdict counts.
+    pub rules: BTreeMap<String, PolicyRule>,
+    /// Answers to `ask`: the name of a component, and who agreed to what.
+    pub accepted: BTreeMap<String, String>,
+}
+
+/// `[policy.rules.NAME]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyRule {
+    /// For which uses; all by default.
+    #[serde(default, rename = "use")]
+    pub uses: Vec<Use>,
+    /// For which components: kinds such as `datasets`, or `code`, `data`, `document`; all by default.
+    #[serde(default)]
+    pub components: Vec<String>,
+    /// For which licences: SPDX identifiers, with `*` at the end for any ending, or terms: `non-commercial`,
+    /// `no-derivatives`, `share-alike`, `unknown`, `undeclared`, `osi-approved`, `fsf-libre`.
+    #[serde(default)]
+    pub licenses: Vec<String>,
+    /// For all licences but these, written the same way.
+    #[serde(default)]
+    pub only: Vec<String>,
+    /// What follows.
+    #[serde(default)]
+    pub verdict: Verdict,
+    /// Why, for the message.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// What is done with a component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Use {
+    /// A model is trained or tuned on it, or from it.
+    Train,
+    /// It is passed on, or what was made from it is.
+    Redistribute,
+    /// What was made from it answers customers.
+    ServeCommercially,
+}
+
+impl Use {
+    /// The name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Use::Train => "train",
+            Use::Redistribute => "redistribute",
+            Use::ServeCommercially => "serve-commercially",
+        }
+    }
+}
+
+/// What a rule says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It may be done.
+    Allow,
+    /// Somebody must agree first, in `[policy.accepted]`.
+    Ask,
+    /// It may not be done.
+    #[default]
+    Deny,
 }
 
 /// `[sources.NAME]`: raw files.
@@ -52,6 +130,13 @@ pub struct Source {
     /// The SPDX licence of the material. A bundle that depends on a source without one is refused.
     #[serde(default)]
     pub license: Option<License>,
+    /// The file with the licence's text, relative to the project file. Without `license`, its text tells which one it is;
+    /// it is passed on as it stands.
+    #[serde(default)]
+    pub license_file: Option<String>,
+    /// What must be kept when the material is passed on: copyright lines, attributions.
+    #[serde(default)]
+    pub notice: Option<OneOrMany>,
     /// Where it comes from: a URL or a sentence.
     #[serde(default)]
     pub origin: Option<String>,
@@ -166,6 +251,7 @@ impl Step {
             Step::Bundle(step) => {
                 let mut inputs = vec![("model", step.model.clone())];
                 inputs.extend(step.evaluations.iter().map(|name| ("evaluations", name.clone())));
+                inputs.extend(step.documents().into_iter().map(|(role, _, name)| (role, name)));
                 inputs
             }
         }
@@ -354,8 +440,10 @@ pub struct Schedule {
     pub eval_every: u64,
     /// Steps between samples; 0 for none.
     pub sample_every: u64,
-    /// Steps between checkpoints; 0 for none.
+    /// Steps between checkpoints; 0 for none. Their digests become part of the model's manifest.
     pub checkpoint_every: u64,
+    /// Keeps all checkpoints with the model, so that anyone can check parts of the training: `narthex verify`.
+    pub keep_checkpoints: bool,
 }
 
 impl Schedule {
@@ -388,6 +476,7 @@ impl Default for Schedule {
             eval_every: 250,
             sample_every: 0,
             checkpoint_every: 200,
+            keep_checkpoints: false,
         }
     }
 }
@@ -527,6 +616,42 @@ pub struct BundleStep {
     /// A paragraph for the model card.
     #[serde(default)]
     pub description: String,
+    /// Takes the source code of Narthex along: what defined, trained, ran and measured the model.
+    #[serde(default)]
+    pub code: bool,
+    /// Takes the raw files along that the model was made from.
+    #[serde(default)]
+    pub data: bool,
+    /// Takes along the checkpoints that training kept.
+    #[serde(default)]
+    pub checkpoints: bool,
+    /// A source with a data card, in place of the one that is written from the ledger.
+    #[serde(default)]
+    pub data_card: Option<String>,
+    /// A source with a technical report, in place of the one that is written from the ledger.
+    #[serde(default)]
+    pub technical_report: Option<String>,
+    /// A source with a research paper.
+    #[serde(default)]
+    pub research_paper: Option<String>,
+    /// A source with outputs of the model.
+    #[serde(default)]
+    pub sample_outputs: Option<String>,
+}
+
+impl BundleStep {
+    /// The documents that come from sources: (key, what they are, source).
+    pub fn documents(&self) -> Vec<(&'static str, ComponentKind, String)> {
+        [
+            ("data_card", ComponentKind::DataCard, &self.data_card),
+            ("technical_report", ComponentKind::TechnicalReport, &self.technical_report),
+            ("research_paper", ComponentKind::ResearchPaper, &self.research_paper),
+            ("sample_outputs", ComponentKind::SampleOutputs, &self.sample_outputs),
+        ]
+        .into_iter()
+        .filter_map(|(role, kind, source)| Some((role, kind, source.clone()?)))
+        .collect()
+    }
 }
 
 mod defaults {

@@ -5,18 +5,24 @@
 
 pub mod artifact;
 pub mod chat;
+pub mod component;
 pub mod config;
 pub mod digest;
 pub mod error;
 pub mod event;
 pub mod license;
+pub mod lineage;
+pub mod papers;
 pub mod plan;
 pub mod random;
 
-pub use artifact::{ArtifactKind, Component, ComponentKind, FileEntry, Manifest, Parent, Recipe};
+pub use artifact::{ArtifactKind, Checkpoint, FileEntry, Manifest, Parent, Recipe};
 pub use chat::{Message, Role};
+pub use component::{Component, ComponentKind, Content, Evidence};
 pub use digest::Digest;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Observer};
 pub use license::License;
+pub use lineage::{LineageNode, Presence, Provenance};
+pub use papers::{Papers, papers};
 pub use plan::Plan;

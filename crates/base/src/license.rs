@@ -3,7 +3,8 @@
 
 use crate::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use spdx::detection::{Store, TextData};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::OnceLock};
 
 /// A valid SPDX licence expression, kept in the form it is printed in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,13 +65,169 @@ impl License {
     }
 }
 
+impl License {
+    /// Whether the expression holds when each licence in it is judged by `accept`: one side of an `OR` is enough, an `AND`
+    /// needs both.
+    pub fn evaluate(&self, mut accept: impl FnMut(&str) -> bool) -> bool {
+        let Ok(expression) = spdx::Expression::parse(&self.0) else { return false };
+        expression.evaluate(|requirement| accept(&requirement.license.to_string()))
+    }
+}
+
+/// What a licence asks or grants, as far as policies distinguish it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Term {
+    /// No commercial use.
+    NonCommercial,
+    /// Nothing derived may be passed on.
+    NoDerivatives,
+    /// What is derived must be passed on under the same terms: share-alike and copyleft.
+    ShareAlike,
+    /// Its text is not in SPDX's list, so nobody has sorted it.
+    Unknown,
+    /// Approved by the Open Source Initiative.
+    OsiApproved,
+    /// Free in the sense of the Free Software Foundation.
+    FsfLibre,
+}
+
+impl Term {
+    /// All of them.
+    pub const ALL: [Term; 6] =
+        [Term::NonCommercial, Term::NoDerivatives, Term::ShareAlike, Term::Unknown, Term::OsiApproved, Term::FsfLibre];
+
+    /// The name used in policies.
+    pub fn name(self) -> &'static str {
+        match self {
+            Term::NonCommercial => "non-commercial",
+            Term::NoDerivatives => "no-derivatives",
+            Term::ShareAlike => "share-alike",
+            Term::Unknown => "unknown",
+            Term::OsiApproved => "osi-approved",
+            Term::FsfLibre => "fsf-libre",
+        }
+    }
+
+    /// Whether the licence with this SPDX identifier has it.
+    pub fn applies(self, id: &str) -> bool {
+        let known = spdx::license_id(id.trim_end_matches('+'));
+        let parts = || id.split('-');
+        match self {
+            Term::NonCommercial => {
+                parts().any(|part| part == "NC") || id.starts_with("PolyForm-Noncommercial") || id == "JPL-image"
+            }
+            Term::NoDerivatives => parts().any(|part| part == "ND"),
+            Term::ShareAlike => {
+                parts().any(|part| part == "SA")
+                    || ["ODbL-1.0", "CDLA-Sharing-1.0", "Community-Spec-1.0"].contains(&id)
+                    || known.is_some_and(|license| license.is_copyleft())
+            }
+            Term::Unknown => known.is_none() && id != "LicenseRef-OpenMDW-1.1",
+            Term::OsiApproved => known.is_some_and(|license| license.is_osi_approved()),
+            Term::FsfLibre => known.is_some_and(|license| license.is_fsf_free_libre()),
+        }
+    }
+}
+
+/// How near a text must be to a licence's own to be taken for it.
+const DETECTION_THRESHOLD: f32 = 0.93;
+
+/// The licences that texts are compared with.
+const DETECTED: [&str; 60] = [
+    "0BSD",
+    "AFL-3.0",
+    "AGPL-3.0-only",
+    "Apache-2.0",
+    "Artistic-2.0",
+    "BlueOak-1.0.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSD-3-Clause-Clear",
+    "BSD-4-Clause",
+    "BSL-1.0",
+    "C-UDA-1.0",
+    "CC-BY-3.0",
+    "CC-BY-4.0",
+    "CC-BY-NC-3.0",
+    "CC-BY-NC-4.0",
+    "CC-BY-NC-ND-4.0",
+    "CC-BY-NC-SA-3.0",
+    "CC-BY-NC-SA-4.0",
+    "CC-BY-ND-4.0",
+    "CC-BY-SA-3.0",
+    "CC-BY-SA-4.0",
+    "CC0-1.0",
+    "CDDL-1.0",
+    "CDLA-Permissive-1.0",
+    "CDLA-Permissive-2.0",
+    "CDLA-Sharing-1.0",
+    "CECILL-2.1",
+    "ECL-2.0",
+    "EPL-1.0",
+    "EPL-2.0",
+    "EUPL-1.1",
+    "EUPL-1.2",
+    "GPL-2.0-only",
+    "GPL-3.0-only",
+    "HPND",
+    "ISC",
+    "LGPL-2.1-only",
+    "LGPL-3.0-only",
+    "LPPL-1.3c",
+    "MIT",
+    "MIT-0",
+    "MPL-1.1",
+    "MPL-2.0",
+    "MS-PL",
+    "MS-RL",
+    "MulanPSL-2.0",
+    "NCSA",
+    "ODbL-1.0",
+    "ODC-By-1.0",
+    "OFL-1.1",
+    "OSL-3.0",
+    "PDDL-1.0",
+    "PostgreSQL",
+    "Python-2.0",
+    "UPL-1.0",
+    "Unlicense",
+    "WTFPL",
+    "X11",
+    "Zlib",
+];
+
+/// The identifier of the licence whose text this is, if it is near enough to one that is known. Copyright lines do not count.
+pub fn detect(text: &str) -> Option<&'static str> {
+    static STORE: OnceLock<Store> = OnceLock::new();
+    let store = STORE.get_or_init(|| {
+        let mut store = Store::new();
+        for id in DETECTED.into_iter().chain(["OpenMDW-1.0", "LicenseRef-OpenMDW-1.1"]) {
+            if let Some(text) = text_of(id) {
+                store.add_license(id.into(), TextData::new(text));
+            }
+        }
+        store
+    });
+    let found = store.analyze(&TextData::new(text));
+    // Two versions of OpenMDW differ in three words: the statement on suits decides.
+    let name = match found.name {
+        "OpenMDW-1.0" | "LicenseRef-OpenMDW-1.1" if text.contains("any patent or copyright") => {
+            "LicenseRef-OpenMDW-1.1"
+        }
+        "OpenMDW-1.0" | "LicenseRef-OpenMDW-1.1" => "OpenMDW-1.0",
+        other => other,
+    };
+    let known = DETECTED.into_iter().chain(["OpenMDW-1.0", "LicenseRef-OpenMDW-1.1"]).find(|id| *id == name);
+    known.filter(|_| found.score >= DETECTION_THRESHOLD)
+}
+
 fn openmdw_alias(word: &str) -> String {
     let core = word.trim_matches(['(', ')']);
     if core.eq_ignore_ascii_case("OpenMDW-1.1") { word.replace(core, "LicenseRef-OpenMDW-1.1") } else { word.into() }
 }
 
 /// The text of one licence by identifier.
-fn text_of(id: &str) -> Option<&'static str> {
+pub fn text_of(id: &str) -> Option<&'static str> {
     match id {
         "LicenseRef-OpenMDW-1.1" => Some(OPENMDW_1_1),
         "OpenMDW-1.0" => Some(OPENMDW_1_0),
@@ -148,5 +305,49 @@ mod tests {
         assert!(texts[0]["OpenMDW-1.0"].contains("infringe any patent,"), "1.0 ends on suits over patents alone");
         assert!(texts[1]["LicenseRef-OpenMDW-1.1"].contains("any patent or copyright"));
         assert_eq!(License::parse("Apache-2.0 OR MIT").unwrap().texts().len(), 2);
+    }
+
+    #[test]
+    fn expressions_are_evaluated() {
+        for (text, accepted, expected) in [
+            ("MIT", &["MIT"][..], true),
+            ("MIT OR CC-BY-NC-4.0", &["MIT"], true),
+            ("MIT AND CC-BY-NC-4.0", &["MIT"], false),
+            ("(MIT OR GPL-3.0-only) AND CC0-1.0", &["MIT", "CC0-1.0"], true),
+            ("LicenseRef-OpenMDW-1.1 OR MIT", &["LicenseRef-OpenMDW-1.1"], true),
+            ("GPL-2.0-or-later", &["GPL-2.0-or-later"], true),
+        ] {
+            assert_eq!(License::parse(text).unwrap().evaluate(|id| accepted.contains(&id)), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn terms_of_licences() {
+        for (id, expected) in [
+            ("CC-BY-NC-4.0", &["non-commercial"][..]),
+            ("CC-BY-NC-ND-4.0", &["non-commercial", "no-derivatives"]),
+            ("CC-BY-SA-4.0", &["share-alike", "fsf-libre"]),
+            ("ODbL-1.0", &["share-alike", "fsf-libre"]),
+            ("GPL-3.0-only", &["share-alike", "osi-approved", "fsf-libre"]),
+            ("CC0-1.0", &["fsf-libre"]),
+            ("Apache-2.0", &["osi-approved", "fsf-libre"]),
+            ("OpenMDW-1.0", &[]),
+            ("LicenseRef-OpenMDW-1.1", &[]),
+            ("LicenseRef-mine", &["unknown"]),
+        ] {
+            let found: Vec<_> = Term::ALL.into_iter().filter(|term| term.applies(id)).map(Term::name).collect();
+            assert_eq!(found, expected, "{id}");
+        }
+    }
+
+    #[test]
+    fn texts_are_recognised() {
+        let mit = text_of("MIT").unwrap().replace("<year> <copyright holders>", "2015 Some Body");
+        assert_eq!(detect(&mit), Some("MIT"));
+        for id in ["Apache-2.0", "CC-BY-4.0", "CC-BY-NC-4.0", "CC0-1.0", "OpenMDW-1.0", "LicenseRef-OpenMDW-1.1"] {
+            assert_eq!(detect(text_of(id).unwrap()), Some(id));
+        }
+        assert_eq!(detect("All rights reserved. You may look at this."), None);
+        assert_eq!(detect(""), None);
     }
 }

@@ -8,7 +8,7 @@ mod layers;
 
 use crate::{
     Error, Result,
-    config::{Project, ProjectFile, Source, Step},
+    config::{Policy, Project, ProjectFile, Source, Step},
 };
 use layers::Merged;
 use std::{collections::BTreeMap, fmt};
@@ -96,6 +96,8 @@ pub struct Plan {
     pub sources: BTreeMap<String, Source>,
     /// The steps, each after its inputs; otherwise in the file's order.
     pub steps: Vec<PlannedStep>,
+    /// `[policy]`
+    pub policy: Policy,
     origins: BTreeMap<String, Origin>,
 }
 
@@ -110,8 +112,8 @@ impl Plan {
         let file = merged.typed()?;
         let steps = check::steps(&merged, &file)?;
         let origins = merged.origins();
-        let ProjectFile { project, sources, .. } = file;
-        Ok(Plan { file_name: layers.file_name.clone(), project, sources, steps, origins })
+        let ProjectFile { project, sources, policy, .. } = file;
+        Ok(Plan { file_name: layers.file_name.clone(), project, sources, steps, policy, origins })
     }
 
     /// A step by name.
@@ -162,6 +164,9 @@ impl Plan {
                 format!("steps.{}", planned.name),
                 serde_json::to_value(&planned.step).expect("our own types serialize"),
             );
+        }
+        if self.policy != Policy::default() {
+            add("policy".into(), serde_json::to_value(&self.policy).expect("our own types serialize"));
         }
         values
             .into_iter()

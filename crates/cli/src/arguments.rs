@@ -42,7 +42,19 @@ pub enum Command {
     /// Show an artifact: files, licences, recipe, figures
     Show(Look),
     /// Show what an artifact was made from, down to the raw files
-    Trace(Look),
+    Trace(Trace),
+    /// Show components, licences and openness class, or write them in another format
+    License(License),
+    /// Make an artifact again from its recipe and compare every byte
+    Reproduce(Reproduce),
+    /// Compute randomly chosen parts of a model's training again and compare
+    Verify(Verify),
+    /// Sign an exported folder, and its lineage and licences
+    Sign(Sign),
+    /// Check the signatures of a folder
+    VerifySignature(VerifySignature),
+    /// Write an artifact as a container image of models (ModelPack) for registries
+    Push(Push),
     /// Copy an artifact with its papers into a folder
     Export(Export),
     /// Take a model folder into the ledger
@@ -88,6 +100,12 @@ pub struct Run {
     /// Say what would run, and why; change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Say by which rule of the policy each component may be used, or not
+    #[arg(long)]
+    pub explain: bool,
+    /// Send OpenLineage events to this address, or add them to this file as JSON lines
+    #[arg(long, value_name = "URL|FILE", env = "OPENLINEAGE_URL")]
+    pub openlineage: Option<String>,
     /// Serve the last model afterwards
     #[arg(long, conflicts_with = "dry_run")]
     pub serve: bool,
@@ -111,6 +129,12 @@ pub struct Step {
     /// Say what would run, and why; change nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Say by which rule of the policy each component may be used, or not
+    #[arg(long)]
+    pub explain: bool,
+    /// Send OpenLineage events to this address, or add them to this file as JSON lines
+    #[arg(long, value_name = "URL|FILE", env = "OPENLINEAGE_URL")]
+    pub openlineage: Option<String>,
     #[command(flatten)]
     pub settings: Settings,
     /// Events and the report as JSON lines on stdout
@@ -267,6 +291,9 @@ pub struct Serve {
     /// Ask clients for one of the keys in this file, one a line; `sha256:` begins a key's digest, `#` a comment
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
+    /// Say by which rule of the policy each component may be served, or not
+    #[arg(long)]
+    pub explain: bool,
     #[command(flatten)]
     pub engine: EngineLimits,
     /// Go over to the newest version of the model as soon as its name points to one; SIGHUP does so once
@@ -337,6 +364,142 @@ pub struct Look {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Trace {
+    #[command(flatten)]
+    pub look: Look,
+    /// As an HTML page with a drawing, on stdout
+    #[arg(long, conflicts_with = "json")]
+    pub html: bool,
+}
+
+/// How components and licences are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LicenseFormat {
+    /// For people
+    Table,
+    /// As JSON
+    Json,
+    /// YAML for the Model Openness Tool
+    Mof,
+    /// SPDX 3.0 (JSON-LD) with the AI and Dataset profiles
+    Spdx,
+    /// CycloneDX 1.6 ML-BOM (JSON)
+    Cyclonedx,
+    /// Metadata of a Hugging Face model card (YAML)
+    ModelCard,
+    /// Metadata of a Hugging Face dataset card (YAML)
+    DatasetCard,
+    /// Croissant (JSON-LD), for documents, conversations, tokens and sources
+    Croissant,
+}
+
+#[derive(Args)]
+pub struct License {
+    /// A step's or source's name, `name@digest-prefix`, a digest, or an exported folder
+    #[arg(value_name = "REF", required_unless_present = "mof")]
+    pub reference: Option<String>,
+    /// The project whose ledger to look into
+    #[arg(long, default_value = ".")]
+    pub project: PathBuf,
+    /// How to write it
+    #[arg(long, value_enum, default_value = "table", conflicts_with = "json")]
+    pub format: LicenseFormat,
+    /// Give the class of a file of the Model Openness Tool instead, as that tool gives it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["reference", "format"])]
+    pub mof: Option<PathBuf>,
+    /// Say by which rule of the policy each component may be used, or not
+    #[arg(long, conflicts_with = "mof")]
+    pub explain: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Reproduce {
+    /// A name or digest in the ledger, an exported folder, or its narthex.json
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// The project, where the sources lie
+    #[arg(long, default_value = ".")]
+    pub project: PathBuf,
+    /// Threads that compute; all processors by default. The bytes are the same
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub threads: Option<u32>,
+    /// Work in this folder and keep it; a temporary one by default
+    #[arg(long, value_name = "DIR")]
+    pub work: Option<PathBuf>,
+    /// Follow the recipe even where narthex.toml says something else by now
+    #[arg(long)]
+    pub ignore_project_file: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Verify {
+    /// A name or digest of a model or bundle in the ledger
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// The project whose ledger has the checkpoints
+    #[arg(long, default_value = ".")]
+    pub project: PathBuf,
+    /// Intervals between checkpoints to compute again
+    #[arg(long, default_value_t = 3, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    pub samples: u32,
+    /// Which intervals; a number that whoever trained could not know. The clock's by default
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Threads that compute; all processors by default
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub threads: Option<u32>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Sign {
+    /// A folder that `narthex export` wrote, or any other
+    pub folder: PathBuf,
+    /// The private key as PEM: ECDSA on P-256 or P-384, PKCS#8 or SEC1
+    #[arg(long, value_name = "FILE")]
+    pub private_key: PathBuf,
+    /// Where the signature goes; `model.sig` in the folder by default
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct VerifySignature {
+    /// The signed folder
+    pub folder: PathBuf,
+    /// The public key as PEM
+    #[arg(long, value_name = "FILE")]
+    pub public_key: PathBuf,
+    /// Where the signature is; `model.sig` in the folder by default
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Push {
+    /// A step's name, `name@digest-prefix`, or a digest
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// An OCI image layout, as a folder and perhaps a tag: `oci:DIR[:TAG]`
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+    /// The project whose ledger to look into
+    #[arg(long, default_value = ".")]
+    pub project: PathBuf,
+    /// Say by which rule of the policy each component may be passed on, or not
+    #[arg(long)]
+    pub explain: bool,
 }
 
 #[derive(Args)]

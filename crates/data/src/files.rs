@@ -32,7 +32,7 @@ pub fn expand(base: &Path, patterns: &[String]) -> Result<Vec<PathBuf>> {
     for pattern in patterns {
         let path = base.join(pattern);
         let found = if path.is_dir() {
-            walk(&path)?.into_iter().filter(|file| Format::of_path(file).is_some()).collect()
+            walk(&path)?.into_iter().filter(|file| Format::of_path(file).is_some() && !is_paper(file)).collect()
         } else if path.exists() {
             vec![path.clone()]
         } else {
@@ -50,6 +50,12 @@ pub fn expand(base: &Path, patterns: &[String]) -> Result<Vec<PathBuf>> {
         files.extend(found);
     }
     Ok(files.into_iter().collect())
+}
+
+/// Whether a file of a folder says under which terms the others are, so that it is no data.
+fn is_paper(path: &Path) -> bool {
+    let name = path.file_stem().map(|name| name.to_string_lossy().to_uppercase()).unwrap_or_default();
+    ["LICENSE", "LICENCE", "COPYING", "NOTICE"].contains(&name.as_str())
 }
 
 /// The files that a glob matches: the folders before its first wildcard are walked.

@@ -141,6 +141,10 @@ pub(crate) fn parse_manifest(bytes: &[u8]) -> Result<Manifest> {
         return Err(Error::input(format!("it was written by a newer Narthex (format {})", schema.schema))
             .help("install the newest Narthex, then run the same command again"));
     }
+    if schema.schema < MANIFEST_SCHEMA {
+        return Err(Error::input(format!("it was written by an older Narthex (format {})", schema.schema))
+            .help("remove the folder .narthex and run the project again; keep exported folders that you need"));
+    }
     let manifest: Manifest =
         serde_json::from_slice(bytes).map_err(|error| Error::input("it is not a manifest").cause(error))?;
     check_paths(&manifest)?;
@@ -206,10 +210,12 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_named() {
+    fn other_formats_are_named() {
         let mut value = serde_json::to_value(manifest(ArtifactKind::Model, "bard")).unwrap();
-        value["schema"] = 99.into();
-        let error = parse_manifest(&serde_json::to_vec(&value).unwrap()).unwrap_err();
-        assert!(error.what().contains("newer Narthex"), "{error}");
+        for (schema, expected) in [(99, "newer Narthex"), (1, "older Narthex")] {
+            value["schema"] = schema.into();
+            let error = parse_manifest(&serde_json::to_vec(&value).unwrap()).unwrap_err();
+            assert!(error.what().contains(expected), "{error}");
+        }
     }
 }

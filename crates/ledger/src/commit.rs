@@ -79,8 +79,8 @@ impl Ledger {
     }
 
     /// Makes an artifact of the files below `files_dir` (a folder that [`Ledger::stage`] gave; it is
-    /// used up) and fills in `manifest.files`. What `run_dir` holds is copied beside them as the record
-    /// of the run, which is not part of the identity. If the artifact is there already, the old one
+    /// used up) and fills in `manifest.files`. What `run_dir` holds is linked beside them as the record
+    /// of the run, which is not part of the identity: it must not be written to any more, only replaced. If the artifact is there already, the old one
     /// stays, files of it that are missing or damaged are mended from the new ones, and the rest of the
     /// new ones is dropped. To be called with the lock held.
     ///
@@ -159,7 +159,7 @@ impl Ledger {
 
     fn write_run(&self, run: &Path, run_dir: Option<&Path>, mut record: RunRecord) -> Result<()> {
         match run_dir {
-            Some(from) if from.is_dir() => disk::copy_folder(from, run)?,
+            Some(from) if from.is_dir() => disk::link_folder(from, run)?,
             _ => disk::create_folder(run)?,
         }
         record.created_ms = self.next_ms();

@@ -78,7 +78,7 @@ fn follow(link: &Path, real_root: &Path, links: Links) -> Result<PathBuf> {
 }
 
 /// Size and digest of a file. A file that changes meanwhile is an error.
-pub(crate) fn hash(path: &Path) -> Result<(u64, Digest)> {
+pub fn hash(path: &Path) -> Result<(u64, Digest)> {
     let stat = || fs::metadata(path).map_err(|e| Error::io("cannot read", path, e));
     let before = stat()?;
     if !before.is_file() {
@@ -206,6 +206,21 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     create_folder(to)?;
     for (relative, real) in walk(from, Links::Refuse)? {
         copy_file(&real, &to.join(relative))?;
+    }
+    sync_folders(to)
+}
+
+/// A folder of the same regular files: the same bytes on disk where that is possible, copies where it is not.
+pub(crate) fn link_folder(from: &Path, to: &Path) -> Result<()> {
+    create_folder(to)?;
+    for (relative, real) in walk(from, Links::Refuse)? {
+        let target = to.join(relative);
+        if let Some(folder) = target.parent() {
+            create_folder(folder)?;
+        }
+        if fs::hard_link(&real, &target).is_err() {
+            copy_file(&real, &target)?;
+        }
     }
     sync_folders(to)
 }

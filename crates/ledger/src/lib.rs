@@ -42,9 +42,10 @@ mod transfer;
 
 pub use artifact::{Artifact, RunRecord};
 pub use collect::{GcItem, GcKind, GcReport, UNFINISHED_KEPT};
-pub use lineage::{LineageNode, Presence, Provenance};
+pub use disk::hash as hash_file;
 pub use listing::Listing;
 pub use lock::Lock;
 pub use names::MIN_PREFIX_DIGITS;
 pub use open::Ledger;
 pub use steps::StepRecord;
+pub use transfer::read_provenance;

@@ -2,60 +2,11 @@
 //! Reads manifests; decides nothing about licences.
 
 use crate::{Artifact, Ledger, disk};
-use narthex_base::{ArtifactKind, Component, Digest, Error, FileEntry, License, Manifest, Parent, Result};
-use serde::{Deserialize, Serialize};
+use narthex_base::{ArtifactKind, Digest, Error, LineageNode, Parent, Presence, Provenance, Result};
 use std::collections::BTreeSet;
 
 /// The longest chain of ancestors.
 const MAX_LINEAGE_DEPTH: usize = 500;
-
-/// How much of an artifact is in the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Presence {
-    /// Manifest and files.
-    Complete,
-    /// The manifest alone: it came as the ancestor of an imported artifact.
-    ManifestOnly,
-    /// Nothing: what is known of it stands in its child's manifest.
-    Missing,
-}
-
-/// An artifact in a tree of ancestors.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct LineageNode {
-    /// What its child used it as; absent at the top.
-    pub role: Option<String>,
-    /// The name its child knew it by; at the top, the step that made it.
-    pub name: String,
-    /// What it is.
-    pub kind: ArtifactKind,
-    /// Its identity.
-    pub digest: Digest,
-    /// The licence of its own components; absent means undeclared, or that it is missing.
-    pub license: Option<License>,
-    /// Where its own components come from, each once.
-    pub origins: Vec<String>,
-    /// Its own components.
-    pub components: Vec<Component>,
-    /// The raw files of a source; empty for all else.
-    pub files: Vec<FileEntry>,
-    /// What it was made from. Empty where `repeated`.
-    pub parents: Vec<LineageNode>,
-    /// Whether it stands, with its parents, earlier in the tree.
-    pub repeated: bool,
-    /// How much of it is in the store.
-    pub presence: Presence,
-}
-
-/// What travels with an exported artifact: the content of `narthex.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Provenance {
-    /// The artifact's manifest.
-    pub manifest: Manifest,
-    /// The manifests of its ancestors, each once, nearest first.
-    pub lineage: Vec<Manifest>,
-}
 
 impl Ledger {
     /// The tree of an artifact's ancestors. One that is reached twice is expanded at its first place.
@@ -88,30 +39,14 @@ impl Ledger {
                 let role = Some(parent.role.clone());
                 parents.push(match self.find(parent.digest)? {
                     Some(artifact) => self.node(role, parent.name.clone(), artifact, seen, depth + 1)?,
-                    None => missing(parent),
+                    None => LineageNode::missing(parent),
                 });
             }
         }
-        let components: Vec<Component> = manifest.components.iter().filter(|c| !c.paths.is_empty()).cloned().collect();
-        let mut origins: Vec<String> = Vec::new();
-        for origin in components.iter().filter_map(|component| component.origin.clone()) {
-            if !origins.contains(&origin) {
-                origins.push(origin);
-            }
-        }
-        Ok(LineageNode {
-            role,
-            name,
-            kind: manifest.kind,
-            digest: artifact.digest,
-            license: manifest.license(),
-            origins,
-            components,
-            files: if manifest.kind == ArtifactKind::Source { manifest.files } else { vec![] },
-            parents,
-            repeated,
-            presence,
-        })
+        let mut node = LineageNode::of(&manifest, artifact.digest);
+        (node.role, node.name, node.parents) = (role, name, parents);
+        (node.repeated, node.presence) = (repeated, presence);
+        Ok(node)
     }
 
     /// An artifact's manifest with those of all its ancestors that are in the store.
@@ -185,22 +120,6 @@ impl Ledger {
             }
         }
         Ok(())
-    }
-}
-
-fn missing(parent: &Parent) -> LineageNode {
-    LineageNode {
-        role: Some(parent.role.clone()),
-        name: parent.name.clone(),
-        kind: parent.kind,
-        digest: parent.digest,
-        license: None,
-        origins: vec![],
-        components: vec![],
-        files: vec![],
-        parents: vec![],
-        repeated: false,
-        presence: Presence::Missing,
     }
 }
 

@@ -81,7 +81,7 @@ mod tests {
         RunRecord,
         testing::{Project, manifest, write_below},
     };
-    use narthex_base::{ArtifactKind, Component, ComponentKind, License};
+    use narthex_base::{ArtifactKind, Component, ComponentKind, Evidence, License};
 
     #[test]
     fn newest_first_with_every_name() {
@@ -107,11 +107,14 @@ mod tests {
         write_below(&work, &[("files/w", "w")]);
         let mut licensed = manifest(ArtifactKind::Bundle, "x");
         licensed.components = vec![Component {
-            name: "weights".into(),
-            kind: ComponentKind::ModelParameters,
-            license: Some(License::parse("MIT OR Apache-2.0").unwrap()),
             origin: None,
             paths: vec!["w".into()],
+            ..Component::new(
+                "weights",
+                ComponentKind::ModelParameters,
+                Some(License::parse("MIT OR Apache-2.0").unwrap()),
+                Evidence::Declared,
+            )
         }];
         let record = RunRecord { measured: [("mfu".to_string(), 0.25)].into(), ..RunRecord::default() };
         project.ledger().commit(licensed, &work.join("files"), None, record).unwrap();

@@ -135,7 +135,7 @@ impl Ledger {
     }
 
     /// An artifact by its digest, if it is in the store.
-    pub(crate) fn find(&self, digest: Digest) -> Result<Option<Artifact>> {
+    pub fn find(&self, digest: Digest) -> Result<Option<Artifact>> {
         Artifact::load(&self.artifact_folder(digest), digest)
     }
 

@@ -1,9 +1,7 @@
 //! A throw-away project for tests.
 
 use crate::{Artifact, Ledger, RunRecord};
-use narthex_base::{
-    ArtifactKind, Component, ComponentKind, License, Manifest, Parent, Recipe, artifact::MANIFEST_SCHEMA,
-};
+use narthex_base::{ArtifactKind, Component, ComponentKind, Evidence, License, Manifest, Parent, Recipe};
 use std::{
     collections::BTreeMap,
     fs,
@@ -13,22 +11,8 @@ use tempfile::TempDir;
 
 /// A manifest without files or parents.
 pub(crate) fn manifest(kind: ArtifactKind, step: &str) -> Manifest {
-    Manifest {
-        schema: MANIFEST_SCHEMA,
-        kind,
-        files: vec![],
-        parents: vec![],
-        components: vec![],
-        recipe: Recipe {
-            step: step.into(),
-            kind: "test".into(),
-            config: serde_json::json!({"lr": 0.001}),
-            seed: 0,
-            narthex: "0.1.0".into(),
-            version: 1,
-        },
-        figures: BTreeMap::from([("loss".into(), 1.5)]),
-    }
+    let recipe = Recipe { config: serde_json::json!({"lr": 0.001}), ..Recipe::new(step, "test") };
+    Manifest { figures: BTreeMap::from([("loss".into(), 1.5)]), ..Manifest::new(kind, recipe) }
 }
 
 /// A parent entry for an artifact.
@@ -102,11 +86,9 @@ pub(crate) fn chain(project: &Project) -> Artifact {
     let mut source = manifest(ArtifactKind::Source, "plays");
     source.files = vec![ledger.digest_file(&raw).unwrap()];
     source.components = vec![Component {
-        name: "plays".into(),
-        kind: ComponentKind::Dataset,
-        license: Some(License::parse("CC0-1.0").unwrap()),
         origin: Some("https://example.org/plays".into()),
         paths: source.files.iter().map(|file| file.path.clone()).collect(),
+        ..Component::new("plays", ComponentKind::Datasets, Some(License::parse("CC0-1.0").unwrap()), Evidence::Declared)
     }];
     let source = ledger.commit_source(source, RunRecord::default()).unwrap();
     let data = project.commit("plays-data", &[&source], &[("train.bin", "tokens")]);

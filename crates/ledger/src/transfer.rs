@@ -1,12 +1,12 @@
 //! Artifacts in and out of the store as plain folders, with their lineage in `narthex.json`.
 
 use crate::{
-    Artifact, Ledger, Provenance, RunRecord,
+    Artifact, Ledger, RunRecord,
     artifact::{MANIFEST_FILE, PROVENANCE_FILE, RUN_FOLDER, parse_manifest},
     disk::{self, Links},
     names,
 };
-use narthex_base::{ArtifactKind, Digest, Error, FileEntry, Manifest, Result};
+use narthex_base::{ArtifactKind, Digest, Error, FileEntry, Manifest, Provenance, Result, papers, papers::is_paper};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -63,6 +63,16 @@ impl Ledger {
             }
             written.push(to.join(&file.path));
         }
+        // What was made for passing on brings its papers; all else gets them here.
+        let title = artifact.name();
+        let papers = papers(title, &artifact.manifest.components, &artifact.manifest.texts);
+        for (path, text) in papers.files {
+            if artifact.manifest.file(&path).is_none() {
+                disk::create_folder(folder.join(&path).parent().unwrap_or(&folder))?;
+                disk::write_new(&folder.join(&path), text.as_bytes())?;
+                written.push(to.join(path));
+            }
+        }
         let provenance = serde_json::to_string_pretty(&self.provenance(artifact)?).expect("manifests always serialize");
         disk::write_new(&folder.join(PROVENANCE_FILE), format!("{provenance}\n").as_bytes())?;
         written.push(to.join(PROVENANCE_FILE));
@@ -95,6 +105,12 @@ impl Ledger {
         }
         let files = disk::entries(&files_dir)?;
         let provenance = self.read_provenance(folder, &files);
+        if let Some(Provenance { manifest, .. }) = &provenance {
+            // The papers that an export added are made again when it is passed on again.
+            for file in files.iter().filter(|file| manifest.file(&file.path).is_none()) {
+                disk::remove(&files_dir.join(&file.path))?;
+            }
+        }
         let artifact = match provenance {
             Some(Provenance { manifest, lineage }) => {
                 self.store_ancestors(&manifest, lineage)?;
@@ -113,17 +129,10 @@ impl Ledger {
             return None;
         }
         let read = || -> Result<Provenance> {
-            let bytes = disk::read_limited(&path, MAX_PROVENANCE_BYTES)?;
-            let provenance: Provenance = serde_json::from_slice(&bytes)
-                .map_err(|error| Error::input("it is not what an export writes").cause(error))?;
-            for manifest in provenance.lineage.iter().chain([&provenance.manifest]) {
-                // Once through text, as it will be read from the store: format and paths are checked there.
-                parse_manifest(&serde_json::to_vec(manifest).expect("a manifest always serializes"))?;
-            }
-            if provenance.lineage.len() > MAX_ANCESTORS {
-                return Err(Error::input(format!("it names more than {MAX_ANCESTORS} ancestors")));
-            }
-            match difference(&provenance.manifest.files, files) {
+            let provenance = read_provenance(&path)?;
+            let own = |file: &&FileEntry| !is_paper(&file.path) || provenance.manifest.file(&file.path).is_some();
+            let files: Vec<FileEntry> = files.iter().filter(own).cloned().collect();
+            match difference(&provenance.manifest.files, &files) {
                 None => Ok(provenance),
                 Some(path) => Err(Error::input(format!("{path} differs from what it describes"))),
             }
@@ -165,6 +174,27 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// Reads the `narthex.json` that an export wrote.
+///
+/// # Errors
+/// If it cannot be read or is not what an export writes.
+pub fn read_provenance(path: &Path) -> Result<Provenance> {
+    let read = || -> Result<Provenance> {
+        let bytes = disk::read_limited(path, MAX_PROVENANCE_BYTES)?;
+        let provenance: Provenance = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::input("it is not what an export writes").cause(error))?;
+        for manifest in provenance.all() {
+            // Once through text, as it will be read from the store: format and paths are checked there.
+            parse_manifest(&serde_json::to_vec(manifest).expect("a manifest always serializes"))?;
+        }
+        if provenance.lineage.len() > MAX_ANCESTORS {
+            return Err(Error::input(format!("it names more than {MAX_ANCESTORS} ancestors")));
+        }
+        Ok(provenance)
+    };
+    read().map_err(|error| error.at(path.display(), None))
 }
 
 /// The first path at which two sorted lists of files differ.
@@ -225,10 +255,8 @@ fn importable(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        Presence,
-        testing::{Project, chain, manifest, write_below},
-    };
+    use crate::testing::{Project, chain, manifest, write_below};
+    use narthex_base::Presence;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
@@ -238,8 +266,8 @@ mod tests {
         let to = project.folder.path().join("out/deep/bard");
         let written = project.ledger().export(&chat, &to).unwrap();
         let names: Vec<_> = written.iter().map(|path| path.strip_prefix(&to).unwrap().display().to_string()).collect();
-        assert_eq!(names, ["card/README.md", "model.safetensors", "narthex.json"]);
-        assert_eq!(disk::names_in(&to).unwrap(), ["card", "model.safetensors", "narthex.json"]);
+        assert_eq!(names, ["LICENSE", "NOTICE", "card/README.md", "model.safetensors", "narthex.json"]);
+        assert_eq!(disk::names_in(&to).unwrap(), ["LICENSE", "NOTICE", "card", "model.safetensors", "narthex.json"]);
         assert_eq!(disk::names_in(to.parent().unwrap()).unwrap(), ["bard"], "nothing is left beside it");
         assert_ne!(fs::metadata(to.join("model.safetensors")).unwrap().permissions().mode() & 0o200, 0);
 

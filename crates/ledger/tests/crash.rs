@@ -1,10 +1,9 @@
 //! A process that is killed at any moment, and a disk that is full, leave a ledger that opens and
 //! whose every artifact is whole.
 
-use narthex_base::{ArtifactKind, Digest, Error, Manifest, Recipe, artifact::MANIFEST_SCHEMA};
+use narthex_base::{ArtifactKind, Digest, Error, Manifest, Recipe};
 use narthex_ledger::{Ledger, RunRecord};
 use std::{
-    collections::BTreeMap,
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -19,23 +18,7 @@ const CHILD_ROOT: &str = "NARTHEX_LEDGER_CHILD_ROOT";
 const SMALL_DISK: &str = "NARTHEX_SMALL_DISK";
 
 fn manifest(step: &str) -> Manifest {
-    let recipe = Recipe {
-        step: step.into(),
-        kind: "test".into(),
-        config: serde_json::json!({}),
-        seed: 0,
-        narthex: "0.1.0".into(),
-        version: 1,
-    };
-    Manifest {
-        schema: MANIFEST_SCHEMA,
-        kind: ArtifactKind::Model,
-        files: vec![],
-        parents: vec![],
-        components: vec![],
-        recipe,
-        figures: BTreeMap::new(),
-    }
+    Manifest::new(ArtifactKind::Model, Recipe::new(step, "test"))
 }
 
 /// One step: files, artifact, name, record.

@@ -22,6 +22,6 @@ pub use device::{cpu, device};
 pub use dropout::Dropout;
 pub use layers::{Linear, Rotary, RotaryCache};
 pub use lora::{AdapterConfig, LoraSpec, load_adapter, save_adapter};
-pub use narthex_kernels::Precision;
+pub use narthex_kernels::{ForceIsaError, Isa, Precision, force_isa, isa};
 pub use parameters::{NamedTensor, Replacement, map_parameters, named_parameters};
 pub use weights::{StoredWeights, TensorMap, WeightSource, read_safetensors, write_safetensors};

@@ -1,44 +1,165 @@
-//! The papers of a bundle: model card and notice, from figures and lineage. Pure text.
+//! The documents of a bundle: model card, data card and technical report, from figures and lineage. Pure text.
 
-use narthex_base::{Component, License, Manifest, Result};
-use narthex_ledger::LineageNode;
+use narthex_base::{ArtifactKind, Component, Error, License, LineageNode, Manifest, Provenance, Result};
 use narthex_model::ModelConfig;
+use narthex_openness::{Subject, dataset_card_metadata, model_card_metadata};
+use serde_json::Value;
 use std::{collections::BTreeMap, fmt::Write, path::Path};
 
-/// What the model card is made from.
+/// What the documents are made from.
 pub(crate) struct Card<'a> {
     pub(crate) project: &'a str,
     pub(crate) model: &'a str,
     pub(crate) description: &'a str,
     pub(crate) license: &'a License,
-    pub(crate) manifest: &'a Manifest,
+    /// The bundle as it will be, and its ancestors.
+    pub(crate) provenance: &'a Provenance,
+    /// The model and its ancestors.
+    pub(crate) made: &'a Provenance,
     pub(crate) evaluations: Vec<(&'a str, &'a BTreeMap<String, f64>)>,
-    pub(crate) inherited: &'a [Component],
     pub(crate) config: &'a Path,
-    pub(crate) lineage: &'a LineageNode,
 }
 
-/// `README.md` with Hugging Face's metadata on top.
-pub(crate) fn render(card: &Card) -> Result<String> {
-    let config = ModelConfig::read(card.config)?;
-    let mut text = String::from("---\n");
-    let hub_license = hub_license(card.license);
-    let _ = writeln!(text, "license: {hub_license}");
-    if hub_license == "other" {
+impl Card<'_> {
+    fn subject<'b>(&'b self, name: &'b str, provenance: &'b Provenance) -> Subject<'b> {
+        Subject { name, provenance, created_ms: 0, class: None, sha256: &|_| None }
+    }
+
+    /// `README.md` with Hugging Face's metadata on top.
+    pub(crate) fn model_card(&self) -> Result<String> {
+        let config = ModelConfig::read(self.config)?;
+        let mut text = front_matter(&model_card_metadata(&self.subject(self.project, self.provenance)))?;
+        let _ = writeln!(text, "# {}\n", self.project);
+        if !self.description.trim().is_empty() {
+            let _ = writeln!(text, "{}\n", self.description.trim());
+        }
+        let _ = writeln!(text, "{}\n", shape(&config));
+        text += "## Use\n\n```console\n$ narthex chat .\n$ narthex serve .\n```\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\nmodel = AutoModelForCausalLM.from_pretrained(\".\")\ntokenizer = AutoTokenizer.from_pretrained(\".\")\n```\n\n";
+        self.figures(&mut text);
+        text += "## Lineage\n\n```text\n";
+        tree(&self.made.tree(), 0, &mut text);
+        text += "```\n\n## Licences\n\n";
+        let _ = writeln!(text, "What this project made is under `{}` (LICENSE).", self.license);
+        self.components(&mut text);
+        text += "\nThe data is described in DATA.md, the training in REPORT.md; recipe/narthex.toml makes the model again.\n";
+        Ok(text)
+    }
+
+    fn figures(&self, text: &mut String) {
+        *text += "## Figures\n\n| measured on | figure | value |\n|---|---|---:|\n";
+        let own = std::iter::once((self.model, &self.made.manifest.figures));
+        for (name, figures) in own.chain(self.evaluations.iter().copied()) {
+            for (figure, value) in figures {
+                let _ = writeln!(text, "| {name} | {} | {} |", figure.replace('_', " "), number(*value));
+            }
+        }
+        *text += "\nNats per byte are the mean negative log-likelihood of the text held back for validation, spread over its bytes.\n\n";
+    }
+
+    fn components(&self, text: &mut String) {
+        let inherited: Vec<&Component> =
+            self.provenance.manifest.components.iter().filter(|component| !component.is_own()).collect();
+        if inherited.is_empty() {
+            return;
+        }
+        *text += "It was made from:\n\n| component | licence | origin |\n|---|---|---|\n";
+        for component in inherited {
+            let origin = component.origin.as_deref().unwrap_or("not stated");
+            let _ = writeln!(text, "| {} | `{}` | {origin} |", component.name, component.license_name());
+        }
+        *text += "\nLicence texts are in LICENSES/, origins and notices in NOTICE.\n";
+    }
+
+    /// `DATA.md`: every dataset with licence, origin, files and what became of it.
+    pub(crate) fn data_card(&self) -> Result<String> {
+        let made_of = |kind: ArtifactKind| self.made.lineage.iter().filter(move |manifest| manifest.kind == kind);
+        let documents = made_of(ArtifactKind::Documents).chain(made_of(ArtifactKind::Chat)).next();
+        let mut text = match documents {
+            Some(manifest) => {
+                let provenance = Provenance { manifest: manifest.clone(), lineage: self.made.lineage.clone() };
+                front_matter(&dataset_card_metadata(&self.subject(self.project, &provenance)))?
+            }
+            None => String::new(),
+        };
         let _ = writeln!(
             text,
-            "license_name: {}\nlicense_link: LICENSE",
-            card.license.to_string().to_lowercase().replace("licenseref-", "")
+            "# The data of {}\n\nWritten from the ledger: what stands here was recorded, not claimed.\n",
+            self.project
         );
+        for source in made_of(ArtifactKind::Source) {
+            let _ = writeln!(text, "## {}\n", source.recipe.step);
+            for component in &source.components {
+                let _ = writeln!(text, "- licence: `{}` ({})", component.license_name(), component.evidence);
+                let _ = writeln!(text, "- origin: {}", component.origin.as_deref().unwrap_or("not stated"));
+                for notice in &component.notices {
+                    let _ = writeln!(text, "- notice: {}", notice.replace('\n', " "));
+                }
+            }
+            for file in &source.files {
+                let _ = writeln!(text, "- file: `{}`, {} bytes, BLAKE3 `{}`", file.path, file.bytes, file.digest);
+            }
+            text.push('\n');
+        }
+        text += "## What became of it\n\n";
+        for kind in [ArtifactKind::Documents, ArtifactKind::Chat, ArtifactKind::Tokens] {
+            for manifest in made_of(kind) {
+                let from: Vec<&str> = manifest.parents.iter().map(|parent| parent.name.as_str()).collect();
+                let _ = writeln!(text, "### {} ({kind}), from {}\n", manifest.recipe.step, from.join(", "));
+                for (figure, value) in &manifest.figures {
+                    let _ = writeln!(text, "- {}: {}", figure.replace('_', " "), number(*value));
+                }
+                text.push('\n');
+            }
+        }
+        Ok(text)
     }
-    text += "library_name: transformers\npipeline_tag: text-generation\ntags:\n- llama\n- narthex\n---\n\n";
-    let _ = writeln!(text, "# {}\n", card.project);
-    if !card.description.trim().is_empty() {
-        let _ = writeln!(text, "{}\n", card.description.trim());
+
+    /// `REPORT.md`: architecture, data, training, checkpoints, results, and how to check all of it.
+    pub(crate) fn report(&self) -> Result<String> {
+        let config = ModelConfig::read(self.config)?;
+        let mut text = format!("# Technical report: {}\n\n## Architecture\n\n{}\n\n", self.project, shape(&config));
+        text += "Pre-norm residual blocks with RMS norm, rotary position embedding, grouped-query attention and a SwiGLU feed-forward part, as in Llama.\n\n## Training\n\n";
+        for manifest in self.made.all().filter(|manifest| manifest.kind == ArtifactKind::Model) {
+            training(manifest, &mut text);
+        }
+        self.figures(&mut text);
+        text += "## Checking\n\nSame recipe, same bytes, on any number of threads. With Narthex of the version above, on a processor with the instruction set above:\n\n```console\n$ narthex reproduce .          # the whole of it\n$ narthex license .            # components, licences, class\n```\n";
+        Ok(text)
     }
+}
+
+fn training(manifest: &Manifest, text: &mut String) {
+    let recipe = &manifest.recipe;
+    let isa = recipe.isa.as_deref().unwrap_or("not recorded");
     let _ = writeln!(
         text,
-        "A Llama-style decoder of {} parameters: {} blocks of width {}, {} heads ({} for keys and values), a vocabulary of {} tokens and a context of {} tokens.\n",
+        "### {} ({})\n\nNarthex {}, recipe {}, seed {}, instruction set {isa}.\n\n```json\n{}\n```\n",
+        recipe.step,
+        recipe.kind,
+        recipe.narthex,
+        recipe.version,
+        recipe.seed,
+        serde_json::to_string_pretty(&recipe.config).expect("a recipe serializes")
+    );
+    if manifest.checkpoints.is_empty() {
+        return;
+    }
+    *text += "| step | weights (BLAKE3) | chain |\n|---:|---|---|\n";
+    for checkpoint in &manifest.checkpoints {
+        let _ = writeln!(
+            text,
+            "| {} | `{}` | `{}` |",
+            checkpoint.step,
+            checkpoint.weights.short(),
+            checkpoint.chain.short()
+        );
+    }
+    text.push('\n');
+}
+
+fn shape(config: &ModelConfig) -> String {
+    format!(
+        "A Llama-style decoder of {} parameters: {} blocks of width {}, {} heads ({} for keys and values), a vocabulary of {} tokens and a context of {} tokens.",
         config.parameters(),
         config.layers,
         config.hidden_size,
@@ -46,60 +167,14 @@ pub(crate) fn render(card: &Card) -> Result<String> {
         config.kv_heads,
         config.vocab_size,
         config.context
-    );
-    text += "## Use\n\n```console\n$ narthex chat .\n$ narthex serve .\n```\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\nmodel = AutoModelForCausalLM.from_pretrained(\".\")\ntokenizer = AutoTokenizer.from_pretrained(\".\")\n```\n\n";
-    text += "## Figures\n\n| measured on | figure | value |\n|---|---|---:|\n";
-    let own = std::iter::once((card.model, &card.manifest.figures));
-    for (name, figures) in own.chain(card.evaluations.iter().copied()) {
-        for (figure, value) in figures {
-            let _ = writeln!(text, "| {name} | {} | {} |", figure.replace('_', " "), number(*value));
-        }
-    }
-    text += "\nNats per byte are the mean negative log-likelihood of the text held back for validation, spread over its bytes.\n\n";
-    text += "## Lineage\n\n```text\n";
-    tree(card.lineage, 0, &mut text);
-    text += "```\n\n## Licences\n\n";
-    let _ = writeln!(text, "The weights, the tokenizer and this card are under `{}` (LICENSE).", card.license);
-    if !card.inherited.is_empty() {
-        text += "They were made from:\n\n| component | licence | origin |\n|---|---|---|\n";
-        for component in card.inherited {
-            let license = component.license.as_ref().map_or("undeclared".to_string(), |l| format!("`{l}`"));
-            let _ = writeln!(
-                text,
-                "| {} | {license} | {} |",
-                component.name,
-                component.origin.as_deref().unwrap_or("not stated")
-            );
-        }
-        text += "\nTheir licence texts are in LICENSES/, their origins in NOTICE.\n";
-    }
-    let recipe = serde_json::to_string_pretty(&card.manifest.recipe).expect("a recipe serializes");
-    let _ = write!(
-        text,
-        "\n## Recipe\n\nThe last step; `narthex trace` shows the whole chain.\n\n```json\n{recipe}\n```\n"
-    );
-    Ok(text)
+    )
 }
 
-/// `NOTICE`: every part with its origin and licence.
-pub(crate) fn notice(project: &str, own: &[Component], inherited: &[Component]) -> String {
-    let mut text = format!("{project}\n\nThis folder contains:\n");
-    for component in own {
-        let license = component.license.as_ref().map_or("undeclared", License::as_str);
-        let _ = writeln!(text, "\n* {} ({license})\n  files: {}", component.name, component.paths.join(", "));
-        if let Some(origin) = &component.origin {
-            let _ = writeln!(text, "  origin: {origin}");
-        }
-    }
-    if !inherited.is_empty() {
-        text += "\nIt was made from:\n";
-    }
-    for component in inherited {
-        let license = component.license.as_ref().map_or("undeclared", License::as_str);
-        let origin = component.origin.as_deref().unwrap_or("not stated");
-        let _ = writeln!(text, "\n* {} ({license})\n  origin: {origin}", component.name);
-    }
-    text
+/// Metadata between lines of three dashes.
+fn front_matter(metadata: &Value) -> Result<String> {
+    let yaml = serde_saphyr::to_string(metadata)
+        .map_err(|error| Error::internal("the metadata of a card cannot be written").cause(error))?;
+    Ok(format!("---\n{}\n---\n\n", yaml.trim_end()))
 }
 
 fn tree(node: &LineageNode, depth: usize, text: &mut String) {
@@ -120,41 +195,4 @@ fn tree(node: &LineageNode, depth: usize, text: &mut String) {
 /// Whole numbers plainly, others to four digits.
 fn number(value: f64) -> String {
     if value.fract() == 0.0 && value.abs() < 1e15 { format!("{value:.0}") } else { format!("{value:.4}") }
-}
-
-/// The identifier that Hugging Face knows, or `other`.
-fn hub_license(license: &License) -> String {
-    const KNOWN: [&str; 14] = [
-        "apache-2.0",
-        "mit",
-        "bsd-2-clause",
-        "bsd-3-clause",
-        "cc0-1.0",
-        "cc-by-4.0",
-        "cc-by-sa-4.0",
-        "cc-by-nc-4.0",
-        "gpl-3.0",
-        "lgpl-3.0",
-        "agpl-3.0",
-        "mpl-2.0",
-        "openmdw-1.0",
-        "openmdw-1.1",
-    ];
-    let lower = license.to_string().to_lowercase();
-    let lower = lower.trim_start_matches("licenseref-");
-    if KNOWN.contains(&lower) { lower.to_string() } else { "other".into() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn licences_as_the_hub_knows_them() {
-        for (license, expected) in
-            [("OpenMDW-1.1", "openmdw-1.1"), ("MIT", "mit"), ("Apache-2.0 OR MIT", "other"), ("Zlib", "other")]
-        {
-            assert_eq!(hub_license(&License::parse(license).unwrap()), expected);
-        }
-    }
 }

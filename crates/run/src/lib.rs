@@ -2,16 +2,28 @@
 //! records what they made. Front ends render its events and reports.
 
 mod card;
+mod events;
 mod loaded;
 mod material;
+mod papers;
+mod policy;
 mod project;
+mod recipe;
+mod reproduce;
 mod runner;
 mod scaffold;
 mod source;
 mod steps;
+mod verify;
 
+pub use events::LineageEvents;
 pub use loaded::{LoadedModel, Provenance, WeightForm};
-pub use project::{OpenOptions, Project};
+pub use papers::with_subject;
+pub use policy::{judge_reference, permit};
+pub use project::{OpenOptions, Project, SourceCode};
+pub use recipe::provenance_of;
+pub use reproduce::{ReproduceOptions, Reproduced, reproduce};
 pub use runner::{Row, RowState, RunOptions, RunReport};
 pub use scaffold::scaffold;
 pub use source::import_manifest;
+pub use verify::{Interval, Verified, verify};

@@ -1,9 +1,10 @@
 //! A model ready for use: weights, tokenizer, chat template and what is known of its origin.
 
 use crate::Project;
-use narthex_base::{ArtifactKind, Component, Digest, Error, License, Message, Result};
-use narthex_ledger::{Artifact, Ledger, LineageNode};
+use narthex_base::{ArtifactKind, Component, Digest, Error, License, LineageNode, Message, Result};
+use narthex_ledger::{Artifact, Ledger};
 use narthex_model::{Decoder, Precision, cpu};
+use narthex_openness::{Openness, openness};
 use narthex_text::{ChatTemplate, GenerationConfig, Tokenizer, TokenizerConfig};
 use serde::Serialize;
 use std::path::Path;
@@ -19,6 +20,31 @@ pub struct Provenance {
     pub components: Vec<Component>,
     /// The tree of what it was made from.
     pub lineage: Option<LineageNode>,
+    /// The class of the Model Openness Framework that it qualifies for, and why no better one.
+    pub openness: Option<Openness>,
+    /// Its manifest and those of its ancestors, as `narthex.json` holds them; for download.
+    #[serde(skip)]
+    pub papers: Option<narthex_base::Provenance>,
+}
+
+impl Provenance {
+    /// What is known where there are no papers.
+    pub fn unknown() -> Self {
+        Self { digest: None, license: None, components: vec![], lineage: None, openness: None, papers: None }
+    }
+
+    /// What papers say.
+    fn of(papers: narthex_base::Provenance, lineage: LineageNode) -> Self {
+        let manifest = &papers.manifest;
+        Self {
+            digest: Some(manifest.digest().to_string()),
+            license: manifest.license(),
+            components: manifest.components.clone(),
+            lineage: Some(lineage),
+            openness: Some(openness(manifest)),
+            papers: Some(papers),
+        }
+    }
 }
 
 /// How a model's weights are loaded.
@@ -61,7 +87,13 @@ impl LoadedModel {
         if is_model_folder(folder) {
             let name =
                 folder.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
-            let provenance = Provenance { digest: None, license: None, components: vec![], lineage: None };
+            let provenance = match crate::provenance_of(project, reference)? {
+                Some(papers) => {
+                    let tree = papers.tree();
+                    Provenance::of(papers, tree)
+                }
+                None => Provenance::unknown(),
+            };
             return Self::from_folder(&name.unwrap_or_else(|| reference.into()), folder, provenance, form);
         }
         Self::from_ledger(&named(project, reference)?, reference, form)
@@ -85,12 +117,7 @@ impl LoadedModel {
     pub fn from_ledger(ledger: &Ledger, reference: &str, form: WeightForm) -> Result<Self> {
         let artifact = ledger.resolve(reference)?;
         require_model(&artifact, reference)?;
-        let provenance = Provenance {
-            digest: Some(artifact.digest.to_string()),
-            license: artifact.manifest.license(),
-            components: artifact.manifest.components.clone(),
-            lineage: Some(ledger.lineage(artifact.digest)?),
-        };
+        let provenance = Provenance::of(ledger.provenance(&artifact)?, ledger.lineage(artifact.digest)?);
         let created = artifact.run.created_ms / 1000;
         Ok(Self { created, ..Self::from_folder(reference, &artifact.folder, provenance, form)? })
     }

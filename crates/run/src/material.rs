@@ -1,18 +1,43 @@
 //! What a step's key is made of, and how to say what changed since the last time.
 
-use narthex_base::{Digest, Plan, config::Step, plan::PlannedStep};
+use crate::project::SourceCode;
+use narthex_base::{
+    Digest, Plan,
+    config::{Precision, Step, TrainStep, TuneStep},
+    plan::PlannedStep,
+};
+use narthex_model::{Isa, isa};
 use serde_json::{Value, json};
 
 /// The version of the recipe for each kind of step: it rises when the same configuration and inputs give other bytes.
+pub(crate) fn version_of(kind: &str) -> Option<u32> {
+    Some(match kind {
+        "data" | "tokenize" => 1,
+        "train" | "tune" => 2,
+        "eval" => 4,
+        "bundle" => 2,
+        _ => return None,
+    })
+}
+
+/// The version of a step's recipe.
 pub(crate) fn recipe_version(step: &Step) -> u32 {
-    match step {
-        Step::Data(_) => 1,
-        Step::Tokenize(_) => 1,
-        Step::Train(_) => 2,
-        Step::Tune(_) => 2,
-        Step::Eval(_) => 3,
-        Step::Bundle(_) => 1,
-    }
+    version_of(step.kind()).unwrap_or_default()
+}
+
+/// The instruction set that decides a step's bytes, where one does. Single precision does not use those for bf16.
+pub(crate) fn instruction_set(step: &Step) -> Option<&'static str> {
+    let precision = match step {
+        Step::Train(TrainStep { schedule, .. }) | Step::Tune(TuneStep { schedule, .. }) if schedule.device == "cpu" => {
+            schedule.precision
+        }
+        Step::Eval(_) => Precision::F32,
+        _ => return None,
+    };
+    Some(match (isa(), precision) {
+        (Isa::Avx512Bf16, Precision::F32) => Isa::Avx512.name(),
+        (set, _) => set.name(),
+    })
 }
 
 /// The step's resolved configuration.
@@ -20,8 +45,13 @@ pub(crate) fn config(planned: &PlannedStep) -> Value {
     serde_json::to_value(&planned.step).expect("our own types serialize")
 }
 
-/// Everything that decides the bytes of a step's artifact.
-pub(crate) fn material(plan: &Plan, planned: &PlannedStep, inputs: &[(String, String, Digest)]) -> Value {
+/// Everything that decides the bytes of a step's artifact. `code` is what a bundle may take along.
+pub(crate) fn material(
+    plan: &Plan,
+    planned: &PlannedStep,
+    inputs: &[(String, String, Digest)],
+    code: Option<&SourceCode>,
+) -> Value {
     let inputs: serde_json::Map<String, Value> =
         inputs.iter().map(|(role, name, digest)| (format!("{role} ({name})"), json!(digest))).collect();
     let mut material = json!({
@@ -34,8 +64,14 @@ pub(crate) fn material(plan: &Plan, planned: &PlannedStep, inputs: &[(String, St
     if matches!(planned.step, Step::Data(_) | Step::Train(_) | Step::Tune(_)) {
         material["seed"] = json!(plan.project.seed);
     }
-    if matches!(planned.step, Step::Bundle(_)) {
+    if let Some(set) = instruction_set(&planned.step) {
+        material["isa"] = json!(set);
+    }
+    if let Step::Bundle(step) = &planned.step {
         material["project"] = json!(plan.project.name);
+        if step.code {
+            material["code"] = json!(code.map(|code| Digest::of(code.bytes)));
+        }
     }
     material
 }
@@ -46,9 +82,16 @@ pub(crate) fn changes(old: &Value, new: &Value) -> Vec<String> {
     for (part, prefix) in [("config", ""), ("inputs", "input ")] {
         compare(prefix, &old[part], &new[part], &mut found);
     }
-    for part in ["kind", "recipe_version", "seed", "license", "project"] {
+    for part in ["kind", "recipe_version", "seed", "license", "project", "isa", "code"] {
         compare(part, &old[part], &new[part], &mut found);
     }
+    found
+}
+
+/// The differences between two configurations in words.
+pub(crate) fn config_changes(old: &Value, new: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    compare("", old, new, &mut found);
     found
 }
 

@@ -13,6 +13,17 @@ pub struct OpenOptions {
     pub environment: Vec<String>,
     /// The user's own defaults, read if the file exists.
     pub user_file: Option<PathBuf>,
+    /// The source code of the running program, for bundles that take it along.
+    pub source_code: Option<SourceCode>,
+}
+
+/// The source code of Narthex as one file.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceCode {
+    /// The file's name: `narthex-0.1.0.tar.gz`.
+    pub name: &'static str,
+    /// Its content.
+    pub bytes: &'static [u8],
 }
 
 /// An open project.
@@ -23,6 +34,8 @@ pub struct Project {
     pub plan: Plan,
     /// The artifacts.
     pub ledger: Ledger,
+    /// The source code of the running program, for bundles that take it along.
+    pub source_code: Option<SourceCode>,
 }
 
 /// The project file's name.
@@ -40,7 +53,7 @@ impl Project {
         let plan = Self::plan(path, options)?;
         let root = folder_of(path);
         let ledger = Ledger::open(&root.join(".narthex"))?;
-        Ok(Self { root, plan, ledger })
+        Ok(Self { root, plan, ledger, source_code: options.source_code })
     }
 
     /// Reads the plan alone: nothing is created on disk.

@@ -3,20 +3,19 @@
 use crate::{
     Project,
     loaded::require_model,
-    material::{changes, config, material, recipe_version},
+    material::{changes, config, instruction_set, material, recipe_version},
     source,
     steps::{self, Made, StepContext},
 };
 use narthex_base::{
     ArtifactKind, Digest, Error, Event, Manifest, Observer, Parent, Recipe, Result,
-    artifact::MANIFEST_SCHEMA,
     config::{SourceFormat, Step},
     plan::{Input, InputKind, PlannedStep},
 };
 use narthex_ledger::{Artifact, RunRecord};
 use serde::Serialize;
 use serde_json::Value;
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, path::Path, time::Instant};
 
 /// What to run.
 #[derive(Clone, Debug, Default)]
@@ -97,7 +96,7 @@ impl Project {
             Some(goal) => self.plan.steps_to(goal)?,
             None => self.plan.steps.iter().collect(),
         };
-        planned.iter().try_for_each(|step| self.refuse_undeclared(step))?;
+        self.refuse_steps(&planned)?;
         let _lock = if options.dry_run { None } else { Some(self.ledger.lock()?) };
         let mut done: BTreeMap<String, Option<Artifact>> = BTreeMap::new();
         let mut rows = Vec::new();
@@ -111,21 +110,6 @@ impl Project {
             observer.warn(warning);
         }
         Ok(RunReport { rows, seconds: start.elapsed().as_secs_f64() })
-    }
-
-    /// A bundle passes on what it was made from, and nobody may pass on what has no licence: known before any work.
-    fn refuse_undeclared(&self, bundle: &PlannedStep) -> Result<()> {
-        if !matches!(bundle.step, Step::Bundle(_)) {
-            return Ok(());
-        }
-        for step in self.plan.steps_to(&bundle.name)? {
-            for input in step.inputs.iter().filter(|input| input.kind == InputKind::Source) {
-                if self.plan.sources[&input.name].license.is_none() {
-                    return Err(steps::undeclared(&self.plan, &bundle.name, &input.name));
-                }
-            }
-        }
-        Ok(())
     }
 
     fn run_step(
@@ -143,7 +127,7 @@ impl Project {
             }
         }
         let digests: Vec<_> = inputs.iter().map(|(i, a)| (i.role.clone(), i.name.clone(), a.digest)).collect();
-        let material = material(&self.plan, planned, &digests);
+        let material = material(&self.plan, planned, &digests, self.source_code.as_ref());
         let key = Digest::of_json(&material);
         let forced = options.force.contains(&planned.name);
         if !forced && let Some(artifact) = self.ledger.known_step(key)? {
@@ -242,24 +226,12 @@ impl Project {
         std::fs::create_dir_all(&run).map_err(|error| Error::io("cannot write", &run, error))?;
         let context =
             StepContext { project: self, planned, inputs, key, stage: &stage, files: &files, run: &run, observer };
-        let Made { kind, components, figures, measured } = steps::make(&context)?;
-        let mut manifest = Manifest {
-            schema: MANIFEST_SCHEMA,
-            kind,
-            files: vec![],
-            parents: inputs.iter().map(|(input, artifact)| parent(input, artifact)).collect(),
-            components,
-            recipe: Recipe {
-                step: planned.name.clone(),
-                kind: planned.step.kind().into(),
-                config: config(planned),
-                seed: self.plan.project.seed,
-                narthex: env!("CARGO_PKG_VERSION").into(),
-                version: recipe_version(&planned.step),
-            },
-            figures,
-        };
+        let Made { kind, components, figures, measured, passed } = steps::make(&context)?;
+        let parents = inputs.iter().map(|(input, artifact)| parent(input, artifact)).collect();
+        let mut manifest = Manifest { parents, components, figures, ..Manifest::new(kind, self.recipe(planned)) };
         inputs.iter().for_each(|(_, artifact)| manifest.inherit(&artifact.manifest));
+        manifest.checkpoints = manifest.chain(passed);
+        keep_checkpoints(planned, &manifest, &stage, &run)?;
         let record = RunRecord { seconds: start.elapsed().as_secs_f64(), measured, ..RunRecord::default() };
         let artifact = self.ledger.commit(manifest, &files, Some(&run), record)?;
         self.ledger.remember_step(&planned.name, key, artifact.digest, material)?;
@@ -269,7 +241,47 @@ impl Project {
     }
 }
 
-fn clear(folder: &std::path::Path) -> Result<()> {
+impl Project {
+    /// How a step's artifact can be made again.
+    pub(crate) fn recipe(&self, planned: &PlannedStep) -> Recipe {
+        Recipe {
+            config: config(planned),
+            seed: self.plan.project.seed,
+            version: recipe_version(&planned.step),
+            project: self.plan.project.name.clone(),
+            license: Some(self.plan.project.license.clone()),
+            isa: instruction_set(&planned.step).map(String::from),
+            ..Recipe::new(&planned.name, planned.step.kind())
+        }
+    }
+}
+
+/// Moves the states that training passed through into the record of the run, where the schedule asks for it.
+fn keep_checkpoints(planned: &PlannedStep, manifest: &Manifest, stage: &Path, run: &Path) -> Result<()> {
+    let keep = match &planned.step {
+        Step::Train(step) => step.schedule.keep_checkpoints,
+        Step::Tune(step) => step.schedule.keep_checkpoints,
+        _ => false,
+    };
+    if !keep {
+        return Ok(());
+    }
+    let folder = run.join("checkpoints");
+    std::fs::create_dir_all(&folder).map_err(|error| Error::io("cannot write", &folder, error))?;
+    for checkpoint in &manifest.checkpoints {
+        let (from, to) =
+            (stage.join(format!("checkpoint-{}", checkpoint.step)), folder.join(format!("step-{}", checkpoint.step)));
+        if from.is_dir() {
+            std::fs::rename(&from, &to).map_err(|error| Error::io("cannot write", &to, error))?;
+            // When it was written, and how fast, is no part of the state.
+            let state = to.join("state.json");
+            std::fs::remove_file(&state).map_err(|error| Error::io("cannot write", &state, error))?;
+        }
+    }
+    Ok(())
+}
+
+fn clear(folder: &Path) -> Result<()> {
     let fail = |error| Error::io("cannot write", folder, error);
     std::fs::remove_dir_all(folder).map_err(fail)?;
     std::fs::create_dir_all(folder).map_err(fail)

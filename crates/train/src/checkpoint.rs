@@ -2,8 +2,8 @@
 //! and all random numbers are functions of (seed, step), so the step is all that is kept of them.
 //!
 //! A checkpoint is a folder `checkpoint-<step>` with `weights.safetensors`, `moments.safetensors`
-//! and `state.json`, which holds the digests of the other two. It appears under its name only when
-//! it is whole.
+//! and `state.json`, which holds the digests of the other two and those of the checkpoints before. It
+//! appears under its name only when it is whole.
 
 use crate::optimizer::{Optimizer, flat_tensor, flat_values};
 use narthex_base::{Digest, Error, Observer, Result};
@@ -27,10 +27,17 @@ struct State {
     run: Digest,
     weights: Digest,
     moments: Digest,
+    /// The states that the run has passed through at its fixed intervals, first to last.
+    #[serde(default)]
+    passed: Vec<Passed>,
 }
+
+/// A state that a run passed through: optimizer steps, and the digests of weights and moments as safetensors files.
+pub type Passed = (u64, Digest, Digest);
 
 /// What a checkpoint gives back.
 pub(crate) struct Restored {
+    pub(crate) passed: Vec<Passed>,
     pub(crate) optimizer: Optimizer,
     /// The trained parameters.
     pub(crate) weights: TensorMap,
@@ -44,6 +51,12 @@ pub(crate) struct Snapshot {
     seconds: f64,
     weights: TensorMap,
     moments: TensorMap,
+    /// The states before this one.
+    pub(crate) passed: Vec<Passed>,
+    /// Whether this is one of the states at fixed intervals.
+    pub(crate) counts: bool,
+    /// Keeps all of those; otherwise the newest checkpoints only.
+    pub(crate) keep: bool,
 }
 
 /// The names of a parameter's moments.
@@ -61,17 +74,28 @@ impl Snapshot {
                 moments.insert(format!("{}.{name}", slot.name), (slot.shape.clone(), flat_values(values)));
             }
         }
-        Self { run, step: optimizer.steps, seconds, weights, moments }
+        Self { run, step: optimizer.steps, seconds, weights, moments, passed: vec![], counts: true, keep: false }
     }
 
-    /// Writes it.
-    pub(crate) fn save(self, folder: &Path) -> Result<()> {
-        let Self { run, step, seconds, weights, moments } = self;
-        save(folder, run, step, seconds, &weights, &moments)
+    /// Writes the two files into a folder and gives their digests: weights, moments.
+    pub(crate) fn write(&self, folder: &Path) -> Result<[Digest; 2]> {
+        let file = |name: &str, tensors| {
+            let path = folder.join(format!("{name}.safetensors"));
+            write_safetensors(&path, tensors)?;
+            sync(&path)?;
+            digest(&path)
+        };
+        Ok([file("weights", &self.weights)?, file("moments", &self.moments)?])
+    }
+
+    /// Writes it as a checkpoint and gives the states passed so far, itself included where it counts.
+    pub(crate) fn save(self, folder: &Path) -> Result<Vec<Passed>> {
+        save(folder, self)
     }
 }
 
-fn save(folder: &Path, run: Digest, step: u64, seconds: f64, weights: &TensorMap, moments: &TensorMap) -> Result<()> {
+fn save(folder: &Path, snapshot: Snapshot) -> Result<Vec<Passed>> {
+    let Snapshot { run, step, seconds, counts, keep, .. } = snapshot;
     let temporary = folder.join(format!("checkpoint-{step}.tmp"));
     let fail = |path: &Path| {
         let path = path.to_path_buf();
@@ -81,14 +105,12 @@ fn save(folder: &Path, run: Digest, step: u64, seconds: f64, weights: &TensorMap
         fs::remove_dir_all(&temporary).map_err(fail(&temporary))?;
     }
     fs::create_dir_all(&temporary).map_err(fail(&temporary))?;
-    let mut digests = Vec::new();
-    for (name, tensors) in [("weights", weights), ("moments", moments)] {
-        let path = temporary.join(format!("{name}.safetensors"));
-        write_safetensors(&path, tensors)?;
-        sync(&path)?;
-        digests.push(digest(&path)?);
+    let [weights, moments] = snapshot.write(&temporary)?;
+    let mut passed = snapshot.passed;
+    if counts {
+        passed.push((step, weights, moments));
     }
-    let state = State { step, seconds, run, weights: digests[0], moments: digests[1] };
+    let state = State { step, seconds, run, weights, moments, passed };
     let path = temporary.join("state.json");
     fs::write(&path, serde_json::to_vec(&state).expect("our own types serialize")).map_err(fail(&path))?;
     sync(&path)?;
@@ -99,10 +121,12 @@ fn save(folder: &Path, run: Digest, step: u64, seconds: f64, weights: &TensorMap
     }
     fs::rename(&temporary, &target).map_err(fail(&target))?;
     sync(folder)?;
-    for (_, old) in found(folder).into_iter().skip(KEPT) {
-        fs::remove_dir_all(&old).map_err(fail(&old))?;
+    for (old, path) in found(folder).into_iter().skip(KEPT) {
+        if !keep || !state.passed.iter().any(|(step, ..)| *step == old) {
+            fs::remove_dir_all(&path).map_err(fail(&path))?;
+        }
     }
-    Ok(())
+    Ok(state.passed)
 }
 
 /// Takes up the newest whole checkpoint of this run. `optimizer` gives the names and shapes.
@@ -132,11 +156,21 @@ fn read(path: &Path, run: Digest, optimizer: &Optimizer) -> Result<Option<Restor
     if state.run != run {
         return Ok(None);
     }
+    let (optimizer, weights) = load(path, (state.step, state.weights, state.moments), optimizer)?;
+    Ok(Some(Restored { optimizer, weights, seconds: state.seconds, passed: state.passed }))
+}
+
+/// Reads the state in a folder, which must be the one with these digests. `optimizer` gives the names and shapes.
+pub(crate) fn load(path: &Path, state: Passed, optimizer: &Optimizer) -> Result<(Optimizer, TensorMap)> {
+    let (step, weights, moments) = state;
     let mut maps = Vec::new();
-    for (name, expected) in [("weights", state.weights), ("moments", state.moments)] {
+    for (name, expected) in [("weights", weights), ("moments", moments)] {
         let file = path.join(format!("{name}.safetensors"));
-        if digest(&file)? != expected {
-            return Err(Error::input(format!("{name}.safetensors has another digest than when it was written")));
+        let found = digest(&file)?;
+        if found != expected {
+            return Err(Error::input(format!("{name}.safetensors of step {step} is not what training wrote"))
+                .at(file.display(), None)
+                .cause(format!("its digest is {}, recorded is {}", found.short(), expected.short())));
         }
         maps.push(read_safetensors(&file)?);
     }
@@ -145,7 +179,7 @@ fn read(path: &Path, run: Digest, optimizer: &Optimizer) -> Result<Option<Restor
         Some((found, values)) if found == shape => Ok(values),
         _ => Err(Error::input(format!("`{name}` is missing or has another shape"))),
     };
-    let mut restored = Optimizer { slots: optimizer.slots.clone(), steps: state.step };
+    let mut restored = Optimizer { slots: optimizer.slots.clone(), steps: step };
     let mut trained = TensorMap::new();
     for slot in &mut restored.slots {
         for (name, moment) in MOMENTS.iter().zip(&mut slot.moments) {
@@ -154,7 +188,7 @@ fn read(path: &Path, run: Digest, optimizer: &Optimizer) -> Result<Option<Restor
         }
         trained.insert(slot.name.clone(), (slot.shape.clone(), take(&mut weights, &slot.name, &slot.shape)?));
     }
-    Ok(Some(Restored { optimizer: restored, weights: trained, seconds: state.seconds }))
+    Ok((restored, trained))
 }
 
 /// The checkpoints of a folder, newest first.

@@ -3,7 +3,7 @@
 
 use crate::{
     Batch, Batches, Objective,
-    checkpoint::{Snapshot, restore},
+    checkpoint::{Passed, Snapshot, load, restore},
     learning_rate,
     loss::{checkpointed_gradients, gradients},
     metrics::{Line, Metrics},
@@ -12,7 +12,7 @@ use crate::{
 };
 use narthex_base::{Digest, Error, Event, Observer, Result, config::Schedule, random::Stream};
 use narthex_kernels::{memory::peak_resident_bytes, probe::flop_per_second_now};
-use narthex_model::{Decoder, Device, Dropout, Replacement, cpu, map_parameters};
+use narthex_model::{Decoder, Device, Dropout, Replacement, TensorMap, cpu, map_parameters};
 use narthex_text::TokenShard;
 use std::{
     collections::BTreeMap,
@@ -83,6 +83,8 @@ pub struct Fitted {
     pub figures: BTreeMap<String, f64>,
     /// Times and speeds of this run.
     pub measured: BTreeMap<String, f64>,
+    /// The states that the run passed through at its checkpoints, first to last; the end is one of them.
+    pub passed: Vec<Passed>,
 }
 
 /// Trains `model`.
@@ -91,24 +93,50 @@ pub struct Fitted {
 /// If the data does not fit the objective, a file cannot be written, or the run is interrupted: then a checkpoint has
 /// been written, and the same call goes on from there.
 pub fn fit(model: Decoder, fit: &Fit) -> Result<Fitted> {
-    let Schedule { steps, batch_size, gradient_accumulation, context, .. } = *fit.schedule;
-    let mut batches = Batches::new(fit.data, fit.objective, batch_size, context, fit.seed)?;
     let mut session = Session::start(model, fit)?;
+    session.take_up()?;
+    train(&mut session, fit.schedule.steps)?;
+    session.finish()
+}
+
+/// Takes the steps from a state of a run to a later one again, and gives the digests of weights and moments that result.
+/// `model` is as it was before the first step; without `from`, that is where the interval begins. Nothing is kept: `work`
+/// and `metrics` are for what comes up on the way.
+///
+/// # Errors
+/// If the state is not the one with these digests, a file cannot be read or written, or the run is interrupted.
+pub fn replay(model: Decoder, fit: &Fit, from: Option<(&Path, Passed)>, until: u64) -> Result<[Digest; 2]> {
+    let schedule = Schedule { eval_every: 0, sample_every: 0, checkpoint_every: 0, ..fit.schedule.clone() };
+    let device = fit.device.clone();
+    let fit = Fit { schedule: &schedule, validation: None, sample: None, device, ..*fit };
+    let mut session = Session::start(model, &fit)?;
+    if let Some((path, state)) = from {
+        let (optimizer, weights) = load(path, state, &session.optimizer)?;
+        session.set(optimizer, weights);
+    }
+    train(&mut session, until)?;
+    session.snapshot().write(fit.work)
+}
+
+/// The steps until `until`.
+fn train(session: &mut Session, until: u64) -> Result<()> {
+    let fit = session.fit;
+    let Schedule { batch_size, gradient_accumulation, context, .. } = *fit.schedule;
+    let mut batches = Batches::new(fit.data, fit.objective, batch_size, context, fit.seed)?;
     let micro = gradient_accumulation as u64;
     let first = session.optimizer.steps * micro;
     std::thread::scope(|scope| {
         // Batches are made while the last one is trained on.
         let (sender, coming) = sync_channel(BATCHES_AHEAD);
         scope.spawn(move || {
-            for index in first..steps * micro {
+            for index in first..until * micro {
                 if sender.send(batches.get(index)).is_err() {
                     return;
                 }
             }
         });
-        session.run(coming)
-    })?;
-    session.finish()
+        session.run(coming, until)
+    })
 }
 
 struct Session<'a> {
@@ -117,8 +145,10 @@ struct Session<'a> {
     model: Option<Decoder>,
     optimizer: Optimizer,
     metrics: Metrics,
-    /// A checkpoint being written.
-    writing: Option<JoinHandle<Result<()>>>,
+    /// A checkpoint being written; it gives the states passed so far.
+    writing: Option<JoinHandle<Result<Vec<Passed>>>>,
+    /// The states passed at the checkpoints that are written.
+    passed: Vec<Passed>,
     /// Seconds of training before this process, and the start of this one.
     seconds_before: f64,
     started: Instant,
@@ -134,28 +164,14 @@ impl<'a> Session<'a> {
     fn start(model: Decoder, fit: &'a Fit<'a>) -> Result<Self> {
         let Schedule { context, precision, .. } = *fit.schedule;
         let trained = |name: &str| fit.trained == Trained::All || name.contains(".lora.");
-        let mut model = model.with_precision(precision).to_device(&fit.device);
-        let mut optimizer = Optimizer::new(&model, fit.schedule, trained);
-        let mut seconds_before = 0.0;
-        if let Some(mut restored) = restore(fit.work, fit.run, &optimizer, fit.observer)? {
-            optimizer = restored.optimizer;
-            seconds_before = restored.seconds;
-            model = map_parameters(model, |name, _| Replacement {
-                values: restored.weights.remove(name).map(|(_, values)| values),
-                trained: false,
-            });
-            fit.observer.progress(
-                optimizer.steps,
-                fit.schedule.steps,
-                "steps",
-                format!("going on from the checkpoint of step {}", optimizer.steps),
-            );
-        }
+        let model = model.with_precision(precision).to_device(&fit.device);
+        let optimizer = Optimizer::new(&model, fit.schedule, trained);
         Ok(Self {
             fit,
-            metrics: Metrics::open(fit.metrics, optimizer.steps)?,
+            metrics: Metrics::open(fit.metrics, u64::MAX)?,
             writing: None,
-            seconds_before,
+            passed: vec![],
+            seconds_before: 0.0,
             started: Instant::now(),
             steps_before: optimizer.steps,
             flop_per_token: model.config().training_flop_per_token(context),
@@ -167,12 +183,38 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// All steps that are left.
-    fn run(&mut self, batches: Receiver<Batch>) -> Result<()> {
-        let Schedule { steps, gradient_accumulation, checkpoint_every, sample_every, .. } = *self.fit.schedule;
-        while self.optimizer.steps < steps {
+    /// Goes on from the newest checkpoint of this run, if there is one.
+    fn take_up(&mut self) -> Result<()> {
+        let fit = self.fit;
+        if let Some(restored) = restore(fit.work, fit.run, &self.optimizer, fit.observer)? {
+            self.set(restored.optimizer, restored.weights);
+            (self.seconds_before, self.passed) = (restored.seconds, restored.passed);
+            let detail = format!("going on from the checkpoint of step {}", self.optimizer.steps);
+            fit.observer.progress(self.optimizer.steps, fit.schedule.steps, "steps", detail);
+        }
+        self.metrics = Metrics::open(fit.metrics, self.optimizer.steps)?;
+        Ok(())
+    }
+
+    /// Puts this state in the place of the present one.
+    fn set(&mut self, optimizer: Optimizer, mut weights: TensorMap) {
+        let model = self.model.take().expect("there is a model between steps");
+        let model = map_parameters(model, |name, _| Replacement {
+            values: weights.remove(name).map(|(_, values)| values),
+            trained: false,
+        });
+        let trained = |name: &str| self.fit.trained == Trained::All || name.contains(".lora.");
+        self.model = Some(model.for_training(trained));
+        self.steps_before = optimizer.steps;
+        self.optimizer = optimizer;
+    }
+
+    /// All steps that are left until `until`.
+    fn run(&mut self, batches: Receiver<Batch>, until: u64) -> Result<()> {
+        let Schedule { gradient_accumulation, sample_every, .. } = *self.fit.schedule;
+        while self.optimizer.steps < until {
             if self.fit.observer.is_interrupted() {
-                self.save()?;
+                self.save(self.is_due())?;
                 self.written()?;
                 self.fit.observer.check()?;
             }
@@ -183,8 +225,8 @@ impl<'a> Session<'a> {
             self.step(micro)?;
             let done = self.optimizer.steps;
             let every = |interval: u64| interval > 0 && done.is_multiple_of(interval);
-            if every(checkpoint_every) && done < steps {
-                self.save()?;
+            if self.is_due() {
+                self.save(true)?;
             }
             if every(sample_every) {
                 self.write_sample()?;
@@ -297,10 +339,25 @@ impl<'a> Session<'a> {
         self.seconds_before + self.started.elapsed().as_secs_f64()
     }
 
-    /// Copies the state and writes it while training goes on.
-    fn save(&mut self) -> Result<()> {
+    /// Whether the schedule asks for a checkpoint now: at its intervals, and at the end.
+    fn is_due(&self) -> bool {
+        let Schedule { steps, checkpoint_every, .. } = *self.fit.schedule;
+        let done = self.optimizer.steps;
+        checkpoint_every > 0 && done > 0 && (done.is_multiple_of(checkpoint_every) || done == steps)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::take(self.fit.run, self.model(), &self.optimizer, self.seconds())
+    }
+
+    /// Copies the state and writes it while training goes on. States that do not count are there to go on from only.
+    fn save(&mut self, counts: bool) -> Result<()> {
         self.written()?;
-        let snapshot = Snapshot::take(self.fit.run, self.model(), &self.optimizer, self.seconds());
+        let passed = self.passed.clone();
+        let counts = counts && passed.last().is_none_or(|(step, ..)| *step < self.optimizer.steps);
+        let mut snapshot = self.snapshot();
+        (snapshot.passed, snapshot.counts) = (passed, counts);
+        snapshot.keep = self.fit.schedule.keep_checkpoints;
         let folder = self.fit.work.to_path_buf();
         self.writing = Some(std::thread::spawn(move || snapshot.save(&folder)));
         Ok(())
@@ -309,10 +366,11 @@ impl<'a> Session<'a> {
     /// Waits until the last checkpoint is written.
     fn written(&mut self) -> Result<()> {
         match self.writing.take().map(JoinHandle::join) {
-            None => Ok(()),
-            Some(Ok(outcome)) => outcome,
-            Some(Err(_)) => Err(Error::internal("writing a checkpoint panicked")),
+            None => {}
+            Some(Ok(outcome)) => self.passed = outcome?,
+            Some(Err(_)) => return Err(Error::internal("writing a checkpoint panicked")),
         }
+        Ok(())
     }
 
     fn write_sample(&self) -> Result<()> {
@@ -353,6 +411,6 @@ impl<'a> Session<'a> {
             measured.insert("tokens_per_second".into(), speed);
             measured.insert("mfu".into(), speed * self.flop_per_token / self.peak());
         }
-        Ok(Fitted { model: model.to_device(&cpu()), figures, measured })
+        Ok(Fitted { model: model.to_device(&cpu()), figures, measured, passed: std::mem::take(&mut self.passed) })
     }
 }

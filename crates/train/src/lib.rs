@@ -14,8 +14,9 @@ mod validate;
 
 pub use batch::{Batch, Batches, Objective};
 pub use bench::{BenchShape, OperatorShare, TrainBench, TrainTiming};
+pub use checkpoint::Passed;
 pub use evaluate::{TaskItem, TaskScore, score_task};
-pub use fit::{Fit, Fitted, Sampler, Trained, fit};
+pub use fit::{Fit, Fitted, Sampler, Trained, fit, replay};
 pub use loss::nats;
 pub use schedule::learning_rate;
 pub use validate::{Validation, validate};

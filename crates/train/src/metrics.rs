@@ -56,6 +56,10 @@ impl Metrics {
                 }
             }
         }
+        // A new file: the old one may be linked into an artifact.
+        if path.exists() {
+            std::fs::remove_file(path).map_err(fail)?;
+        }
         std::fs::write(path, kept).map_err(fail)?;
         let file = OpenOptions::new().append(true).open(path).map_err(fail)?;
         Ok(Self { path: path.to_path_buf(), file })

@@ -7,7 +7,7 @@ use narthex_base::{
 };
 use narthex_model::{Decoder, LoraSpec, ModelConfig, TensorMap, cpu};
 use narthex_text::{ShardWriter, TokenShard};
-use narthex_train::{Fit, Fitted, Objective, Trained, fit};
+use narthex_train::{Fit, Fitted, Objective, Trained, fit, replay};
 use std::{
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
@@ -177,9 +177,9 @@ fn a_damaged_checkpoint_is_passed_over() {
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
     [&whole, &parts].iter().for_each(|path| std::fs::create_dir_all(path).unwrap());
     let expected = train(case, &data, &whole, &schedule(10), Observer::silent()).unwrap();
-    // The schedule leaves checkpoints of steps 4 and 8 behind.
+    // The schedule leaves checkpoints of steps 8 and 10 behind.
     train(case, &data, &parts, &schedule(10), Observer::silent()).unwrap();
-    let newest = parts.join("checkpoint-8/weights.safetensors");
+    let newest = parts.join("checkpoint-10/weights.safetensors");
     let mut bytes = std::fs::read(&newest).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&newest, bytes).unwrap();
@@ -193,7 +193,7 @@ fn a_damaged_checkpoint_is_passed_over() {
     let resumed = train(case, &data, &parts, &schedule(10), Observer::new(&emit, &never)).unwrap();
     assert_eq!(weights(&resumed), weights(&expected));
     let warnings = warnings.into_inner().unwrap();
-    assert!(warnings.len() == 1 && warnings[0].contains("step 8 is damaged"), "{warnings:?}");
+    assert!(warnings.len() == 1 && warnings[0].contains("step 10 is damaged"), "{warnings:?}");
 }
 
 #[test]
@@ -238,4 +238,59 @@ fn accumulation_is_the_same_as_a_larger_batch() {
         train(case, &data, &work, &schedule, Observer::silent()).unwrap().figures["validation_nats_per_token"]
     };
     assert!((loss(8, 1) - loss(2, 4)).abs() < 1e-4);
+}
+
+#[test]
+fn any_interval_can_be_taken_again() {
+    for case in CASES {
+        let folder = tempfile::tempdir().unwrap();
+        let data = shard(folder.path());
+        let kept = Schedule { keep_checkpoints: true, ..schedule(10) };
+        let fitted = train(&case, &data, folder.path(), &kept, Observer::silent()).unwrap();
+        let steps: Vec<u64> = fitted.passed.iter().map(|(step, ..)| *step).collect();
+        assert_eq!(steps, [4, 8, 10]);
+        // Stopped and taken up again, the same states are passed.
+        let halves = tempfile::tempdir().unwrap();
+        let interrupt = AtomicBool::new(false);
+        let emit = |event| {
+            if let Event::Metric { at: 5, .. } = event {
+                interrupt.store(true, Ordering::Relaxed);
+            }
+        };
+        train(&case, &data, halves.path(), &kept, Observer::new(&emit, &interrupt)).err().unwrap();
+        let resumed = train(&case, &data, halves.path(), &kept, Observer::silent()).unwrap();
+        assert_eq!(resumed.passed, fitted.passed);
+        let Case { precision, optimizer, .. } = case;
+        let again = |from: Option<usize>, until: u64, seed: u64| {
+            let scratch = tempfile::tempdir().unwrap();
+            let schedule = Schedule { precision, optimizer, ..kept.clone() };
+            let fit_it = Fit {
+                data: &data,
+                validation: None,
+                objective: case.objective,
+                trained: case.trained,
+                schedule: &schedule,
+                seed,
+                device: cpu(),
+                run: Digest::of(b"another"),
+                work: scratch.path(),
+                metrics: &scratch.path().join("metrics.jsonl"),
+                sample: None,
+                observer: Observer::silent(),
+            };
+            let state = from.map(|index| fitted.passed[index]);
+            let path = state.map(|(step, ..)| folder.path().join(format!("checkpoint-{step}")));
+            replay(model(&case), &fit_it, path.as_deref().zip(state), until)
+        };
+        let passed = |index: usize| [fitted.passed[index].1, fitted.passed[index].2];
+        assert_eq!(again(None, 4, 5).unwrap(), passed(0));
+        assert_eq!(again(Some(0), 8, 5).unwrap(), passed(1));
+        assert_eq!(again(Some(1), 10, 5).unwrap(), passed(2));
+        assert_ne!(again(Some(1), 10, 6).unwrap(), passed(2), "another seed");
+        let weights = folder.path().join("checkpoint-4/weights.safetensors");
+        let mut bytes = std::fs::read(&weights).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&weights, bytes).unwrap();
+        assert!(again(Some(0), 8, 5).unwrap_err().what().contains("weights.safetensors of step 4"));
+    }
 }

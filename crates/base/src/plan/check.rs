@@ -2,9 +2,10 @@
 
 use super::{Input, InputKind, PlannedStep, layers::Merged};
 use crate::{
-    Error, Result,
-    config::{Lora, ModelShape, ProjectFile, Schedule, SourceFormat, Step},
+    ComponentKind, Content, Error, License, Result,
+    config::{Lora, ModelShape, Policy, ProjectFile, Schedule, SourceFormat, Step},
     error::nearest,
+    license::Term,
 };
 
 /// What an input must be, in words and as kinds of steps.
@@ -32,6 +33,9 @@ fn wanted(step: &Step, role: &str) -> Wanted {
         (Step::Bundle(_), "evaluations") => {
             Wanted { words: "an eval step", steps: &["eval"], sources: false, refs: false }
         }
+        (Step::Bundle(_), role) if role != "model" => {
+            Wanted { words: "a source with the document", steps: &[], sources: true, refs: false }
+        }
         _ => Wanted {
             words: "a train or tune step, a model folder as a source, or `ref:NAME`",
             steps: &["train", "tune"],
@@ -39,6 +43,44 @@ fn wanted(step: &Step, role: &str) -> Wanted {
             refs: true,
         },
     }
+}
+
+/// Rules that can never apply, or say nothing, are mistakes.
+fn policy(merged: &Merged, policy: &Policy) -> Result<()> {
+    let kinds: Vec<String> = ComponentKind::ALL.iter().map(|kind| kind.slug()).collect();
+    let contents = [Content::Code, Content::Data, Content::Document].map(Content::name);
+    let terms = Term::ALL.map(Term::name);
+    for (name, rule) in &policy.rules {
+        let at = |report: Error, key: &str| Err(merged.place(report, merged.span_of(&["policy", "rules", name, key])));
+        if !rule.licenses.is_empty() && !rule.only.is_empty() {
+            return at(
+                Error::input(format!("rule `{name}` has both `licenses` and `only`")).help("split it in two"),
+                "only",
+            );
+        }
+        for wanted in &rule.components {
+            if !kinds.contains(wanted) && !contents.contains(&wanted.as_str()) {
+                let known: Vec<&str> = kinds.iter().map(String::as_str).chain(contents).collect();
+                let report = Error::input(format!("rule `{name}`: there is no component `{wanted}`"));
+                let near = nearest(wanted, known.iter().copied());
+                return at(
+                    report.help(near.map_or_else(|| known.join(", "), |near| format!("did you mean `{near}`?"))),
+                    "components",
+                );
+            }
+        }
+        for (key, wanted) in
+            rule.licenses.iter().map(|id| ("licenses", id)).chain(rule.only.iter().map(|id| ("only", id)))
+        {
+            let known = terms.contains(&wanted.as_str()) || wanted == "undeclared" || wanted.ends_with('*');
+            if !known && let Err(error) = License::parse(wanted) {
+                let help = error.help_text().unwrap_or_default().to_string();
+                let report = Error::input(format!("rule `{name}`: `{wanted}` is neither a licence nor a term"));
+                return at(report.help(format!("{help}; terms: undeclared, {}", terms.join(", "))), key);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Resolves inputs and puts the steps in order.
@@ -60,6 +102,7 @@ pub(super) fn steps(merged: &Merged, file: &ProjectFile) -> Result<Vec<PlannedSt
                 .help("rename one of them"));
         }
     }
+    policy(merged, &file.policy)?;
     let mut planned = Vec::new();
     for (name, _) in merged.children("steps") {
         let Some(step) = file.steps.get(name) else { continue };
@@ -103,7 +146,7 @@ fn resolve(file: &ProjectFile, step: &Step, role: &str, name: &str) -> Result<In
     }
     if let Some(source) = file.sources.get(name) {
         let is_folder = source.format == SourceFormat::HuggingFace;
-        let wants_folder = !matches!((step, role), (Step::Data(_), _) | (_, "task"));
+        let wants_folder = matches!(role, "model" | "baseline" | "tokenizer");
         if !wanted.sources {
             return wrong("a source".into());
         }
@@ -314,6 +357,12 @@ fn schedule(schedule: &Schedule) -> std::result::Result<(), Complaint> {
         "schedule.decay_fraction",
         "`decay_fraction` is outside 0 to 1",
         "0.2 is usual",
+    )?;
+    require(
+        s.checkpoint_every > 0 || !s.keep_checkpoints,
+        "schedule.keep_checkpoints",
+        "`keep_checkpoints` without checkpoints",
+        "set `checkpoint_every`, or leave it out",
     )?;
     require(
         Schedule::DEVICES.contains(&s.device.as_str()),

@@ -5,7 +5,9 @@ use super::{Layers, Origin};
 use crate::{
     Error, Result,
     config::{BundleStep, Lora, ModelShape},
-    config::{DataStep, EvalStep, Project, ProjectFile, Schedule, Source, Step, TokenizeStep, TrainStep, TuneStep},
+    config::{
+        DataStep, EvalStep, Policy, Project, ProjectFile, Schedule, Source, Step, TokenizeStep, TrainStep, TuneStep,
+    },
     error::nearest,
 };
 use serde::de::DeserializeOwned;
@@ -14,6 +16,9 @@ use toml::{
     Spanned,
     de::{DeTable, DeValue, ValueDeserializer},
 };
+
+/// The tables of a project file.
+const TABLES: [&str; 4] = ["project", "sources", "steps", "policy"];
 
 /// One text of the configuration. Spans of all texts live in one number range: each starts at `base`.
 pub(super) struct Text {
@@ -173,7 +178,7 @@ impl<'a> Merged<'a> {
         if path.iter().any(String::is_empty) {
             return Err(Error::usage(format!("`{key}` is not a key")).help("write `--set step.key=value`"));
         }
-        if !["project", "sources", "steps"].contains(&path[0].as_str()) {
+        if !TABLES.contains(&path[0].as_str()) {
             let steps: Vec<(String, String)> = self
                 .steps_mut()
                 .map(|(name, step)| {
@@ -192,7 +197,7 @@ impl<'a> Merged<'a> {
                 return Err(Error::usage(format!("`{}` is the kind of several steps: {}", path[0], names.join(", ")))
                     .help(format!("name one: `--set {}.{}=…`", names[0], path[1..].join("."))));
             } else {
-                let names = steps.iter().map(|(name, _)| name.as_str()).chain(["project", "sources", "steps"]);
+                let names = steps.iter().map(|(name, _)| name.as_str()).chain(TABLES);
                 let near = nearest(&path[0], names.clone()).map(|near| format!("did you mean `{near}`? "));
                 return Err(Error::usage(format!("`{key}` starts with neither a step nor a table")).help(format!(
                     "{}start with one of: {}",
@@ -235,11 +240,11 @@ impl<'a> Merged<'a> {
     /// The typed form of the tree.
     pub(super) fn typed(&self) -> Result<ProjectFile> {
         for (key, _) in self.root.iter() {
-            if !["project", "sources", "steps"].contains(&key.get_ref().as_ref()) {
+            if !TABLES.contains(&key.get_ref().as_ref()) {
                 let report = Error::input(format!("unknown table `{}`", key.get_ref()));
-                let near = nearest(key.get_ref(), ["project", "sources", "steps"]);
+                let near = nearest(key.get_ref(), TABLES);
                 let help =
-                    near.map_or("tables: project, sources, steps".into(), |near| format!("did you mean `{near}`?"));
+                    near.map_or(format!("tables: {}", TABLES.join(", ")), |near| format!("did you mean `{near}`?"));
                 return Err(self.place(report, key.span()).help(help));
             }
         }
@@ -257,7 +262,8 @@ impl<'a> Merged<'a> {
         for (name, value) in self.children("steps") {
             steps.insert(name.to_string(), self.typed_step(name, value)?);
         }
-        Ok(ProjectFile { project, sources, steps })
+        let policy = self.root.get("policy").map(|value| self.typed_value::<Policy>(value)).transpose()?;
+        Ok(ProjectFile { project, sources, steps, policy: policy.unwrap_or_default() })
     }
 
     /// The entries of a top-level table in the order of the text.

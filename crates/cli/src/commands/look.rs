@@ -2,11 +2,11 @@
 
 use super::{print_json, program, project_flag};
 use crate::{
-    arguments::{Look, Ls},
+    arguments::{Look, Ls, Trace},
     style::{bytes, figure, seconds, table},
 };
-use narthex_base::Result;
-use narthex_ledger::LineageNode;
+use narthex_base::{LineageNode, Result};
+use narthex_openness::{lineage_html, openness};
 use narthex_run::Project;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -103,12 +103,18 @@ fn indent(text: &str) -> String {
     text.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
-pub fn trace(args: &Look) -> Result<()> {
+pub fn trace(args: &Trace) -> Result<()> {
+    let (html, args) = (args.html, &args.look);
     let ledger = Project::ledger(&args.project)?;
     let artifact = ledger.resolve(&args.reference)?;
     let lineage = ledger.lineage(artifact.digest)?;
     if args.json {
         print_json(&lineage);
+        return Ok(());
+    }
+    if html {
+        let class = openness(&artifact.manifest).class_name.unwrap_or("no class of the Model Openness Framework");
+        print!("{}", lineage_html(&args.reference, class, &lineage));
         return Ok(());
     }
     print_node(&lineage, "", "");

@@ -6,15 +6,22 @@ pub mod config;
 pub mod generate;
 pub mod look;
 pub mod new;
+pub mod openness;
+pub mod recheck;
 pub mod run;
 pub mod serve;
+pub mod signing;
 pub mod transfer;
 
 use crate::arguments::{Arguments, Settings};
 use clap::CommandFactory;
 use narthex_base::{Error, Result};
-use narthex_run::{OpenOptions, Project};
+use narthex_run::{OpenOptions, Project, SourceCode};
 use std::path::{Path, PathBuf};
+
+/// The source code that this program was built from, as a gzipped tar archive that `build.rs` packs.
+static SOURCE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/source.tar.gz"));
+const SOURCE_NAME: &str = concat!("narthex-", env!("CARGO_PKG_VERSION"), ".tar.gz");
 
 /// Bare `narthex`: short help and the next command to type.
 pub fn welcome() -> Result<()> {
@@ -36,7 +43,7 @@ pub fn project_flag(project: &Path) -> String {
 
 /// The options that flags, environment and the user's own file give. `--device` is a setting of every step that trains.
 pub fn open_options(project: &Path, settings: &Settings) -> Result<OpenOptions> {
-    let mut options = base_options(settings);
+    let mut options = base_options(&settings.set);
     if let Some(device) = &settings.device {
         let plan = Project::plan(project, &options)?;
         let training = plan.steps.iter().filter(|step| ["train", "tune"].contains(&step.step.kind()));
@@ -45,12 +52,14 @@ pub fn open_options(project: &Path, settings: &Settings) -> Result<OpenOptions> 
     Ok(options)
 }
 
-fn base_options(settings: &Settings) -> OpenOptions {
+/// The options that environment and the user's own file give, with these assignments.
+pub fn base_options(set: &[String]) -> OpenOptions {
     let environment = std::env::var("NARTHEX_SET").unwrap_or_default();
     OpenOptions {
-        flags: settings.set.clone(),
+        flags: set.to_vec(),
         environment: environment.split(';').map(str::trim).filter(|a| !a.is_empty()).map(str::to_string).collect(),
         user_file: user_file(),
+        source_code: Some(SourceCode { name: SOURCE_NAME, bytes: SOURCE }),
     }
 }
 

@@ -1,21 +1,24 @@
 //! `narthex run` and the verbs that run one step.
 
-use super::{open_options, program, project_flag, serve};
+use super::{open_options, openness::explain, program, project_flag, serve};
 use crate::{
     arguments::{Run, Step},
     render::Renderer,
     signals,
     style::{Style, figure, seconds, table},
 };
-use narthex_base::{Event, Observer, Result};
+use narthex_base::{ErrorKind, Event, Observer, Result};
 use narthex_kernels::alloc::release;
-use narthex_run::{Project, Row, RowState, RunOptions, RunReport};
-use std::path::Path;
+use narthex_run::{LineageEvents, Project, Row, RowState, RunOptions, RunReport};
+use std::{io::Write, path::Path};
 
 pub fn run(args: &Run, style: Style) -> Result<()> {
     let project = Project::open(&args.project, &open_options(&args.project, &args.settings)?)?;
     let options = RunOptions { to: args.to.clone(), force: args.force.clone(), dry_run: args.dry_run };
-    let report = go(&project, &options, style, args.json)?;
+    if args.explain {
+        explain_steps(&project, args.to.as_deref())?;
+    }
+    let report = go(&project, &options, style, args.json, args.openlineage.as_deref())?;
     finish(&args.project, &report, args.json, args.dry_run);
     if args.serve {
         let model = ["bundle", "tune", "train"].iter().find_map(|kind| report.last(kind)).map(|row| row.step.clone());
@@ -32,22 +35,77 @@ pub fn run_kind(kind: &str, args: &Step, style: Style) -> Result<()> {
     let project = Project::open(&args.project, &open_options(&args.project, &args.settings)?)?;
     let step = project.step_of_kind(kind, args.step.as_deref())?.name.clone();
     let force = if args.force { vec![step.clone()] } else { vec![] };
-    let report = go(&project, &RunOptions { to: Some(step), force, dry_run: args.dry_run }, style, args.json)?;
+    if args.explain {
+        explain_steps(&project, Some(&step))?;
+    }
+    let options = RunOptions { to: Some(step), force, dry_run: args.dry_run };
+    let report = go(&project, &options, style, args.json, args.openlineage.as_deref())?;
     finish(&args.project, &report, args.json, args.dry_run);
     Ok(())
 }
 
-fn go(project: &Project, options: &RunOptions, style: Style, json: bool) -> Result<RunReport> {
+/// What the policy says of each step, before it runs.
+fn explain_steps(project: &Project, to: Option<&str>) -> Result<()> {
+    let steps = match to {
+        Some(goal) => project.plan.steps_to(goal)?,
+        None => project.plan.steps.iter().collect(),
+    };
+    for (step, findings) in project.judge_steps(&steps)? {
+        eprintln!("{step}:");
+        explain(&findings);
+    }
+    Ok(())
+}
+
+fn go(
+    project: &Project,
+    options: &RunOptions,
+    style: Style,
+    json: bool,
+    openlineage: Option<&str>,
+) -> Result<RunReport> {
     let interrupt = signals::interrupt_flag()?;
     let renderer = Renderer::new(style, json);
+    let lineage = openlineage.filter(|_| !options.dry_run).map(|to| (LineageEvents::new(project), to));
+    let tell = |to: &str, event: &serde_json::Value| {
+        if let Err(error) = send(to, event) {
+            renderer.event(Event::Warning { step: String::new(), message: format!("no OpenLineage event: {error}") });
+        }
+    };
     let emit = |event| {
         // What a step kept for itself is of no use to the next.
         if matches!(event, Event::StepFinished { .. }) {
             release();
         }
+        if let Some((events, to)) = &lineage
+            && let Some(event) = events.event(&event)
+        {
+            tell(to, &event);
+        }
         renderer.event(event)
     };
-    project.run(options, Observer::new(&emit, &interrupt))
+    let outcome = project.run(options, Observer::new(&emit, &interrupt));
+    if let (Err(error), Some((events, to))) = (&outcome, &lineage) {
+        events.failed(error.what(), error.kind() == ErrorKind::Interrupted).iter().for_each(|event| tell(to, event));
+    }
+    outcome
+}
+
+/// Seconds that a server for OpenLineage events may take: a run waits for it.
+const OPENLINEAGE_TIMEOUT_S: u64 = 5;
+
+/// Sends an event to an address, or adds it to a file as a line.
+fn send(to: &str, event: &serde_json::Value) -> std::result::Result<(), String> {
+    if to.starts_with("http://") || to.starts_with("https://") {
+        let address =
+            if to.contains("/api/") { to.to_string() } else { format!("{}/api/v1/lineage", to.trim_end_matches('/')) };
+        let timeout = std::time::Duration::from_secs(OPENLINEAGE_TIMEOUT_S);
+        let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(timeout)).build().into();
+        return agent.post(&address).send_json(event).map(|_| ()).map_err(|error| format!("{address}: {error}"));
+    }
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(to);
+    let written = file.and_then(|mut file| writeln!(file, "{event}"));
+    written.map_err(|error| format!("{to}: {error}"))
 }
 
 /// The table, and the next commands to type.

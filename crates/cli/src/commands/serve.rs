@@ -2,16 +2,17 @@
 
 use crate::{
     arguments::{Batch, Dtype, EngineLimits, KvCacheDtype, ModelRef, SchedulingPolicy, Serve},
-    commands::print_json,
+    commands::{base_options, openness::explain, print_json},
     render::Renderer,
     signals,
     style::{Style, bytes},
 };
-use narthex_base::{Digest, Error, Observer, Result};
+use narthex_base::{Digest, Error, Observer, Result, config::Use};
 use narthex_infer::{Engine, EngineOptions, Policy};
 use narthex_kernels::{alloc::keep_at_most, memory::available_bytes};
 use narthex_model::Precision;
-use narthex_run::{LoadedModel, WeightForm};
+use narthex_openness::Finding;
+use narthex_run::{LoadedModel, WeightForm, judge_reference, permit};
 use narthex_serve::{
     ApiKey, BatchSummary, SamplingDefaults, ServeOptions, ServedModel, Serving, TlsFiles, bind, run_batch, serve,
 };
@@ -66,6 +67,10 @@ pub fn run(args: &Serve) -> Result<()> {
         options.api_keys.extend(read_keys(path)?);
     }
     let source = Source::new(&args.model, args.served_model_name.clone(), args.engine.options()?);
+    let findings = source.judge()?;
+    if args.explain {
+        explain(&findings);
+    }
     listen(source, args.follow, &options)
 }
 
@@ -177,8 +182,14 @@ impl Source {
         Self { project, reference, dtype: model.dtype, name, engine }
     }
 
-    /// Loads the model and starts its engine.
+    /// What the project's policy says of serving the model.
+    fn judge(&self) -> Result<Vec<Finding>> {
+        judge_reference(&self.project, &self.reference, Use::ServeCommercially, &base_options(&[]))
+    }
+
+    /// Loads the model and starts its engine, if the policy lets it.
     fn ready(&self) -> Result<(ServedModel, Facts)> {
+        permit(&format!("`{}` is not served", self.reference), &self.judge()?)?;
         keep_at_most(WORKING_BYTES_KEPT);
         let model = LoadedModel::open(&self.project, &self.reference, self.dtype.form())?;
         let wanted = model.decoder.config().context.min(self.engine.context_max);

@@ -1,13 +1,14 @@
 //! `narthex export`, `import` and `gc`
 
-use super::{print_json, program, project_flag};
+use super::{base_options, openness::explain, print_json, program, project_flag};
 use crate::{
-    arguments::{Export, Gc, Import},
+    arguments::{Export, Gc, Import, Push},
     style::{Style, bytes, table},
 };
-use narthex_base::{Error, License, Result};
+use narthex_base::{Error, License, Result, config::Use};
+use narthex_deploy::OciTarget;
 use narthex_ledger::{GcKind, Ledger};
-use narthex_run::{Project, import_manifest};
+use narthex_run::{Project, import_manifest, judge_reference, permit, provenance_of};
 
 pub fn export(args: &Export) -> Result<()> {
     let ledger = Project::ledger(&args.project)?;
@@ -15,6 +16,25 @@ pub fn export(args: &Export) -> Result<()> {
     let written = ledger.export(&artifact, &args.folder)?;
     written.iter().for_each(|path| println!("{}", path.display()));
     eprintln!("next: {} serve {}", program(), args.folder.display());
+    Ok(())
+}
+
+pub fn push(args: &Push) -> Result<()> {
+    let target = OciTarget::parse(&args.target)?;
+    let findings = judge_reference(&args.project, &args.reference, Use::Redistribute, &base_options(&[]))?;
+    if args.explain {
+        explain(&findings);
+    }
+    permit(&format!("`{}` is not pushed", args.reference), &findings)?;
+    let ledger = Project::ledger(&args.project)?;
+    let artifact = ledger.resolve(&args.reference)?;
+    let made = tempfile::tempdir_in(ledger.root()).map_err(|e| Error::io("cannot write into", ledger.root(), e))?;
+    let folder = made.path().join("files");
+    ledger.export(&artifact, &folder)?;
+    let pushed = narthex_deploy::push(&folder, &ledger.provenance(&artifact)?, artifact.run.created_ms, &target)?;
+    println!("{}:{}@{}", target.folder.display(), target.tag, pushed.digest);
+    eprintln!("{} layers, {}", pushed.layers, bytes(pushed.bytes));
+    eprintln!("next: skopeo copy oci:{}:{} docker://REGISTRY/NAME:{}", target.folder.display(), target.tag, target.tag);
     Ok(())
 }
 
@@ -29,17 +49,22 @@ pub fn import(args: &Import, style: Style) -> Result<()> {
             name.ok_or_else(|| Error::usage("this folder has no name").help("give one with `--name`"))?
         }
     };
+    if let (Some(asked), Some(papers)) = (&license, provenance_of(&args.project, &args.folder.to_string_lossy())?) {
+        let found = papers.manifest.license();
+        if found.as_ref() != Some(asked) {
+            let found = found.map_or("without a licence".into(), |found| format!("under {found}"));
+            return Err(Error::input(format!("the folder's own papers put it {found}, not under {asked}"))
+                .at(args.folder.join("narthex.json").display(), None)
+                .cause("what others have licensed cannot be put under other terms")
+                .help("leave `--license` out"));
+        }
+    }
     let ledger = Ledger::open(&args.project.join(".narthex"))?;
     let artifact = ledger.import(&args.folder, &name, manifest)?;
     println!("{name} = {}", artifact.digest);
     match artifact.manifest.license() {
         Some(found) => {
             eprintln!("licence: {found}");
-            if license.is_some_and(|asked| asked != found) {
-                style.warning(
-                    "the folder brings its own papers (narthex.json): `--license` and `--origin` were not used",
-                );
-            }
         }
         None => style.warning("no licence declared, so it cannot be bundled; import it again with `--license SPDX`"),
     }

@@ -52,13 +52,9 @@ pub(super) fn make(context: &StepContext, step: &DataStep) -> Result<Made> {
             components.push(Component { paths: paths.clone(), ..component.clone() });
         }
     }
-    Ok(Made {
-        kind: match step.output {
-            DataOutput::Documents => ArtifactKind::Documents,
-            DataOutput::Chat => ArtifactKind::Chat,
-        },
-        components,
-        figures: statistics.figures(),
-        measured: BTreeMap::new(),
-    })
+    let kind = match step.output {
+        DataOutput::Documents => ArtifactKind::Documents,
+        DataOutput::Chat => ArtifactKind::Chat,
+    };
+    Ok(Made::new(kind, components, statistics.figures()))
 }

@@ -2,7 +2,7 @@
 
 use super::{Made, StepContext};
 use crate::{LoadedModel, Provenance, WeightForm, source};
-use narthex_base::{ArtifactKind, ComponentKind, Error, Message, Result, Role, config::EvalStep};
+use narthex_base::{ArtifactKind, Component, ComponentKind, Error, Message, Result, Role, config::EvalStep};
 use narthex_infer::{Engine, EngineOptions};
 use narthex_text::TokenShard;
 use narthex_train::{Objective, TaskItem, score_task, validate};
@@ -18,7 +18,7 @@ pub(super) fn make(context: &StepContext, step: &EvalStep) -> Result<Made> {
     let mut figures = BTreeMap::new();
     for (role, prefix) in [("model", ""), ("baseline", "baseline_")] {
         for (input, artifact) in context.inputs_as(role) {
-            let none = Provenance { digest: None, license: None, components: vec![], lineage: None };
+            let none = Provenance::unknown();
             let model =
                 LoadedModel::from_folder(&input.name, &context.model_folder(input, artifact)?, none, WeightForm::Full)?;
             for (name, value) in measure(context, step, &model)? {
@@ -28,8 +28,17 @@ pub(super) fn make(context: &StepContext, step: &EvalStep) -> Result<Made> {
     }
     let json = serde_json::to_string_pretty(&figures).expect("figures serialize");
     context.write("figures.json", json + "\n")?;
-    let components = vec![context.own("evaluation", ComponentKind::EvaluationResults, &["figures.json"])];
-    Ok(Made { kind: ArtifactKind::Evaluation, components, figures, measured: BTreeMap::new() })
+    let mut components = vec![context.own("evaluation", ComponentKind::EvaluationResults, &["figures.json"])];
+    // What was measured on: the validation part of training data, or the rows of a task.
+    for (_, artifact) in context.inputs_as("data").chain(context.inputs_as("task")) {
+        let data = artifact.manifest.components.iter().filter(|c| c.kind == ComponentKind::Datasets && c.is_own());
+        components.extend(data.map(|component| Component {
+            kind: ComponentKind::EvaluationData,
+            paths: vec![],
+            ..component.clone()
+        }));
+    }
+    Ok(Made::new(ArtifactKind::Evaluation, components, figures))
 }
 
 fn measure(context: &StepContext, step: &EvalStep, model: &LoadedModel) -> Result<BTreeMap<String, f64>> {

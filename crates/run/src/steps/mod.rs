@@ -7,16 +7,15 @@ mod tokenize;
 mod train;
 mod tune;
 
-pub(crate) use bundle::undeclared;
-
 use crate::Project;
 use narthex_base::{
-    ArtifactKind, Component, ComponentKind, Digest, Error, Observer, Result,
+    ArtifactKind, Component, ComponentKind, Digest, Error, Evidence, Observer, Result,
     config::Step,
     plan::PlannedStep,
     plan::{Input, InputKind},
 };
 use narthex_ledger::Artifact;
+use narthex_train::{Fit, Passed};
 use std::{collections::BTreeMap, path::Path};
 
 /// What a step may look at and where it writes.
@@ -41,6 +40,14 @@ pub(crate) struct Made {
     pub(crate) components: Vec<Component>,
     pub(crate) figures: BTreeMap<String, f64>,
     pub(crate) measured: BTreeMap<String, f64>,
+    /// The states that training passed through.
+    pub(crate) passed: Vec<Passed>,
+}
+
+impl Made {
+    pub(crate) fn new(kind: ArtifactKind, components: Vec<Component>, figures: BTreeMap<String, f64>) -> Self {
+        Self { kind, components, figures, measured: BTreeMap::new(), passed: vec![] }
+    }
 }
 
 pub(crate) fn make(context: &StepContext) -> Result<Made> {
@@ -51,6 +58,16 @@ pub(crate) fn make(context: &StepContext) -> Result<Made> {
         Step::Tune(step) => tune::make(context, step),
         Step::Eval(step) => eval::make(context, step),
         Step::Bundle(step) => bundle::make(context, step),
+    }
+}
+
+/// Takes the steps of a train or tune step from one of its states to a later one again; digests of weights and moments.
+pub(crate) fn replay(context: &StepContext, from: Option<(&Path, Passed)>, until: u64) -> Result<[Digest; 2]> {
+    let again = |model, fit: &Fit| narthex_train::replay(model, fit, from, until);
+    match &context.planned.step {
+        Step::Train(step) => train::with_fit(context, step, again),
+        Step::Tune(step) => tune::with_fit(context, step, again),
+        other => Err(Error::internal(format!("a {} step has no states", other.kind()))),
     }
 }
 
@@ -69,12 +86,12 @@ impl StepContext<'_> {
 
     /// A component of this artifact under the project's licence.
     pub(crate) fn own(&self, name: &str, kind: ComponentKind, paths: &[&str]) -> Component {
+        let license = Some(self.project.plan.project.license.clone());
+        let origin = format!("step `{}` of project `{}`", self.planned.name, self.project.plan.project.name);
         Component {
-            name: name.into(),
-            kind,
-            license: Some(self.project.plan.project.license.clone()),
-            origin: Some(format!("step `{}` of project `{}`", self.planned.name, self.project.plan.project.name)),
+            origin: Some(origin),
             paths: paths.iter().map(|path| path.to_string()).collect(),
+            ..Component::new(name, kind, license, Evidence::Made)
         }
     }
 
@@ -88,7 +105,7 @@ impl StepContext<'_> {
             InputKind::Ref => Some(format!("`{}`: {}", input.name, theirs.origin.as_deref().unwrap_or("not stated"))),
             InputKind::Step | InputKind::Source => theirs.origin.clone(),
         };
-        Component { license: theirs.license.clone(), origin, ..own }
+        Component { origin, name: own.name, kind: own.kind, paths: own.paths, ..theirs.clone() }
     }
 
     /// Whether a component was made by a step of this project.

@@ -59,7 +59,7 @@ pub(super) fn make(context: &StepContext, step: &TokenizeStep) -> Result<Made> {
         return Err(Error::input(format!("`{}` has no training part to tokenize", input.name))
             .help("lower `validation` in its step"));
     }
-    let own = context.own("tokenizer", ComponentKind::Tokenizer, &["tokenizer.json", "tokenizer_config.json"]);
+    let own = context.own("tokenizer", ComponentKind::ModelMetadata, &["tokenizer.json", "tokenizer_config.json"]);
     let taken = context.inputs_as("tokenizer").next();
     let mut components = vec![match taken {
         Some(taken) => context.of_input(taken, "tokenizer.json", own),
@@ -71,7 +71,7 @@ pub(super) fn make(context: &StepContext, step: &TokenizeStep) -> Result<Made> {
     for component in data.manifest.components.iter().filter(|component| !component.paths.is_empty()) {
         components.push(narthex_base::Component { paths: shards.clone(), ..component.clone() });
     }
-    Ok(Made { kind: ArtifactKind::Tokens, components, figures, measured: BTreeMap::new() })
+    Ok(Made::new(ArtifactKind::Tokens, components, figures))
 }
 
 fn train(data: &narthex_ledger::Artifact, is_chat: bool, size: usize) -> Result<Tokenizer> {

@@ -18,6 +18,28 @@ const TOP_P: f32 = 0.9;
 
 pub(super) fn make(context: &StepContext, step: &TrainStep) -> Result<Made> {
     let (_, tokens) = context.input("data")?;
+    let Fitted { model, figures, measured, passed } = with_fit(context, step, fit)?;
+    model.write(context.files)?;
+    let generation = GenerationConfig {
+        eos_token_id: model.config().eos_tokens.clone(),
+        do_sample: Some(true),
+        temperature: Some(TEMPERATURE),
+        top_p: Some(TOP_P),
+        ..GenerationConfig::default()
+    };
+    context.write("generation_config.json", generation.to_json())?;
+    copy_tokenizer(context, &tokens.folder)?;
+    let components = model_components(context, context.input("data")?);
+    Ok(Made { measured, passed, ..Made::new(ArtifactKind::Model, components, figures) })
+}
+
+/// The untrained model and all that training it takes, for `go`.
+pub(super) fn with_fit<T>(
+    context: &StepContext,
+    step: &TrainStep,
+    go: impl FnOnce(Decoder, &Fit) -> Result<T>,
+) -> Result<T> {
+    let (_, tokens) = context.input("data")?;
     let shards = Shards::open(&tokens.folder)?;
     if shards.train.has_mask() {
         return Err(Error::input(format!(
@@ -54,7 +76,7 @@ pub(super) fn make(context: &StepContext, step: &TrainStep) -> Result<Made> {
         let ids = tokenizer.encode(prompt, false)?;
         Ok(format!("{prompt}{}", sample(model, &tokenizer, ids, end.as_slice())?))
     };
-    let Fitted { model, figures, measured } = fit(
+    go(
         model,
         &Fit {
             data: &shards.train,
@@ -70,23 +92,7 @@ pub(super) fn make(context: &StepContext, step: &TrainStep) -> Result<Made> {
             sample: (!prompt.is_empty()).then_some(&sampler as &Sampler),
             observer: context.observer,
         },
-    )?;
-    model.write(context.files)?;
-    let generation = GenerationConfig {
-        eos_token_id: end.into_iter().collect(),
-        do_sample: Some(true),
-        temperature: Some(TEMPERATURE),
-        top_p: Some(TOP_P),
-        ..GenerationConfig::default()
-    };
-    context.write("generation_config.json", generation.to_json())?;
-    copy_tokenizer(context, &tokens.folder)?;
-    Ok(Made {
-        kind: ArtifactKind::Model,
-        components: model_components(context, context.input("data")?),
-        figures,
-        measured,
-    })
+    )
 }
 
 /// The token shards of an artifact.
@@ -133,7 +139,8 @@ pub(super) fn copy_tokenizer(context: &StepContext, from: &Path) -> Result<()> {
 
 /// The components of a model: its weights, its configuration, and the tokenizer that came with `tokens`.
 pub(super) fn model_components(context: &StepContext, tokens: &(Input, Artifact)) -> Vec<Component> {
-    let tokenizer = context.own("tokenizer", ComponentKind::Tokenizer, &["tokenizer.json", "tokenizer_config.json"]);
+    let tokenizer =
+        context.own("tokenizer", ComponentKind::ModelMetadata, &["tokenizer.json", "tokenizer_config.json"]);
     vec![
         context.own("weights", ComponentKind::ModelParameters, &["model.safetensors"]),
         context.own("configuration", ComponentKind::ModelMetadata, &["config.json", "generation_config.json"]),

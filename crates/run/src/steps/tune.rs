@@ -8,12 +8,54 @@ use narthex_base::{
     ArtifactKind, ComponentKind, Error, Message, Result, Role,
     config::{TuneMethod, TuneStep},
 };
-use narthex_model::{Decoder, LoraSpec, cpu, device, save_adapter};
+use narthex_model::{Decoder, LoraSpec, ModelConfig, cpu, device, save_adapter};
 use narthex_text::{ChatTemplate, GenerationConfig, Tokenizer, TokenizerConfig};
 use narthex_train::{Fit, Fitted, Objective, Sampler, Trained, fit};
 use std::path::Path;
 
 pub(super) fn make(context: &StepContext, step: &TuneStep) -> Result<Made> {
+    let (input, base) = context.input("model")?;
+    let base_folder = context.model_folder(input, base)?;
+    let (_, tokens) = context.input("data")?;
+    let Fitted { model, figures, measured, passed } = with_fit(context, step, fit)?;
+    let mut components = model_components(context, context.input("data")?);
+    // Weights that were tuned from somebody else's stay under the terms of those; the adapter is ours.
+    let weights = context.of_input(context.input("model")?, ".safetensors", components[0].clone());
+    if !context.is_ours(&weights) {
+        let configuration = context.of_input(context.input("model")?, "config.json", components[1].clone());
+        components[0] = weights;
+        components[1] = configuration;
+    }
+    if step.method == TuneMethod::Lora {
+        let adapter = context.files.join("adapter");
+        std::fs::create_dir_all(&adapter).map_err(|error| Error::io("cannot write", &adapter, error))?;
+        save_adapter(&model, &lora(step), &input.name, &adapter)?;
+        components.push(context.own(
+            "adapter",
+            ComponentKind::ModelParameters,
+            &["adapter/adapter_config.json", "adapter/adapter_model.safetensors"],
+        ));
+    }
+    let merged = model.merged();
+    merged.write(context.files)?;
+    let stop_tokens = merged.config().eos_tokens.clone();
+    let generation = GenerationConfig { eos_token_id: stop_tokens, ..GenerationConfig::read(&base_folder)? };
+    context.write("generation_config.json", generation.to_json())?;
+    copy_tokenizer(context, &tokens.folder)?;
+    Ok(Made { measured, passed, ..Made::new(ArtifactKind::Model, components, figures) })
+}
+
+fn lora(step: &TuneStep) -> LoraSpec {
+    let TuneStep { lora, .. } = step;
+    LoraSpec { rank: lora.rank, alpha: lora.alpha, targets: lora.targets.clone(), dropout: lora.dropout }
+}
+
+/// The model before tuning, with its adapters, and all that tuning it takes, for `go`.
+pub(super) fn with_fit<T>(
+    context: &StepContext,
+    step: &TuneStep,
+    go: impl FnOnce(Decoder, &Fit) -> Result<T>,
+) -> Result<T> {
     let (input, base) = context.input("model")?;
     let base_folder = context.model_folder(input, base)?;
     let (_, tokens) = context.input("data")?;
@@ -32,15 +74,12 @@ pub(super) fn make(context: &StepContext, step: &TuneStep) -> Result<Made> {
     let tokenizer = Tokenizer::from_file(&tokens.path("tokenizer.json"))?;
     let config = TokenizerConfig::read(&tokens.folder)?;
     let stop_tokens = stop_tokens(&tokenizer, &config, &shards, &model)?;
-    let spec = LoraSpec {
-        rank: step.lora.rank,
-        alpha: step.lora.alpha,
-        targets: step.lora.targets.clone(),
-        dropout: step.lora.dropout,
-    };
     let seed = context.project.plan.project.seed;
+    // What ends an answer travels with the model.
+    let config_of_model = ModelConfig { eos_tokens: stop_tokens.clone(), ..model.config().clone() };
+    let model = model.with_config(config_of_model);
     let (model, trained) = match step.method {
-        TuneMethod::Lora => (model.with_lora(&spec, seed), Trained::Adapters),
+        TuneMethod::Lora => (model.with_lora(&lora(step), seed), Trained::Adapters),
         TuneMethod::Full => (model, Trained::All),
     };
     let template = ChatTemplate::from_config(&config)?;
@@ -50,7 +89,7 @@ pub(super) fn make(context: &StepContext, step: &TuneStep) -> Result<Made> {
         let ids = tokenizer.encode(&template.render(&messages, true)?, false)?;
         Ok(format!("{}\n=> {}", step.sample_prompt, sample(model, &tokenizer, ids, &stop_tokens)?))
     };
-    let Fitted { model, figures, measured } = fit(
+    go(
         model,
         &Fit {
             data: &shards.train,
@@ -66,34 +105,7 @@ pub(super) fn make(context: &StepContext, step: &TuneStep) -> Result<Made> {
             sample: (!step.sample_prompt.is_empty()).then_some(&sampler as &Sampler),
             observer: context.observer,
         },
-    )?;
-    let mut components = model_components(context, context.input("data")?);
-    // Weights that were tuned from somebody else's stay under the terms of those; the adapter is ours.
-    let weights = context.of_input(context.input("model")?, ".safetensors", components[0].clone());
-    if !context.is_ours(&weights) {
-        let configuration = context.of_input(context.input("model")?, "config.json", components[1].clone());
-        components[0] = weights;
-        components[1] = configuration;
-    }
-    if trained == Trained::Adapters {
-        let adapter = context.files.join("adapter");
-        std::fs::create_dir_all(&adapter).map_err(|error| Error::io("cannot write", &adapter, error))?;
-        save_adapter(&model, &spec, &input.name, &adapter)?;
-        components.push(context.own(
-            "adapter",
-            ComponentKind::ModelParameters,
-            &["adapter/adapter_config.json", "adapter/adapter_model.safetensors"],
-        ));
-    }
-    let mut merged = model.merged();
-    let mut model_config = merged.config().clone();
-    model_config.eos_tokens = stop_tokens.clone();
-    merged = merged.with_config(model_config);
-    merged.write(context.files)?;
-    let generation = GenerationConfig { eos_token_id: stop_tokens, ..GenerationConfig::read(&base_folder)? };
-    context.write("generation_config.json", generation.to_json())?;
-    copy_tokenizer(context, &tokens.folder)?;
-    Ok(Made { kind: ArtifactKind::Model, components, figures, measured })
+    )
 }
 
 /// Tokens that the data were written with must mean the same to the model.

@@ -1,0 +1,139 @@
+//! `narthex license`: components, licences and class; and what the policy says of them.
+
+use super::{print_json, program, project_flag};
+use crate::{
+    arguments::{License, LicenseFormat},
+    commands::base_options,
+    style::table,
+};
+use narthex_base::{
+    Component, Error, Result,
+    config::{Use, Verdict},
+};
+use narthex_openness::{
+    Finding, Openness, Subject, advice, class_name, croissant, cyclonedx, dataset_card_metadata, model_card_metadata,
+    mof_yaml, openness, openness_by_tool, read_mof, spdx,
+};
+use narthex_run::{judge_reference, with_subject};
+use serde_json::{Value, json};
+
+pub fn license(args: &License) -> Result<()> {
+    if let Some(file) = &args.mof {
+        let found = read_mof(file)?;
+        if args.json {
+            print_json(&found);
+        } else {
+            println!("{}", class_line(&found));
+            found.reasons.iter().for_each(|reason| println!("  {reason}"));
+            found.remarks.iter().for_each(|remark| println!("  remark: {remark}"));
+        }
+        return Ok(());
+    }
+    let reference = args.reference.as_deref().ok_or_else(|| Error::usage("name an artifact"))?;
+    if args.explain {
+        for uses in [Use::Train, Use::Redistribute, Use::ServeCommercially] {
+            explain(&judge_reference(&args.project, reference, uses, &base_options(&[]))?);
+        }
+    }
+    let format = if args.json { LicenseFormat::Json } else { args.format };
+    with_subject(&args.project, reference, |subject| write(subject, format, args, reference))?
+}
+
+fn write(subject: &Subject, format: LicenseFormat, args: &License, reference: &str) -> Result<()> {
+    match format {
+        LicenseFormat::Table => print_table(subject, args, reference),
+        LicenseFormat::Json => print_json(&json_of(subject)),
+        LicenseFormat::Mof => print!("{}", mof_yaml(subject)),
+        LicenseFormat::Spdx => print_json(&spdx(subject)),
+        LicenseFormat::Cyclonedx => print_json(&cyclonedx(subject)),
+        LicenseFormat::Croissant => print_json(&croissant(subject)),
+        LicenseFormat::ModelCard => print_yaml(&model_card_metadata(subject))?,
+        LicenseFormat::DatasetCard => print_yaml(&dataset_card_metadata(subject))?,
+    }
+    Ok(())
+}
+
+fn print_yaml(value: &Value) -> Result<()> {
+    let text = serde_saphyr::to_string(value)
+        .map_err(|error| Error::internal("the metadata cannot be written").cause(error))?;
+    println!("---\n{}\n---", text.trim_end());
+    Ok(())
+}
+
+fn json_of(subject: &Subject) -> Value {
+    let (ours, tools) = (openness(subject.manifest()), openness_by_tool(subject.manifest()));
+    let next: Vec<Value> = advice(subject.manifest(), &ours)
+        .into_iter()
+        .map(|(missing, command)| json!({"missing": missing, "way": command}))
+        .collect();
+    json!({
+        "digest": subject.digest(), "license": subject.license(), "class": ours.class, "class_name": ours.class_name,
+        "class_by_tool": tools.class, "next": next, "openness": ours, "components": subject.components(),
+    })
+}
+
+fn class_line(openness: &Openness) -> String {
+    openness.class.map_or("no class of the Model Openness Framework".into(), |class| class_name(class).to_string())
+}
+
+fn print_table(subject: &Subject, args: &License, reference: &str) {
+    let manifest = subject.manifest();
+    let mut rows = vec![["component", "kind", "licence", "known by", "files or origin"].map(String::from).to_vec()];
+    rows.extend(manifest.components.iter().map(|component| {
+        vec![
+            component.name.clone(),
+            component.kind.slug(),
+            component.license_name().to_string(),
+            component.evidence.to_string(),
+            place(component),
+        ]
+    }));
+    print!("{}", table(&rows));
+    let (ours, tools) = (openness(manifest), openness_by_tool(manifest));
+    println!("\n{}", class_line(&ours));
+    for (reason, way) in advice(manifest, &ours) {
+        println!("  {reason}\n    {way}");
+    }
+    ours.remarks.iter().for_each(|remark| println!("  remark: {remark}"));
+    if tools.class != ours.class {
+        println!("  remark: the Model Openness Tool says: {}", class_line(&tools));
+        tools.reasons.iter().for_each(|reason| println!("    {reason}"));
+    }
+    let flag = if std::path::Path::new(reference).is_dir() { String::new() } else { project_flag(&args.project) };
+    eprintln!("\nnext: {} license {reference} --format mof{flag}", program());
+}
+
+/// The files of an own component, the origin of an inherited one.
+fn place(component: &Component) -> String {
+    match component.paths.as_slice() {
+        [] => format!("from {}", component.origin.as_deref().unwrap_or("somewhere")),
+        [one] => one.clone(),
+        [first, rest @ ..] => format!("{first} and {} more", rest.len()),
+    }
+}
+
+/// What the policy says of each component, on stderr.
+pub fn explain(findings: &[Finding]) {
+    let mut rows = vec![["use", "component", "licence", "verdict", "rule", "it says"].map(String::from).to_vec()];
+    for finding in findings {
+        let verdict = match finding.verdict {
+            Verdict::Allow => "allow",
+            Verdict::Ask => "ask",
+            Verdict::Deny => "deny",
+        };
+        rows.push(vec![
+            finding.uses.name().into(),
+            finding.component.clone(),
+            finding.license.as_ref().map_or("undeclared".into(), |license| license.to_string()),
+            verdict.into(),
+            finding.rule.clone().unwrap_or_else(|| "none".into()),
+            finding.says.clone(),
+        ]);
+    }
+    if !findings.is_empty() {
+        eprint!("{}", table(&rows));
+    }
+    for finding in findings.iter().filter(|finding| finding.verdict != Verdict::Allow) {
+        eprintln!("  {}", finding.path);
+    }
+}

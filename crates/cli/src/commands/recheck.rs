@@ -1,0 +1,86 @@
+//! `narthex reproduce` and `narthex verify`: whether a model is what its papers say.
+
+use super::{base_options, print_json, program, project_flag};
+use crate::{
+    arguments::{Reproduce, Verify},
+    render::Renderer,
+    signals,
+    style::{Style, seconds, table},
+};
+use narthex_base::{Error, Observer, Result};
+use narthex_run::ReproduceOptions;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Threads for everything that follows.
+pub fn set_threads(threads: Option<u32>) -> Result<()> {
+    let Some(threads) = threads else { return Ok(()) };
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads as usize)
+        .build_global()
+        .map_err(|error| Error::internal("the threads are running already").cause(error))
+}
+
+pub fn reproduce(args: &Reproduce, style: Style) -> Result<()> {
+    set_threads(args.threads)?;
+    let interrupt = signals::interrupt_flag()?;
+    let renderer = Renderer::new(style, false);
+    let emit = |event| renderer.event(event);
+    let options = ReproduceOptions { work: args.work.clone(), ignore_project_file: args.ignore_project_file };
+    let observer = Observer::new(&emit, &interrupt);
+    let made = narthex_run::reproduce(&args.project, &args.reference, &options, &base_options(&[]), observer)?;
+    drop(renderer);
+    if args.json {
+        print_json(&made);
+        return Ok(());
+    }
+    let mut rows = vec![["step", "kind", "artifact", "time", ""].map(String::from).to_vec()];
+    rows.extend(made.iter().map(|step| {
+        vec![step.step.clone(), step.kind.clone(), step.digest.short(), seconds(step.seconds), "the same".into()]
+    }));
+    print!("{}", table(&rows));
+    match made.last() {
+        Some(last) => eprintln!("\n{} is reproduced: {}", args.reference, last.digest),
+        None => eprintln!("\n{} is raw material: its files are what was recorded", args.reference),
+    }
+    Ok(())
+}
+
+pub fn verify(args: &Verify, style: Style) -> Result<()> {
+    set_threads(args.threads)?;
+    let interrupt = signals::interrupt_flag()?;
+    let renderer = Renderer::new(style, false);
+    let emit = |event| renderer.event(event);
+    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+    let seed = args.seed.unwrap_or_else(clock);
+    let observer = Observer::new(&emit, &interrupt);
+    let found = narthex_run::verify(&args.project, &args.reference, args.samples as usize, seed, observer)?;
+    drop(renderer);
+    if args.json {
+        let mut value = serde_json::to_value(&found).map_err(|error| Error::internal("no JSON").cause(error))?;
+        value["seed"] = seed.into();
+        print_json(&value);
+        return Ok(());
+    }
+    let mut rows = vec![["step", "from", "to", "time", ""].map(String::from).to_vec()];
+    rows.extend(found.checked.iter().map(|interval| {
+        let (from, until) = (interval.from.to_string(), interval.until.to_string());
+        vec![interval.step.clone(), from, until, seconds(interval.seconds), "as recorded".into()]
+    }));
+    print!("{}", table(&rows));
+    println!(
+        "\n{} of {} intervals, chosen with seed {seed}, in {}",
+        found.checked.len(),
+        found.intervals,
+        seconds(found.seconds)
+    );
+    if found.training_seconds > 0.0 {
+        let share = 100.0 * found.seconds / found.training_seconds;
+        println!("training took {}: this is {share:.1} % of it", seconds(found.training_seconds));
+    }
+    println!(
+        "one forged interval would have been found with probability {:.3}, a tenth of them with {:.3}",
+        found.finds_one, found.finds_tenth
+    );
+    eprintln!("\nnext: {} reproduce {}{}", program(), args.reference, project_flag(&args.project));
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! The project's policy, asked before work begins and before anything is passed on or served.
+
+use crate::{OpenOptions, Project, source};
+use narthex_base::{
+    ArtifactKind, Component, ComponentKind, Digest, Error, Evidence, License, LineageNode, Presence, Result,
+    config::{Policy, Step, Use, Verdict},
+    plan::{InputKind, Origin, PlannedStep},
+};
+use narthex_openness::{Finding, judge, refusal};
+use std::{collections::BTreeMap, path::Path};
+
+/// The licence of Narthex's own source code.
+pub(crate) fn code_license() -> License {
+    License::parse("Apache-2.0 OR MIT").expect("this is an expression")
+}
+
+/// What the code of Narthex is to a model that it made.
+pub(crate) const CODE: [(ComponentKind, &str); 6] = [
+    (ComponentKind::ModelArchitecture, "crates/model"),
+    (ComponentKind::DataPreprocessingCode, "crates/data, crates/text"),
+    (ComponentKind::TrainingCode, "crates/train"),
+    (ComponentKind::InferenceCode, "crates/infer, crates/serve"),
+    (ComponentKind::EvaluationCode, "crates/train, crates/run"),
+    (ComponentKind::SupportingLibraries, "crates/kernels, crates/base, crates/ledger"),
+];
+
+/// The components that the source code of Narthex is, in the file at `path`.
+pub(crate) fn code_components(path: &str) -> impl Iterator<Item = Component> {
+    CODE.into_iter().map(move |(kind, place)| Component {
+        origin: Some(format!("narthex {}: {place}", env!("CARGO_PKG_VERSION"))),
+        paths: vec![path.to_string()],
+        ..Component::new(kind.title().to_lowercase(), kind, Some(code_license()), Evidence::Declared)
+    })
+}
+
+impl Project {
+    /// Judges every step of a run by the project's policy, before any work: what is trained on, and what is bundled.
+    ///
+    /// # Errors
+    /// If a source cannot be read, or a reference is unknown.
+    pub fn judge_steps(&self, steps: &[&PlannedStep]) -> Result<Vec<(String, Vec<Finding>)>> {
+        let mut known = BTreeMap::new();
+        let mut found = Vec::new();
+        for planned in &self.plan.steps {
+            let node = self.planned_node(planned, &known)?;
+            known.insert(planned.name.clone(), node);
+        }
+        for planned in steps {
+            let uses = match planned.step {
+                Step::Train(_) | Step::Tune(_) => Use::Train,
+                Step::Bundle(_) => Use::Redistribute,
+                _ => continue,
+            };
+            let node = &known[&planned.name];
+            let mut parts = Vec::new();
+            collect(node, &mut parts);
+            if let Step::Bundle(step) = &planned.step {
+                parts.extend(step.code.then(|| code_components("code")).into_iter().flatten());
+                self.require_code(step.code, &planned.name)?;
+            }
+            found.push((planned.name.clone(), judge(&self.plan.policy, uses, node, &parts)));
+        }
+        Ok(found)
+    }
+
+    /// Open source without source is none.
+    fn require_code(&self, code: bool, bundle: &str) -> Result<()> {
+        if code || !self.plan.policy.open_source {
+            return Ok(());
+        }
+        Err(Error::input(format!("the bundle `{bundle}` has no code, but the policy asks for open source"))
+            .at(self.plan.origin("policy.open_source"), None)
+            .help(format!("set `code = true` in [steps.{bundle}]: the source code of Narthex goes along")))
+    }
+
+    /// The first finding of [`Project::judge_steps`] that stands in the way, as an error.
+    pub(crate) fn refuse_steps(&self, steps: &[&PlannedStep]) -> Result<()> {
+        for (step, findings) in self.judge_steps(steps)? {
+            self.permit(&format!("step `{step}` cannot run"), &findings)?;
+        }
+        Ok(())
+    }
+
+    /// An error, with its place in the project file, if a finding stands in the way.
+    pub(crate) fn permit(&self, what: &str, findings: &[Finding]) -> Result<()> {
+        let Some(error) = refusal(what, findings) else { return Ok(()) };
+        let rule = findings.iter().find(|finding| finding.verdict != Verdict::Allow);
+        let (name, rule) =
+            rule.map(|finding| (finding.component.as_str(), finding.rule.as_deref())).unwrap_or_default();
+        let origin = |path: String| Some(self.plan.origin(&path)).filter(|origin| *origin != Origin::Default);
+        let keys = ["verdict", "licenses", "only", "use"];
+        let place = keys.iter().find_map(|key| origin(format!("policy.rules.{}.{key}", rule.unwrap_or_default())));
+        let place = place.or_else(|| {
+            origin("policy.open_source".into()).filter(|_| rule.is_some_and(|r| r.starts_with("open-source")))
+        });
+        let place = place.or_else(|| origin(format!("sources.{name}.path")));
+        Err(match place {
+            Some(place) => error.at(place, None),
+            None => error,
+        })
+    }
+
+    /// A step's lineage as it will be: what is known without running anything.
+    fn planned_node(&self, planned: &PlannedStep, known: &BTreeMap<String, LineageNode>) -> Result<LineageNode> {
+        let mut parents = Vec::new();
+        for input in &planned.inputs {
+            let mut node = match input.kind {
+                InputKind::Step => known[&input.name].clone(),
+                InputKind::Ref => {
+                    let artifact = self.ledger.resolve(&input.name)?;
+                    let mut node = self.ledger.lineage(artifact.digest)?;
+                    // Inherited components whose ancestors are not here count all the same.
+                    node.components = artifact.manifest.components;
+                    node
+                }
+                InputKind::Source => {
+                    let manifest = source::manifest(self, &input.name, &self.plan.sources[&input.name])?;
+                    let digest = manifest.digest();
+                    LineageNode::of(&manifest, digest)
+                }
+            };
+            node.role = Some(input.role.clone());
+            node.name = input.name.clone();
+            parents.push(node);
+        }
+        let kind = match &planned.step {
+            Step::Data(_) => ArtifactKind::Documents,
+            Step::Tokenize(_) => ArtifactKind::Tokens,
+            Step::Train(_) | Step::Tune(_) => ArtifactKind::Model,
+            Step::Eval(_) => ArtifactKind::Evaluation,
+            Step::Bundle(_) => ArtifactKind::Bundle,
+        };
+        Ok(LineageNode {
+            role: None,
+            name: planned.name.clone(),
+            kind,
+            digest: Digest::of(planned.name.as_bytes()),
+            license: None,
+            origins: vec![],
+            components: vec![],
+            files: vec![],
+            parents,
+            repeated: false,
+            presence: Presence::Missing,
+        })
+    }
+}
+
+/// Every component of a tree, each once.
+fn collect(node: &LineageNode, parts: &mut Vec<Component>) {
+    for component in &node.components {
+        if !parts.iter().any(|known| known.is_same(component)) {
+            parts.push(component.clone());
+        }
+    }
+    node.parents.iter().for_each(|parent| collect(parent, parts));
+}
+
+/// Judges an artifact of a project, or a folder, by the policy in the project's file, for a use that is not a step's.
+/// Without a project file there is no policy: nothing stands in the way but what is built in.
+///
+/// # Errors
+/// If the reference is unknown, or the project file is wrong.
+pub fn judge_reference(project: &Path, reference: &str, uses: Use, options: &OpenOptions) -> Result<Vec<Finding>> {
+    let policy = policy_of(project, options)?;
+    if uses == Use::ServeCommercially && !policy.commercial && !policy.open_source {
+        return Ok(vec![]);
+    }
+    let Some(provenance) = crate::provenance_of(project, reference)? else { return Ok(vec![]) };
+    let mut tree = provenance.tree();
+    tree.name = reference.into();
+    Ok(judge(&policy, uses, &tree, &provenance.manifest.components))
+}
+
+/// The policy in a project's file; the empty one where there is no file.
+fn policy_of(project: &Path, options: &OpenOptions) -> Result<Policy> {
+    let has_file = project.is_file() || project.join("narthex.toml").is_file();
+    if has_file { Ok(Project::plan(project, options)?.policy) } else { Ok(Policy::default()) }
+}
+
+/// The findings that stand in the way of `what`, as an error.
+///
+/// # Errors
+/// If there are any.
+pub fn permit(what: &str, findings: &[Finding]) -> Result<()> {
+    refusal(what, findings).map_or(Ok(()), Err)
+}
