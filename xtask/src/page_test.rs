@@ -209,6 +209,9 @@ impl Page {
         }
         let model = self.api("/v1/models")?["data"][0]["id"].as_str().unwrap_or_default().to_string();
         self.browser.wait("the model's name", REACT_S, |browser| Ok(browser.text(&id("model-name"))? == model))?;
+        let class = self.api("/v1/provenance")?["openness"]["class_name"].as_str().unwrap_or_default().to_string();
+        self.browser
+            .wait("the openness class", REACT_S, |browser| Ok(browser.text(&id("openness"))?.contains(&class)))?;
         let license = self.api("/v1/provenance")?["license"].as_str().unwrap_or_default().replace("LicenseRef-", "");
         self.browser.wait("the licence", REACT_S, |browser| Ok(browser.text(&id("license"))?.contains(&license)))?;
         ensure(!self.browser.is_visible(&id("key-form"))?, || "the field for a key is still there".into())

@@ -15,9 +15,10 @@ usage: cargo xtask tidy
 /// The crates in chain order, and the crates of ours that each may use. No other edge is allowed.
 /// Tests (`[dev-dependencies]`) are free.
 #[rustfmt::skip]
-const EDGES: [(&str, &[&str]); 11] = [
+const EDGES: [(&str, &[&str]); 13] = [
     ("base",    &[]),
     ("ledger",  &["base"]),
+    ("openness", &["base"]),
     ("text",    &["base"]),
     ("data",    &["base", "text"]),
     ("kernels", &["base"]),
@@ -25,8 +26,9 @@ const EDGES: [(&str, &[&str]); 11] = [
     ("infer",   &["base", "kernels", "model"]),
     ("train",   &["base", "text", "kernels", "model", "infer"]),
     ("serve",   &["base", "text", "infer"]),
-    ("run",     &["base", "ledger", "text", "data", "model", "infer", "train"]),
-    ("cli",     &["base", "ledger", "text", "data", "kernels", "model", "infer", "train", "serve", "run"]),
+    ("run",     &["base", "ledger", "openness", "text", "data", "model", "infer", "train"]),
+    ("deploy",  &["base"]),
+    ("cli",     &["base", "ledger", "openness", "text", "data", "kernels", "model", "infer", "train", "serve", "run", "deploy"]),
 ];
 
 /// Heavy dependencies, with all that is named `NAME-…`, and the only crates that may use them.

@@ -53,6 +53,7 @@ fn main() -> Result<()> {
         defaults: SamplingDefaults::default(),
         created: 1_700_000_000,
         provenance: provenance(),
+        papers: None,
     };
     eprintln!("the script answers at http://{}:{}", options.host, options.port);
     serve(bound, Arc::new(Serving::new(model)), &options, std::future::pending())

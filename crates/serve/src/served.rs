@@ -39,9 +39,11 @@ pub struct ServedModel {
     pub defaults: SamplingDefaults,
     /// When the model was made, in seconds since 1970.
     pub created: u64,
-    /// `{digest, license, components: [{name, kind, license, origin}], lineage: {name, kind,
+    /// `{digest, license, openness: {class, class_name, reasons}, components: [{name, kind, license, origin}], lineage: {name, kind,
     /// digest, license, role, parents: […]}}`, shown by `/v1/provenance` and the page.
     pub provenance: serde_json::Value,
+    /// The model's manifest and those of its ancestors, for download: what `narthex.json` holds.
+    pub papers: Option<serde_json::Value>,
 }
 
 impl ServedModel {

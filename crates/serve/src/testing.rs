@@ -48,7 +48,9 @@ pub fn model_of(generator: Arc<Scripted>) -> ServedModel {
         stop_tokens: vec![2],
         defaults: SamplingDefaults::default(),
         created: 1_700_000_000,
-        provenance: json!({"digest": "0123456789abcdef", "license": "MIT", "components": [], "lineage": null}),
+        provenance: json!({"digest": "0123456789abcdef", "license": "MIT", "components": [], "lineage": null,
+            "openness": {"class": 3, "class_name": "Class III, Open Model", "reasons": []}}),
+        papers: Some(json!({"manifest": {"kind": "bundle"}, "lineage": []})),
     }
 }
 

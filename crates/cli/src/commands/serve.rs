@@ -218,6 +218,7 @@ impl Source {
             created: model.created,
             provenance: serde_json::to_value(&model.provenance)
                 .map_err(|error| Error::internal("cannot write the provenance").cause(error))?,
+            papers: model.provenance.papers.as_ref().and_then(|papers| serde_json::to_value(papers).ok()),
         };
         Ok((served, facts))
     }

@@ -175,8 +175,7 @@ impl<'a> Bundle<'a> {
             let mut paths = Vec::new();
             for file in &manifest.files {
                 let inside = project.root.join(&file.path);
-                let is_inside = Path::new(&file.path).is_relative() && !file.path.split('/').any(|part| part == "..");
-                let target = match is_inside {
+                let target = match is_inside(&file.path) {
                     true => format!("data/{}", file.path),
                     false => format!("data/{}/{}", manifest.recipe.step, file_name(&file.path)),
                 };
@@ -249,7 +248,14 @@ impl<'a> Bundle<'a> {
                     ComponentKind::TechnicalReport if artifact.manifest.files.len() == 1 => "REPORT.md".to_string(),
                     _ => format!("documents/{}", file_name(&file.path)),
                 };
-                self.context.copy(&self.context.project.root.join(&file.path), &target)?;
+                let from = self.context.project.root.join(&file.path);
+                if self.step.data && is_inside(&file.path) {
+                    // Where the recipe looks for it.
+                    let again = format!("data/{}", file.path);
+                    self.context.copy(&from, &again)?;
+                    paths.push(again);
+                }
+                self.context.copy(&from, &target)?;
                 paths.push(target);
             }
             let theirs = artifact.manifest.components.first();
@@ -329,6 +335,11 @@ impl<'a> Bundle<'a> {
         self.figures.insert("bytes".into(), bytes as f64);
         Ok(Made::new(ArtifactKind::Bundle, self.components, self.figures))
     }
+}
+
+/// Whether a path stays in the project's folder.
+fn is_inside(path: &str) -> bool {
+    Path::new(path).is_relative() && !path.split('/').any(|part| part == "..")
 }
 
 fn file_name(path: &str) -> String {

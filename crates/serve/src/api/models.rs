@@ -1,11 +1,14 @@
-//! `GET /v1/models` and `GET /v1/models/{id}`: the one model.
+//! `GET /v1/models`, `GET /v1/models/{id}` and `GET /v1/models/{id}/manifest`: the one model and its papers.
 
 use crate::{ServedModel, app::App, error::ApiError, parameters::check_model};
 use axum::{
     Json,
     extract::{Path, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use serde_json::Value;
 
 #[derive(Serialize)]
 pub(crate) struct Model {
@@ -15,8 +18,12 @@ pub(crate) struct Model {
     owned_by: &'static str,
     /// vLLM's name for the context, in tokens.
     max_model_len: usize,
-    /// Whether the model takes messages. Our own field, for the page.
+    /// Whether the model takes messages. Our own field, for the page; so are those that follow.
     chat: bool,
+    /// The licence of its own components; null where none is declared.
+    license: Value,
+    /// The class of the Model Openness Framework: 1, 2, 3 or null.
+    openness_class: Value,
 }
 
 #[derive(Serialize)]
@@ -25,8 +32,22 @@ pub(crate) struct Models {
     data: [Model; 1],
 }
 
+/// One model with what it was made from.
+#[derive(Serialize)]
+pub(crate) struct ModelWithLineage {
+    #[serde(flatten)]
+    model: Model,
+    /// The class in full: what it is, and what is missing for the next.
+    openness: Value,
+    /// The tree of what it was made from.
+    lineage: Value,
+    /// Where its manifest can be downloaded; null where it has none.
+    manifest: Option<String>,
+}
+
 impl Model {
     fn of(model: &ServedModel) -> Self {
+        let known = |key: &str| model.provenance.get(key).cloned().unwrap_or_default();
         Self {
             id: model.id.clone(),
             object: "model",
@@ -34,19 +55,40 @@ impl Model {
             owned_by: "narthex",
             max_model_len: model.generator.context(),
             chat: model.template.is_some(),
+            license: known("license"),
+            openness_class: known("openness").get("class").cloned().unwrap_or_default(),
         }
     }
 }
+
+/// The end of the address of a model's manifest.
+const MANIFEST: &str = "/manifest";
 
 /// Lists the model.
 pub(crate) async fn list(State(app): State<App>) -> Json<Models> {
     Json(Models { object: "list", data: [Model::of(&app.model)] })
 }
 
-/// Shows one model by name.
-pub(crate) async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Model>, ApiError> {
-    check_model(&id, &app.model)?;
-    Ok(Json(Model::of(&app.model)))
+/// Shows one model by name, or, with `/manifest` behind the name, gives its manifest and those of its ancestors.
+pub(crate) async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let model = &app.model;
+    if let Some(id) = id.strip_suffix(MANIFEST).filter(|id| *id == model.id) {
+        let papers = model.papers.as_ref().ok_or_else(|| {
+            let message = format!("the model `{id}` came without papers");
+            ApiError::request(StatusCode::NOT_FOUND, message, Some("manifest_not_found"))
+        })?;
+        let name = (header::CONTENT_DISPOSITION, "attachment; filename=\"narthex.json\"");
+        return Ok(([name], Json(papers)).into_response());
+    }
+    check_model(&id, model)?;
+    let known = |key: &str| model.provenance.get(key).cloned().unwrap_or_default();
+    let shown = ModelWithLineage {
+        model: Model::of(model),
+        openness: known("openness"),
+        lineage: known("lineage"),
+        manifest: model.papers.as_ref().map(|_| format!("/v1/models/{id}{MANIFEST}")),
+    };
+    Ok(Json(shown).into_response())
 }
 
 #[cfg(test)]
@@ -59,9 +101,15 @@ mod tests {
         let router = testing::router(|_| vec![]);
         let model = json!({
             "id": "m", "object": "model", "created": 1_700_000_000, "owned_by": "narthex", "max_model_len": 64, "chat": true,
+            "license": "MIT", "openness_class": 3,
         });
         assert_eq!(get(&router, "/v1/models").await.json(200), json!({"object": "list", "data": [model]}));
-        assert_eq!(get(&router, "/v1/models/m").await.json(200), model);
+        let shown = get(&router, "/v1/models/m").await.json(200);
+        assert!(model.as_object().unwrap().iter().all(|(key, value)| shown[key] == *value), "{shown}");
+        assert_eq!(shown["openness"]["class_name"], "Class III, Open Model");
+        assert_eq!((shown["lineage"].is_null(), shown["manifest"].as_str()), (true, Some("/v1/models/m/manifest")));
+        assert_eq!(get(&router, "/v1/models/m/manifest").await.json(200)["manifest"]["kind"], "bundle");
+        get(&router, "/v1/models/other/manifest").await.json(404);
         let error = get(&router, "/v1/models/some/other").await.json(404);
         assert_eq!(
             error["error"],

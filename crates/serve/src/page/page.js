@@ -144,7 +144,15 @@ function showProvenance(provenance) {
     const name = at("license").textContent;
     at("welcome-text").textContent = `Licensed ${name}. What it was made from, and under which licences, is in the panel.`;
   }
+  if (provenance.openness) {
+    const { class_name: name, reasons } = provenance.openness;
+    at("openness").textContent = name ? `${name} (Model Openness Framework)` : "No class of the Model Openness Framework";
+    at("openness").title = reasons.join("\n");
+    at("openness").hidden = false;
+  }
   if (provenance.digest) {
+    at("manifest").href = `v1/models/${encodeURIComponent(model.id)}/manifest`;
+    at("manifest").hidden = Boolean(key); // a link carries no key
     at("digest").textContent = provenance.digest.slice(0, 12);
     at("digest").title = `The model's digest: ${provenance.digest}`;
     at("digest").hidden = false;
@@ -175,7 +183,7 @@ function componentItem(component) {
   const text = /^https?:\/\//.test(origin)
     ? make("a", { href: origin, textContent: origin, target: "_blank", rel: "noopener noreferrer" })
     : origin;
-  const kind = (component.kind ?? "").replaceAll("_", " ");
+  const kind = (component.kind ?? "").replaceAll("-", " ");
   item.append(make("div", { className: "origin" }, kind, kind && origin ? " · " : "", text));
   return item;
 }
