@@ -131,7 +131,8 @@ impl ComponentKind {
 
     /// The name used in configuration and JSON: `model-parameters`.
     pub fn slug(self) -> String {
-        self.title().to_lowercase().replace([' ', '_'], "-").replace(['(', ')'], "")
+        let name = serde_json::to_value(self).ok();
+        name.and_then(|name| Some(name.as_str()?.to_string())).unwrap_or_default()
     }
 }
 
@@ -244,6 +245,7 @@ mod tests {
         for kind in ComponentKind::ALL {
             let text = serde_json::to_string(&kind).unwrap();
             assert_eq!(serde_json::from_str::<ComponentKind>(&text).unwrap(), kind);
+            assert_eq!(text, format!("\"{}\"", kind.slug()));
         }
         let contents = |content| ComponentKind::ALL.iter().filter(|kind| kind.content() == content).count();
         assert_eq!([Content::Code, Content::Data, Content::Document].map(contents), [6, 5, 6]);

@@ -1,7 +1,7 @@
 //! What would bring an artifact to the next better class, as commands.
 
 use crate::{JudgedComponent, Openness, Standing};
-use narthex_base::{ArtifactKind, ComponentKind, Manifest};
+use narthex_base::{ArtifactKind, Component, ComponentKind, License, Manifest};
 
 /// For each component that the next class lacks: the reason, and what to type or write.
 pub fn advice(manifest: &Manifest, openness: &Openness) -> Vec<(String, String)> {
@@ -21,7 +21,12 @@ fn way(manifest: &Manifest, lacking: &JudgedComponent) -> String {
     if manifest.kind != ArtifactKind::Bundle {
         return "bundle it: a step of kind `bundle`, then `narthex bundle`".into();
     }
-    let parts = manifest.components.iter().filter(|component| component.kind == lacking.kind);
+    let stands = |component: &&Component| match lacking.standing {
+        Standing::Unlicensed => component.license.is_none(),
+        Standing::Closed => component.license.as_ref().map(License::as_str) == lacking.license.as_deref(),
+        Standing::Missing | Standing::Open => true,
+    };
+    let parts = manifest.components.iter().filter(|component| component.kind == lacking.kind).filter(stands);
     let names: Vec<&str> = parts.map(|component| component.name.as_str()).collect();
     let name = names.first().copied().unwrap_or_default();
     match lacking.standing {
@@ -65,21 +70,19 @@ fn way(manifest: &Manifest, lacking: &JudgedComponent) -> String {
 mod tests {
     use super::*;
     use crate::openness;
-    use narthex_base::{Component, Evidence, License, Recipe};
+    use narthex_base::{Evidence, Recipe};
 
     #[test]
     fn every_reason_has_a_way() {
         let mut manifest = Manifest::new(ArtifactKind::Bundle, Recipe::new("release", "bundle"));
-        let mut expected = [
+        let expected = [
             (ComponentKind::TrainingCode, "release.code=true"),
             (ComponentKind::ResearchPaper, "release.research_paper=paper"),
             (ComponentKind::IntermediateParameters, "release.checkpoints=true"),
             (ComponentKind::EvaluationResults, "kind `eval`"),
             (ComponentKind::ModelCard, "narthex bundle release"),
-        ]
-        .into_iter()
-        .peekable();
-        while let Some((missing, text)) = expected.next() {
+        ];
+        for (missing, text) in expected {
             let license = License::parse("OpenMDW-1.0").ok();
             manifest.components = ComponentKind::ALL
                 .into_iter()

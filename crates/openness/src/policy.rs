@@ -2,7 +2,7 @@
 //! path the component comes in, and what the ways out are. Knows licences and lineage, no files.
 
 use narthex_base::{
-    ArtifactKind, Component, Content, Error, License, LineageNode,
+    ArtifactKind, Component, ComponentKind, Content, Error, License, LineageNode,
     config::{Policy, Use, Verdict},
     license::Term,
 };
@@ -176,7 +176,10 @@ fn find<'a>(node: &'a LineageNode, component: &Component, trail: &mut Vec<&'a Li
     if node.parents.iter().any(|parent| find(parent, component, trail)) {
         return true;
     }
-    let is_here = node.components.iter().any(|own| own.is_same(component));
+    // What was measured on is the data of an ancestor under another name of its kind.
+    let as_data = Component { kind: ComponentKind::Datasets, ..component.clone() };
+    let measured_on = component.kind == ComponentKind::EvaluationData;
+    let is_here = node.components.iter().any(|own| own.is_same(component) || measured_on && own.is_same(&as_data));
     if !is_here {
         trail.pop();
     }
@@ -191,9 +194,15 @@ pub fn refusal(what: &str, findings: &[Finding]) -> Option<Error> {
     let license = first.license.as_ref().map_or("which has no declared licence".to_string(), |l| format!("under {l}"));
     let mut error =
         Error::input(format!("the policy {verb} to {} `{}`, {license}: {what}", first.uses.name(), first.component));
+    let mut said: Vec<(&str, Option<&str>)> = Vec::new();
     for finding in &against {
-        error = error.cause(finding.path.clone());
-        error = error.cause(format!("rule {}: {}", finding.rule.as_deref().unwrap_or_default(), finding.says));
+        let reason = (finding.path.as_str(), finding.rule.as_deref());
+        // Data that was trained and measured on comes in by the same path.
+        if !said.contains(&reason) {
+            said.push(reason);
+            error = error.cause(finding.path.clone());
+            error = error.cause(format!("rule {}: {}", finding.rule.as_deref().unwrap_or_default(), finding.says));
+        }
     }
     Some(error.help(ways_out(first)))
 }
@@ -219,7 +228,7 @@ fn ways_out(finding: &Finding) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use narthex_base::{ComponentKind, Digest, Evidence, FileEntry, Presence, config::PolicyRule};
+    use narthex_base::{Digest, Evidence, FileEntry, Presence, config::PolicyRule};
     use std::collections::BTreeMap;
 
     fn component(name: &str, kind: ComponentKind, license: Option<&str>) -> Component {
@@ -328,6 +337,16 @@ mod tests {
         let error = refusal("bundle `release`", &found).unwrap();
         assert_eq!(error.causes()[0], path);
         assert_eq!(error.causes()[1], "rule sold: to redistribute, deny non-commercial: we sell it");
+    }
+
+    #[test]
+    fn data_that_was_measured_on_is_named_once() {
+        let (top, mut parts) = tree(Some("CC-BY-NC-4.0"));
+        parts.push(Component { kind: ComponentKind::EvaluationData, paths: vec![], ..parts[0].clone() });
+        let policy = policy(&[("sold", rule(&[], &["non-commercial"], &[], Verdict::Deny))]);
+        let found = judge(&policy, Use::Redistribute, &top, &parts);
+        assert_eq!((found[0].verdict, found[2].verdict), (Verdict::Deny, Verdict::Deny));
+        assert_eq!(refusal("bundle `release`", &found).unwrap().causes().len(), 2);
     }
 
     #[test]

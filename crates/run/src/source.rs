@@ -3,7 +3,7 @@
 use crate::Project;
 use narthex_base::{
     ArtifactKind, Component, ComponentKind, Digest, Error, Evidence, License, Manifest, Recipe, Result,
-    config::{OneOrMany, Source, SourceFormat},
+    config::{OneOrMany, Source, SourceFormat, Step},
     license,
 };
 use narthex_data::{Format, SourceSpec, expand};
@@ -179,7 +179,7 @@ pub(crate) fn manifest(project: &Project, name: &str, source: &Source) -> Result
     notices.extend(source.notice.iter().flat_map(OneOrMany::to_vec));
     let component = Component {
         name: name.into(),
-        kind: if is_model { ComponentKind::ModelParameters } else { ComponentKind::Datasets },
+        kind: if is_model { ComponentKind::ModelParameters } else { kind_of(project, name) },
         license,
         license_texts,
         notices,
@@ -194,6 +194,15 @@ pub(crate) fn manifest(project: &Project, name: &str, source: &Source) -> Result
     let recipe = Recipe { config, ..Recipe::new(name, "source") };
     let files = entries;
     Ok(Manifest { files, components: vec![component], texts, ..Manifest::new(ArtifactKind::Source, recipe) })
+}
+
+/// What a source of files is: a document where a bundle takes it for one, else data.
+fn kind_of(project: &Project, name: &str) -> ComponentKind {
+    let documents = project.plan.steps.iter().filter_map(|planned| match &planned.step {
+        Step::Bundle(step) => step.documents().into_iter().find(|(_, _, source)| source == name),
+        _ => None,
+    });
+    documents.map(|(_, kind, _)| kind).next().unwrap_or(ComponentKind::Datasets)
 }
 
 /// Records the source as it is now.
