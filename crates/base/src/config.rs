@@ -610,7 +610,7 @@ pub struct BundleStep {
     /// Eval steps whose figures go into the model card.
     #[serde(default)]
     pub evaluations: Vec<String>,
-    /// The licence of the weights; the project's by default.
+    /// The licence of what this project made; the project's by default. Over somebody else's weights it is an error.
     #[serde(default)]
     pub license: Option<License>,
     /// A paragraph for the model card.

@@ -414,7 +414,9 @@ fn what_was_made_elsewhere_keeps_its_licence() {
     let model = home.path().join("model");
     succeed(&maker, &["export", "base", model.to_str().unwrap()]);
     // Without its papers it is a stranger's model, under the terms that the user states.
-    fs::remove_file(model.join("narthex.json")).unwrap();
+    for paper in ["narthex.json", "LICENSE", "NOTICE"] {
+        fs::remove_file(model.join(paper)).unwrap();
+    }
     let folder = project(&home.path().join("taker"));
     succeed(&folder, &["import", model.to_str().unwrap(), "--name", "foreign", "--license", "MIT"]);
     let steps = PROJECT.split_once("[steps.pairs]").unwrap().1.split_once("[sources.quiz]").unwrap().0;
@@ -423,6 +425,12 @@ fn what_was_made_elsewhere_keeps_its_licence() {
     // The project that takes it has the same name as the one that made it.
     let head = PROJECT.split_once("[steps.documents]").unwrap().0;
     let release = "[steps.release]\nkind = \"bundle\"\nmodel = \"talker\"\nlicense = \"Apache-2.0\"\n";
+    fs::write(folder.join("narthex.toml"), format!("{head}{steps}{release}")).unwrap();
+    // The weights are somebody else's: no licence of ours can be asked for them.
+    let refused = fail(&folder, &["run"], 1);
+    assert!(refused.contains("would put `weights` under Apache-2.0, but it is under MIT"), "{refused}");
+    let head = head.replace("seed = 3", "seed = 3\nlicense = \"Apache-2.0\"");
+    let release = release.replace("license = \"Apache-2.0\"\n", "");
     fs::write(folder.join("narthex.toml"), format!("{head}{steps}{release}")).unwrap();
     succeed(&folder, &["run"]);
     let shown: serde_json::Value = serde_json::from_str(&succeed(&folder, &["show", "release", "--json"])).unwrap();

@@ -34,14 +34,15 @@ pub(crate) fn code_components(path: &str) -> impl Iterator<Item = Component> {
 }
 
 impl Project {
-    /// Judges every step of a run by the project's policy, before any work: what is trained on, and what is bundled.
+    /// Judges every step of a run by the project's policy, before any work: what is trained on, and what is bundled. The
+    /// steps are in order and hold all that they need.
     ///
     /// # Errors
     /// If a source cannot be read, or a reference is unknown.
     pub fn judge_steps(&self, steps: &[&PlannedStep]) -> Result<Vec<(String, Vec<Finding>)>> {
         let mut known = BTreeMap::new();
         let mut found = Vec::new();
-        for planned in &self.plan.steps {
+        for planned in steps {
             let node = self.planned_node(planned, &known)?;
             known.insert(planned.name.clone(), node);
         }
