@@ -1,7 +1,7 @@
 //! Artifacts: what every stage consumes and yields. A manifest says what an artifact is, what it
 //! was made from, under which licences, and how to make it again. Its digest is its identity.
 
-use crate::{Component, Digest, License};
+use crate::{Component, ComponentKind, Digest, License};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
@@ -193,6 +193,12 @@ impl Manifest {
         }
     }
 
+    /// The licence of the weights, whatever code and data lie beside them; without weights, that of the whole.
+    pub fn model_license(&self) -> Option<License> {
+        let weights = self.components.iter().find(|c| c.is_own() && c.kind == ComponentKind::ModelParameters);
+        weights.map_or_else(|| self.license(), |weights| weights.license.clone())
+    }
+
     /// Adds the components of a parent that are not there yet: licences, notices and texts travel along the lineage as sets.
     /// Inherited components stand behind the own ones in an order that does not depend on that of the parents.
     pub fn inherit(&mut self, parent: &Manifest) {
@@ -243,7 +249,7 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ComponentKind, component::Evidence, random::Stream};
+    use crate::{component::Evidence, random::Stream};
     use std::collections::BTreeSet;
 
     fn component(name: &str, license: Option<&str>, path: &str) -> Component {
@@ -276,6 +282,20 @@ mod tests {
         ];
         for (components, expected) in cases {
             assert_eq!(manifest(components).license().as_ref().map(License::as_str), expected);
+        }
+    }
+
+    #[test]
+    fn licence_of_the_weights() {
+        let data = component("a", Some("MIT"), "x");
+        let weights = Component { kind: ComponentKind::ModelParameters, ..component("w", Some("CC0-1.0"), "y") };
+        let inherited = Component { kind: ComponentKind::ModelParameters, ..component("v", Some("Zlib"), "") };
+        for (parts, expected) in [
+            (vec![data.clone(), weights.clone()], Some("CC0-1.0")),
+            (vec![data.clone(), inherited], Some("MIT")),
+            (vec![Component { license: None, ..weights }, data], None),
+        ] {
+            assert_eq!(manifest(parts).model_license().as_ref().map(License::as_str), expected);
         }
     }
 

@@ -19,7 +19,7 @@ pub struct ProjectFile {
     #[serde(default)]
     pub steps: BTreeMap<String, Step>,
     /// What may be done with which licences.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Policy::is_empty")]
     pub policy: Policy,
 }
 
@@ -49,6 +49,13 @@ pub struct Policy {
     pub rules: BTreeMap<String, PolicyRule>,
     /// Answers to `ask`: the name of a component, and who agreed to what.
     pub accepted: BTreeMap<String, String>,
+}
+
+impl Policy {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Policy::default()
+    }
 }
 
 /// `[policy.rules.NAME]`

@@ -165,7 +165,7 @@ impl Plan {
                 serde_json::to_value(&planned.step).expect("our own types serialize"),
             );
         }
-        if self.policy != Policy::default() {
+        if !self.policy.is_empty() {
             add("policy".into(), serde_json::to_value(&self.policy).expect("our own types serialize"));
         }
         values

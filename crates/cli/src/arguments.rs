@@ -104,7 +104,7 @@ pub struct Run {
     #[arg(long)]
     pub explain: bool,
     /// Send OpenLineage events to this address, or add them to this file as JSON lines
-    #[arg(long, value_name = "URL|FILE", env = "OPENLINEAGE_URL")]
+    #[arg(long, value_name = "URL|FILE", env = "OPENLINEAGE_URL", hide_env_values = true)]
     pub openlineage: Option<String>,
     /// Serve the last model afterwards
     #[arg(long, conflicts_with = "dry_run")]
@@ -133,7 +133,7 @@ pub struct Step {
     #[arg(long)]
     pub explain: bool,
     /// Send OpenLineage events to this address, or add them to this file as JSON lines
-    #[arg(long, value_name = "URL|FILE", env = "OPENLINEAGE_URL")]
+    #[arg(long, value_name = "URL|FILE", env = "OPENLINEAGE_URL", hide_env_values = true)]
     pub openlineage: Option<String>,
     #[command(flatten)]
     pub settings: Settings,

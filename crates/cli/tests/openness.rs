@@ -212,10 +212,13 @@ fn made_again_it_is_the_same_and_every_change_is_named() {
     flip(&model);
     let error = fail(&folder, &["reproduce", "base"], 1);
     assert!(error.contains("model.safetensors of `base` was changed"), "{error}");
+    let error = fail(&folder, &["verify", "base"], 1);
+    assert!(error.contains("model.safetensors"), "{error}");
     overwrite(&model, kept);
     succeed(&folder, &["reproduce", "base"]);
 
     forged(&folder, &artifact);
+    swapped(&folder, &artifact);
     papers_that_were_changed(&folder, home.path());
 }
 
@@ -252,9 +255,33 @@ fn forged(folder: &Path, artifact: &Path) {
     assert!(error.contains("training first differs between its steps 3 and 6"), "{error}");
 }
 
+/// Weights that the recorded training did not end with, in a record that is consistent in itself.
+fn swapped(folder: &Path, artifact: &Path) {
+    let text = fs::read_to_string(artifact.join("manifest.json")).unwrap();
+    let mut manifest: narthex_base::Manifest = serde_json::from_str(&text).unwrap();
+    let place = artifact.with_file_name("swapped");
+    assert!(std::process::Command::new("cp").arg("-a").arg(artifact).arg(&place).status().unwrap().success());
+    let model = place.join("model.safetensors");
+    let mut bytes = fs::read(&model).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    let entry = manifest.files.iter_mut().find(|file| file.path == "model.safetensors").unwrap();
+    entry.digest = narthex_base::Digest::of(&bytes);
+    overwrite(&model, bytes);
+    overwrite(&place.join("manifest.json"), serde_json::to_vec_pretty(&manifest).unwrap());
+    let reference = manifest.digest().to_string();
+    fs::rename(&place, artifact.with_file_name(&reference)).unwrap();
+    let error = fail(folder, &["verify", &reference], 1);
+    assert!(error.contains("is not what its training ended with"), "{error}");
+}
+
 fn papers_that_were_changed(folder: &Path, home: &Path) {
     let exported = home.join("exported");
     succeed(folder, &["export", "release", exported.to_str().unwrap()]);
+    succeed(folder, &["license", exported.to_str().unwrap()]);
+    fs::rename(exported.join("data/lines.txt"), exported.join("lines")).unwrap();
+    let error = fail(folder, &["license", exported.to_str().unwrap()], 1);
+    assert!(error.contains("data/lines.txt is missing since"), "{error}");
+    fs::rename(exported.join("lines"), exported.join("data/lines.txt")).unwrap();
     let papers = exported.join("narthex.json");
     let text = fs::read_to_string(&papers).unwrap();
     overwrite(&papers, text.replacen("\"lr\": 0.01", "\"lr\": 0.02", 1));
@@ -280,6 +307,9 @@ fn signatures_name_what_was_changed() {
     let verify = ["verify-signature", to, "--public-key", &public];
     let text = succeed(&folder, &verify);
     assert!(text.contains("as signed") && text.contains("lineage and licences as signed"), "{text}");
+    fs::rename(exported.join("openness.sig"), folder.join("openness.sig")).unwrap();
+    let unsaid = output(&folder, &verify);
+    assert!(String::from_utf8_lossy(&unsaid.stderr).contains("no signed statement"));
     fs::write(exported.join("new.txt"), "new").unwrap();
     flip(&exported.join("config.json"));
     fs::remove_file(exported.join("NOTICE")).unwrap();

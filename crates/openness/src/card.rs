@@ -159,7 +159,7 @@ fn file_is_of_split(path: &str, split: &str) -> bool {
 
 /// The licence with its name and place where the Hub has no identifier for it.
 fn set_license(card: &mut Value, subject: &Subject) {
-    let license = subject.license();
+    let license = subject.manifest().model_license();
     let Some(license) = stated(license.as_ref()) else {
         card["license"] = json!("unknown");
         return;

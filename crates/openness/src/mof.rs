@@ -50,7 +50,7 @@ const OPEN_DATA: [&str; 31] = [
 const OPEN_BESIDES: [&str; 3] = ["LicenseRef-OpenMDW-1.1", "PDDL-1.0", "CC-PDDC"];
 
 /// Licences that fit a kind of content, by the tool's `mof-licenses.json`. What is open but not in here draws a remark.
-const FITTING_CODE: [&str; 19] = [
+const FITTING_CODE: [&str; 20] = [
     "0BSD",
     "AFL-1.1",
     "AFL-1.2",
@@ -70,6 +70,7 @@ const FITTING_CODE: [&str; 19] = [
     "NCSA",
     "UPL-1.0",
     "OpenMDW-1.0",
+    "LicenseRef-OpenMDW-1.1",
 ];
 const FITTING_DATA: [&str; 8] = [
     "CDLA-Permissive-1.0",

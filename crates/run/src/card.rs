@@ -2,7 +2,7 @@
 
 use narthex_base::{ArtifactKind, Component, Error, License, LineageNode, Manifest, Provenance, Result};
 use narthex_model::ModelConfig;
-use narthex_openness::{Subject, dataset_card_metadata, model_card_metadata};
+use narthex_openness::{Subject, dataset_card_metadata, model_card_metadata, openness};
 use serde_json::Value;
 use std::{collections::BTreeMap, fmt::Write, path::Path};
 
@@ -22,7 +22,8 @@ pub(crate) struct Card<'a> {
 
 impl Card<'_> {
     fn subject<'b>(&'b self, name: &'b str, provenance: &'b Provenance) -> Subject<'b> {
-        Subject { name, provenance, created_ms: 0, class: None, sha256: &|_| None }
+        let class = openness(&provenance.manifest).class;
+        Subject { name, provenance, created_ms: 0, class, sha256: &|_| None }
     }
 
     /// `README.md` with Hugging Face's metadata on top.

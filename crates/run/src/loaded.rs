@@ -38,7 +38,7 @@ impl Provenance {
         let manifest = &papers.manifest;
         Self {
             digest: Some(manifest.digest().to_string()),
-            license: manifest.license(),
+            license: manifest.model_license(),
             components: manifest.components.clone(),
             lineage: Some(lineage),
             openness: Some(openness(manifest)),

@@ -1,6 +1,10 @@
 //! An artifact as the documents about it see it.
 
-use crate::{Project, recipe::folder_of, reproduce::whole_provenance};
+use crate::{
+    Project,
+    recipe::folder_of,
+    reproduce::{check_folder, whole_provenance},
+};
 use narthex_base::{ArtifactKind, FileEntry, Result};
 use narthex_openness::{Subject, openness};
 use sha2::{Digest, Sha256};
@@ -19,7 +23,13 @@ pub fn with_subject<T>(project: &Path, reference: &str, write: impl FnOnce(&Subj
     let manifest = &provenance.manifest;
     let root = if project.is_file() { project.parent().unwrap_or(Path::new(".")) } else { project };
     let (folder, created_ms): (PathBuf, u64) = match folder_of(reference) {
-        Some(folder) => (folder, 0),
+        Some(folder) => {
+            // Papers alone, as a server gives them, are taken at their word.
+            if Path::new(reference).is_dir() {
+                check_folder(&folder, manifest)?;
+            }
+            (folder, 0)
+        }
         None => {
             let artifact = Project::ledger(project)?.resolve(reference)?;
             let folder = if manifest.kind == ArtifactKind::Source { root.to_path_buf() } else { artifact.folder };

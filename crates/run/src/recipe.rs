@@ -68,7 +68,9 @@ fn source(manifest: &Manifest) -> Result<Source> {
         columns: serde_json::from_value(part("columns")).map_err(wrong)?,
         license: component.and_then(|component| component.license.clone()),
         license_file: serde_json::from_value(part("license_file")).map_err(wrong)?,
-        notice: component.map(|c| OneOrMany::Many(c.notices.iter().cloned().collect())),
+        notice: component
+            .filter(|component| !component.notices.is_empty())
+            .map(|component| OneOrMany::Many(component.notices.iter().cloned().collect())),
         origin: component.and_then(|component| component.origin.clone()),
     })
 }

@@ -116,6 +116,14 @@ pub(crate) fn whole_provenance(project: &Path, reference: &str) -> Result<Proven
 
 /// Refuses, before any work, what this machine cannot compute, and computes with what the recipe was computed with.
 pub(crate) fn require_machine(provenance: &Provenance) -> Result<()> {
+    for manifest in provenance.all() {
+        let device = manifest.recipe.config.get("schedule").and_then(|schedule| schedule.get("device"));
+        if let Some(device) = device.and_then(|device| device.as_str()).filter(|device| *device != "cpu") {
+            return Err(Error::input(format!("`{}` was trained on {device}", manifest.recipe.step))
+                .cause("only the CPU promises the same bytes every time")
+                .help("train it with `device = \"cpu\"` to make it checkable"));
+        }
+    }
     let mut wanted: Vec<&str> = provenance.all().filter_map(|manifest| manifest.recipe.isa.as_deref()).collect();
     wanted.sort_unstable();
     wanted.dedup();
@@ -272,7 +280,8 @@ struct Original {
 impl Original {
     fn find(project: &Path, reference: &str, provenance: &Provenance) -> Result<Self> {
         let folder = folder_of(reference);
-        let ledger = if folder.is_none() { Some(Project::ledger(project)?) } else { None };
+        // Beside a folder, what the project has of it helps: imports, and the files of its ancestors.
+        let ledger = if folder.is_none() { Some(Project::ledger(project)?) } else { Project::ledger(project).ok() };
         Ok(Self { ledger, folder, top: provenance.manifest.digest() })
     }
 
@@ -366,6 +375,21 @@ impl Original {
             None => error,
         }
     }
+}
+
+/// Whether the files of an exported folder are those of its manifest.
+pub(crate) fn check_folder(folder: &Path, manifest: &Manifest) -> Result<()> {
+    for entry in &manifest.files {
+        let path = folder.join(&entry.path);
+        let found = if path.is_file() { Some(hash(&path)?.1) } else { None };
+        if found != Some(entry.digest) {
+            let what = if found.is_some() { "was changed" } else { "is missing" };
+            return Err(Error::input(format!("{} {what} since the folder was exported", entry.path))
+                .at(folder.display(), None)
+                .help("export it again: what its papers say is not true of this folder"));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the checkpoints that were kept with an artifact are those of its manifest.

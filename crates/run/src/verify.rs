@@ -8,6 +8,7 @@ use crate::{
 };
 use narthex_base::{Digest, Error, Manifest, Observer, Result, random::Stream};
 use narthex_ledger::Artifact;
+use narthex_model::read_safetensors;
 use serde::Serialize;
 use std::{path::Path, time::Instant};
 
@@ -76,6 +77,8 @@ pub fn verify(project: &Path, reference: &str, samples: usize, seed: u64, observ
     let mut training_seconds = 0.0;
     for manifest in &trained {
         if let Some(artifact) = again.ledger.find(manifest.digest())? {
+            again.ledger.verify(&artifact)?;
+            ends_in_the_model(&artifact)?;
             training_seconds += artifact.run.measured.get("training_seconds").copied().unwrap_or(0.0);
         }
     }
@@ -170,6 +173,27 @@ fn check(project: &Project, manifest: &Manifest, from: u64, until: u64, observer
     }
     // The end is recorded; if it was kept too, it must be what is recorded.
     check_checkpoints_at(&artifact, until)
+}
+
+/// Whether the model's weights are those that its training ended with, as far as the last state was kept and holds them
+/// under the same names (adapters stand merged in the model).
+fn ends_in_the_model(artifact: &Artifact) -> Result<()> {
+    let Some(last) = artifact.manifest.checkpoints.last() else { return Ok(()) };
+    let state = checkpoint_folder(artifact, last.step).join("weights.safetensors");
+    let model = artifact.path("model.safetensors");
+    if !state.is_file() || !model.is_file() {
+        return Ok(());
+    }
+    check_checkpoints_at(artifact, last.step)?;
+    let (ended, mut stored) = (read_safetensors(&state)?, read_safetensors(&model)?);
+    for (name, values) in ended {
+        if stored.remove(&name).is_some_and(|stored| stored != values) {
+            return Err(Error::input(format!("`{name}` of `{}` is not what its training ended with", artifact.name()))
+                .at(model.display(), None)
+                .help("do not trust this model: its weights are not those of the training that is recorded"));
+        }
+    }
+    Ok(())
 }
 
 fn check_checkpoints_at(artifact: &Artifact, step: u64) -> Result<()> {

@@ -7,7 +7,7 @@ use crate::{
     signals,
     style::{Style, seconds, table},
 };
-use narthex_base::{Error, Observer, Result};
+use narthex_base::{Error, Event, Observer, Result};
 use narthex_run::ReproduceOptions;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -24,7 +24,12 @@ pub fn reproduce(args: &Reproduce, style: Style) -> Result<()> {
     set_threads(args.threads)?;
     let interrupt = signals::interrupt_flag()?;
     let renderer = Renderer::new(style, false);
-    let emit = |event| renderer.event(event);
+    // Each step is asked for by itself; those before it are known by then.
+    let emit = |event| {
+        if !matches!(event, Event::StepUnchanged { .. }) {
+            renderer.event(event);
+        }
+    };
     let options = ReproduceOptions { work: args.work.clone(), ignore_project_file: args.ignore_project_file };
     let observer = Observer::new(&emit, &interrupt);
     let made = narthex_run::reproduce(&args.project, &args.reference, &options, &base_options(&[]), observer)?;

@@ -74,6 +74,10 @@ pub fn verify(args: &VerifySignature) -> Result<()> {
                 .help("sign the folder again, or do not trust its papers"));
         }
         println!("{}: lineage and licences as signed", path.display());
+    } else if args.folder.join("narthex.json").is_file() {
+        eprintln!(
+            "there is no signed statement on lineage and licences ({STATEMENT}): narthex.json is signed as a file only"
+        );
     }
     Ok(())
 }
