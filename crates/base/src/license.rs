@@ -31,6 +31,10 @@ impl License {
     pub fn parse(text: &str) -> Result<Self> {
         let words: Vec<&str> = text.split_whitespace().collect();
         let text = words.join(" ").split(' ').map(openmdw_alias).collect::<Vec<_>>().join(" ");
+        if text.split([' ', '(', ')']).any(|word| ["NOASSERTION", "NONE"].contains(&word)) {
+            return Err(Error::input(format!("`{text}` states no licence"))
+                .help("leave it out where no licence is known: it then counts as undeclared"));
+        }
         match spdx::Expression::parse(&text) {
             Ok(_) => Ok(Self(text)),
             Err(error) => {
@@ -295,6 +299,13 @@ mod tests {
         for (text, near) in [("CC-BY4.0", "CC-BY-4.0"), ("Apache2.0", "Apache-2.0")] {
             let error = License::parse(text).unwrap_err();
             assert!(error.help_text().unwrap().contains(near), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_states_no_licence_is_none() {
+        for text in ["NOASSERTION", "NONE", "MIT AND NOASSERTION"] {
+            assert!(License::parse(text).unwrap_err().what().contains("states no licence"), "{text}");
         }
     }
 

@@ -396,3 +396,33 @@ fn mistakes_in_licences_are_named() {
         fs::remove_dir_all(&folder).unwrap();
     }
 }
+
+#[test]
+fn a_model_folder_brings_along_what_it_was_made_from() {
+    let home = tempfile::tempdir().unwrap();
+    let closed = PROJECT.replace("license = \"CC-BY-4.0\"\norigin", "license = \"CC-BY-NC-4.0\"\norigin");
+    let maker = project(&home.path().join("maker"), &closed);
+    succeed(&maker, &["run", "--to", "base"]);
+    let folder = home.path().join("taker");
+    fs::create_dir_all(&folder).unwrap();
+    succeed(&maker, &["export", "base", folder.join("m").to_str().unwrap()]);
+    let file = "[project]\nname = \"taker\"\n[sources.m]\npath = \"m\"\nformat = \"huggingface\"\n\
+                [steps.release]\nkind = \"bundle\"\nmodel = \"m\"\n";
+    let rule = "[policy.rules.sold]\nlicenses = [\"non-commercial\"]\n";
+    fs::write(folder.join("narthex.toml"), format!("{file}{rule}")).unwrap();
+    let error = fail(&folder, &["run"], 1);
+    assert!(error.contains("release ← m") && error.contains("CC-BY-NC-4.0"), "{error}");
+    assert!(!error.contains("release (bundle)"), "before any work: {error}");
+    fs::write(folder.join("narthex.toml"), file).unwrap();
+    succeed(&folder, &["run"]);
+    let out = home.path().join("out");
+    succeed(&folder, &["export", "release", out.to_str().unwrap()]);
+    let notice = fs::read_to_string(out.join("NOTICE")).unwrap();
+    assert_eq!(notice.matches("Lines, 2026, somebody").count(), 1, "{notice}");
+    assert!(out.join("LICENSES/CC-BY-NC-4.0.txt").is_file());
+    // A folder that was changed is another artifact, and that is said.
+    fs::write(out.join("more.txt"), "more").unwrap();
+    let imported = output(&folder, &["import", out.to_str().unwrap(), "--name", "changed"]);
+    let said = String::from_utf8_lossy(&imported.stderr).into_owned();
+    assert!(said.contains("imported without its lineage"), "{said}");
+}

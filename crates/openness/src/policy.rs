@@ -40,55 +40,34 @@ pub fn judge(policy: &Policy, uses: Use, top: &LineageNode, components: &[Compon
     components.iter().map(|component| judge_one(policy, uses, top, component)).collect()
 }
 
+/// A rule that speaks of a licence: verdict, name, and what it says.
+type Spoken = (Verdict, String, String);
+
 fn judge_one(policy: &Policy, uses: Use, top: &LineageNode, component: &Component) -> Finding {
-    let mut found: Option<(Verdict, String, String)> = None;
-    let mut add = |verdict: Verdict, rule: String, says: String| {
-        if found.as_ref().is_none_or(|(strictest, ..)| verdict > *strictest) {
-            found = Some((verdict, rule, says));
+    let of = |id: Option<&str>| strictest(policy, uses, component, id);
+    let found = match &component.license {
+        None => of(None),
+        Some(license) => {
+            // In `A OR B` the better side counts, whichever rules speak of either; in `A AND B` the worse one.
+            let spoken: Vec<(String, Option<Spoken>)> =
+                license.ids().into_iter().map(|id| (id.clone(), of(Some(&id)))).collect();
+            let verdict = |id: &str| {
+                let known = spoken.iter().find(|(known, _)| known == id);
+                known.and_then(|(_, spoken)| spoken.as_ref()).map_or(Verdict::Allow, |(verdict, ..)| *verdict)
+            };
+            let within = |worst: Verdict| license.evaluate(|id| verdict(id) <= worst);
+            let levels = [Verdict::Allow, Verdict::Ask, Verdict::Deny];
+            let level = levels.into_iter().find(|worst| within(*worst)).unwrap_or(Verdict::Deny);
+            spoken.into_iter().filter_map(|(_, spoken)| spoken).find(|(verdict, ..)| *verdict == level)
         }
     };
-    for (name, rule) in &policy.rules {
-        let for_use = rule.uses.is_empty() || rule.uses.contains(&uses);
-        let kind = component.kind;
-        let for_kind = rule.components.is_empty()
-            || rule.components.iter().any(|wanted| *wanted == kind.slug() || wanted == kind.content().name());
-        if !for_use || !for_kind {
-            continue;
-        }
-        let license = component.license.as_ref();
-        let (applies, says) = match (rule.licenses.as_slice(), rule.only.as_slice()) {
-            ([], []) => (true, "any licence".to_string()),
-            (listed, []) => (hits(license, listed), listed.join(", ")),
-            (_, only) => (!is_within(license, only), format!("anything but {}", only.join(", "))),
-        };
-        if applies {
-            let reason = if rule.reason.is_empty() { String::new() } else { format!(": {}", rule.reason) };
-            let verdict = match rule.verdict {
-                Verdict::Allow => "allow",
-                Verdict::Ask => "ask first",
-                Verdict::Deny => "deny",
-            };
-            add(rule.verdict, name.clone(), format!("to {}, {verdict} {says}{reason}", uses.name()));
-        }
-    }
-    if policy.open_source && component.kind.content() == Content::Code {
-        let approved =
-            component.license.as_ref().is_some_and(|license| license.evaluate(|id| Term::OsiApproved.applies(id)));
-        if !approved {
-            let says = "every code component is under a licence that the OSI approved".to_string();
-            add(Verdict::Deny, OPEN_SOURCE.into(), says);
-        }
-    }
-    if found.is_none() && uses == Use::Redistribute && component.license.is_none() {
-        let says = "nobody may pass on what has no licence".to_string();
-        found = Some((Verdict::Deny, UNDECLARED.into(), says));
-    }
     let (mut verdict, rule, mut says) = match found {
         Some((verdict, rule, says)) => (verdict, Some(rule), says),
         None => (Verdict::Allow, None, "no rule speaks of it".to_string()),
     };
+    let consent = policy.accepted.get(&component.name).filter(|consent| !consent.trim().is_empty());
     if verdict == Verdict::Ask
-        && let Some(consent) = policy.accepted.get(&component.name)
+        && let Some(consent) = consent
     {
         verdict = Verdict::Allow;
         says += &format!("; accepted: {consent}");
@@ -105,19 +84,51 @@ fn judge_one(policy: &Policy, uses: Use, top: &LineageNode, component: &Componen
     }
 }
 
-/// Whether a licence cannot be used without one of those listed: in `A OR B` the better one counts.
-fn hits(license: Option<&License>, listed: &[String]) -> bool {
-    match license {
-        None => listed.iter().any(|wanted| wanted == "undeclared"),
-        Some(license) => !license.evaluate(|id| !listed.iter().any(|wanted| is_meant(wanted, id))),
+/// The strictest of the rules that speak of one licence of a component; none for no licence at all.
+fn strictest(policy: &Policy, uses: Use, component: &Component, id: Option<&str>) -> Option<Spoken> {
+    let mut found: Option<Spoken> = None;
+    let mut add = |verdict: Verdict, rule: String, says: String| {
+        if found.as_ref().is_none_or(|(strictest, ..)| verdict > *strictest) {
+            found = Some((verdict, rule, says));
+        }
+    };
+    for (name, rule) in &policy.rules {
+        let kind = component.kind;
+        let for_use = rule.uses.is_empty() || rule.uses.contains(&uses);
+        let for_kind = rule.components.is_empty()
+            || rule.components.iter().any(|wanted| *wanted == kind.slug() || wanted == kind.content().name());
+        let (applies, says) = match (rule.licenses.as_slice(), rule.only.as_slice()) {
+            ([], []) => (true, "any licence".to_string()),
+            (listed, []) => (lists(listed, id), listed.join(", ")),
+            (_, only) => (!lists(only, id), format!("anything but {}", only.join(", "))),
+        };
+        if for_use && for_kind && applies {
+            let reason = if rule.reason.is_empty() { String::new() } else { format!(": {}", rule.reason) };
+            let verdict = match rule.verdict {
+                Verdict::Allow => "allow",
+                Verdict::Ask => "ask first",
+                Verdict::Deny => "deny",
+            };
+            add(rule.verdict, name.clone(), format!("to {}, {verdict} {says}{reason}", uses.name()));
+        }
     }
+    let is_approved = || id.is_some_and(|id| Term::OsiApproved.applies(id));
+    if policy.open_source && component.kind.content() == Content::Code && !is_approved() {
+        let says = "every code component is under a licence that the OSI approved".to_string();
+        add(Verdict::Deny, OPEN_SOURCE.into(), says);
+    }
+    if found.is_none() && uses == Use::Redistribute && id.is_none() {
+        let says = "nobody may pass on what has no licence".to_string();
+        found = Some((Verdict::Deny, UNDECLARED.into(), says));
+    }
+    found
 }
 
-/// Whether a licence can be used with those listed alone.
-fn is_within(license: Option<&License>, listed: &[String]) -> bool {
-    match license {
+/// Whether a list names a licence, or, for none, what is undeclared.
+fn lists(listed: &[String], id: Option<&str>) -> bool {
+    match id {
         None => listed.iter().any(|wanted| wanted == "undeclared"),
-        Some(license) => license.evaluate(|id| listed.iter().any(|wanted| is_meant(wanted, id))),
+        Some(id) => listed.iter().any(|wanted| is_meant(wanted, id)),
     }
 }
 
@@ -337,6 +348,21 @@ mod tests {
         let error = refusal("bundle `release`", &found).unwrap();
         assert_eq!(error.causes()[0], path);
         assert_eq!(error.causes()[1], "rule sold: to redistribute, deny non-commercial: we sell it");
+    }
+
+    #[test]
+    fn a_choice_is_none_where_every_side_is_denied() {
+        let deny = |licenses: &[&str]| rule(&[], licenses, &[], Verdict::Deny);
+        let policy = policy(&[("a", deny(&["non-commercial"])), ("b", deny(&["MIT"]))]);
+        for (license, expected) in [
+            ("CC-BY-NC-4.0 OR MIT", Verdict::Deny),
+            ("CC-BY-NC-4.0 OR Zlib", Verdict::Allow),
+            ("Zlib AND MIT", Verdict::Deny),
+            ("(MIT OR Zlib) AND CC0-1.0", Verdict::Allow),
+        ] {
+            let (top, parts) = tree(Some(license));
+            assert_eq!(judge(&policy, Use::Train, &top, &parts)[0].verdict, expected, "{license}");
+        }
     }
 
     #[test]

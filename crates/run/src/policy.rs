@@ -116,8 +116,10 @@ impl Project {
                 }
                 InputKind::Source => {
                     let manifest = source::manifest(self, &input.name, &self.plan.sources[&input.name])?;
-                    let digest = manifest.digest();
-                    LineageNode::of(&manifest, digest)
+                    let mut node = LineageNode::of(&manifest, manifest.digest());
+                    // So do those that a model folder brings along.
+                    node.components = manifest.components;
+                    node
                 }
             };
             node.role = Some(input.role.clone());

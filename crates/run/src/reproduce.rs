@@ -54,6 +54,13 @@ pub fn reproduce(
     let provenance = whole_provenance(project, reference)?;
     require_machine(&provenance)?;
     require_version(&provenance)?;
+    if provenance.manifest.kind == ArtifactKind::Source {
+        require_sources(project, reference, &provenance)?;
+        return Ok(vec![]);
+    }
+    if Path::new(reference).is_dir() {
+        check_folder(Path::new(reference), &provenance.manifest)?;
+    }
     let original = Original::find(project, reference, &provenance)?;
     original.check(&provenance)?;
     if !options.ignore_project_file {

@@ -84,7 +84,9 @@ fn terms(declared: Option<&License>, file: Option<&Path>, folder: Option<&Path>)
     if let Some(path) = file.map(Path::to_path_buf).or_else(|| beside(&LICENSE_FILES)) {
         terms.read_license(&path, file.is_some())?;
     }
-    if let Some(path) = beside(&NOTICE_FILES) {
+    // What an export wrote says the same in narthex.json.
+    let has_papers = folder.is_some_and(|folder| folder.join("narthex.json").is_file());
+    if let Some(path) = beside(&NOTICE_FILES).filter(|_| !has_papers) {
         terms.notices.insert(read_text(&path)?.trim().to_string());
     }
     Ok(terms)
@@ -193,7 +195,13 @@ pub(crate) fn manifest(project: &Project, name: &str, source: &Source) -> Result
     });
     let recipe = Recipe { config, ..Recipe::new(name, "source") };
     let files = entries;
-    Ok(Manifest { files, components: vec![component], texts, ..Manifest::new(ArtifactKind::Source, recipe) })
+    let mut manifest =
+        Manifest { files, components: vec![component], texts, ..Manifest::new(ArtifactKind::Source, recipe) };
+    // A model that an export wrote brings along what it was made from.
+    if let Some(papers) = folder.map(|folder| folder.join("narthex.json")).filter(|path| is_model && path.is_file()) {
+        manifest.inherit(&narthex_ledger::read_provenance(&papers)?.manifest);
+    }
+    Ok(manifest)
 }
 
 /// What a source of files is: a document where a bundle takes it for one, else data.
@@ -229,6 +237,7 @@ pub(crate) fn model_files(folder: &Path) -> Result<Vec<PathBuf>> {
         .map(|entry| entry.path())
         .filter(|path| {
             path.is_file()
+                && path.file_name().is_none_or(|name| name != "narthex.json")
                 && path
                     .extension()
                     .is_some_and(|e| ["json", "safetensors", "jinja"].contains(&e.to_string_lossy().as_ref()))

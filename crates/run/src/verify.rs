@@ -3,7 +3,9 @@
 
 use crate::{
     Project, recipe,
-    reproduce::{check_checkpoints, checkpoint_folder, require_machine, require_version, whole_provenance},
+    reproduce::{
+        check_checkpoints, check_folder, checkpoint_folder, require_machine, require_version, whole_provenance,
+    },
     steps::{self, StepContext},
 };
 use narthex_base::{Digest, Error, Manifest, Observer, Result, random::Stream};
@@ -50,6 +52,9 @@ pub struct Verified {
 pub fn verify(project: &Path, reference: &str, samples: usize, seed: u64, observer: Observer) -> Result<Verified> {
     let begun = Instant::now();
     let provenance = whole_provenance(project, reference)?;
+    if Path::new(reference).is_dir() {
+        check_folder(Path::new(reference), &provenance.manifest)?;
+    }
     require_machine(&provenance)?;
     require_version(&provenance)?;
     let ledger = Project::ledger(project)?;

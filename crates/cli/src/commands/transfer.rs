@@ -61,6 +61,7 @@ pub fn import(args: &Import, style: Style) -> Result<()> {
     }
     let ledger = Ledger::open(&args.project.join(".narthex"))?;
     let artifact = ledger.import(&args.folder, &name, manifest)?;
+    ledger.take_warnings().iter().for_each(|warning| style.warning(warning));
     println!("{name} = {}", artifact.digest);
     match artifact.manifest.license() {
         Some(found) => {

@@ -188,7 +188,15 @@ impl<'a> Bundle<'a> {
                 }
                 paths.push(target);
             }
-            for component in &manifest.components {
+            let license_file = manifest.recipe.config.get("license_file").and_then(|file| file.as_str());
+            if let Some(file) = license_file.filter(|file| is_inside(file)) {
+                let target = format!("data/{file}");
+                if copied.insert(target.clone()) {
+                    self.context.copy(&project.root.join(file), &target)?;
+                }
+                paths.push(target);
+            }
+            for component in manifest.components.iter().filter(|component| component.is_own()) {
                 self.components.push(Component { paths: paths.clone(), ..component.clone() });
             }
         }
