@@ -438,3 +438,23 @@ fn first_difference(a: &Path, b: &Path) -> Option<u64> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use narthex_base::Recipe;
+
+    #[test]
+    fn what_this_machine_cannot_compute_is_said_before_any_work() {
+        let refused = |isa: &str, device: &str| {
+            let config = serde_json::json!({ "schedule": { "device": device } });
+            let recipe = Recipe { isa: Some(isa.into()), config, ..Recipe::new("bard", "train") };
+            let manifest = Manifest::new(ArtifactKind::Model, recipe);
+            require_machine(&Provenance { manifest, lineage: vec![] }).unwrap_err()
+        };
+        let error = refused("mmx", "cpu");
+        assert!(error.what().contains("computed with mmx, which this machine does not have"), "{error}");
+        assert!(error.causes()[0].contains("portable"), "{error}");
+        assert!(refused("portable", "cuda").what().contains("was trained on cuda"));
+    }
+}
