@@ -17,9 +17,12 @@ use burn::{
 };
 use std::{fmt, sync::Arc};
 
-/// Weights `[O, I]` in the order in which products read them. Clones share them.
+/// Weights `[O, I]` in the order in which products read them, and a bias `[O]`. Clones share them.
 #[derive(Clone)]
-pub struct PackedWeight(Arc<PackedB>);
+pub struct PackedWeight {
+    matrix: Arc<PackedB>,
+    bias: Option<Arc<[f32]>>,
+}
 
 impl fmt::Debug for PackedWeight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,26 +37,35 @@ impl PackedWeight {
     /// # Panics
     /// If a part is not whole rows.
     pub fn new(parts: &[WeightValues], inputs: usize, precision: Precision) -> Self {
-        Self(Arc::new(PackedB::new(parts, inputs, precision)))
+        Self { matrix: Arc::new(PackedB::new(parts, inputs, precision)), bias: None }
+    }
+
+    /// The same with a bias `[O]`.
+    ///
+    /// # Panics
+    /// If it has another length.
+    pub fn with_bias(self, bias: Vec<f32>) -> Self {
+        assert_eq!(bias.len(), self.shape()[0], "a value for each output");
+        Self { bias: Some(bias.into()), ..self }
     }
 
     /// `[O, I]`
     pub fn shape(&self) -> [usize; 2] {
-        self.0.shape()
+        self.matrix.shape()
     }
 
     /// How they are stored, and multiplied.
     pub fn precision(&self) -> Precision {
-        self.0.precision()
+        self.matrix.precision()
     }
 
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
-        self.0.bytes()
+        self.matrix.bytes()
     }
 }
 
-/// `x [N, I]`, weights `[O, I]`, residual `[N, O]` -> `[N, O]`. In bf16 the inputs of the product are rounded to bf16 and
+/// `x [N, I]`, weights `[O, I]`, residual `[N, O]` -> `[N, O]`, with the weights' bias. In bf16 the inputs of the product are rounded to bf16 and
 /// its sums and the residual stay f32.
 ///
 /// # Panics
@@ -77,7 +89,7 @@ pub fn packed_rows(weight: &PackedWeight, indices: &[u32]) -> Tensor<2> {
     let [_, inputs] = weight.shape();
     let mut rows = vec![0f32; indices.len() * inputs];
     for (row, index) in rows.chunks_exact_mut(inputs).zip(indices) {
-        weight.0.column(*index as usize, row);
+        weight.matrix.column(*index as usize, row);
     }
     Tensor::from_data(TensorData::new(rows, [indices.len(), inputs]), &Device::flex())
 }
@@ -99,8 +111,8 @@ impl PackedLinearBackend for Flex {
         let n = values(&x).len() / inputs;
         timed("packed linear", 2.0 * (n * inputs * outputs) as f64, || {
             filled([n, outputs], |y| {
-                let finish = Finish { bias: None, residual: residual.as_ref().map(values) };
-                weight.0.multiply(values(&x), y, finish);
+                let finish = Finish { bias: weight.bias.as_deref(), residual: residual.as_ref().map(values) };
+                weight.matrix.multiply(values(&x), y, finish);
             })
         })
     }

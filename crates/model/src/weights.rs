@@ -24,6 +24,9 @@ pub trait WeightSource {
     /// # Errors
     /// If there is none, or it has another shape.
     fn values(&self, name: &str, shape: &[usize]) -> Result<WeightValues<'_>>;
+
+    /// Whether there is one of this name.
+    fn contains(&self, name: &str) -> bool;
 }
 
 /// An error that says that weights and config do not fit.
@@ -42,11 +45,16 @@ fn check_shape(name: &str, found: &[usize], wanted: &[usize]) -> Result<()> {
     Err(mismatch(format!("tensor `{name}` has shape {found:?}, but the config asks for {wanted:?}")))
 }
 
+/// What files may hold besides: constants that old exporters wrote and that are recomputed here.
+const COMPUTED: [&str; 5] =
+    ["rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias"];
+
 /// What is wrong with tensors that no part of the model asked for; the first by name counts.
 pub(crate) fn unknown_tensor<'a>(names: impl Iterator<Item = &'a String>, config: &ModelConfig) -> Option<String> {
-    // Written by old exporters, and recomputed here; or the tied matrix written twice.
-    let known_extra =
-        |name: &str| name.ends_with("rotary_emb.inv_freq") || (name == "lm_head.weight" && config.tied_embeddings);
+    // The tied matrix may be written twice.
+    let known_extra = |name: &str| {
+        COMPUTED.iter().any(|end| name.ends_with(end)) || (name == "lm_head.weight" && config.tied_embeddings)
+    };
     let name = names.filter(|name| !known_extra(name)).min()?;
     Some(format!("tensor `{name}` is not part of this architecture"))
 }
@@ -56,6 +64,10 @@ impl WeightSource for TensorMap {
         let (found, values) = self.get(name).ok_or_else(|| missing(name))?;
         check_shape(name, found, shape)?;
         Ok(WeightValues::F32(values))
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.contains_key(name)
     }
 }
 
@@ -124,6 +136,11 @@ impl StoredWeights {
         }
     }
 
+    /// Names and shapes of all tensors.
+    pub fn shapes(&self) -> impl Iterator<Item = (String, Vec<usize>)> {
+        self.tensors.iter().map(|(name, stored)| (name.clone(), stored.shape.clone()))
+    }
+
     fn stored(&self, name: &str, stored: &Stored) -> Result<WeightValues<'_>> {
         let (path, map) = &self.files[stored.file];
         let bytes = &map[stored.bytes.clone()];
@@ -164,14 +181,10 @@ impl WeightSource for StoredWeights {
         self.used.borrow_mut().insert(name.into());
         self.stored(name, stored)
     }
-}
 
-/// Reads all weights of a folder in single precision.
-///
-/// # Errors
-/// If there are no weights, a file is broken or truncated, or a dtype is not supported.
-pub fn read_model_weights(folder: &Path) -> Result<TensorMap> {
-    StoredWeights::open(folder)?.to_map()
+    fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
 }
 
 fn shard_paths(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
@@ -276,9 +289,9 @@ mod tests {
         let folder = folder();
         let index = folder.path().join("model.safetensors.index.json");
         std::fs::write(&index, r#"{"weight_map": {"a": "../outside.safetensors"}}"#).unwrap();
-        let error = read_model_weights(folder.path()).unwrap_err();
+        let error = StoredWeights::open(folder.path()).err().unwrap();
         assert!(error.to_string().contains("leaves the folder"), "{error}");
         std::fs::remove_file(index).unwrap();
-        assert!(read_model_weights(folder.path()).unwrap_err().to_string().contains("no weights"));
+        assert!(StoredWeights::open(folder.path()).err().unwrap().to_string().contains("no weights"));
     }
 }
