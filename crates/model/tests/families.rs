@@ -90,7 +90,8 @@ fn written_models_are_the_checkpoints_that_were_read() {
         let again = Decoder::read(folder.path(), &cpu()).unwrap();
         assert_eq!(model.tensors(), again.tensors(), "{name}");
         assert_eq!(model.config().parameters(), again.config().parameters());
-        let (before, after) = (StoredWeights::open(&golden(name)).unwrap(), StoredWeights::open(folder.path()).unwrap());
+        let (before, after) =
+            (StoredWeights::open(&golden(name)).unwrap(), StoredWeights::open(folder.path()).unwrap());
         for (tensor, shape) in before.shapes() {
             let [mut old, mut new] = [vec![0f32; shape.iter().product()], vec![0f32; shape.iter().product()]];
             before.values(&tensor, &shape).unwrap().read(0, &mut old);
