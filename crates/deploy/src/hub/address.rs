@@ -89,7 +89,11 @@ impl RepoSpec {
 pub(crate) fn is_id(id: &str) -> bool {
     let fits = |part: &str| {
         let known = part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-        known && !part.is_empty() && part.len() <= NAME_BYTES_MAX && !part.starts_with(['.', '-']) && !part.contains("..")
+        known
+            && !part.is_empty()
+            && part.len() <= NAME_BYTES_MAX
+            && !part.starts_with(['.', '-'])
+            && !part.contains("..")
     };
     id.split('/').count() <= 2 && id.split('/').all(fits)
 }
@@ -100,10 +104,7 @@ fn is_revision(text: &str) -> bool {
         !part.is_empty() && !part.starts_with(['.', '-']) && !part.ends_with('.') && !part.ends_with(".lock")
     };
     let known = |c: char| c.is_ascii_alphanumeric() || "-_.+/".contains(c);
-    text.len() <= REVISION_BYTES_MAX
-        && text.chars().all(known)
-        && !text.contains("..")
-        && text.split('/').all(fits)
+    text.len() <= REVISION_BYTES_MAX && text.chars().all(known) && !text.contains("..") && text.split('/').all(fits)
 }
 
 /// Whether this is a git commit.

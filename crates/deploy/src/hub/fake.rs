@@ -110,7 +110,8 @@ impl State {
         let mut line = String::new();
         let _ = reader.read_line(&mut line);
         let mut words = line.split(' ');
-        let (method, path) = (words.next().unwrap_or_default().to_string(), words.next().unwrap_or_default().to_string());
+        let (method, path) =
+            (words.next().unwrap_or_default().to_string(), words.next().unwrap_or_default().to_string());
         let mut request = Request { host, path, range: None, authorization: None };
         loop {
             let mut header = String::new();
@@ -167,7 +168,10 @@ impl State {
         }
         let page = self.id.strip_prefix("models/").unwrap_or(&self.id);
         let Some(name) = path.strip_prefix(&format!("/{page}/resolve/{COMMIT}/")) else {
-            return Answer { status: "401 Unauthorized".into(), ..missing("RepoNotFound", "Invalid username or password.") };
+            return Answer {
+                status: "401 Unauthorized".into(),
+                ..missing("RepoNotFound", "Invalid username or password.")
+            };
         };
         if faults.gated && request.authorization.is_none() {
             let error = missing("GatedRepo", "Access to this model is restricted.");
@@ -207,7 +211,14 @@ impl State {
         answer
     }
 
-    fn file(&self, name: &str, bytes: &[u8], request: &Request, mut headers: Vec<String>, faults: &mut Faults) -> Answer {
+    fn file(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        request: &Request,
+        mut headers: Vec<String>,
+        faults: &mut Faults,
+    ) -> Answer {
         let mut body = bytes.to_vec();
         if faults.changed.as_deref() == Some(name) {
             body[0] ^= 1;
@@ -216,7 +227,8 @@ impl State {
             body.push(0);
         }
         let range = request.range.as_ref().filter(|_| !faults.whole);
-        let from: Option<usize> = range.and_then(|range| range.trim_start_matches("bytes=").trim_end_matches('-').parse().ok());
+        let from: Option<usize> =
+            range.and_then(|range| range.trim_start_matches("bytes=").trim_end_matches('-').parse().ok());
         let Some(from) = from else { return raw("200 OK", headers, body) };
         if from >= body.len() {
             return plain("416 Range Not Satisfiable", headers, "");
@@ -233,7 +245,9 @@ impl State {
                 let size = bytes.len();
                 let digest = match (nameless, large) {
                     (true, _) => String::new(),
-                    (false, true) => format!(r#","lfs":{{"sha256":"{}","size":{size},"pointerSize":130}}"#, sha256(bytes)),
+                    (false, true) => {
+                        format!(r#","lfs":{{"sha256":"{}","size":{size},"pointerSize":130}}"#, sha256(bytes))
+                    }
                     (false, false) => format!(r#","blobId":"{}""#, git(bytes)),
                 };
                 format!(r#"{{"rfilename":"{path}","size":{size}{digest}}}"#)

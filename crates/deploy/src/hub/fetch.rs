@@ -113,7 +113,8 @@ impl Download<'_> {
 
     fn fetch_one(&mut self, file: &RepoFile, observer: Observer) -> Result<()> {
         let at = self.folder.join(&file.path);
-        let is_there = at.is_file() && file.checksum.as_ref().is_some_and(|checksum| checksum.matches(&at).unwrap_or(false));
+        let is_there =
+            at.is_file() && file.checksum.as_ref().is_some_and(|checksum| checksum.matches(&at).unwrap_or(false));
         if is_there || self.take_cached(file, &at, observer)? {
             self.fetched.local_bytes += fs::metadata(&at).map_or(0, |stat| stat.len());
             self.note(file, file.checksum.clone());
@@ -234,7 +235,13 @@ impl Download<'_> {
     }
 
     /// Holds what the Hub says with the file against what it said in the list.
-    fn agree(&self, file: &RepoFile, told: &Told, bytes: &mut Option<u64>, checksum: &mut Option<Checksum>) -> Result<()> {
+    fn agree(
+        &self,
+        file: &RepoFile,
+        told: &Told,
+        bytes: &mut Option<u64>,
+        checksum: &mut Option<Checksum>,
+    ) -> Result<()> {
         if let Some(commit) = told.commit.as_ref().filter(|commit| **commit != self.listing.commit) {
             return Err(contradiction(file, format!("commit {}, then {commit}", self.listing.commit)));
         }
@@ -245,7 +252,8 @@ impl Download<'_> {
         }
         *bytes = bytes.or(told.bytes);
         match (checksum.as_ref(), told.checksum.as_ref()) {
-            (Some(Checksum::Sha256(a)), Some(Checksum::Sha256(b))) | (Some(Checksum::Git(a)), Some(Checksum::Git(b)))
+            (Some(Checksum::Sha256(a)), Some(Checksum::Sha256(b)))
+            | (Some(Checksum::Git(a)), Some(Checksum::Git(b)))
                 if a != b =>
             {
                 Err(contradiction(file, format!("the digest {a}, then {b}")))

@@ -1,7 +1,7 @@
 //! Requests to the Hub: redirects followed by hand, so that the token goes to the Hub's own host alone; waits and further
 //! tries where the Hub or the network asks for them. Knows headers and limits, nothing of repositories.
 
-use super::{HubSettings, Checksum};
+use super::{Checksum, HubSettings};
 use narthex_base::{Error, Observer, Result};
 use serde_json::Value;
 use std::{
@@ -77,11 +77,13 @@ impl Client {
                 .cause(cause)
                 .help("write it as `https://huggingface.co`")
         };
-        let endpoint: Uri = settings.endpoint.parse().map_err(|error: http::uri::InvalidUri| wrong(&error.to_string()))?;
+        let endpoint: Uri =
+            settings.endpoint.parse().map_err(|error: http::uri::InvalidUri| wrong(&error.to_string()))?;
         if !matches!(endpoint.scheme_str(), Some("http" | "https")) || endpoint.host().is_none() {
             return Err(wrong("it needs http:// or https:// and a host"));
         }
-        if endpoint.query().is_some() || endpoint.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        if endpoint.query().is_some() || endpoint.authority().is_some_and(|authority| authority.as_str().contains('@'))
+        {
             return Err(wrong("it may hold neither a query nor a password"));
         }
         let mut tls = TlsConfig::builder();
@@ -311,12 +313,14 @@ fn unreachable_host(uri: &Uri, error: ureq::Error) -> Failure {
 
 fn read_limited(body: Body) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
-    body.into_reader().take(JSON_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| {
-        Failure::Passing(Error::input("the connection to the Hub was lost").cause(error), None)
-    })?;
+    body.into_reader()
+        .take(JSON_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::Passing(Error::input("the connection to the Hub was lost").cause(error), None))?;
     if bytes.len() as u64 > JSON_BYTES_MAX {
         return Err(Failure::Final(
-            Error::input(format!("the Hub's answer is longer than {} MB", JSON_BYTES_MAX >> 20)).help("check HF_ENDPOINT"),
+            Error::input(format!("the Hub's answer is longer than {} MB", JSON_BYTES_MAX >> 20))
+                .help("check HF_ENDPOINT"),
         ));
     }
     Ok(bytes)

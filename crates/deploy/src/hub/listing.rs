@@ -68,7 +68,8 @@ pub(super) fn online(client: &Client, spec: &RepoSpec, observer: Observer) -> Re
 }
 
 fn read(asked: &RepoSpec, value: &Value) -> Result<Listing> {
-    let wrong = |what: &str| Error::input(format!("the answer is not that of the Hub's API: {what}")).help("check HF_ENDPOINT");
+    let wrong =
+        |what: &str| Error::input(format!("the answer is not that of the Hub's API: {what}")).help("check HF_ENDPOINT");
     let commit = value["sha"].as_str().filter(|sha| is_commit(sha)).ok_or_else(|| wrong("it names no commit"))?;
     if is_commit(&asked.revision) && asked.revision != commit {
         return Err(wrong("it is about another commit than was asked for"));
@@ -103,7 +104,9 @@ fn read(asked: &RepoSpec, value: &Value) -> Result<Listing> {
 /// Refuses a name that is not that of a file inside a folder.
 pub(super) fn check_path(path: &str) -> Result<()> {
     let is_reserved = |c: char| c.is_control() || ['\\', ':', '*', '?', '"', '<', '>', '|'].contains(&c);
-    let fits = |part: &str| !["", ".", "..", ".git"].contains(&part) && part.len() <= PART_BYTES_MAX && !part.ends_with([' ', '.']);
+    let fits = |part: &str| {
+        !["", ".", "..", ".git"].contains(&part) && part.len() <= PART_BYTES_MAX && !part.ends_with([' ', '.'])
+    };
     let depth = path.split('/').count();
     if path.len() <= PATH_BYTES_MAX && depth <= DEPTH_MAX && !path.contains(is_reserved) && path.split('/').all(fits) {
         return Ok(());
@@ -151,12 +154,10 @@ pub(super) fn explain(
     };
     let token_page = "https://huggingface.co/settings/tokens";
     match (status, code) {
-        (401 | 403, "GatedRepo") | (403, "") => with_said(Error::input(format!("{origin} is gated"))).help(format!(
-            "accept its licence at {page}, then set a token of {token_page}: `export HF_TOKEN=hf_…`"
-        )),
-        (404, "RevisionNotFound") => {
-            with_said(Error::input(format!("{origin} has no revision `{}`", spec.revision))).help(revisions(client, spec, observer))
-        }
+        (401 | 403, "GatedRepo") | (403, "") => with_said(Error::input(format!("{origin} is gated")))
+            .help(format!("accept its licence at {page}, then set a token of {token_page}: `export HF_TOKEN=hf_…`")),
+        (404, "RevisionNotFound") => with_said(Error::input(format!("{origin} has no revision `{}`", spec.revision)))
+            .help(revisions(client, spec, observer)),
         (404, "EntryNotFound") => {
             with_said(Error::input(format!("{origin} has no file `{}` at this commit", file.unwrap_or("?"))))
                 .help("run the same command again: the repository may have changed")
@@ -193,7 +194,9 @@ fn suggestions(client: &Client, spec: &RepoSpec, observer: Observer) -> Vec<Stri
 fn revisions(client: &Client, spec: &RepoSpec, observer: Observer) -> String {
     let path = format!("/api/{}/{}/refs", spec.collection(), spec.id);
     let Ok(Ok(found)) = client.json(&path, observer) else { return "leave `@REVISION` out for the newest".into() };
-    let of = |key: &str| found[key].as_array().into_iter().flatten().filter_map(|item| item["name"].as_str()).collect::<Vec<_>>();
+    let of = |key: &str| {
+        found[key].as_array().into_iter().flatten().filter_map(|item| item["name"].as_str()).collect::<Vec<_>>()
+    };
     let mut names = of("branches");
     names.extend(of("tags"));
     names.retain(|name| name.len() <= PART_BYTES_MAX && name.chars().all(|c| c.is_ascii_graphic()));
@@ -216,8 +219,25 @@ mod tests {
         let long = "x".repeat(256);
         let deep = "d/".repeat(16) + "x";
         for path in [
-            "", "/etc/passwd", "../a", "a/../../b", "a/..", "./a", "a//b", "a/", "C:/x", "a\\b", "..\\x", "a\0b", "a\nb",
-            ".git/config", "x/.git/hooks/a", "con.", "a /b", &long, &deep,
+            "",
+            "/etc/passwd",
+            "../a",
+            "a/../../b",
+            "a/..",
+            "./a",
+            "a//b",
+            "a/",
+            "C:/x",
+            "a\\b",
+            "..\\x",
+            "a\0b",
+            "a\nb",
+            ".git/config",
+            "x/.git/hooks/a",
+            "con.",
+            "a /b",
+            &long,
+            &deep,
         ] {
             assert!(check_path(path).is_err(), "{path:?}");
         }

@@ -41,9 +41,8 @@ const SMALL_ENDINGS: [&str; 5] = ["json", "txt", "model", "jinja", "tiktoken"];
 const DATA_ENDINGS: [&str; 8] = ["parquet", "jsonl", "json", "csv", "tsv", "txt", "md", "ndjson"];
 
 /// Folders that hold a model in the form of another framework, or states of its training.
-const OTHER_FOLDERS: [&str; 12] = [
-    "onnx", "openvino", "coreml", "flax", "tf", "tflite", "original", "runs", "logs", "metal", "gguf", "checkpoints",
-];
+const OTHER_FOLDERS: [&str; 12] =
+    ["onnx", "openvino", "coreml", "flax", "tf", "tflite", "original", "runs", "logs", "metal", "gguf", "checkpoints"];
 
 /// Chooses. `include` are globs over whole paths: the weights or data that are wanted instead of the usual ones; card,
 /// licence, configuration and tokenizer always come along.
@@ -95,9 +94,13 @@ fn globs(include: &[String]) -> Result<Globs> {
         return Ok(None);
     }
     if include.len() > PATTERNS_MAX {
-        return Err(Error::usage(format!("more than {PATTERNS_MAX} patterns")).help("use wider ones: `--include '*.json'`"));
+        return Err(
+            Error::usage(format!("more than {PATTERNS_MAX} patterns")).help("use wider ones: `--include '*.json'`")
+        );
     }
-    let wrong = |error: globset::Error| Error::usage("a pattern is wrong").cause(error).help("as in `--include 'data/*.parquet'`");
+    let wrong = |error: globset::Error| {
+        Error::usage("a pattern is wrong").cause(error).help("as in `--include 'data/*.parquet'`")
+    };
     let mut set = GlobSetBuilder::new();
     for text in include {
         set.add(Glob::new(text).map_err(wrong)?);
@@ -118,7 +121,9 @@ fn ending(path: &str) -> &str {
 }
 
 fn is_elsewhere(path: &str) -> bool {
-    folder(path).split('/').any(|part| OTHER_FOLDERS.contains(&part) || part.starts_with("checkpoint-") || part.starts_with('.'))
+    folder(path)
+        .split('/')
+        .any(|part| OTHER_FOLDERS.contains(&part) || part.starts_with("checkpoint-") || part.starts_with('.'))
 }
 
 fn is_paper(path: &str) -> bool {
@@ -176,7 +181,9 @@ fn weights(files: &[RepoFile]) -> Result<Vec<RepoFile>> {
         return Err(match others.peek() {
             Some(first) => {
                 let first = first.to_string();
-                error.cause(format!("it holds {}", listed(others))).help(format!("name what you want: `--include '{first}'`"))
+                error
+                    .cause(format!("it holds {}", listed(others)))
+                    .help(format!("name what you want: `--include '{first}'`"))
             }
             None => error.cause(format!("it holds {}", listed(files.iter().map(|file| file.path.as_str())))),
         });
@@ -204,7 +211,8 @@ fn is_second_copy(name: &str) -> bool {
 }
 
 fn is_other_form(path: &str) -> bool {
-    ["gguf", "onnx", "h5", "msgpack", "ot", "tflite", "mlmodel", "pb", "npz", "safetensors", "bin", "pt", "pth"].contains(&ending(path))
+    ["gguf", "onnx", "h5", "msgpack", "ot", "tflite", "mlmodel", "pb", "npz", "safetensors", "bin", "pt", "pth"]
+        .contains(&ending(path))
 }
 
 /// An index of shards that are not fetched would promise files that are not there.
@@ -222,7 +230,13 @@ fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.collect();
     let more = names.len().saturating_sub(4);
     let text = names[..names.len().min(4)].join(", ");
-    if more > 0 { format!("{text} and {more} more") } else if text.is_empty() { "nothing".into() } else { text }
+    if more > 0 {
+        format!("{text} and {more} more")
+    } else if text.is_empty() {
+        "nothing".into()
+    } else {
+        text
+    }
 }
 
 #[cfg(test)]
@@ -254,22 +268,36 @@ mod tests {
         model(
             "config.json pytorch_model.bin.index.json pytorch_model-00001-of-00002.bin pytorch_model-00002-of-00002.bin tf_model.h5",
             &[],
-            Ok("config.json pytorch_model.bin.index.json pytorch_model-00001-of-00002.bin pytorch_model-00002-of-00002.bin"),
+            Ok(
+                "config.json pytorch_model.bin.index.json pytorch_model-00001-of-00002.bin pytorch_model-00002-of-00002.bin",
+            ),
         );
         model(
             "config.json model.safetensors.index.json pytorch_model.bin.index.json model-00001-of-00002.safetensors model-00002-of-00002.safetensors consolidated.safetensors pytorch_model.bin original/consolidated.00.pth",
             &[],
-            Ok("config.json model.safetensors.index.json model-00001-of-00002.safetensors model-00002-of-00002.safetensors"),
+            Ok(
+                "config.json model.safetensors.index.json model-00001-of-00002.safetensors model-00002-of-00002.safetensors",
+            ),
         );
         // sentence-transformers
         model(
             "modules.json 1_Pooling/config.json 2_Dense/config.json 2_Dense/model.safetensors 2_Dense/pytorch_model.bin model.safetensors config.json openvino/openvino_model.bin openvino/openvino_model.xml",
             &[],
-            Ok("modules.json 1_Pooling/config.json 2_Dense/config.json config.json 2_Dense/model.safetensors model.safetensors"),
+            Ok(
+                "modules.json 1_Pooling/config.json 2_Dense/config.json config.json 2_Dense/model.safetensors model.safetensors",
+            ),
         );
-        model("adapter_config.json adapter_model.safetensors adapter_model.bin", &[], Ok("adapter_config.json adapter_model.safetensors"));
+        model(
+            "adapter_config.json adapter_model.safetensors adapter_model.bin",
+            &[],
+            Ok("adapter_config.json adapter_model.safetensors"),
+        );
         model("config.json model.fp16.safetensors model.safetensors", &[], Ok("config.json model.safetensors"));
-        model("config.json checkpoint-10/model.safetensors model.safetensors", &[], Ok("config.json model.safetensors"));
+        model(
+            "config.json checkpoint-10/model.safetensors model.safetensors",
+            &[],
+            Ok("config.json model.safetensors"),
+        );
         model("config.json model.pt optimizer.pt", &[], Ok("config.json model.pt"));
         model(
             "config.json model.safetensors tf_model.h5 onnx/model.onnx",

@@ -50,7 +50,8 @@ impl HubSettings {
         let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
         let path = |name: &str| variable(name).map(PathBuf::from);
         let is_on = |name: &str| {
-            variable(name).is_some_and(|value| ["1", "ON", "YES", "TRUE"].contains(&value.trim().to_uppercase().as_str()))
+            variable(name)
+                .is_some_and(|value| ["1", "ON", "YES", "TRUE"].contains(&value.trim().to_uppercase().as_str()))
         };
         let home = path("HOME");
         let cache = path("XDG_CACHE_HOME").or_else(|| home.as_ref().map(|home| home.join(".cache")));
@@ -69,7 +70,11 @@ impl HubSettings {
         let token = token.map(|token| token.trim().to_string()).filter(|token| !token.is_empty());
         let implicit = !is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN");
         Ok(Self {
-            endpoint: variable("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.into()).trim().trim_end_matches('/').to_string(),
+            endpoint: variable("HF_ENDPOINT")
+                .unwrap_or_else(|| ENDPOINT.into())
+                .trim()
+                .trim_end_matches('/')
+                .to_string(),
             token: token.filter(|_| implicit),
             offline: is_on("HF_HUB_OFFLINE"),
             hub_cache: path("HF_HUB_CACHE").or_else(|| hf_home.map(|home| home.join("hub"))),

@@ -182,7 +182,12 @@ fn refusals_say_what_to_do() {
     let name = "hf:org/name";
     let gated = || Faults { gated: true, ..Faults::default() };
     check_refused(name, gated(), false, &["is gated", "accept its licence at http://127", "/org/name", "HF_TOKEN"]);
-    check_refused("hf:org/nme", Faults::default(), false, &["no hf:org/nme", "did you mean `hf:org/name`?", "HF_TOKEN"]);
+    check_refused(
+        "hf:org/nme",
+        Faults::default(),
+        false,
+        &["no hf:org/nme", "did you mean `hf:org/name`?", "HF_TOKEN"],
+    );
     check_refused("hf:org/name@v2", Faults::default(), true, &["no revision `v2`", "did you mean `hf:org/name@v1`?"]);
     let limited = |times, after: &str| Faults { limited: Some((times, after.into())), ..Faults::default() };
     check_refused(name, limited(1, "4000"), true, &["429", "wait for 4000 s"]);
