@@ -11,7 +11,7 @@ use narthex_base::{Error, Event, License, Manifest, Observer, Result};
 use narthex_deploy::hub::{
     Checksum, Download, Hub, HubSettings, Listing, RepoFile, RepoKind, RepoSpec, Selected, select,
 };
-use narthex_ledger::{Artifact, Ledger};
+use narthex_ledger::{Artifact, Ledger, check_name};
 use narthex_run::{
     PulledFrom, already_pulled, check_model_config, has_safetensors, link_declared, pulled_dataset, pulled_model,
 };
@@ -30,6 +30,7 @@ pub fn run(args: &Pull, style: Style) -> Result<()> {
     let asked = RepoSpec::parse(&args.repository)?;
     let license = args.license.as_deref().map(License::parse).transpose()?;
     let name = args.name.clone().unwrap_or_else(|| asked.name().to_string());
+    check_name(&name)?;
     let settings = HubSettings::from_environment()?;
     let mirror = settings.is_mirror().then(|| settings.endpoint.clone());
     let hub = Hub::new(settings)?;
@@ -95,7 +96,7 @@ fn told(file: &RepoFile, checksums: &BTreeMap<String, Checksum>) -> String {
 /// What will be fetched, before anything is.
 fn announce(hub: &Hub, listing: &Listing, chosen: &Selected, to_stdout: bool) {
     let count = chosen.all().count();
-    let left = if chosen.left > 0 { format!("; {} others stay there", chosen.left) } else { String::new() };
+    let left = if chosen.left > 0 { format!("; not fetched: {}", chosen.left) } else { String::new() };
     eprintln!("{} from {}", listing.origin(), hub.page(&listing.spec));
     let size = |file: &RepoFile| file.bytes.map_or("size unknown".into(), bytes);
     let shown = if to_stdout { count } else { LISTED_MAX };

@@ -90,7 +90,11 @@ impl Client {
         if let Some(path) = &settings.certificates {
             tls = tls.root_certs(RootCerts::from(certificates(path)?.into_iter()));
         }
+        // What is on this machine is not asked for through a proxy.
+        let is_local = endpoint.host().is_some_and(is_loopback);
+        let proxy = if is_local { None } else { ureq::Proxy::try_from_env() };
         let agent = Agent::config_builder()
+            .proxy(proxy)
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
