@@ -2,12 +2,14 @@
 
 #[path = "../../deploy/src/hub/fake.rs"]
 mod fake;
-mod program;
 
 use fake::{COMMIT, FakeFile, FakeHub, Faults};
-use program::narthex;
 use serde_json::Value;
-use std::{fs, path::Path, process::Output};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
 
 /// A tiny checkpoint with a card, as repositories have them.
 fn model(card: &str) -> Vec<FakeFile> {
@@ -26,8 +28,11 @@ fn model(card: &str) -> Vec<FakeFile> {
 
 /// Runs `narthex` with the Hub at this server and all caches below the folder.
 fn run(folder: &Path, hub: &FakeHub, args: &[&str], variables: &[(&str, &str)]) -> Output {
-    let mut command = narthex(folder, args);
-    for name in ["HF_HOME", "HF_HUB_CACHE", "HF_TOKEN_PATH", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_IMPLICIT_TOKEN"] {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_narthex"));
+    command.current_dir(folder).args(args).env("XDG_CONFIG_HOME", folder.join("no-config"));
+    for name in
+        ["NARTHEX_SET", "HF_HOME", "HF_HUB_CACHE", "HF_TOKEN_PATH", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_IMPLICIT_TOKEN"]
+    {
         command.env_remove(name);
     }
     command.env("HF_ENDPOINT", &hub.url).env("HF_TOKEN", "hf_secret").env("XDG_CACHE_HOME", folder.join("cache"));
