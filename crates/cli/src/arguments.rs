@@ -1,6 +1,9 @@
 //! The command line: every verb with its flags and help.
 
+mod pull;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use pull::Pull;
 use std::path::PathBuf;
 
 /// From raw data to a licensed model that answers over the OpenAI API, in one binary
@@ -53,6 +56,8 @@ pub enum Command {
     Sign(Sign),
     /// Check the signatures of a folder
     VerifySignature(VerifySignature),
+    /// Fetch a model or a data set from the Hugging Face Hub
+    Pull(Pull),
     /// Write an artifact as a container image of models (ModelPack) for registries
     Push(Push),
     /// Copy an artifact with its papers into a folder

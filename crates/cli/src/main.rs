@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Some(Command::Verify(args)) => commands::recheck::verify(&args, style),
         Some(Command::Sign(args)) => commands::signing::sign(&args),
         Some(Command::VerifySignature(args)) => commands::signing::verify(&args),
+        Some(Command::Pull(args)) => commands::pull::run(&args, style),
         Some(Command::Push(args)) => commands::transfer::push(&args),
         Some(Command::Export(args)) => commands::transfer::export(&args),
         Some(Command::Import(args)) => commands::transfer::import(&args, style),

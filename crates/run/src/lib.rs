@@ -3,11 +3,13 @@
 
 mod card;
 mod events;
+mod hub_card;
 mod loaded;
 mod material;
 mod papers;
 mod policy;
 mod project;
+mod pulled;
 mod recipe;
 mod reproduce;
 mod runner;
@@ -17,10 +19,14 @@ mod steps;
 mod verify;
 
 pub use events::LineageEvents;
+pub use hub_card::link_declared;
 pub use loaded::{LoadedModel, Provenance, WeightForm};
 pub use papers::with_subject;
 pub use policy::{judge_reference, permit};
 pub use project::{OpenOptions, Project, SourceCode};
+pub use pulled::{
+    PulledFrom, already_pulled, check_model_config, check_model_folder, has_safetensors, pulled_dataset, pulled_model,
+};
 pub use recipe::provenance_of;
 pub use reproduce::{ReproduceOptions, Reproduced, reproduce};
 pub use runner::{Row, RowState, RunOptions, RunReport};

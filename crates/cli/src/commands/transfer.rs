@@ -1,6 +1,6 @@
 //! `narthex export`, `import` and `gc`
 
-use super::{base_options, openness::explain, print_json, program, project_flag};
+use super::{base_options, openness::explain, print_json, program, project_flag, pull::print_declared};
 use crate::{
     arguments::{Export, Gc, Import, Push},
     style::{Style, bytes, table},
@@ -8,7 +8,7 @@ use crate::{
 use narthex_base::{Error, License, Result, config::Use};
 use narthex_deploy::OciTarget;
 use narthex_ledger::{GcKind, Ledger};
-use narthex_run::{Project, import_manifest, judge_reference, permit, provenance_of};
+use narthex_run::{Project, import_manifest, judge_reference, link_declared, permit, provenance_of};
 
 pub fn export(args: &Export) -> Result<()> {
     let ledger = Project::ledger(&args.project)?;
@@ -40,7 +40,7 @@ pub fn push(args: &Push) -> Result<()> {
 
 pub fn import(args: &Import, style: Style) -> Result<()> {
     let license = args.license.as_deref().map(License::parse).transpose()?;
-    let manifest = import_manifest(&args.folder, license.clone(), args.origin.clone())?;
+    let mut manifest = import_manifest(&args.folder, license.clone(), args.origin.clone())?;
     let name = match &args.name {
         Some(name) => name.clone(),
         None => {
@@ -60,6 +60,7 @@ pub fn import(args: &Import, style: Style) -> Result<()> {
         }
     }
     let ledger = Ledger::open(&args.project.join(".narthex"))?;
+    link_declared(&ledger, &mut manifest)?;
     let artifact = ledger.import(&args.folder, &name, manifest)?;
     ledger.take_warnings().iter().for_each(|warning| style.warning(warning));
     println!("{name} = {}", artifact.digest);
@@ -69,6 +70,7 @@ pub fn import(args: &Import, style: Style) -> Result<()> {
         }
         None => style.warning("no licence declared, so it cannot be bundled; import it again with `--license SPDX`"),
     }
+    print_declared(&artifact.manifest);
     eprintln!("next: {} serve {name}{}", program(), project_flag(&args.project));
     Ok(())
 }
