@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         Some(Command::Sign(args)) => commands::signing::sign(&args),
         Some(Command::VerifySignature(args)) => commands::signing::verify(&args),
         Some(Command::Push(args)) => commands::transfer::push(&args),
-        Some(Command::Export(args)) => commands::transfer::export(&args),
+        Some(Command::Export(args)) => commands::transfer::export(&args, style),
         Some(Command::Import(args)) => commands::transfer::import(&args, style),
         Some(Command::Gc(args)) => commands::transfer::gc(&args),
         Some(Command::Bench(args)) => commands::bench::run(&args.command),

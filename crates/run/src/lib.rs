@@ -3,6 +3,7 @@
 
 mod card;
 mod events;
+mod foreign;
 mod loaded;
 mod material;
 mod papers;
@@ -17,6 +18,7 @@ mod steps;
 mod verify;
 
 pub use events::LineageEvents;
+pub use foreign::{GgufWeights, ImportSource, export_gguf, import_source};
 pub use loaded::{LoadedModel, Provenance, WeightForm};
 pub use papers::with_subject;
 pub use policy::{judge_reference, permit};
