@@ -148,16 +148,11 @@ fn written_and_read_back() {
             from_hugging_face(folder.path(), &file, stored, &about).unwrap();
             let imported = to_hugging_face(&file, again.path()).unwrap();
             assert_eq!((imported.name, imported.license), (about.name, about.license));
-            let (first, second) = [&folder, &again].map(|f| weights(&f.path().join("model.safetensors"))).into();
-            let (first, second): (BTreeMap<_, _>, BTreeMap<_, _>) = (first, second);
-            // Rows of 16 are no blocks of 32, so most matrices of Q8_0 are stored in F16: only down_proj may differ.
+            let [first, second] = [&folder, &again].map(|folder| weights(&folder.path().join("model.safetensors")));
+            // No row here is a whole number of blocks of 32, so with Q8_0 all are stored in F16, which holds them.
             for (tensor, (shape, values)) in &first {
                 assert_eq!(*shape, second[tensor].0);
-                let worst = values.iter().zip(&second[tensor].1).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
-                assert!(
-                    worst <= if stored == Stored::Q8_0 { 0.01 } else { 0.0 },
-                    "{name} {tensor} {stored:?}: {worst}"
-                );
+                assert_eq!(*values, second[tensor].1, "{name} {tensor} {stored:?}");
             }
             for json_file in ["config.json", "tokenizer_config.json"] {
                 let (mut one, mut two) = (json(&folder.path().join(json_file)), json(&again.path().join(json_file)));
@@ -274,7 +269,6 @@ fn lies_are_named() {
     check(&|gguf| gguf.version = 1, "version 1 is not supported");
     check(&|gguf| gguf.version = 3 << 24, "big-endian");
     check(&|gguf| gguf.tensors = Some(u64::MAX), "the number of tensors is 18446744073709551615, more than");
-    check(&|gguf| gguf.tensors = Some(200_000), "the file ends within");
     check(&|gguf| gguf.entries = Some(1 << 40), "the number of metadata entries is 1099511627776");
     check(&|gguf| gguf.metadata[0][..8].copy_from_slice(&u64::MAX.to_le_bytes()), "the length of a metadata key");
     check(

@@ -77,10 +77,10 @@ pub fn import_source(path: &Path, project: &Path) -> Result<ImportSource> {
         return checkpoint(path, path, name, project);
     }
     if ending == "gguf" {
-        let made = temporary(project)?;
-        let about = gguf::to_hugging_face(path, made.path())?;
+        let (made, folder) = temporary(project, &name)?;
+        let about = gguf::to_hugging_face(path, &folder)?;
         return Ok(ImportSource {
-            folder: made.path().into(),
+            folder,
             _made: Some(made),
             license: about
                 .license
@@ -109,8 +109,8 @@ pub fn import_source(path: &Path, project: &Path) -> Result<ImportSource> {
 
 /// Converts a checkpoint, and takes along what lies beside it.
 fn checkpoint(source: &Path, beside: &Path, name: String, project: &Path) -> Result<ImportSource> {
-    let made = temporary(project)?;
-    let converted = pickle::to_safetensors(source, made.path())?;
+    let (made, folder) = temporary(project, &name)?;
+    let converted = pickle::to_safetensors(source, &folder)?;
     let entries = std::fs::read_dir(beside).map_err(|error| Error::io("cannot read", beside, error))?;
     for entry in entries {
         let path = entry.map_err(|error| Error::io("cannot read", beside, error))?.path();
@@ -124,14 +124,14 @@ fn checkpoint(source: &Path, beside: &Path, name: String, project: &Path) -> Res
         let fail = |error| Error::io("cannot copy", &path, error);
         let metadata = std::fs::metadata(&path).map_err(fail)?;
         if metadata.is_file() && metadata.len() <= BESIDE_BYTES_MAX {
-            std::fs::copy(&path, made.path().join(&file)).map_err(fail)?;
+            std::fs::copy(&path, folder.join(&file)).map_err(fail)?;
         }
     }
     let mut notes = Vec::new();
     if !converted.passed_over.is_empty() {
         notes.push(format!("not taken over, as they are no weights: {}", shortened(&converted.passed_over)));
     }
-    Ok(ImportSource { folder: made.path().into(), _made: Some(made), name, license: None, origin: None, notes })
+    Ok(ImportSource { folder, _made: Some(made), name, license: None, origin: None, notes })
 }
 
 fn shortened(names: &[String]) -> String {
@@ -143,11 +143,15 @@ fn shortened(names: &[String]) -> String {
     shown
 }
 
-fn temporary(project: &Path) -> Result<tempfile::TempDir> {
-    let builder = || tempfile::Builder::new().prefix(".narthex-import-").to_owned();
+/// A folder that bears the model's name, in a temporary one.
+fn temporary(project: &Path, name: &str) -> Result<(tempfile::TempDir, PathBuf)> {
     // A project that is not there yet is made when the model is taken in.
     let parent = if project.is_dir() { project } else { Path::new(".") };
-    builder().tempdir_in(parent).map_err(|error| Error::io("cannot write into", parent, error))
+    let fail = |error| Error::io("cannot write into", parent, error);
+    let made = tempfile::Builder::new().prefix(".narthex-import-").tempdir_in(parent).map_err(fail)?;
+    let folder = made.path().join(name);
+    std::fs::create_dir(&folder).map_err(fail)?;
+    Ok((made, folder))
 }
 
 /// One line on where a file comes from, and what it was made from.

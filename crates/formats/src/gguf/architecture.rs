@@ -56,7 +56,7 @@ pub(super) struct Architecture {
 }
 
 /// All of them.
-pub(super) const ARCHITECTURES: [Architecture; 8] = [
+pub(super) static ARCHITECTURES: [Architecture; 8] = [
     Architecture {
         gguf: "llama",
         model_type: "llama",

@@ -419,7 +419,7 @@ impl<'a> Source<'a> {
         };
         let heads = if name.change == Change::KeyHeads { self.kv_heads } else { self.heads };
         let mut shape = tensor.shape.clone();
-        match (name.change, shape.as_slice()) {
+        match (name.change, tensor.shape.as_slice()) {
             (Change::QueryHeads | Change::KeyHeads, [rows, ..]) if turned_rows(*rows, heads).is_none() => {
                 return Err(wrong(&format!("rows for {heads} heads of an even width")));
             }

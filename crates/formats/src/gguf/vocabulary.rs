@@ -37,7 +37,7 @@ const O200K: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// All of them.
-pub(super) const CUTS: [Cut; 8] = [
+pub(super) static CUTS: [Cut; 8] = [
     Cut {
         names: &["gpt-2", "olmo", "phi-2", "mpt", "roberta-bpe", "jina-es", "jina-de", "exaone4"],
         steps: &[Step::Gpt2],

@@ -115,17 +115,18 @@ impl<'a> Writer<'a> {
             offset = (offset + elements / tensor.kind.block() * tensor.kind.block_len()).next_multiple_of(ALIGNMENT);
         }
         let mut out = BufWriter::new(File::create(path)?);
-        let mut aligned = |bytes: &[u8]| {
-            let filling = (bytes.len() as u64).next_multiple_of(ALIGNMENT) as usize - bytes.len();
-            out.write_all(bytes)?;
-            out.write_all(&[0; ALIGNMENT as usize][..filling])
-        };
-        aligned(&header)?;
+        put_aligned(&mut out, &header)?;
         for tensor in &self.tensors {
-            aligned(&(tensor.bytes)())?;
+            put_aligned(&mut out, &(tensor.bytes)())?;
         }
         out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
     }
+}
+
+fn put_aligned(out: &mut impl Write, bytes: &[u8]) -> std::io::Result<()> {
+    let filling = (bytes.len() as u64).next_multiple_of(ALIGNMENT) as usize - bytes.len();
+    out.write_all(bytes)?;
+    out.write_all(&[0; ALIGNMENT as usize][..filling])
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {

@@ -9,16 +9,24 @@ use std::{collections::BTreeMap, ops::Range};
 /// The number that the first pickle holds, 0x1950a86a20f9469cfc6c, as a pickle stores it.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const VERSION: i64 = 1001;
+/// What a pickle of protocol 2 or later begins with.
+const PROTOCOL_OPCODE: u8 = 0x80;
 
 /// What the object's pickle built, and where each storage lies by key.
 pub(super) type Legacy<'a> = (Value, Heap<'a>, BTreeMap<String, Range<usize>>);
 
 /// Reads all but the numbers.
 pub(super) fn read(file: &[u8]) -> Result<Legacy<'_>> {
+    let other = || {
+        Error::input("this is neither a zip file nor a checkpoint of torch")
+            .help("expected what torch.save writes; plain pickles are not read")
+    };
+    if file.first() != Some(&PROTOCOL_OPCODE) {
+        return Err(other());
+    }
     let (magic, heap, at) = unpickle(file, 0)?;
     if !matches!(magic, Value::Long(bytes) if heap.bytes[bytes] == MAGIC) {
-        return Err(Error::input("this is neither a zip file nor a checkpoint of torch")
-            .help("expected what torch.save writes; plain pickles are not read"));
+        return Err(other());
     }
     let (version, _, at) = unpickle(file, at)?;
     if version != Value::Int(VERSION) {

@@ -9,13 +9,13 @@ use std::collections::HashMap;
 /// Bytes of a pickle: descriptions only, as the numbers lie elsewhere. Some kilobytes for each hundred tensors.
 const PICKLE_BYTES_MAX: usize = 1 << 26;
 /// Lists, dictionaries, tuples, texts, storages and tensors together.
-const OBJECTS_MAX: usize = 1 << 22;
+const OBJECTS_MAX: usize = 1 << 21;
 /// Values on the stack.
 const STACK_MAX: usize = 1 << 20;
 /// Marks on the stack: nesting of what is being built.
 const MARKS_MAX: usize = 1 << 10;
 /// Values kept to be used again.
-const MEMO_MAX: usize = 1 << 22;
+const MEMO_MAX: usize = 1 << 21;
 /// Bytes of a name that a pickle asks for.
 const NAME_BYTES_MAX: usize = 1 << 10;
 /// The newest protocol there is.
@@ -223,16 +223,16 @@ impl<'a> Machine<'a> {
     }
 
     fn pop(&mut self) -> Result<Value> {
-        // What lies under the last mark is not there yet.
-        let floor = self.marks.last().copied().unwrap_or(0);
-        if self.stack.len() <= floor {
-            return Err(self.wrong("the pickle takes more from its stack than there is"));
-        }
-        Ok(self.stack.pop().expect("its height is above the floor"))
+        let value = self.top()?;
+        self.stack.pop();
+        Ok(value)
     }
 
     fn top(&self) -> Result<Value> {
-        self.stack.last().copied().ok_or_else(|| self.wrong("the pickle takes more from its stack than there is"))
+        // What lies under the last mark is out of reach.
+        let floor = self.marks.last().copied().unwrap_or(0);
+        let above = self.stack.get(floor..).unwrap_or_default();
+        above.last().copied().ok_or_else(|| self.wrong("the pickle takes more from its stack than there is"))
     }
 
     fn pop_mark(&mut self) -> Result<Vec<Value>> {
