@@ -80,7 +80,7 @@ fn models_become_folders() {
         for (tensor, shape) in expected {
             let (found_shape, values) = &found[tensor];
             assert_eq!(serde_json::json!(found_shape), *shape, "{name} {tensor}");
-            assert_eq!(*values, formula(tensor, values.len()), "{name} {tensor}");
+            assert!(*values == formula(tensor, values.len()), "{name} {tensor}");
         }
         let config = json(&folder.path().join("config.json"));
         assert_eq!(config["model_type"], model_type);
@@ -149,10 +149,14 @@ fn written_and_read_back() {
             let imported = to_hugging_face(&file, again.path()).unwrap();
             assert_eq!((imported.name, imported.license), (about.name, about.license));
             let [first, second] = [&folder, &again].map(|folder| weights(&folder.path().join("model.safetensors")));
-            // No row here is a whole number of blocks of 32, so with Q8_0 all are stored in F16, which holds them.
+            // Rows that are no whole number of blocks of 32 are stored in F16 instead of Q8_0, which holds them.
             for (tensor, (shape, values)) in &first {
-                assert_eq!(*shape, second[tensor].0);
-                assert_eq!(*values, second[tensor].1, "{name} {tensor} {stored:?}");
+                let (found_shape, found) = &second[tensor];
+                assert_eq!(shape, found_shape, "{name} {tensor} {stored:?}");
+                let is_rounded = stored == Stored::Q8_0 && shape.len() == 2 && shape[1].is_multiple_of(32);
+                let worst = values.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                // Half a step of 2 / 127.
+                assert!(worst <= if is_rounded { 0.008 } else { 0.0 }, "{name} {tensor} {stored:?}: {worst}");
             }
             for json_file in ["config.json", "tokenizer_config.json"] {
                 let (mut one, mut two) = (json(&folder.path().join(json_file)), json(&again.path().join(json_file)));

@@ -174,9 +174,8 @@ fn broken_pickles_are_refused() {
     // Lists of lists of lists, each ten times the former, and one that holds itself: shared, so never expanded.
     let laughs: Vec<u8> = (0..100).flat_map(|_| b"(2222222222l".to_vec()).collect();
     check(&wrap(&[b"]".to_vec(), b"2".repeat(2000), laughs].concat()), "takes more from its stack");
-    let doubled: Vec<u8> = (0..200u8)
-        .flat_map(|i| [vec![b'('], [vec![b'h', i]; 10].concat(), vec![b'l', b'q', i + 1, b'0']].concat())
-        .collect();
+    let doubled: Vec<u8> =
+        (0..200u8).flat_map(|i| [vec![b'('], [b'h', i].repeat(10), vec![b'l', b'q', i + 1, b'0']].concat()).collect();
     check(&wrap(&[b"]q\0".to_vec(), doubled].concat()), "holds no tensors by name");
     check(&wrap(b"]q\0h\0a"), "holds no tensors by name");
     check(&wrap(b"}q\0X\x05\0\0\0modelh\0s"), "holds no tensors by name");

@@ -55,10 +55,11 @@ pub fn import_source(path: &Path, project: &Path) -> Result<ImportSource> {
             .help("name a model folder in Hugging Face layout, a GGUF file, or a checkpoint")
     })?;
     let whole = path.canonicalize().map_err(|error| Error::io("cannot read", path, error))?;
-    let name = if kind.is_dir() { whole.file_name() } else { whole.file_stem() };
-    let name = name.map(|name| name.to_string_lossy().into_owned());
-    let name = name.ok_or_else(|| Error::usage("this folder has no name").help("give one with `--name`"))?;
-    let ending = whole.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+    // A file may be a link into a cache, where it has another name.
+    let name = if kind.is_dir() { whole.file_name() } else { path.file_stem() };
+    // Only the root of a file system has none.
+    let name = name.map_or("model".into(), |name| name.to_string_lossy().into_owned());
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
     if kind.is_dir() {
         folder::check(path)?;
         let has = |names: [&str; 2]| names.iter().any(|name| path.join(name).is_file());
@@ -88,13 +89,13 @@ pub fn import_source(path: &Path, project: &Path) -> Result<ImportSource> {
                 .filter(|tag| *tag != "other")
                 .or(about.license_name.as_deref())
                 .and_then(License::of_tag),
-            origin: Some(origin(&whole, &about)),
+            origin: Some(origin(path, &about)),
             name,
             notes: about.notes,
         });
     }
     if CHECKPOINT_ENDINGS.contains(&ending.as_str()) {
-        let beside = whole.parent().unwrap_or(Path::new("/"));
+        let beside = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
         if !beside.join("config.json").is_file() {
             return Err(Error::input("a checkpoint has weights alone, and there is no config.json beside it")
                 .at(path.display(), None)
