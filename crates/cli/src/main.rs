@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         Some(Command::VerifySignature(args)) => commands::signing::verify(&args),
         Some(Command::Pull(args)) => commands::pull::run(&args, style),
         Some(Command::Push(args)) => commands::transfer::push(&args),
-        Some(Command::Export(args)) => commands::transfer::export(&args),
+        Some(Command::Export(args)) => commands::transfer::export(&args, style),
         Some(Command::Import(args)) => commands::transfer::import(&args, style),
         Some(Command::Gc(args)) => commands::transfer::gc(&args),
         Some(Command::Bench(args)) => commands::bench::run(&args.command),

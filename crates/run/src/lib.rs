@@ -3,6 +3,7 @@
 
 mod card;
 mod events;
+mod foreign;
 mod hub_card;
 mod loaded;
 mod material;
@@ -19,6 +20,7 @@ mod steps;
 mod verify;
 
 pub use events::LineageEvents;
+pub use foreign::{GgufWeights, ImportSource, export_gguf, import_source};
 pub use hub_card::link_declared;
 pub use loaded::{LoadedModel, Provenance, WeightForm};
 pub use papers::with_subject;
