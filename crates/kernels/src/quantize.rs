@@ -177,12 +177,12 @@ mod tests {
                 group.iter().map(|x| ((x / step.to_f32()).round() + zero).clamp(0.0, 15.0) as u8).collect();
             let plain = squared_error(&group, &ones, &plain, step, zero as u8);
             assert!(found <= 1.001 * plain + 1e-12, "{len}: {found} against {plain}");
-            if len >= 32 {
+            if len >= 32 && offset == 0.0 {
                 assert!(found < 0.95 * plain, "{len}: {found} against {plain}");
                 let weights: Vec<f32> = (0..len).map(|i| if i % 8 == 0 { 100.0 } else { 0.01 }).collect();
                 let before = squared_error(&group, &weights, &codes, scale, zero as u8);
                 let (scale, zero) = int4_group(&group, &weights, &mut codes);
-                assert!(squared_error(&group, &weights, &codes, scale, zero) <= before * 1.001 || len == 61);
+                assert!(squared_error(&group, &weights, &codes, scale, zero) <= before * 1.001);
             }
         }
         let mut codes = [9; 4];

@@ -7,9 +7,7 @@ use burn::{
 };
 use narthex_base::Result;
 use narthex_base::random::Stream;
-use narthex_kernels::{
-    PackedWeight, Precision, WeightValues, embedding, linear, packed_linear, packed_rows, rms_norm, rotary,
-};
+use narthex_kernels::{PackedWeight, Precision, embedding, linear, packed_linear, packed_rows, rms_norm, rotary};
 
 /// A matrix product with the weight in Hugging Face's layout `[out, in]`, and an optional low-rank adapter.
 #[derive(Module, Debug)]
@@ -40,9 +38,7 @@ impl Linear {
         weights: &dyn WeightSource,
         precision: Precision,
     ) -> Result<()> {
-        let parts = names.iter().map(|(name, shape)| weights.values(name, shape));
-        let parts: Vec<WeightValues> = parts.collect::<Result<_>>()?;
-        layers[0].packed = Some(PackedWeight::new(&parts, names[0].1[1], precision));
+        layers[0].packed = Some(weights.packed(names, precision)?);
         Ok(())
     }
 

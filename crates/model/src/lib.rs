@@ -12,6 +12,8 @@ mod dropout;
 mod layers;
 mod lora;
 mod parameters;
+pub mod quantize;
+pub mod quantized;
 mod weights;
 
 pub use arch::Decoder;

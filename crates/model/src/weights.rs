@@ -3,7 +3,7 @@
 use crate::ModelConfig;
 use memmap2::Mmap;
 use narthex_base::{Error, Result};
-use narthex_kernels::{Precision, WeightValues};
+use narthex_kernels::{PackedWeight, Precision, WeightValues};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 use std::{
@@ -24,6 +24,16 @@ pub trait WeightSource {
     /// # Errors
     /// If there is none, or it has another shape.
     fn values(&self, name: &str, shape: &[usize]) -> Result<WeightValues<'_>>;
+
+    /// Matrices that share their input, by name and shape, packed one below the other for inference.
+    ///
+    /// # Errors
+    /// As [`WeightSource::values`].
+    fn packed(&self, names: &[(String, [usize; 2])], precision: Precision) -> Result<PackedWeight> {
+        let parts: Vec<WeightValues> =
+            names.iter().map(|(name, shape)| self.values(name, shape)).collect::<Result<_>>()?;
+        Ok(PackedWeight::new(&parts, names[0].1[1], precision))
+    }
 }
 
 /// An error that says that weights and config do not fit.
@@ -64,6 +74,13 @@ pub struct StoredWeights {
     files: Vec<(PathBuf, Mmap)>,
     tensors: BTreeMap<String, Stored>,
     used: RefCell<BTreeSet<String>>,
+}
+
+/// A tensor as it is stored.
+pub(crate) struct RawTensor<'a> {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: &'a [usize],
+    pub(crate) bytes: &'a [u8],
 }
 
 struct Stored {
@@ -122,6 +139,30 @@ impl StoredWeights {
             Some(Dtype::BF16 | Dtype::F16) => Precision::Bf16,
             _ => Precision::F32,
         }
+    }
+
+    /// A tensor by name, which counts as used.
+    pub(crate) fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
+        let stored = self.tensors.get(name)?;
+        self.used.borrow_mut().insert(name.into());
+        let bytes = &self.files[stored.file].1[stored.bytes.clone()];
+        Some(RawTensor { dtype: stored.dtype, shape: &stored.shape, bytes })
+    }
+
+    /// All tensors, in order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The files without their folders.
+    pub(crate) fn file_names(&self) -> Vec<String> {
+        let name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+        self.files.iter().filter_map(|(path, _)| name(path)).collect()
+    }
+
+    /// The file that a tensor lies in.
+    pub(crate) fn file_of(&self, name: &str) -> Option<&str> {
+        self.files[self.tensors.get(name)?.file].0.file_name()?.to_str()
     }
 
     fn stored(&self, name: &str, stored: &Stored) -> Result<WeightValues<'_>> {

@@ -91,8 +91,7 @@ impl BenchDecoder {
         let DecoderShape { hidden: c, feed_forward: f, heads, kv_heads, head_width: d, .. } = shape;
         let pack = |outputs: usize, inputs: usize, kind: Option<Quantization>| {
             let stream = Stream::new(1, "bench decoder");
-            let values: Vec<f32> =
-                (0..(outputs * inputs) as u64).map(|i| 0.07 * (stream.uniform(i) - 0.5)).collect();
+            let values: Vec<f32> = (0..(outputs * inputs) as u64).map(|i| 0.07 * (stream.uniform(i) - 0.5)).collect();
             let parts = [WeightValues::F32(&values)];
             match kind {
                 None => PackedWeight::new(&parts, inputs, Precision::Bf16),

@@ -15,7 +15,7 @@ use burn::{
     tensor::{Device, Int, Tensor},
 };
 use narthex_base::Result;
-use narthex_kernels::{PackedWeight, Precision, linear, linear_cross_entropy, packed_linear, swiglu};
+use narthex_kernels::{Precision, linear, linear_cross_entropy, packed_linear, swiglu};
 
 /// The model with its output projection.
 #[derive(Module, Debug)]
@@ -91,8 +91,7 @@ impl Llama {
         let nothing = || Tensor::zeros([0, 0], &crate::cpu());
         let mut model = Self::build(config, &crate::cpu(), &|_, _, _| Linear::new(nothing()), |_, _| nothing());
         let embedding = ("model.embed_tokens.weight".to_string(), [vocab_size, c]);
-        let values = weights.values(&embedding.0, &embedding.1)?;
-        model.model.embed_tokens.packed = Some(PackedWeight::new(&[values], c, precision));
+        model.model.embed_tokens.packed = Some(weights.packed(&[embedding], precision)?);
         for (i, block) in model.model.layers.iter_mut().enumerate() {
             let name = |part: &str| format!("model.layers.{i}.{part}.weight");
             let named = |part: &str, shape: [usize; 2]| (name(part), shape);

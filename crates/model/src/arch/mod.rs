@@ -7,6 +7,7 @@ pub use llama::Llama;
 use crate::{
     AttentionContext, Dropout, LoraSpec, ModelConfig, Rotary, RotaryCache, TensorMap,
     parameters::{Replacement, map_parameters, named_parameters},
+    quantized::{QuantizedWeights, Rounding, scheme_of},
     weights::{StoredWeights, WeightSource, mismatch, read_model_weights, unknown_tensor, write_safetensors},
 };
 use burn::{
@@ -14,7 +15,7 @@ use burn::{
     tensor::{Device, Int, Tensor},
 };
 use narthex_base::{Error, Result};
-use narthex_kernels::Precision;
+use narthex_kernels::{Precision, Quantization};
 use std::path::Path;
 
 /// A causal language model of any architecture.
@@ -36,7 +37,11 @@ impl Decoder {
     /// If files are missing or broken, or the config asks for something that is not supported.
     pub fn read(folder: &Path, device: &Device) -> Result<Self> {
         let config = ModelConfig::read(&folder.join("config.json"))?;
-        let weights = read_model_weights(folder)?;
+        let weights = match scheme_of(folder)? {
+            Some(scheme) => QuantizedWeights::open(folder, scheme)?.to_map(),
+            None => read_model_weights(folder),
+        };
+        let weights = weights.map_err(|error| error.at(folder.display(), None))?;
         Self::empty(&config, device).load(weights).map_err(|error| error.at(folder.display(), None))
     }
 
@@ -47,6 +52,14 @@ impl Decoder {
     /// As [`Decoder::read`].
     pub fn read_packed(folder: &Path, precision: Option<Precision>) -> Result<Self> {
         let config = ModelConfig::read(&folder.join("config.json"))?;
+        if let Some(scheme) = scheme_of(folder)? {
+            let weights = QuantizedWeights::open(folder, scheme)?;
+            let model = Self::packed(&config, &weights, precision.unwrap_or(Precision::Bf16)).and_then(|model| {
+                weights.stored().all_used(&config)?;
+                Ok(model)
+            });
+            return model.map_err(|error| error.at(folder.display(), None));
+        }
         let weights = StoredWeights::open(folder)?;
         let precision = precision.unwrap_or_else(|| weights.precision());
         let model = Self::packed(&config, &weights, precision).and_then(|model| {
@@ -54,6 +67,12 @@ impl Decoder {
             Ok(model)
         });
         model.map_err(|error| error.at(folder.display(), None))
+    }
+
+    /// The same with weights rounded to integers as they are packed; embedding and output become int8.
+    pub fn pack_rounded(&self, kind: Quantization) -> Self {
+        let weights = Rounding { weights: &self.tensors(), kind };
+        Self::packed(self.config(), &weights, Precision::Bf16).expect("a model's weights fit its config")
     }
 
     /// The same model packed for inference on the CPU. Adapters must be merged before.
