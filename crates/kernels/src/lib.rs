@@ -46,7 +46,7 @@ pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use muon::{MuonStep, muon};
 pub use narthex_base::config::Precision;
-pub use packed::{Int4Values, Int8Values, PackedWeight, packed_linear, packed_rows};
+pub use packed::{InputStatistics, Int4Values, Int8Values, PackedWeight, packed_linear, packed_rows};
 pub use paged::{KV_BLOCK, KvLayer, KvShape, PagedBatch, PagedSequence, paged_attention};
 pub use product::WeightValues;
 pub use quantize::Quantization;

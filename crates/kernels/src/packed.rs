@@ -20,11 +20,54 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 use half::f16;
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
 
 /// Weights `[O, I]` in the order in which products read them. Clones share them.
 #[derive(Clone)]
-pub struct PackedWeight(Arc<Stored>);
+pub struct PackedWeight {
+    stored: Arc<Stored>,
+    /// Where what is multiplied with the weights is counted.
+    seen: Option<Arc<InputStatistics>>,
+}
+
+/// What the rows that a weight was multiplied with looked like, input by input: what rounding it well must know.
+#[derive(Debug, Default)]
+pub struct InputStatistics(Mutex<Sums>);
+
+#[derive(Clone, Debug, Default)]
+struct Sums {
+    rows: usize,
+    /// `[I]`
+    squares: Vec<f64>,
+    /// `[I]`
+    sizes: Vec<f64>,
+}
+
+impl InputStatistics {
+    /// The mean square of each input, and its mean size; empty before the first row.
+    pub fn means(&self) -> (Vec<f32>, Vec<f32>) {
+        let sums = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let mean = |sums: Vec<f64>, rows: usize| sums.into_iter().map(|sum| (sum / rows as f64) as f32).collect();
+        (mean(sums.squares, sums.rows), mean(sums.sizes, sums.rows))
+    }
+
+    fn add(&self, x: &[f32], inputs: usize) {
+        let mut sums = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        sums.squares.resize(inputs, 0.0);
+        sums.sizes.resize(inputs, 0.0);
+        let Sums { rows, squares, sizes } = &mut *sums;
+        for row in x.chunks_exact(inputs) {
+            *rows += 1;
+            for ((square, size), x) in squares.iter_mut().zip(sizes.iter_mut()).zip(row) {
+                *square += f64::from(*x) * f64::from(*x);
+                *size += f64::from(x.abs());
+            }
+        }
+    }
+}
 
 enum Stored {
     Numbers(PackedB),
@@ -67,7 +110,7 @@ impl PackedWeight {
     /// # Panics
     /// If a part is not whole rows.
     pub fn new(parts: &[WeightValues], inputs: usize, precision: Precision) -> Self {
-        Self(Arc::new(Stored::Numbers(PackedB::new(parts, inputs, precision))))
+        Self::of(Stored::Numbers(PackedB::new(parts, inputs, precision)))
     }
 
     /// The same with the weights rounded to integers.
@@ -145,12 +188,21 @@ impl PackedWeight {
     }
 
     fn of_integers(weight: QuantizedB) -> Self {
-        Self(Arc::new(Stored::Integers(weight)))
+        Self::of(Stored::Integers(weight))
+    }
+
+    fn of(stored: Stored) -> Self {
+        Self { stored: Arc::new(stored), seen: None }
+    }
+
+    /// The same weights, which count what they are multiplied with.
+    pub fn watched(self, seen: Arc<InputStatistics>) -> Self {
+        Self { seen: Some(seen), ..self }
     }
 
     /// `[O, I]`
     pub fn shape(&self) -> [usize; 2] {
-        match &*self.0 {
+        match &*self.stored {
             Stored::Numbers(weight) => weight.shape(),
             Stored::Integers(weight) => weight.shape(),
         }
@@ -158,7 +210,7 @@ impl PackedWeight {
 
     /// How they are stored, and multiplied; of integers, what is worth computing the rest in.
     pub fn precision(&self) -> Precision {
-        match &*self.0 {
+        match &*self.stored {
             Stored::Numbers(weight) => weight.precision(),
             Stored::Integers(_) => Precision::Bf16,
         }
@@ -166,7 +218,7 @@ impl PackedWeight {
 
     /// What integers they are stored as, if they are.
     pub fn quantization(&self) -> Option<Quantization> {
-        match &*self.0 {
+        match &*self.stored {
             Stored::Numbers(_) => None,
             Stored::Integers(weight) => Some(weight.kind()),
         }
@@ -174,7 +226,7 @@ impl PackedWeight {
 
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
-        match &*self.0 {
+        match &*self.stored {
             Stored::Numbers(weight) => weight.bytes(),
             Stored::Integers(weight) => weight.bytes(),
         }
@@ -185,7 +237,7 @@ impl PackedWeight {
     /// # Panics
     /// If there is no such row.
     pub fn read_row(&self, row: usize, to: &mut [f32]) {
-        match &*self.0 {
+        match &*self.stored {
             Stored::Numbers(weight) => weight.column(row, to),
             Stored::Integers(weight) => weight.column(row, to),
         }
@@ -251,10 +303,13 @@ impl PackedLinearBackend for Flex {
         let residual = residual.into_option().map(contiguous);
         let [outputs, inputs] = weight.shape();
         let n = values(&x).len() / inputs;
+        if let Some(seen) = &weight.seen {
+            seen.add(values(&x), inputs);
+        }
         timed("packed linear", 2.0 * (n * inputs * outputs) as f64, || {
             filled([n, outputs], |y| {
                 let finish = Finish { bias: None, residual: residual.as_ref().map(values) };
-                match &*weight.0 {
+                match &*weight.stored {
                     Stored::Numbers(weight) => weight.multiply(values(&x), y, finish),
                     Stored::Integers(weight) => weight.multiply(values(&x), y, finish),
                 }

@@ -6,6 +6,7 @@
 
 pub mod arch;
 mod attention;
+pub mod calibrate;
 mod config;
 mod device;
 mod dropout;
@@ -24,6 +25,6 @@ pub use device::{cpu, device};
 pub use dropout::Dropout;
 pub use layers::{Linear, Rotary, RotaryCache};
 pub use lora::{AdapterConfig, LoraSpec, load_adapter, save_adapter};
-pub use narthex_kernels::{ForceIsaError, Isa, Precision, force_isa, isa};
+pub use narthex_kernels::{ForceIsaError, Isa, Precision, Quantization, force_isa, isa};
 pub use parameters::{NamedTensor, Replacement, map_parameters, named_parameters};
 pub use weights::{StoredWeights, TensorMap, WeightSource, read_safetensors, write_safetensors};

@@ -2,6 +2,7 @@
 //! written as compressed-tensors. Knows configs, tensors and files; what a matrix is for it tells by its name only.
 
 use crate::{
+    calibrate::Calibration,
     quantize::{Int4Matrix, Int8Matrix, QuantizedMatrix},
     weights::{RawTensor, StoredWeights, TensorMap, WeightSource, mismatch},
 };
@@ -10,11 +11,7 @@ use narthex_base::{Error, Result};
 use narthex_kernels::{PackedWeight, Precision, Quantization, WeightValues};
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, HashMap},
-    path::Path,
-};
+use std::{borrow::Cow, collections::HashMap, path::Path};
 
 /// How a folder holds its matrices, by `quantization_config` of its config.json.
 #[derive(Clone, Debug, PartialEq)]
@@ -410,15 +407,12 @@ pub struct Written {
     pub relative_error: f64,
 }
 
-/// Importance of the inputs of a layer by its weight's name, as rounding weighs errors.
-pub type Importance = BTreeMap<String, Vec<f32>>;
-
 /// Writes the model of a folder with its layers' matrices as integers into another, which must exist: config.json and
-/// safetensors files of the same names. Embedding, output and norms stay as they are.
+/// safetensors files of the same names. Embedding and output stay as they are, and norms but for the calibration's factors.
 ///
 /// # Errors
 /// If a file cannot be read or written, or the model is quantized already.
-pub fn write_quantized(from: &Path, to: &Path, kind: Quantization, importance: &Importance) -> Result<Written> {
+pub fn write_quantized(from: &Path, to: &Path, kind: Quantization, calibration: &Calibration) -> Result<Written> {
     let path = from.join("config.json");
     let text = std::fs::read_to_string(&path).map_err(|error| Error::io("cannot read", &path, error))?;
     let mut config: Value = serde_json::from_str(&text)
@@ -436,6 +430,15 @@ pub fn write_quantized(from: &Path, to: &Path, kind: Quantization, importance: &
         for name in stored.names().filter(|name| stored.file_of(name) == Some(file.as_str())) {
             let Some(raw) = stored.raw(name) else { continue };
             written.bytes_before += raw.bytes.len();
+            let inputs = raw.shape.last().copied().unwrap_or(1).max(1);
+            let scaled = calibration.columns.contains_key(name) || calibration.rows.contains_key(name);
+            if !is_layer(name, raw.shape, kind) && scaled {
+                let mut values = numbers(&stored, name, &raw)?;
+                calibration.apply(name, &mut values, inputs);
+                let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                tensors.push((name.into(), Dtype::F32, raw.shape.to_vec(), bytes.into()));
+                continue;
+            }
             if !is_layer(name, raw.shape, kind) {
                 if raw.shape.len() == 2 && !name.contains("embed") {
                     ignored.extend(name.strip_suffix(".weight").map(str::to_string));
@@ -443,11 +446,9 @@ pub fn write_quantized(from: &Path, to: &Path, kind: Quantization, importance: &
                 tensors.push((name.into(), raw.dtype, raw.shape.to_vec(), Cow::Borrowed(raw.bytes)));
                 continue;
             }
-            let from = stored.values(name, raw.shape)?;
-            let mut values = vec![0f32; from.len()];
-            from.read(0, &mut values);
-            let inputs = raw.shape[1];
-            let weighing = importance.get(name).map_or(&[][..], |importance| importance);
+            let mut values = numbers(&stored, name, &raw)?;
+            calibration.apply(name, &mut values, inputs);
+            let weighing = calibration.squares.get(name).map_or(&[][..], |squares| squares);
             let matrix = match kind {
                 Quantization::Int8 => QuantizedMatrix::Int8(Int8Matrix::round(&values, inputs)),
                 Quantization::Int4 { group } => {
@@ -492,6 +493,13 @@ pub fn write_quantized(from: &Path, to: &Path, kind: Quantization, importance: &
     write("config.json", &config)?;
     written.relative_error = errors.0 / errors.1.max(f64::MIN_POSITIVE);
     Ok(written)
+}
+
+fn numbers(stored: &StoredWeights, name: &str, raw: &RawTensor) -> Result<Vec<f32>> {
+    let from = stored.values(name, raw.shape)?;
+    let mut values = vec![0f32; from.len()];
+    from.read(0, &mut values);
+    Ok(values)
 }
 
 /// A matrix as compressed-tensors stores it.

@@ -4,8 +4,10 @@
 use burn::tensor::TensorData;
 use narthex_kernels::Quantization;
 use narthex_model::{
-    CausalContext, Decoder, Dropout, Int, Tensor, cpu,
-    quantized::{Importance, QuantizedWeights, Scheme, write_quantized},
+    CausalContext, Decoder, Dropout, Int, Tensor,
+    calibrate::{Calibration, calibrate},
+    cpu,
+    quantized::{QuantizedWeights, Scheme, write_quantized},
     read_safetensors, write_safetensors,
 };
 use serde_json::{Value, json};
@@ -86,7 +88,7 @@ fn quantized_folders_are_near_their_originals() {
         let original = logits(&Decoder::read(&golden(name), &cpu()).unwrap(), &tokens);
         for (kind, bound) in KINDS {
             let folder = tempfile::tempdir().unwrap();
-            let written = write_quantized(&golden(name), folder.path(), kind, &Importance::new()).unwrap();
+            let written = write_quantized(&golden(name), folder.path(), kind, &Calibration::default()).unwrap();
             assert!(written.matrices >= 7 && written.bytes_after < written.bytes_before, "{written:?}");
             let numbers = Decoder::read(folder.path(), &cpu()).unwrap();
             let packed = Decoder::read_packed(folder.path(), None).unwrap();
@@ -98,7 +100,7 @@ fn quantized_folders_are_near_their_originals() {
             assert!(distance(&logits(&rounded, &tokens), &packed) < 0.01, "{name} {kind:?}: rounded while packed");
             // Once only.
             let again = tempfile::tempdir().unwrap();
-            let error = write_quantized(folder.path(), again.path(), kind, &Importance::new()).unwrap_err();
+            let error = write_quantized(folder.path(), again.path(), kind, &Calibration::default()).unwrap_err();
             assert!(error.to_string().contains("quantized already"), "{error}");
         }
     }
@@ -129,7 +131,7 @@ fn what_cannot_be_read_is_named() {
 
     // A scale that is not a number, and one that is missing.
     let folder = tempfile::tempdir().unwrap();
-    write_quantized(&golden("llama-untied"), folder.path(), Quantization::Int8, &Importance::new()).unwrap();
+    write_quantized(&golden("llama-untied"), folder.path(), Quantization::Int8, &Calibration::default()).unwrap();
     let path = folder.path().join("model.safetensors");
     let whole = std::fs::read(&path).unwrap();
     let name = b"layers.0.mlp.down_proj.weight_scale";
@@ -143,6 +145,42 @@ fn what_cannot_be_read_is_named() {
         std::fs::write(&path, &whole[..len]).unwrap();
         assert!(Decoder::read_packed(folder.path(), None).is_err(), "{len} bytes were accepted");
     }
+}
+
+/// Factors move precision to the inputs that are large, and change nothing else.
+#[test]
+fn calibration_helps_where_inputs_differ() {
+    let mut model = Decoder::read(&golden("llama-untied"), &cpu()).unwrap();
+    let mut tensors = model.tensors();
+    // Some values of the state are large.
+    for (name, (_, values)) in &mut tensors {
+        if name.ends_with("layernorm.weight") {
+            values.iter_mut().step_by(7).for_each(|x| *x *= 20.0);
+        }
+    }
+    model = model.load(tensors.clone()).unwrap();
+    let original = tempfile::tempdir().unwrap();
+    model.write(original.path()).unwrap();
+    let windows: Vec<Vec<u32>> = (0..4).map(|i| (0..32).map(|j| (i * 31 + j * 17) % 96).collect()).collect();
+    let mut calibration = calibrate(&model, &windows).unwrap();
+    assert_eq!(calibration.squares.len(), 2 * 7 + 1);
+    let tokens: Vec<Vec<i64>> = windows.iter().map(|window| window.iter().map(|id| i64::from(*id)).collect()).collect();
+    let expected = logits(&model, &tokens);
+    let kind = Quantization::Int4 { group: 32 };
+    let error = |calibration: &Calibration| {
+        let folder = tempfile::tempdir().unwrap();
+        write_quantized(original.path(), folder.path(), kind, calibration).unwrap();
+        distance(&logits(&Decoder::read(folder.path(), &cpu()).unwrap(), &tokens), &expected)
+    };
+    let (plain, weighted) = (error(&Calibration::default()), error(&calibration));
+    calibration.scale("llama", &tensors, 32);
+    assert!(calibration.columns.values().flatten().any(|factor| *factor > 2.0));
+    let scaled = error(&calibration);
+    assert!(weighted < plain && scaled < 0.8 * plain, "{plain}, weighted {weighted}, scaled {scaled}");
+    // Another family's norms may multiply otherwise.
+    let mut other = calibrate(&model, &windows).unwrap();
+    other.scale("gemma2", &tensors, 32);
+    assert!(other.columns.is_empty());
 }
 
 /// Errors count where the inputs are large.

@@ -164,6 +164,19 @@ fn codes_are_taken_as_they_are() {
 }
 
 #[test]
+fn watched_weights_count_their_inputs() {
+    let _guard = any_isa();
+    let seen = std::sync::Arc::new(crate::InputStatistics::default());
+    assert_eq!(seen.means(), (vec![], vec![]));
+    let weight = quantized(&[vec![1.0; 6]], 2, Quantization::Int8).watched(seen.clone());
+    for rows in [vec![1.0, 2.0, -3.0, 0.0], vec![2.0, -4.0]] {
+        let n = rows.len() / 2;
+        packed_linear(matrix(rows, [n, 2]), &weight.clone(), None);
+    }
+    assert_eq!(seen.means(), (vec![14.0 / 3.0, 20.0 / 3.0], vec![2.0, 2.0]));
+}
+
+#[test]
 fn what_is_not_finite_shows() {
     let _guard = any_isa();
     for kind in KINDS {

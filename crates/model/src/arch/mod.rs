@@ -80,7 +80,7 @@ impl Decoder {
         Self::packed(self.config(), &self.tensors(), precision).expect("a model's weights fit its config")
     }
 
-    fn packed(config: &ModelConfig, weights: &dyn WeightSource, precision: Precision) -> Result<Self> {
+    pub(crate) fn packed(config: &ModelConfig, weights: &dyn WeightSource, precision: Precision) -> Result<Self> {
         Ok(Decoder::Llama(Llama::packed(config, weights, precision)?))
     }
 
