@@ -155,7 +155,7 @@ impl<const VNNI: bool> Dots for Avx512Dots<VNNI> {
     type Sums = __m512i;
     type Bytes = __m512i;
     // 16 sums and what they are made of; the 16 that groups add up to are touched once a group.
-    const TILE_ROWS: usize = 8;
+    const TILE_ROWS: usize = if VNNI { 8 } else { 4 };
     const WIDE_OFFSET: i32 = 128;
 
     #[inline(always)]

@@ -79,6 +79,7 @@ unsafe fn rows_of<D: Dots, const CODES: u8>(rows: usize, t: Tile) {
             _ if D::TILE_ROWS <= 2 => unreachable!(),
             3 => tile::<D, 3, CODES>(t),
             4 => tile::<D, 4, CODES>(t),
+            _ if D::TILE_ROWS <= 4 => unreachable!(),
             5 => tile::<D, 5, CODES>(t),
             6 => tile::<D, 6, CODES>(t),
             7 => tile::<D, 7, CODES>(t),
