@@ -94,7 +94,7 @@ fn quantized_folders_are_near_their_originals() {
             let packed = Decoder::read_packed(folder.path(), None).unwrap();
             let (numbers, packed) = (logits(&numbers, &tokens), logits(&packed, &tokens));
             let (weights, inputs) = (distance(&numbers, &original), distance(&packed, &numbers));
-            assert!(weights < bound && inputs < 0.03, "{name} {kind:?}: {weights}, {inputs}");
+            assert!(weights < bound && inputs < 0.05, "{name} {kind:?}: {weights}, {inputs}");
             assert!(weights > 1e-4, "{name} {kind:?}: nothing was rounded");
             let rounded = Decoder::read(&golden(name), &cpu()).unwrap().pack_rounded(kind);
             assert!(distance(&logits(&rounded, &tokens), &packed) < 0.01, "{name} {kind:?}: rounded while packed");
