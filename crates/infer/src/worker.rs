@@ -12,7 +12,7 @@ use narthex_kernels::{
     KvLayer, PagedBatch,
     team::{Team, map},
 };
-use narthex_model::{Decoder, Dropout, RotaryCache};
+use narthex_model::{Decoder, Dropout, PositionCache};
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -97,7 +97,7 @@ struct Row {
 pub(crate) struct Worker {
     model: Decoder,
     layers: Vec<KvLayer>,
-    rotary: RotaryCache,
+    places: PositionCache,
     scheduler: Scheduler,
     context: usize,
     shared: Arc<Shared>,
@@ -113,8 +113,8 @@ impl Worker {
         context: usize,
         shared: Arc<Shared>,
     ) -> Self {
-        let rotary = model.rotary_cache();
-        Self { model, layers, rotary, scheduler, context, shared, jobs: HashMap::new(), tickets: HashMap::new() }
+        let places = model.position_cache();
+        Self { model, layers, places, scheduler, context, shared, jobs: HashMap::new(), tickets: HashMap::new() }
     }
 
     /// Until every handle is gone and every sequence has ended.
@@ -213,11 +213,11 @@ impl Worker {
             batch.push(first, end - first, self.scheduler.blocks(id));
         }
         let device = self.model.device();
-        let rotary = self.rotary.rows(&positions, &device);
+        let places = self.places.rows(&positions, &device);
         let count = ids.len();
         let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, count]), &device);
         let mut context = PagedContext::new(&self.layers, batch);
-        let hidden = self.model.hidden(tokens, &rotary, &mut context, &mut Dropout::none());
+        let hidden = self.model.hidden(tokens, &places, &mut context, &mut Dropout::none());
         let mut answers = Vec::with_capacity(rows.len());
         for rows in rows.chunks(LOGIT_ROWS) {
             let hidden = if rows.len() == count {

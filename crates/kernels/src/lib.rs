@@ -38,7 +38,7 @@ mod tests;
 
 pub use activation::{Activation, activation};
 pub use adamw::{AdamwStep, adamw, square_sum};
-pub use attention::{AttentionDropout, AttentionShape, causal_attention};
+pub use attention::{AttentionDropout, AttentionShape, Scores, causal_attention};
 pub use cross_entropy::linear_cross_entropy;
 pub use embedding::embedding;
 pub use gated::swiglu;

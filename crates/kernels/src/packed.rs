@@ -25,10 +25,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-/// Weights `[O, I]` in the order in which products read them. Clones share them.
+/// Weights `[O, I]` in the order in which products read them, and a bias `[O]`. Clones share them.
 #[derive(Clone)]
 pub struct PackedWeight {
     stored: Arc<Stored>,
+    bias: Option<Arc<[f32]>>,
     /// Where what is multiplied with the weights is counted.
     seen: Option<Arc<InputStatistics>>,
 }
@@ -192,12 +193,21 @@ impl PackedWeight {
     }
 
     fn of(stored: Stored) -> Self {
-        Self { stored: Arc::new(stored), seen: None }
+        Self { stored: Arc::new(stored), bias: None, seen: None }
     }
 
     /// The same weights, which count what they are multiplied with.
     pub fn watched(self, seen: Arc<InputStatistics>) -> Self {
         Self { seen: Some(seen), ..self }
+    }
+
+    /// The same with a bias `[O]`.
+    ///
+    /// # Panics
+    /// If it has another length.
+    pub fn with_bias(self, bias: Vec<f32>) -> Self {
+        assert_eq!(bias.len(), self.shape()[0], "a value for each output");
+        Self { bias: Some(bias.into()), ..self }
     }
 
     /// `[O, I]`
@@ -258,7 +268,7 @@ impl PackedWeight {
     }
 }
 
-/// `x [N, I]`, weights `[O, I]`, residual `[N, O]` -> `[N, O]`. In bf16 the inputs of the product are rounded to bf16 and
+/// `x [N, I]`, weights `[O, I]`, residual `[N, O]` -> `[N, O]`, with the weights' bias. In bf16 the inputs of the product are rounded to bf16 and
 /// its sums and the residual stay f32; with weights of
 /// integers, the inputs of the product are rounded to int8 in groups.
 ///
@@ -308,7 +318,7 @@ impl PackedLinearBackend for Flex {
         }
         timed("packed linear", 2.0 * (n * inputs * outputs) as f64, || {
             filled([n, outputs], |y| {
-                let finish = Finish { bias: None, residual: residual.as_ref().map(values) };
+                let finish = Finish { bias: weight.bias.as_deref(), residual: residual.as_ref().map(values) };
                 match &*weight.stored {
                     Stored::Numbers(weight) => weight.multiply(values(&x), y, finish),
                     Stored::Integers(weight) => weight.multiply(values(&x), y, finish),

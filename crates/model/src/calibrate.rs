@@ -54,6 +54,10 @@ impl WeightSource for Watching<'_> {
         self.weights.values(name, shape)
     }
 
+    fn contains(&self, name: &str) -> bool {
+        self.weights.contains(name)
+    }
+
     fn packed(&self, names: &[(String, [usize; 2])], precision: Precision) -> Result<PackedWeight> {
         let seen = Arc::new(InputStatistics::default());
         for (name, _) in names {
@@ -82,9 +86,9 @@ pub fn scores(model: &Decoder, window: &[u32]) -> Tensor<2> {
     let ids: Vec<i64> = window.iter().map(|id| i64::from(*id)).collect();
     let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, window.len()]), &cpu());
     let positions: Vec<usize> = (0..window.len()).collect();
-    let rotary = model.rotary(&[&positions], &cpu());
+    let rows = model.positions(&[&positions], &cpu());
     let mut context: Box<dyn AttentionContext> = Box::new(CausalContext::new(window.len()));
-    let logits = model.forward(tokens, &rotary, &mut *context, &mut Dropout::none());
+    let logits = model.forward(tokens, &rows, &mut *context, &mut Dropout::none());
     let vocabulary = model.config().vocab_size;
     logits.reshape([window.len(), vocabulary])
 }

@@ -271,6 +271,33 @@ impl QuantizedMatrix {
         }
     }
 
+    /// These rows of it, in this order.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn rows(&self, rows: &[usize]) -> Self {
+        fn picked<T: Copy>(values: &[T], width: usize, rows: &[usize]) -> Vec<T> {
+            rows.iter().flat_map(|row| &values[row * width..(row + 1) * width]).copied().collect()
+        }
+        match self {
+            Self::Int8(matrix) => Self::Int8(Int8Matrix {
+                inputs: matrix.inputs,
+                codes: picked(&matrix.codes, matrix.inputs, rows),
+                scales: picked(&matrix.scales, 1, rows),
+            }),
+            Self::Int4(matrix) => {
+                let groups = matrix.groups();
+                Self::Int4(Int4Matrix {
+                    codes: picked(&matrix.codes, matrix.inputs, rows),
+                    scales: picked(&matrix.scales, groups, rows),
+                    zeros: picked(&matrix.zeros, groups, rows),
+                    order: matrix.order.clone(),
+                    ..*matrix
+                })
+            }
+        }
+    }
+
     /// Packs matrices of `inputs` columns that share their input, one below the other. They are taken as they are where one
     /// product can hold them all: of one kind, with one group and one order. Others are rounded to int8.
     ///

@@ -2,13 +2,14 @@
 //! written as compressed-tensors. Knows configs, tensors and files; what a matrix is for it tells by its name only.
 
 use crate::{
+    ModelConfig,
     calibrate::Calibration,
     quantize::{Int4Matrix, Int8Matrix, QuantizedMatrix},
-    weights::{RawTensor, StoredWeights, TensorMap, WeightSource, mismatch},
+    weights::{RawTensor, StoredWeights, WeightSource, mismatch},
 };
 use half::{bf16, f16};
 use narthex_base::{Error, Result};
-use narthex_kernels::{PackedWeight, Precision, Quantization, WeightValues};
+use narthex_kernels::{Precision, Quantization, WeightValues};
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
 use std::{borrow::Cow, collections::HashMap, path::Path};
@@ -163,10 +164,10 @@ pub fn config_of(kind: Quantization, ignored: &[String]) -> Value {
     })
 }
 
-/// Weights of which some are integers.
-pub struct QuantizedWeights {
+/// The weights of a folder, of which some may be integers.
+pub struct ModelWeights {
     stored: StoredWeights,
-    scheme: Scheme,
+    scheme: Option<Scheme>,
 }
 
 /// Embedding and output projection: a matrix that stands beside integers as numbers, and would be most of what is read.
@@ -176,25 +177,55 @@ fn is_table(name: &str) -> bool {
         .any(|end| name.ends_with(end))
 }
 
-impl QuantizedWeights {
+impl ModelWeights {
     /// Opens a folder.
     ///
     /// # Errors
-    /// As [`StoredWeights::open`].
-    pub fn open(folder: &Path, scheme: Scheme) -> Result<Self> {
-        Ok(Self { stored: StoredWeights::open(folder)?, scheme })
+    /// If there are no weights, a file is broken or truncated, or config.json names a scheme that is not supported.
+    pub fn open(folder: &Path) -> Result<Self> {
+        Ok(Self { scheme: scheme_of(folder)?, stored: StoredWeights::open(folder)? })
     }
 
-    /// What is stored.
-    pub fn stored(&self) -> &StoredWeights {
-        &self.stored
-    }
-
-    /// The matrix of a layer whose weight would have this name and shape `[O, I]`; none if it is stored as numbers.
+    /// Opens the weights of a folder whose config.json would name this scheme.
     ///
     /// # Errors
-    /// If a tensor is missing or has the wrong size.
-    pub fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Option<QuantizedMatrix>> {
+    /// If there are no weights, or a file is broken or truncated.
+    pub fn with_scheme(folder: &Path, scheme: Scheme) -> Result<Self> {
+        Ok(Self { scheme: Some(scheme), stored: StoredWeights::open(folder)? })
+    }
+
+    /// The precision that does justice to what is computed with them.
+    pub fn precision(&self) -> Precision {
+        if self.scheme.is_some() { Precision::Bf16 } else { self.stored.precision() }
+    }
+
+    /// Refuses files that hold more than was asked for.
+    pub(crate) fn all_used(&self, config: &ModelConfig) -> Result<()> {
+        self.stored.all_used(config)
+    }
+}
+
+impl WeightSource for ModelWeights {
+    fn values(&self, name: &str, shape: &[usize]) -> Result<WeightValues<'_>> {
+        if let &[outputs, inputs] = shape
+            && let Some(matrix) = self.matrix(name, [outputs, inputs])?
+        {
+            return Ok(WeightValues::Owned(matrix.dequantized()));
+        }
+        self.stored.values(name, shape)
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        let of_layer = |end: &str| {
+            let layer = name.strip_suffix(".weight");
+            layer.is_some_and(|layer| self.stored.contains(&format!("{layer}.{end}")))
+        };
+        self.stored.contains(name) || (self.scheme.is_some() && ["qweight", "weight_packed"].into_iter().any(of_layer))
+    }
+
+    /// The matrix of a layer whose weight would have this name and shape.
+    fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Option<QuantizedMatrix>> {
+        let Some(scheme) = &self.scheme else { return Ok(None) };
         let layer = name.strip_suffix(".weight").unwrap_or(name);
         let part = |end: &str| format!("{layer}.{end}");
         let required = |end: &str| {
@@ -207,7 +238,7 @@ impl QuantizedWeights {
             let matrix = matrix.map_err(|error| error.at(layer, None))?;
             Ok(Some(QuantizedMatrix::Int4(matrix)))
         };
-        match self.scheme {
+        match *scheme {
             Scheme::Gptq { group, zeros_are_whole } => {
                 let Some(weights) = self.stored.raw(&part("qweight")) else { return Ok(None) };
                 let weights = self::words(&part("qweight"), &weights)?;
@@ -254,102 +285,8 @@ impl QuantizedWeights {
         }
     }
 
-    /// All weights as numbers, under the names that they have in a model that is not quantized: for training, and for what
-    /// else needs them so.
-    ///
-    /// # Errors
-    /// If a tensor is missing or has the wrong size.
-    pub fn to_map(&self) -> Result<TensorMap> {
-        let mut map = TensorMap::new();
-        let main = match self.scheme {
-            Scheme::Gptq { .. } | Scheme::Awq { .. } => ".qweight",
-            Scheme::Packed { .. } => ".weight_packed",
-            Scheme::Int8 => ".weight_scale",
-        };
-        let layers: Vec<String> =
-            self.stored.names().filter_map(|name| name.strip_suffix(main).map(str::to_string)).collect();
-        for layer in &layers {
-            let shape = self.shape_of(layer)?;
-            let name = format!("{layer}.weight");
-            let matrix = self.matrix(&name, shape)?.ok_or_else(|| mismatch(format!("`{name}` is not of integers")))?;
-            map.insert(name, (shape.to_vec(), matrix.dequantized()));
-        }
-        const ENDS: [&str; 8] = [
-            "qweight",
-            "qzeros",
-            "scales",
-            "g_idx",
-            "weight_packed",
-            "weight_scale",
-            "weight_zero_point",
-            "weight_shape",
-        ];
-        for name in self.stored.names() {
-            let of_layer = name
-                .rsplit_once('.')
-                .is_some_and(|(layer, end)| ENDS.contains(&end) && layers.binary_search(&layer.to_string()).is_ok());
-            if of_layer || map.contains_key(name) {
-                continue;
-            }
-            let Some(raw) = self.stored.raw(name) else { continue };
-            let from = self.stored.values(name, raw.shape)?;
-            let mut values = vec![0f32; from.len()];
-            from.read(0, &mut values);
-            map.insert(name.to_string(), (raw.shape.to_vec(), values));
-        }
-        Ok(map)
-    }
-
-    /// `[O, I]` as the tensors themselves say it.
-    fn shape_of(&self, layer: &str) -> Result<[usize; 2]> {
-        let raw = |end: &str| {
-            let name = format!("{layer}.{end}");
-            let raw = self.stored.raw(&name).ok_or_else(|| mismatch(format!("tensor `{name}` is missing")))?;
-            match raw.shape {
-                [a, b] => Ok([*a, *b]),
-                other => Err(mismatch(format!("tensor `{name}` has shape {other:?}, not that of a matrix"))),
-            }
-        };
-        Ok(match self.scheme {
-            Scheme::Gptq { .. } => raw("qweight").map(|[words, outputs]| [outputs, 8 * words])?,
-            Scheme::Awq { .. } => raw("qweight").map(|[inputs, words]| [8 * words, inputs])?,
-            Scheme::Int8 => raw("weight")?,
-            Scheme::Packed { .. } => {
-                let name = format!("{layer}.weight_shape");
-                let shape = self.stored.raw(&name).filter(|raw| raw.dtype == Dtype::I64 && raw.bytes.len() == 16);
-                let shape = shape.ok_or_else(|| mismatch(format!("tensor `{name}` is not two integers")))?;
-                let size = |i: usize| {
-                    let bytes: [u8; 8] = shape.bytes[8 * i..8 * i + 8].try_into().expect("eight bytes");
-                    usize::try_from(i64::from_le_bytes(bytes)).unwrap_or(0)
-                };
-                [size(0), size(1)]
-            }
-        })
-    }
-}
-
-impl WeightSource for QuantizedWeights {
-    fn values(&self, name: &str, shape: &[usize]) -> Result<WeightValues<'_>> {
-        self.stored.values(name, shape)
-    }
-
-    fn packed(&self, names: &[(String, [usize; 2])], precision: Precision) -> Result<PackedWeight> {
-        let inputs = names[0].1[1];
-        let parts = names.iter().map(|(name, shape)| self.matrix(name, *shape)).collect::<Result<Vec<_>>>()?;
-        let known: Vec<QuantizedMatrix> = parts.into_iter().flatten().collect();
-        if known.len() == names.len() {
-            return QuantizedMatrix::pack(known, inputs);
-        }
-        if !known.is_empty() {
-            let all: Vec<&str> = names.iter().map(|(name, _)| name.as_str()).collect();
-            return Err(Error::input(format!("of {}, some are quantized and some are not", all.join(", ")))
-                .help("quantize layers that share their input alike"));
-        }
-        let parts = names.iter().map(|(name, shape)| self.values(name, shape)).collect::<Result<Vec<_>>>()?;
-        match is_table(&names[0].0) {
-            true => Ok(PackedWeight::quantized(&parts, inputs, Quantization::Int8)),
-            false => Ok(PackedWeight::new(&parts, inputs, precision)),
-        }
+    fn rounding(&self, name: &str, _shape: [usize; 2]) -> Option<Quantization> {
+        (self.scheme.is_some() && is_table(name)).then_some(Quantization::Int8)
     }
 }
 
@@ -366,14 +303,15 @@ impl WeightSource for Rounding<'_> {
         self.weights.values(name, shape)
     }
 
-    fn packed(&self, names: &[(String, [usize; 2])], precision: Precision) -> Result<PackedWeight> {
-        let parts = names.iter().map(|(name, shape)| self.values(name, shape)).collect::<Result<Vec<_>>>()?;
-        let inputs = names[0].1[1];
-        match (is_table(&names[0].0), names.iter().all(|(name, shape)| is_layer(name, shape, self.kind))) {
-            (true, _) => Ok(PackedWeight::quantized(&parts, inputs, Quantization::Int8)),
-            (false, true) => Ok(PackedWeight::quantized(&parts, inputs, self.kind)),
-            (false, false) => Ok(PackedWeight::new(&parts, inputs, precision)),
+    fn contains(&self, name: &str) -> bool {
+        self.weights.contains(name)
+    }
+
+    fn rounding(&self, name: &str, shape: [usize; 2]) -> Option<Quantization> {
+        if is_table(name) {
+            return Some(Quantization::Int8);
         }
+        is_layer(name, &shape, self.kind).then_some(self.kind)
     }
 }
 

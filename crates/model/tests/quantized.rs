@@ -7,7 +7,7 @@ use narthex_model::{
     CausalContext, Decoder, Dropout, Int, Tensor,
     calibrate::{Calibration, calibrate},
     cpu,
-    quantized::{QuantizedWeights, Scheme, write_quantized},
+    quantized::{ModelWeights, Scheme, write_quantized},
     read_safetensors, write_safetensors,
 };
 use serde_json::{Value, json};
@@ -21,8 +21,8 @@ fn logits(model: &Decoder, rows: &[Vec<i64>]) -> Vec<f32> {
     let len = rows[0].len();
     let tokens = Tensor::<2, Int>::from_data(TensorData::new(rows.concat(), [rows.len(), len]), &cpu());
     let positions: Vec<usize> = (0..len).collect();
-    let rotary = model.rotary(&[&positions], &cpu());
-    let logits = model.forward(tokens, &rotary, &mut CausalContext::new(len), &mut Dropout::none());
+    let rows = model.positions(&[&positions], &cpu());
+    let logits = model.forward(tokens, &rows, &mut CausalContext::new(len), &mut Dropout::none());
     logits.into_data().try_to_vec().unwrap()
 }
 
@@ -36,14 +36,14 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
 fn every_layout_stands_for_its_numbers() {
     let folder = golden("quantized");
     let numbers = |name: &str| {
-        let weights = QuantizedWeights::open(&folder, Scheme::Int8).unwrap();
+        let weights = ModelWeights::with_scheme(&folder, Scheme::Int8).unwrap();
         let shape = match name {
             "awq" => [24, 128],
             "gptq" | "gptq_order" => [16, 256],
             _ => [20, 96],
         };
         let mut values = vec![0f32; shape[0] * shape[1]];
-        narthex_model::WeightSource::values(&weights, &format!("{name}.numbers"), &shape).unwrap().read(0, &mut values);
+        weights.values(&format!("{name}.numbers"), &shape).unwrap().read(0, &mut values);
         (shape, values)
     };
     let gptq = Scheme::Gptq { group: Some(128), zeros_are_whole: false };
@@ -54,7 +54,7 @@ fn every_layout_stands_for_its_numbers() {
         ("packed", Scheme::Packed { group: Some(32) }),
         ("packed_symmetric", Scheme::Packed { group: Some(32) }),
     ] {
-        let weights = QuantizedWeights::open(&folder, scheme).unwrap();
+        let weights = ModelWeights::with_scheme(&folder, scheme).unwrap();
         let (shape, expected) = numbers(name);
         let matrix = weights.matrix(&format!("{name}.weight"), shape).unwrap().expect("integers");
         assert_eq!(matrix.dequantized(), expected, "{name}");
@@ -72,7 +72,7 @@ fn every_layout_stands_for_its_numbers() {
         assert!(error.to_string().contains("do not form"), "{error}");
     }
     // Version 2 of GPTQ stores zeros as they are.
-    let whole = QuantizedWeights::open(&folder, Scheme::Gptq { group: Some(128), zeros_are_whole: true }).unwrap();
+    let whole = ModelWeights::with_scheme(&folder, Scheme::Gptq { group: Some(128), zeros_are_whole: true }).unwrap();
     let (shape, expected) = numbers("gptq");
     assert_ne!(whole.matrix("gptq.weight", shape).unwrap().unwrap().dequantized(), expected);
 }

@@ -5,7 +5,7 @@ use narthex_base::{
     Digest, ErrorKind, Event, Observer,
     config::{Decay, Optimizer, Precision, Schedule},
 };
-use narthex_model::{Decoder, LoraSpec, ModelConfig, TensorMap, cpu};
+use narthex_model::{Decoder, Design, LoraSpec, ModelConfig, TensorMap, cpu};
 use narthex_text::{ShardWriter, TokenShard};
 use narthex_train::{Fit, Fitted, Objective, Trained, fit, replay};
 use std::{
@@ -28,6 +28,7 @@ fn config() -> ModelConfig {
         context: 16,
         bos_token: None,
         eos_tokens: vec![],
+        design: Design::default(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{median, random};
 use crate::{
-    KV_BLOCK, KvLayer, KvShape, PackedWeight, PagedBatch, Precision, Quantization, WeightValues, packed_linear,
+    KV_BLOCK, KvLayer, KvShape, PackedWeight, PagedBatch, Precision, Quantization, Scores, WeightValues, packed_linear,
     packed_rows, paged_attention, rms_norm, swiglu,
 };
 use burn::tensor::{Device, Tensor};
@@ -142,7 +142,7 @@ impl BenchDecoder {
         let mut x = packed_rows(&self.head, &tokens);
         for layer in &self.layers {
             let qkv = packed_linear(norm(&x), &layer.qkv, None);
-            let seen = paged_attention(qkv, table.clone(), &layer.kv, &batch, None);
+            let seen = paged_attention(qkv, table.clone(), &layer.kv, &batch, Scores::default());
             x = packed_linear(seen, &layer.out, Some(x));
             let gated = swiglu(packed_linear(norm(&x), &layer.gate_up, None));
             x = packed_linear(gated, &layer.down, Some(x));
