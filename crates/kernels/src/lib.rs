@@ -17,6 +17,7 @@ mod flex;
 mod gated;
 mod layer_norm;
 mod linear;
+mod low_rank;
 pub mod memory;
 mod muon;
 mod packed;
@@ -44,9 +45,12 @@ pub use embedding::embedding;
 pub use gated::swiglu;
 pub use layer_norm::layer_norm;
 pub use linear::linear;
+pub use low_rank::{Adapted, LowRank, LowRankPart};
 pub use muon::{MuonStep, muon};
 pub use narthex_base::config::Precision;
-pub use packed::{InputStatistics, Int4Values, Int8Values, PackedWeight, packed_linear, packed_rows};
+pub use packed::{
+    InputStatistics, Int4Values, Int8Values, PackedWeight, packed_linear, packed_linear_adapted, packed_rows,
+};
 pub use paged::{KV_BLOCK, KvLayer, KvShape, PagedBatch, PagedSequence, paged_attention};
 pub use product::WeightValues;
 pub use quantize::Quantization;

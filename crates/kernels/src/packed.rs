@@ -9,6 +9,7 @@ use crate::{
     Precision, Quantization,
     flex::{contiguous, filled, values},
     linear::Maybe,
+    low_rank::{self, Adapted},
     parallel,
     parallel::SharedMut,
     product::{Finish, PackedB, QuantizedB, WeightValues, part_of},
@@ -275,6 +276,19 @@ impl PackedWeight {
 /// # Panics
 /// If shapes do not fit, or the tensors are not f32 on the CPU.
 pub fn packed_linear(x: Tensor<2>, weight: &PackedWeight, residual: Option<Tensor<2>>) -> Tensor<2> {
+    packed_linear_adapted(x, weight, residual, &[])
+}
+
+/// The same with low-rank updates, each for its own rows.
+///
+/// # Panics
+/// As above, or if an update's rows or outputs are not there.
+pub fn packed_linear_adapted(
+    x: Tensor<2>,
+    weight: &PackedWeight,
+    residual: Option<Tensor<2>>,
+    adapted: &[Adapted],
+) -> Tensor<2> {
     let ([n, inputs], [outputs, depth]) = (x.dims(), weight.shape());
     assert_eq!(inputs, depth, "weights are [out, in]");
     assert!(
@@ -282,7 +296,7 @@ pub fn packed_linear(x: Tensor<2>, weight: &PackedWeight, residual: Option<Tenso
         "the residual has the output's shape"
     );
     let residual = residual.map_or(Maybe::Nothing, |residual| Maybe::Just(residual.into_dispatch()));
-    Tensor::from_dispatch(Dispatch::packed_linear(x.into_dispatch(), residual, weight.clone()))
+    Tensor::from_dispatch(Dispatch::packed_linear(x.into_dispatch(), residual, weight.clone(), adapted.to_vec()))
 }
 
 /// Rows of `[O, I]` by index, as an embedding reads them: `[N]` -> `[N, I]`.
@@ -304,11 +318,12 @@ pub(crate) trait PackedLinearBackend: Backend {
         x: FloatTensor<Self>,
         #[extension_type] residual: Maybe<Self>,
         weight: PackedWeight,
+        adapted: Vec<Adapted>,
     ) -> FloatTensor<Self>;
 }
 
 impl PackedLinearBackend for Flex {
-    fn packed_linear(x: FlexTensor, residual: Maybe<Self>, weight: PackedWeight) -> FlexTensor {
+    fn packed_linear(x: FlexTensor, residual: Maybe<Self>, weight: PackedWeight, adapted: Vec<Adapted>) -> FlexTensor {
         let x = contiguous(x);
         let residual = residual.into_option().map(contiguous);
         let [outputs, inputs] = weight.shape();
@@ -318,10 +333,19 @@ impl PackedLinearBackend for Flex {
         }
         timed("packed linear", 2.0 * (n * inputs * outputs) as f64, || {
             filled([n, outputs], |y| {
-                let finish = Finish { bias: weight.bias.as_deref(), residual: residual.as_ref().map(values) };
+                let (bias, residual) = (weight.bias.as_deref(), residual.as_ref().map(values));
+                // What an update multiplies the product with must not reach the residual.
+                let later = adapted.iter().any(|(_, update)| update.has_gain());
+                let finish = Finish { bias, residual: residual.filter(|_| !later) };
                 match &*weight.stored {
                     Stored::Numbers(weight) => weight.multiply(values(&x), y, finish),
                     Stored::Integers(weight) => weight.multiply(values(&x), y, finish),
+                }
+                if !adapted.is_empty() {
+                    low_rank::update(values(&x), y, outputs, bias, &adapted);
+                }
+                if let (true, Some(residual)) = (later, residual) {
+                    y.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
                 }
             })
         })

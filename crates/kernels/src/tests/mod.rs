@@ -9,6 +9,7 @@ mod embedding;
 mod gated;
 mod layer_norm;
 mod linear;
+mod low_rank;
 mod muon;
 mod packed;
 mod paged;

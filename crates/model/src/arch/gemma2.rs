@@ -34,6 +34,6 @@ pub(super) fn config(json: &Json) -> Result<ModelConfig> {
     design.attention_scale = Some(json.number("query_pre_attn_scalar").unwrap_or(256.0).sqrt().recip());
     design.attention_softcap = json.number("attn_logit_softcapping");
     design.logits_softcap = json.number("final_logit_softcapping");
-    design.kinds = json.kinds(layers, |layer| layer % 2 == 0)?;
+    design.kinds = json.kinds(layers, |layer| layer.is_multiple_of(2))?;
     Ok(config)
 }

@@ -39,7 +39,7 @@ fn config(json: &Json) -> Result<ModelConfig> {
     ];
     config.design.ropes = ropes;
     config.design.qk_norm = QkNorm::Heads;
-    config.design.kinds = json.kinds(config.layers, |layer| (layer + 1) % pattern != 0)?;
+    config.design.kinds = json.kinds(config.layers, |layer| !(layer + 1).is_multiple_of(pattern))?;
     for kind in &mut config.design.kinds {
         kind.rope = usize::from(kind.window.is_some());
     }

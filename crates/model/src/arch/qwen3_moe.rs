@@ -21,7 +21,9 @@ fn config(json: &Json) -> Result<ModelConfig> {
         per_token: json.required("num_experts_per_tok")?,
         intermediate_size: json.required("moe_intermediate_size")?,
         normalised: json.flag("norm_topk_prob") == Some(true),
-        dense_layers: (0..config.layers).filter(|layer| dense.contains(layer) || (layer + 1) % step != 0).collect(),
+        dense_layers: (0..config.layers)
+            .filter(|layer| dense.contains(layer) || !(layer + 1).is_multiple_of(step))
+            .collect(),
     });
     Ok(config)
 }

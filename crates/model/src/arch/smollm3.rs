@@ -21,7 +21,8 @@ fn config(json: &Json) -> Result<ModelConfig> {
     let interval = json.count("no_rope_layer_interval").unwrap_or(4).max(1);
     // 1 for a layer that rotates, in spite of the name.
     let listed = json.counts("no_rope_layers");
-    let rotates = |layer: usize| listed.get(layer).map_or((layer + 1) % interval != 0, |rotates| *rotates == 1);
+    let rotates =
+        |layer: usize| listed.get(layer).map_or(!(layer + 1).is_multiple_of(interval), |rotates| *rotates == 1);
     config.design.ropes = config.ropes().into_iter().chain([Rope::Still]).collect();
     config.design.kinds = (0..config.layers)
         .map(|layer| LayerKind {
