@@ -174,7 +174,7 @@ impl Int4Matrix {
             let stored = nibble(qzeros[group * outputs / 8 + output / 8], output % 8);
             if zeros_are_whole { stored } else { (stored + 1) & 15 }
         };
-        let codes = (0..outputs * inputs).map(|i| code(i / inputs, input(i % inputs))).collect();
+        let codes = codes([outputs, inputs], |output, column| code(output, input(column)));
         let (scales, zeros) = by_output(outputs, groups, scales, zero);
         Ok(Self { inputs, group, codes, scales, zeros, order })
     }
@@ -204,7 +204,7 @@ impl Int4Matrix {
         let at = |words: &[u32], row: usize, output: usize| {
             nibble(words[row * outputs / 8 + output / 8], PLACES[output % 8])
         };
-        let codes = (0..outputs * inputs).map(|i| at(qweight, i % inputs, i / inputs)).collect();
+        let codes = codes([outputs, inputs], |output, input| at(qweight, input, output));
         let (scales, zeros) = by_output(outputs, groups, scales, |group, output| at(qzeros, group, output));
         Ok(Self { inputs, group, codes, scales, zeros, order: vec![] })
     }
@@ -228,12 +228,11 @@ impl Int4Matrix {
         if !fits {
             return Err(unfit("pack-quantized", [outputs, inputs], group));
         }
-        let code = |i: usize| nibble(packed[i / inputs * words + i % inputs / 8], i % inputs % 8);
         let zero = |i: usize| {
             let (output, group) = (i / groups, i % groups);
             zeros.map_or(8, |zeros| nibble(zeros[output / 8 * groups + group], output % 8))
         };
-        let codes = (0..outputs * inputs).map(code).collect();
+        let codes = codes([outputs, inputs], |output, input| nibble(packed[output * words + input / 8], input % 8));
         let zeros = (0..outputs * groups).map(zero).collect();
         Ok(Self { inputs, group, codes, scales, zeros, order: vec![] })
     }
@@ -339,6 +338,15 @@ impl QuantizedMatrix {
             int8.iter().map(|part| Int8Values { codes: &part.codes, scales: &part.scales }).collect();
         Ok(PackedWeight::from_int8(&parts, inputs))
     }
+}
+
+/// `[O, I]`, by all threads.
+fn codes([outputs, inputs]: [usize; 2], code: impl Fn(usize, usize) -> u8 + Send + Sync) -> Vec<u8> {
+    let block = |block: usize| -> Vec<u8> {
+        let rows = block * ROWS..outputs.min((block + 1) * ROWS);
+        rows.flat_map(|output| (0..inputs).map(move |input| (output, input))).map(|(o, i)| code(o, i)).collect()
+    };
+    team::map(outputs.div_ceil(ROWS), block).concat()
 }
 
 fn nibble(word: u32, place: usize) -> u8 {
