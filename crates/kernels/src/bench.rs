@@ -13,6 +13,10 @@ use crate::{
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use std::{sync::Arc, time::Instant};
 
+mod decode;
+
+pub use decode::{BenchDecoder, DecoderShape, QWEN3_600M, STORAGES, Storage};
+
 /// One operator on one shape.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timing {

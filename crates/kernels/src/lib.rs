@@ -26,6 +26,7 @@ mod parallel;
 pub mod probe;
 mod product;
 pub mod profile;
+pub mod quantize;
 mod rms_norm;
 mod rotary;
 mod simd;
@@ -47,9 +48,12 @@ pub use linear::linear;
 pub use low_rank::{Adapted, LowRank, LowRankPart};
 pub use muon::{MuonStep, muon};
 pub use narthex_base::config::Precision;
-pub use packed::{PackedWeight, packed_linear, packed_linear_adapted, packed_rows};
+pub use packed::{
+    InputStatistics, Int4Values, Int8Values, PackedWeight, packed_linear, packed_linear_adapted, packed_rows,
+};
 pub use paged::{KV_BLOCK, KvLayer, KvShape, PagedBatch, PagedSequence, paged_attention};
 pub use product::WeightValues;
+pub use quantize::Quantization;
 pub use rms_norm::rms_norm;
 pub use rotary::rotary;
 pub use simd::{ForceIsaError, Isa, force_isa, isa};

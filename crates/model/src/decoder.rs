@@ -11,15 +11,16 @@ use crate::{
     lora::Lora,
     parameters::{Replacement, map_parameters, named_parameters},
     peft::{Module as AdapterModule, PeftAdapter},
+    quantized::{ModelWeights, Rounding},
     weight_map::{Mapped, to_theirs},
-    weights::{StoredWeights, WeightSource, mismatch, unknown_tensor, write_safetensors},
+    weights::{WeightSource, mismatch, unknown_tensor, write_safetensors},
 };
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
     tensor::{Device, Int, Tensor, TensorData},
 };
 use narthex_base::{Error, Result};
-use narthex_kernels::{PackedWeight, Precision, linear, linear_cross_entropy, packed_linear};
+use narthex_kernels::{PackedWeight, Precision, Quantization, linear, linear_cross_entropy, packed_linear};
 use std::{collections::HashMap, path::Path};
 
 /// Standard deviation of fresh weights (Hugging Face's `initializer_range`).
@@ -113,7 +114,7 @@ impl Decoder {
     /// If files are missing or broken, or the config asks for something that is not supported.
     pub fn read(folder: &Path, device: &Device) -> Result<Self> {
         let config = ModelConfig::read(&folder.join("config.json"))?;
-        let stored = StoredWeights::open(folder)?;
+        let stored = ModelWeights::open(folder)?;
         let read = || {
             let weights = Mapped::new(&config, &stored);
             let mut problem = None;
@@ -134,13 +135,14 @@ impl Decoder {
     }
 
     /// Reads a folder in Hugging Face layout for inference on the CPU: weights are packed as they are read, and are never
-    /// there in full size beside the file. Without a precision it is that of the file: bf16 for 16 bits, else f32.
+    /// there in full size beside the file. Without a precision it is that of the file: bf16 for 16 bits and for
+    /// integers, else f32.
     ///
     /// # Errors
     /// As [`Decoder::read`].
     pub fn read_packed(folder: &Path, precision: Option<Precision>) -> Result<Self> {
         let config = ModelConfig::read(&folder.join("config.json"))?;
-        let stored = StoredWeights::open(folder)?;
+        let stored = ModelWeights::open(folder)?;
         let precision = precision.unwrap_or_else(|| stored.precision());
         let model = Self::packed(&config, &Mapped::new(&config, &stored), precision).and_then(|model| {
             stored.all_used(&config)?;
@@ -154,17 +156,23 @@ impl Decoder {
         Self::packed(self.config(), &self.tensors(), precision).expect("a model's weights fit its config")
     }
 
+    /// The same with weights rounded to integers as they are packed; embedding and output become int8.
+    pub fn pack_rounded(&self, kind: Quantization) -> Self {
+        let weights = Rounding { weights: &self.tensors(), kind };
+        Self::packed(self.config(), &weights, Precision::Bf16).expect("a model's weights fit its config")
+    }
+
     /// Packed for inference on the CPU, from weights by the decoder's own names: products in `precision`, the rest in f32.
     ///
     /// # Errors
     /// If a weight is missing or has another shape; it is named.
-    fn packed(config: &ModelConfig, weights: &dyn WeightSource, precision: Precision) -> Result<Self> {
+    pub(crate) fn packed(config: &ModelConfig, weights: &dyn WeightSource, precision: Precision) -> Result<Self> {
         let ModelConfig { hidden_size: c, vocab_size, context, .. } = *config;
         let nothing = || Tensor::zeros([0, 0], &crate::cpu());
         let mut model = Self::build(config, &crate::cpu(), &|_, _, _| Linear::new(nothing()), |_, _| nothing());
         let Parts { model: body, lm_head } = &mut model.parts;
-        let values = weights.values("model.embed_tokens.weight", &[vocab_size, c])?;
-        body.embed_tokens.packed = Some(PackedWeight::new(&[values], c, precision));
+        let table = ("model.embed_tokens.weight".to_string(), [vocab_size, c]);
+        body.embed_tokens.packed = Some(weights.packed(&[table], precision)?);
         if let Some(table) = &mut body.embed_positions {
             let values = weights.values("model.embed_positions.weight", &[context, c])?;
             table.packed = Some(PackedWeight::new(&[values], c, Precision::F32));

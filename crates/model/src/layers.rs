@@ -8,8 +8,7 @@ use burn::{
 use narthex_base::Result;
 use narthex_base::random::Stream;
 use narthex_kernels::{
-    Adapted, PackedWeight, Precision, WeightValues, embedding, layer_norm, linear, packed_linear_adapted, packed_rows,
-    rms_norm,
+    Adapted, PackedWeight, Precision, embedding, layer_norm, linear, packed_linear_adapted, packed_rows, rms_norm,
 };
 
 /// A matrix product with the weight in Hugging Face's layout `[out, in]`, a bias if it has one, and a low-rank adapter in
@@ -49,9 +48,8 @@ impl Linear {
         weights: &dyn WeightSource,
         precision: Precision,
     ) -> Result<()> {
-        let part = |(name, shape): &(String, [usize; 2])| weights.values(&format!("{name}.weight"), shape);
-        let parts: Vec<WeightValues> = names.iter().map(part).collect::<Result<_>>()?;
-        let mut packed = PackedWeight::new(&parts, names[0].1[1], precision);
+        let weight = |(name, shape): &(String, [usize; 2])| (format!("{name}.weight"), *shape);
+        let mut packed = weights.packed(&names.iter().map(weight).collect::<Vec<_>>(), precision)?;
         if layers.iter().any(|layer| layer.bias.is_some()) {
             let mut biases = Vec::new();
             for (layer, (name, [outputs, _])) in layers.iter().zip(names) {

@@ -1,8 +1,8 @@
 //! From the names and layouts of a family's checkpoints to those of the decoder, and back. The decoder's own are Llama's.
 
-use crate::{ModelConfig, TensorMap, config::NormKind, weights::WeightSource};
+use crate::{ModelConfig, TensorMap, config::NormKind, quantize::QuantizedMatrix, weights::WeightSource};
 use narthex_base::Result;
-use narthex_kernels::WeightValues;
+use narthex_kernels::{Quantization, WeightValues};
 use std::ops::Range;
 
 /// How a family writes its weights.
@@ -146,14 +146,19 @@ impl<'a> Mapped<'a> {
     pub(crate) fn new(config: &'a ModelConfig, source: &'a dyn WeightSource) -> Self {
         Self { config, source }
     }
+
+    /// The name as it is there: what stands before all names may be missing.
+    fn found<'b>(&self, place: &'b Place) -> &'b str {
+        let bare = place.name.strip_prefix(self.config.design.architecture.weights.prefix);
+        let found = bare.filter(|bare| !self.source.contains(&place.name) && self.source.contains(bare));
+        found.unwrap_or(&place.name)
+    }
 }
 
 impl WeightSource for Mapped<'_> {
     fn values(&self, name: &str, shape: &[usize]) -> Result<WeightValues<'_>> {
         let place = place(self.config, name, shape);
-        let bare = place.name.strip_prefix(self.config.design.architecture.weights.prefix);
-        let found = bare.filter(|bare| !self.source.contains(&place.name) && self.source.contains(bare));
-        let theirs = self.source.values(found.unwrap_or(&place.name), &place.shape)?;
+        let theirs = self.source.values(self.found(&place), &place.shape)?;
         let width: usize = shape[1..].iter().product();
         if let (Rows::Side(rows), false, 0.0) = (&place.rows, place.transposed, place.offset) {
             return Ok(theirs.part(rows.start * width, rows.len() * width));
@@ -170,6 +175,21 @@ impl WeightSource for Mapped<'_> {
 
     fn contains(&self, name: &str) -> bool {
         self.source.contains(name)
+    }
+
+    fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Option<QuantizedMatrix>> {
+        let place = place(self.config, name, &shape);
+        let &[outputs, inputs] = &place.shape[..] else { return Ok(None) };
+        if place.transposed {
+            return Ok(None);
+        }
+        let matrix = self.source.matrix(self.found(&place), [outputs, inputs])?;
+        let rows: Vec<usize> = (0..shape[0]).map(|row| place.row(row)).collect();
+        Ok(matrix.map(|matrix| if rows.iter().copied().eq(0..outputs) { matrix } else { matrix.rows(&rows) }))
+    }
+
+    fn rounding(&self, name: &str, shape: [usize; 2]) -> Option<Quantization> {
+        self.source.rounding(name, shape)
     }
 }
 

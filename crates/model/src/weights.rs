@@ -1,9 +1,9 @@
 //! safetensors files: f32, bf16 and f16 on reading, whole or sharded; f32 on writing.
 
-use crate::ModelConfig;
+use crate::{ModelConfig, quantize::QuantizedMatrix};
 use memmap2::Mmap;
 use narthex_base::{Error, Result};
-use narthex_kernels::{Precision, WeightValues};
+use narthex_kernels::{PackedWeight, Precision, Quantization, WeightValues};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 use std::{
@@ -27,6 +27,36 @@ pub trait WeightSource {
 
     /// Whether there is one of this name.
     fn contains(&self, name: &str) -> bool;
+
+    /// The matrix of this name and shape `[O, I]`, if it is kept as integers.
+    ///
+    /// # Errors
+    /// If what belongs to it is missing, or has the wrong size.
+    fn matrix(&self, _name: &str, _shape: [usize; 2]) -> Result<Option<QuantizedMatrix>> {
+        Ok(None)
+    }
+
+    /// What a matrix that is kept as numbers becomes when it is packed; numbers, if none.
+    fn rounding(&self, _name: &str, _shape: [usize; 2]) -> Option<Quantization> {
+        None
+    }
+
+    /// Matrices that share their input, by name and shape, packed one below the other for inference.
+    ///
+    /// # Errors
+    /// As [`WeightSource::values`].
+    fn packed(&self, names: &[(String, [usize; 2])], precision: Precision) -> Result<PackedWeight> {
+        let inputs = names[0].1[1];
+        let parts = names.iter().map(|(name, shape)| self.matrix(name, *shape)).collect::<Result<Vec<_>>>()?;
+        if parts.iter().all(Option::is_some) {
+            return QuantizedMatrix::pack(parts.into_iter().flatten().collect(), inputs);
+        }
+        let parts = names.iter().map(|(name, shape)| self.values(name, shape)).collect::<Result<Vec<_>>>()?;
+        Ok(match self.rounding(&names[0].0, names[0].1) {
+            Some(kind) => PackedWeight::quantized(&parts, inputs, kind),
+            None => PackedWeight::new(&parts, inputs, precision),
+        })
+    }
 }
 
 /// An error that says that weights and config do not fit.
@@ -76,6 +106,13 @@ pub struct StoredWeights {
     files: Vec<(PathBuf, Mmap)>,
     tensors: BTreeMap<String, Stored>,
     used: RefCell<BTreeSet<String>>,
+}
+
+/// A tensor as it is stored.
+pub(crate) struct RawTensor<'a> {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: &'a [usize],
+    pub(crate) bytes: &'a [u8],
 }
 
 struct Stored {
@@ -134,6 +171,30 @@ impl StoredWeights {
             Some(Dtype::BF16 | Dtype::F16) => Precision::Bf16,
             _ => Precision::F32,
         }
+    }
+
+    /// A tensor by name, which counts as used.
+    pub(crate) fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
+        let stored = self.tensors.get(name)?;
+        self.used.borrow_mut().insert(name.into());
+        let bytes = &self.files[stored.file].1[stored.bytes.clone()];
+        Some(RawTensor { dtype: stored.dtype, shape: &stored.shape, bytes })
+    }
+
+    /// All tensors, in order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The files without their folders.
+    pub(crate) fn file_names(&self) -> Vec<String> {
+        let name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+        self.files.iter().filter_map(|(path, _)| name(path)).collect()
+    }
+
+    /// The file that a tensor lies in.
+    pub(crate) fn file_of(&self, name: &str) -> Option<&str> {
+        self.files[self.tensors.get(name)?.file].0.file_name()?.to_str()
     }
 
     /// Names and shapes of all tensors.

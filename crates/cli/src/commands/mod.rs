@@ -8,6 +8,7 @@ pub mod look;
 pub mod new;
 pub mod openness;
 pub mod pull;
+pub mod quantize;
 pub mod recheck;
 pub mod run;
 pub mod serve;

@@ -5,10 +5,10 @@ use crate::parallel::uninitialised;
 use half::{bf16, f16};
 
 /// Rows of A at a time: packed, they stay in the last-level cache while all of B passes by once.
-const ROWS_AT_ONCE: usize = 280;
+pub(super) const ROWS_AT_ONCE: usize = 280;
 
 /// Rows of A up to which one thread packs them.
-const ROWS_PACKED_ALONE: usize = 16;
+pub(super) const ROWS_PACKED_ALONE: usize = 16;
 
 /// Values as a file or a tensor holds them, row-major.
 #[derive(Clone, Debug)]
@@ -114,8 +114,8 @@ impl PackedB {
             }
             with_scratch(columns.len() * k, |rows| {
                 for (column, row) in columns.clone().zip(rows.chunks_exact_mut(k)) {
-                    let (part, column) = part_of(parts, k, column);
-                    part.read(column * k, row);
+                    let (part, column) = part_of(parts.iter().map(|part| part.len() / k), column);
+                    parts[part].read(column * k, row);
                 }
                 let operand = Operand::new(Stack::strided(rows, columns.len(), k, k), Along::Depth);
                 let panels = Panels { first: 0, count: columns.len(), used: TILE_COLUMNS, width: TILE_COLUMNS };
@@ -238,13 +238,13 @@ impl PackedB {
     }
 }
 
-/// The part that row `row` of the stack lies in, and which of its rows that is.
-fn part_of<'a, 'b>(parts: &'a [WeightValues<'b>], k: usize, mut row: usize) -> (&'a WeightValues<'b>, usize) {
-    for part in parts {
-        if row < part.len() / k {
+/// The part of a stack that row `row` lies in, by the rows of each part, and which of its rows that is.
+pub(crate) fn part_of(parts: impl Iterator<Item = usize>, mut row: usize) -> (usize, usize) {
+    for (part, rows) in parts.enumerate() {
+        if row < rows {
             return (part, row);
         }
-        row -= part.len() / k;
+        row -= rows;
     }
     unreachable!("the row is inside the stack")
 }

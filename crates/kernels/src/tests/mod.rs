@@ -14,6 +14,7 @@ mod muon;
 mod packed;
 mod paged;
 mod product;
+mod quantized;
 mod rms_norm;
 mod rotary;
 mod softmax;
