@@ -2,9 +2,10 @@
 //!
 //! Shapes: B sequences, T new positions, N = B T rows, H query heads, K key/value heads, D head width.
 
+use crate::Adapter;
 use burn::tensor::Tensor;
 use narthex_kernels::{AttentionShape, Precision, Scores, causal_attention};
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// The heads of an attention layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,11 @@ pub trait AttentionContext {
     /// `qkv [N, (H + 2 K) D]` of the new positions of block `layer`, not yet rotated, and the rotary table `[positions, D]`
     /// -> `[N, H D]`.
     fn attend(&mut self, layer: Layer, qkv: Tensor<2>, table: Tensor<2>, precision: Precision) -> Tensor<2>;
+
+    /// Rows that have an adapter of their own, and which. Models packed for inference honour them.
+    fn adapters(&self) -> &[(Range<usize>, Arc<Adapter>)] {
+        &[]
+    }
 }
 
 /// Looks back within the sequence, and with documents not across their borders.

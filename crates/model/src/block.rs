@@ -3,7 +3,7 @@
 //! Shapes: N rows, C hidden width, F feed-forward width, H query heads, K key/value heads, D head width.
 
 use crate::{
-    AttentionContext, Dropout, Heads, Layer, Linear, ModelConfig, Positions,
+    Adapter, AttentionContext, Dropout, Heads, Layer, Linear, ModelConfig, Positions,
     config::{Placement, QkNorm},
     decoder::{DEVIATION, Maker},
     experts::{Expert, Routing},
@@ -12,7 +12,8 @@ use crate::{
 };
 use burn::{module::Module, tensor::Tensor};
 use narthex_base::Result;
-use narthex_kernels::{Activation, Precision, Scores, activation, swiglu};
+use narthex_kernels::{Activation, Adapted, Precision, Scores, activation, swiglu};
+use std::{ops::Range, sync::Arc};
 
 /// A block; fields have the names of Llama's checkpoints, and where it has none, of their own.
 #[derive(Module, Debug)]
@@ -73,11 +74,12 @@ pub(crate) fn feed_forward(
     residual: Option<Tensor<2>>,
     dropout: &mut Dropout,
     precision: Precision,
+    [inward, outward]: [&[Adapted]; 2],
 ) -> Tensor<2> {
     let (up, down) = (up.expect("there is a projection up"), down.expect("there is a projection down"));
     let inner = match gate {
         Some(gate) => {
-            let gate_up = Linear::side_by_side(&[gate, up], x, dropout, precision);
+            let gate_up = Linear::side_by_side(&[gate, up], x, dropout, precision, inward);
             if function == Activation::Silu {
                 swiglu(gate_up)
             } else {
@@ -85,15 +87,92 @@ pub(crate) fn feed_forward(
                 activation(gate_up.clone().narrow(1, 0, width), function) * gate_up.narrow(1, width, width)
             }
         }
-        None => activation(up.forward(x, dropout, precision), function),
+        None => activation(Linear::side_by_side(&[up], x, dropout, precision, inward), function),
     };
     match residual {
-        Some(residual) => down.onto(residual, inner, dropout, precision),
-        None => down.forward(inner, dropout, precision),
+        Some(residual) => down.onto(residual, inner, dropout, precision, outward),
+        None => Linear::side_by_side(&[down], inner, dropout, precision, outward),
+    }
+}
+
+/// A product of a block and what shares its input: what one update of an adapter changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Site {
+    Qkv,
+    Output,
+    GateUp,
+    Down,
+}
+
+/// The projections of a block that are no expert's: name, shape `[out, in]`.
+fn dense_shapes(config: &ModelConfig, layer: usize) -> Vec<(&'static str, [usize; 2])> {
+    let ModelConfig { hidden_size: c, intermediate_size: f, heads, kv_heads, head_width: d, .. } = *config;
+    let mut shapes = vec![
+        ("self_attn.q_proj", [heads * d, c]),
+        ("self_attn.k_proj", [kv_heads * d, c]),
+        ("self_attn.v_proj", [kv_heads * d, c]),
+        ("self_attn.o_proj", [c, heads * d]),
+    ];
+    if config.experts(layer).is_none() {
+        if config.design.gated {
+            shapes.push(("mlp.gate_proj", [f, c]));
+        }
+        shapes.extend([("mlp.up_proj", [f, c]), ("mlp.down_proj", [c, f])]);
+    }
+    shapes
+}
+
+/// All projections of a block that can carry an adapter: name, shape `[out, in]`.
+pub(crate) fn projection_shapes(config: &ModelConfig, layer: usize) -> Vec<(String, [usize; 2])> {
+    let mut shapes: Vec<_> =
+        dense_shapes(config, layer).into_iter().map(|(name, shape)| (name.to_string(), shape)).collect();
+    if let Some(experts) = config.experts(layer) {
+        let (c, f) = (config.hidden_size, experts.intermediate_size);
+        for i in 0..experts.count {
+            let parts = [("gate_proj", [f, c]), ("up_proj", [f, c]), ("down_proj", [c, f])];
+            shapes.extend(parts.map(|(part, shape)| (format!("mlp.experts.{i}.{part}"), shape)));
+        }
+    }
+    shapes
+}
+
+/// Where the outputs of a projection stand: the product that it is part of, and its first column there. None for experts.
+pub(crate) fn site(config: &ModelConfig, layer: usize, part: &str) -> Option<(Site, usize)> {
+    let shapes = dense_shapes(config, layer);
+    let outputs = |name: &str| shapes.iter().find(|(found, _)| *found == name).map_or(0, |(_, [outputs, _])| *outputs);
+    let (q, k) = (outputs("self_attn.q_proj"), outputs("self_attn.k_proj"));
+    match part {
+        "self_attn.q_proj" => Some((Site::Qkv, 0)),
+        "self_attn.k_proj" => Some((Site::Qkv, q)),
+        "self_attn.v_proj" => Some((Site::Qkv, q + k)),
+        "self_attn.o_proj" => Some((Site::Output, 0)),
+        "mlp.gate_proj" => Some((Site::GateUp, 0)),
+        "mlp.up_proj" => Some((Site::GateUp, outputs("mlp.gate_proj"))),
+        "mlp.down_proj" => Some((Site::Down, 0)),
+        _ => None,
     }
 }
 
 impl Block {
+    /// Values of row `row` of the weight of a packed projection.
+    pub(crate) fn packed_row(&self, part: &str, row: usize, to: &mut [f32]) {
+        let (attention, mlp) = (&self.self_attn, &self.mlp);
+        let (first, before) = match part {
+            "self_attn.q_proj" => (Some(&attention.q_proj), 0),
+            "self_attn.k_proj" => (Some(&attention.q_proj), attention.layer.heads.queries),
+            "self_attn.v_proj" => (Some(&attention.q_proj), attention.layer.heads.queries + attention.layer.heads.keys),
+            "self_attn.o_proj" => (Some(&attention.o_proj), 0),
+            "mlp.down_proj" => (mlp.down_proj.as_ref(), 0),
+            _ => (mlp.gate_proj.as_ref().or(mlp.up_proj.as_ref()), 0),
+        };
+        let before = before * attention.layer.heads.width;
+        if let Some(packed) = first.and_then(Linear::packed) {
+            let above = part == "mlp.up_proj" && mlp.gate_proj.is_some();
+            let before = if above { packed.shape()[0] / 2 } else { before };
+            packed.read_row(before + row, to);
+        }
+    }
+
     pub(crate) fn new(maker: &Maker, layer: usize) -> Self {
         let config = maker.config;
         let ModelConfig { hidden_size, intermediate_size, heads, kv_heads, head_width: d, ref design, .. } = *config;
@@ -244,23 +323,27 @@ impl Block {
         let y =
             self.self_attn.forward(normed(&self.input_layernorm, x.clone()), positions, attention, dropout, precision);
         let o_proj = &self.self_attn.o_proj;
+        let layer = self.self_attn.layer.number;
+        let after_attention = adapted(attention, layer, Site::Output);
+        let mlp = [adapted(attention, layer, Site::GateUp), adapted(attention, layer, Site::Down)];
+        let mlp = [mlp[0].as_slice(), mlp[1].as_slice()];
         if self.parallel {
-            let both = o_proj.onto(x.clone(), y, dropout, precision);
-            return self.mlp.forward(normed(&self.post_attention_layernorm, x), Some(both), dropout, precision);
+            let both = o_proj.onto(x.clone(), y, dropout, precision, &after_attention);
+            return self.mlp.forward(normed(&self.post_attention_layernorm, x), Some(both), dropout, precision, mlp);
         }
         let plain = self.attention_output_norm.is_none() && self.residual_scale == 1.0;
         let x = match plain {
-            true => o_proj.onto(x, y, dropout, precision),
+            true => o_proj.onto(x, y, dropout, precision, &after_attention),
             false => {
-                let y = o_proj.forward(y, dropout, precision);
+                let y = Linear::side_by_side(&[o_proj], y, dropout, precision, &after_attention);
                 self.add(x, normed(&self.attention_output_norm, y), dropout)
             }
         };
         let y = normed(&self.post_attention_layernorm, x.clone());
         match plain {
-            true => self.mlp.forward(y, Some(x), dropout, precision),
+            true => self.mlp.forward(y, Some(x), dropout, precision, mlp),
             false => {
-                let y = self.mlp.forward(y, None, dropout, precision);
+                let y = self.mlp.forward(y, None, dropout, precision, mlp);
                 self.add(x, normed(&self.mlp_output_norm, y), dropout)
             }
         }
@@ -270,6 +353,12 @@ impl Block {
         let y = if self.residual_scale == 1.0 { y } else { y * self.residual_scale };
         x + dropout.apply(y)
     }
+}
+
+/// The updates that rows' adapters bring to a product.
+fn adapted(attention: &dyn AttentionContext, layer: usize, site: Site) -> Vec<Adapted> {
+    let of = |(rows, adapter): &(Range<usize>, Arc<Adapter>)| Some((rows.clone(), adapter.update(layer, site)?));
+    attention.adapters().iter().filter_map(of).collect()
 }
 
 impl Attention {
@@ -282,7 +371,9 @@ impl Attention {
         dropout: &mut Dropout,
         precision: Precision,
     ) -> Tensor<2> {
-        let mut qkv = Linear::side_by_side(&[&self.q_proj, &self.k_proj, &self.v_proj], x, dropout, precision);
+        let updates = adapted(attention, self.layer.number, Site::Qkv);
+        let projections = [&self.q_proj, &self.k_proj, &self.v_proj];
+        let mut qkv = Linear::side_by_side(&projections, x, dropout, precision, &updates);
         if let (Some(q_norm), Some(k_norm)) = (&self.q_norm, &self.k_norm) {
             let Heads { queries, keys, width } = self.layer.heads;
             let part = |first: usize, heads: usize| qkv.clone().narrow(1, first * width, heads * width);
@@ -303,6 +394,7 @@ impl FeedForward {
         residual: Option<Tensor<2>>,
         dropout: &mut Dropout,
         precision: Precision,
+        updates: [&[Adapted]; 2],
     ) -> Tensor<2> {
         let Self { gate_proj, up_proj, down_proj, gate, experts, routing, activation } = self;
         if let (Some(gate), Some(routing)) = (gate, routing) {
@@ -314,6 +406,6 @@ impl FeedForward {
             };
         }
         let projections = [gate_proj.as_ref(), up_proj.as_ref(), down_proj.as_ref()];
-        feed_forward(projections, *activation, x, residual, dropout, precision)
+        feed_forward(projections, *activation, x, residual, dropout, precision, updates)
     }
 }

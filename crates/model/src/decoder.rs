@@ -10,17 +10,18 @@ use crate::{
     layers::{Embedding, Norm, normal},
     lora::Lora,
     parameters::{Replacement, map_parameters, named_parameters},
+    peft::{Module as AdapterModule, PeftAdapter},
     quantized::{ModelWeights, Rounding},
     weight_map::{Mapped, to_theirs},
     weights::{WeightSource, mismatch, unknown_tensor, write_safetensors},
 };
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
-    tensor::{Device, Int, Tensor},
+    tensor::{Device, Int, Tensor, TensorData},
 };
 use narthex_base::{Error, Result};
 use narthex_kernels::{PackedWeight, Precision, Quantization, linear, linear_cross_entropy, packed_linear};
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 /// Standard deviation of fresh weights (Hugging Face's `initializer_range`).
 pub(crate) const DEVIATION: f32 = 0.02;
@@ -383,11 +384,49 @@ impl Decoder {
         for (name, linear) in self.projections() {
             let target = name.rsplit('.').next().unwrap_or_default();
             if spec.targets.iter().any(|wanted| wanted == target) {
-                let weight = linear.weight.val();
-                linear.lora = Some(Lora::random(spec, seed, &name, weight.dims(), &weight.device()));
+                linear.lora = Some(Lora::random(spec, seed, &name, &linear.weight.val()));
             }
         }
         self
+    }
+
+    /// Adds adapters that were read for this model, in place of those that it has.
+    pub fn with_adapter(mut self, adapter: &PeftAdapter) -> Self {
+        let dropout = adapter.config.lora_dropout;
+        let modules: HashMap<&str, &AdapterModule> =
+            adapter.modules.iter().map(|module| (module.name.as_str(), module)).collect();
+        for (name, linear) in self.projections() {
+            linear.lora = modules.get(name.as_str()).map(|module| {
+                let ([outputs, inputs], device) = (linear.weight.dims(), linear.weight.device());
+                let matrix =
+                    |values: &[f32], shape| Tensor::from_data(TensorData::new(values.to_vec(), shape), &device);
+                let magnitude = module.magnitude.as_ref().map(|sizes| {
+                    Param::from_tensor(Tensor::from_data(TensorData::new(sizes.clone(), [outputs]), &device))
+                });
+                Lora {
+                    lora_a: Param::from_tensor(matrix(&module.a, [module.rank, inputs])),
+                    lora_b: Param::from_tensor(matrix(&module.b, [outputs, module.rank])),
+                    magnitude,
+                    scale: module.scale,
+                    dropout,
+                }
+            });
+        }
+        self
+    }
+
+    /// Names and shapes `[out, in]` of the projections that can carry an adapter.
+    pub(crate) fn projection_shapes(&self) -> Vec<(String, [usize; 2])> {
+        let shapes = (0..self.config.layers).flat_map(|layer| {
+            let block = crate::block::projection_shapes(&self.config, layer).into_iter();
+            block.map(move |(part, shape)| (format!("model.layers.{layer}.{part}"), shape))
+        });
+        shapes.collect()
+    }
+
+    /// Values of row `row` of the weight of a packed model's projection.
+    pub(crate) fn packed_row(&self, layer: usize, part: &str, row: usize, to: &mut [f32]) {
+        self.parts.model.layers[layer].packed_row(part, row, to);
     }
 
     /// Adds the adapters into the weights and drops them.

@@ -102,7 +102,15 @@ impl Routing {
             }
             let rows = list(places.iter().map(|place| place / self.per_token as i64).collect());
             let projections = [&expert.gate_proj, &expert.up_proj, &expert.down_proj].map(Some);
-            let out = feed_forward(projections, function, x.clone().select(0, rows.clone()), None, dropout, precision);
+            let out = feed_forward(
+                projections,
+                function,
+                x.clone().select(0, rows.clone()),
+                None,
+                dropout,
+                precision,
+                [&[], &[]],
+            );
             let out = out * shares.clone().select(0, list(places));
             y = y.select_assign(0, rows, out, IndexingUpdateOp::Add);
         }

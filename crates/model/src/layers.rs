@@ -7,7 +7,9 @@ use burn::{
 };
 use narthex_base::Result;
 use narthex_base::random::Stream;
-use narthex_kernels::{PackedWeight, Precision, embedding, layer_norm, linear, packed_linear, packed_rows, rms_norm};
+use narthex_kernels::{
+    Adapted, PackedWeight, Precision, embedding, layer_norm, linear, packed_linear_adapted, packed_rows, rms_norm,
+};
 
 /// A matrix product with the weight in Hugging Face's layout `[out, in]`, a bias if it has one, and a low-rank adapter in
 /// training.
@@ -70,17 +72,47 @@ impl Linear {
 
     /// `[N, in]` -> `[N, out]`
     pub fn forward(&self, x: Tensor<2>, dropout: &mut Dropout, precision: Precision) -> Tensor<2> {
-        Self::side_by_side(&[self], x, dropout, precision)
+        Self::side_by_side(&[self], x, dropout, precision, &[])
     }
 
-    /// Several layers with the same input as one product: `[N, in]` -> `[N, out of all]`.
-    pub fn side_by_side(layers: &[&Self], x: Tensor<2>, dropout: &mut Dropout, precision: Precision) -> Tensor<2> {
+    /// How it is packed for inference, with those beside it, if it is.
+    pub(crate) fn packed(&self) -> Option<&PackedWeight> {
+        self.packed.as_ref()
+    }
+
+    /// Several layers with the same input as one product, packed ones with the updates of rows' adapters: `[N, in]` ->
+    /// `[N, out of all]`.
+    pub(crate) fn side_by_side(
+        layers: &[&Self],
+        x: Tensor<2>,
+        dropout: &mut Dropout,
+        precision: Precision,
+        updates: &[Adapted],
+    ) -> Tensor<2> {
         if let Some(packed) = &layers[0].packed {
-            return packed_linear(x, packed, None);
+            return packed_linear_adapted(x, packed, None, updates);
+        }
+        if layers.iter().any(|layer| layer.lora.as_ref().is_some_and(|lora| lora.magnitude.is_some())) {
+            let parts = layers.iter().map(|layer| layer.decomposed(x.clone(), dropout, precision));
+            return Tensor::cat(parts.collect(), 1);
         }
         let weights: Vec<Tensor<2>> = layers.iter().map(|layer| layer.weight.val()).collect();
         let adapted = Self::adapted(layers, &x, dropout, precision);
         linear(x, &weights, Self::biases(layers), adapted, precision)
+    }
+
+    /// With an adapter whose sizes are learned: `[N, in]` -> `[N, out]`.
+    fn decomposed(&self, x: Tensor<2>, dropout: &mut Dropout, precision: Precision) -> Tensor<2> {
+        let weight = self.weight.val();
+        let added = self.lora.as_ref().map(|lora| lora.forward(x.clone(), dropout, precision));
+        let mut y = linear(x, &[weight.clone()], None, added, precision);
+        if let Some(gain) = self.lora.as_ref().and_then(|lora| lora.gain(weight)) {
+            y = y * gain.unsqueeze::<2>();
+        }
+        match &self.bias {
+            Some(bias) => y + bias.val().unsqueeze::<2>(),
+            None => y,
+        }
     }
 
     /// The biases side by side, if any layer has one: `[out of all]`.
@@ -95,9 +127,16 @@ impl Linear {
     }
 
     /// `residual + dropout(layer(x))`: `[N, in]`, `[N, out]` -> `[N, out]`.
-    pub fn onto(&self, residual: Tensor<2>, x: Tensor<2>, dropout: &mut Dropout, precision: Precision) -> Tensor<2> {
+    pub(crate) fn onto(
+        &self,
+        residual: Tensor<2>,
+        x: Tensor<2>,
+        dropout: &mut Dropout,
+        precision: Precision,
+        updates: &[Adapted],
+    ) -> Tensor<2> {
         if let Some(packed) = &self.packed {
-            return packed_linear(x, packed, Some(residual));
+            return packed_linear_adapted(x, packed, Some(residual), updates);
         }
         if self.lora.is_some() || dropout.drops() {
             let y = self.forward(x, dropout, precision);

@@ -4,6 +4,7 @@
 //! One definition serves training and inference: what differs is the [`AttentionContext`] that is
 //! passed in.
 
+mod adapter;
 pub mod arch;
 mod attention;
 mod block;
@@ -16,12 +17,14 @@ mod experts;
 mod layers;
 mod lora;
 mod parameters;
+mod peft;
 mod positions;
 pub mod quantize;
 pub mod quantized;
 mod weight_map;
 mod weights;
 
+pub use adapter::Adapter;
 pub use attention::{AttentionContext, CausalContext, Heads, Layer};
 pub use burn::tensor::{Bool, Device, Int, Tensor};
 pub use config::{Design, Experts, LayerKind, ModelConfig, NormKind, Placement, QkNorm};
@@ -29,8 +32,9 @@ pub use decoder::Decoder;
 pub use device::{cpu, device};
 pub use dropout::Dropout;
 pub use layers::Linear;
-pub use lora::{AdapterConfig, LoraSpec, load_adapter, save_adapter};
+pub use lora::LoraSpec;
 pub use narthex_kernels::{ForceIsaError, Isa, Precision, Quantization, force_isa, isa};
 pub use parameters::{NamedTensor, Replacement, map_parameters, named_parameters};
+pub use peft::{AdapterConfig, PeftAdapter, load_adapter, save_adapter};
 pub use positions::{PositionCache, Positions, Rope, RopeScaling};
 pub use weights::{StoredWeights, TensorMap, WeightSource, read_safetensors, write_safetensors};

@@ -193,6 +193,17 @@ impl WeightSource for Mapped<'_> {
     }
 }
 
+/// Where the outputs of a module lie in the module of their checkpoints that holds it: its name, its outputs, and which of
+/// them are ours, in our order. With 1 output, which is always the first, whether others lie there too.
+pub(crate) fn rows_in_theirs(config: &ModelConfig, module: &str, outputs: usize) -> (String, usize, Vec<usize>) {
+    let Place { name, shape, rows, .. } = place(config, &format!("{module}.bias"), &[outputs]);
+    let rows = match rows {
+        Rows::Side(range) => range.collect(),
+        Rows::Picked(rows) => rows,
+    };
+    (name.trim_end_matches(".bias").into(), shape[0], rows)
+}
+
 /// The decoder's tensors as the family's checkpoints hold them.
 pub(crate) fn to_theirs(config: &ModelConfig, ours: TensorMap) -> TensorMap {
     let mut theirs = TensorMap::new();

@@ -79,7 +79,14 @@ fn documents_in_one_row_do_not_see_each_other() {
 fn adapters_start_as_nothing_and_merge_to_the_same() {
     let (tokens, expected) = reference("llama-untied");
     let base = Decoder::read(&golden("llama-untied"), &cpu()).unwrap();
-    let spec = LoraSpec { rank: 3, alpha: 6.0, targets: vec!["q_proj".into(), "down_proj".into()], dropout: 0.0 };
+    let spec = LoraSpec {
+        rank: 3,
+        alpha: 6.0,
+        targets: vec!["q_proj".into(), "down_proj".into()],
+        dropout: 0.0,
+        rank_stabilized: false,
+        decomposed: false,
+    };
     let model = base.clone().with_lora(&spec, 1);
     assert!(largest_difference(&logits(&model, &tokens), &expected) < 1e-4, "b is zero at the start");
     let trained = narthex_model::map_parameters(model, |name, shape| {

@@ -88,7 +88,10 @@ fn model(case: &Case) -> Decoder {
     let targets = ["q_proj", "v_proj", "down_proj"].map(String::from).to_vec();
     match case.trained {
         Trained::All => model,
-        Trained::Adapters => model.with_lora(&LoraSpec { rank: 4, alpha: 8.0, targets, dropout: 0.2 }, 1),
+        Trained::Adapters => model.with_lora(
+            &LoraSpec { rank: 4, alpha: 8.0, targets, dropout: 0.2, rank_stabilized: false, decomposed: false },
+            1,
+        ),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod generate;
 pub mod look;
 pub mod new;
 pub mod openness;
+pub mod pull;
 pub mod quantize;
 pub mod recheck;
 pub mod run;
