@@ -317,8 +317,11 @@ impl WeightSource for Rounding<'_> {
 
 /// Whether a tensor is the matrix of a linear layer, as Hugging Face stores it, `[out, in]`, and in whole groups.
 fn is_layer(name: &str, shape: &[usize], kind: Quantization) -> bool {
-    const ENDS: [&str; 7] = [
+    const ENDS: [&str; 10] = [
         "_proj.weight",
+        ".w1.weight",
+        ".w2.weight",
+        ".w3.weight",
         "query_key_value.weight",
         "attention.dense.weight",
         "dense_h_to_4h.weight",
