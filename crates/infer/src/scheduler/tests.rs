@@ -22,7 +22,7 @@ fn sequence(tokens: Vec<u32>) -> NewSequence {
 }
 
 fn work(id: SequenceId, first: usize, end: usize) -> Work {
-    Work { id, first, end }
+    Work { id, first, end, proposed: 0 }
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn check(scheduler: &Scheduler, step: &[Work], limits: Limits) {
     }
     assert!(scheduler.waiting.values().all(|id| scheduler.entries[id].blocks.is_empty()));
     scheduler.pool.check(&references);
-    for Work { id, first, end } in step {
+    for Work { id, first, end, .. } in step {
         let entry = &scheduler.entries[id];
         assert!(scheduler.running.contains(id) && first < end && *end == entry.computed);
         assert!(end - first <= limits.chunk_tokens_max);
