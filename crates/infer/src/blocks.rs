@@ -155,6 +155,12 @@ impl BlockPool {
         self.free -= 1;
     }
 
+    /// Whether it is known what a block holds.
+    #[cfg(test)]
+    pub(crate) fn is_known(&self, number: u32) -> bool {
+        self.blocks[number as usize].content.is_some()
+    }
+
     /// Panics unless the queue holds exactly the blocks without users, and content and blocks name each other.
     #[cfg(test)]
     pub(crate) fn check(&self, references: &HashMap<u32, u32>) {

@@ -106,6 +106,11 @@ impl Engine {
     /// # Panics
     /// If a limit is 0, the system gives the process no more threads, or a draft model has another vocabulary.
     pub fn start(model: Decoder, options: EngineOptions) -> Self {
+        Self::start_with(model, options, None)
+    }
+
+    /// With what a draft model's row costs beside the model's, if that is not to be taken from their weights.
+    fn start_with(model: Decoder, options: EngineOptions, draft_cost: Option<f64>) -> Self {
         let config = model.config().clone();
         let team = Team::new(options.threads, options.pinned).expect("the system gives the process more threads");
         let model = ready(model);
@@ -136,7 +141,8 @@ impl Engine {
         };
         let layers = layers_of(&model);
         let draft = draft.map(|draft| {
-            let (layers, cost) = (layers_of(&draft), relative_cost(draft.config(), &config));
+            let cost = draft_cost.unwrap_or_else(|| relative_cost(draft.config(), &config));
+            let layers = layers_of(&draft);
             (Draft::new(draft, layers, blocks), cost)
         });
         let guesser = speculation.map(|speculation| Guesser::new(speculation, draft));

@@ -8,7 +8,7 @@ pub const PROPOSED_TOKENS_MAX: usize = 16;
 
 /// What a further row adds to a step, in times of what the step takes with none: weights are read once for all rows, so the
 /// first rows cost little more than the reading. Between 1 and 32 rows, see `docs/src/explanation/serving.md`.
-const ROW_COST: f64 = 0.08;
+const ROW_COST: f64 = 0.1;
 
 /// How likely a guess is right as long as nothing is known of a sequence, and how many guesses that is worth.
 const PRIOR: f64 = 0.5;
