@@ -58,7 +58,7 @@ impl Draft {
         scheduler: &Scheduler,
     ) -> Vec<(SequenceId, Vec<u32>)> {
         let mut guesses: Vec<_> = wanted.iter().map(|(id, ..)| (*id, vec![])).collect();
-        let (mut guessing, mut written, mut left) = (vec![], HashSet::new(), CATCH_UP_ROWS);
+        let (mut guessing, mut written, mut left) = (vec![], HashSet::<u32>::new(), CATCH_UP_ROWS);
         for (index, (id, most, asked)) in wanted.iter().copied().enumerate() {
             let (tokens, blocks) = (scheduler.tokens(id), scheduler.blocks(id));
             let first = self.known(blocks, scheduler.pool()).min(tokens.len() - 1);

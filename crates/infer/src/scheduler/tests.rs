@@ -143,13 +143,13 @@ fn guesses_get_what_is_left() {
     assert_eq!((scheduler.guesses(a), scheduler.guesses(b)), (&[][..], &[][..]));
     // What was right is computed, the rest is not.
     assert_eq!(scheduler.step(), [work(a, 9, 10), work(b, 7, 8)]);
-    // A prompt goes first: four rows are left of twelve, and two of them for `a`.
+    // A prompt goes first, with its sixth.
     [a, b].into_iter().for_each(|id| scheduler.push(id, 3));
     let c = scheduler.add(sequence(vec![5; 6]));
-    assert_eq!(scheduler.outlook(), Outlook { rows: 8, spare: 4 });
-    scheduler.propose(a, 3);
-    scheduler.propose(b, 3);
-    let expected = [Work { proposed: 3, ..work(a, 10, 11) }, Work { proposed: 1, ..work(b, 8, 9) }, work(c, 0, 6)];
+    assert_eq!(scheduler.outlook(), Outlook { rows: 4, spare: 8 });
+    scheduler.propose(a, 9);
+    scheduler.propose(b, 9);
+    let expected = [Work { proposed: 5, ..work(a, 10, 11) }, Work { proposed: 3, ..work(b, 8, 9) }, work(c, 0, 2)];
     assert_eq!(scheduler.step(), expected);
 }
 

@@ -31,7 +31,8 @@ fn similar(model: &Decoder) -> Decoder {
     narthex_model::map_parameters(model.clone(), |name, shape| {
         let stream = Stream::new(5, name);
         let values = model.tensors().remove(name).map(|(_, values)| values);
-        let noise = |(i, value)| value + if shape.len() == 2 { 0.03 * stream.normal(i as u64) } else { 0.0 };
+        let noise =
+            |(i, value): (usize, f32)| value + if shape.len() == 2 { 0.03 * stream.normal(i as u64) } else { 0.0 };
         let values = values.map(|values| values.into_iter().enumerate().map(noise).collect());
         narthex_model::Replacement { values, trained: false }
     })
