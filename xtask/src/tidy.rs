@@ -15,10 +15,11 @@ usage: cargo xtask tidy
 /// The crates in chain order, and the crates of ours that each may use. No other edge is allowed.
 /// Tests (`[dev-dependencies]`) are free.
 #[rustfmt::skip]
-const EDGES: [(&str, &[&str]); 13] = [
+const EDGES: [(&str, &[&str]); 14] = [
     ("base",    &[]),
     ("ledger",  &["base"]),
     ("openness", &["base"]),
+    ("formats", &["base"]),
     ("text",    &["base"]),
     ("data",    &["base", "text"]),
     ("kernels", &["base"]),
@@ -26,9 +27,9 @@ const EDGES: [(&str, &[&str]); 13] = [
     ("infer",   &["base", "kernels", "model"]),
     ("train",   &["base", "text", "kernels", "model", "infer"]),
     ("serve",   &["base", "text", "infer"]),
-    ("run",     &["base", "ledger", "openness", "text", "data", "model", "infer", "train"]),
+    ("run",     &["base", "ledger", "openness", "formats", "text", "data", "model", "infer", "train"]),
     ("deploy",  &["base"]),
-    ("cli",     &["base", "ledger", "openness", "text", "data", "kernels", "model", "infer", "train", "serve", "run", "deploy"]),
+    ("cli",     &["base", "ledger", "openness", "formats", "text", "data", "kernels", "model", "infer", "train", "serve", "run", "deploy"]),
 ];
 
 /// Heavy dependencies, with all that is named `NAME-…`, and the only crates that may use them.

@@ -561,12 +561,23 @@ pub enum TuneMethod {
 pub struct Lora {
     /// Rank.
     pub rank: usize,
-    /// Scale: the update is multiplied by alpha / rank.
+    /// Scale: the update is multiplied by alpha / rank, or alpha / sqrt(rank) with `use_rslora`.
     pub alpha: f64,
     /// The projections that get an adapter, by the last part of their name.
     pub targets: Vec<String>,
     /// Dropout before the first matrix.
     pub dropout: f64,
+    /// Scaled for large ranks (Kalajdzievski, "rsLoRA", 2023).
+    #[serde(skip_serializing_if = "is_off")]
+    pub use_rslora: bool,
+    /// With a learned size of each output's weights (Liu et al., "DoRA", 2024).
+    #[serde(skip_serializing_if = "is_off")]
+    pub use_dora: bool,
+}
+
+/// Recipes from before a switch was there stay as they are while it is off.
+fn is_off(switch: &bool) -> bool {
+    !switch
 }
 
 impl Lora {
@@ -577,7 +588,14 @@ impl Lora {
 
 impl Default for Lora {
     fn default() -> Self {
-        Self { rank: 8, alpha: 16.0, targets: Self::TARGETS.map(String::from).to_vec(), dropout: 0.0 }
+        Self {
+            rank: 8,
+            alpha: 16.0,
+            targets: Self::TARGETS.map(String::from).to_vec(),
+            dropout: 0.0,
+            use_rslora: false,
+            use_dora: false,
+        }
     }
 }
 

@@ -49,6 +49,21 @@ impl License {
         }
     }
 
+    /// The licence that a tag stands for, as model cards and GGUF files have it: an SPDX identifier in any case, or a name
+    /// of somebody's own (`llama3.1`), which becomes a `LicenseRef-`. None if it says nothing, as `other` does.
+    pub fn of_tag(tag: &str) -> Option<Self> {
+        let tag = tag.trim();
+        if tag.is_empty() || ["other", "unknown", "none"].iter().any(|nothing| tag.eq_ignore_ascii_case(nothing)) {
+            return None;
+        }
+        let known = spdx::identifiers::LICENSES.iter().find(|license| license.name.eq_ignore_ascii_case(tag));
+        if let Ok(license) = Self::parse(known.map_or(tag, |license| license.name)) {
+            return Some(license);
+        }
+        let own = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
+        Self::parse(&format!("LicenseRef-{}", tag.chars().map(own).collect::<String>())).ok()
+    }
+
     /// The licences named in the expression, each once, in order.
     pub fn ids(&self) -> Vec<String> {
         let mut ids = Vec::new();
@@ -279,6 +294,22 @@ impl schemars::JsonSchema for License {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tags_stand_for_licences() {
+        for (tag, expected) in [
+            ("apache-2.0", Some("Apache-2.0")),
+            ("MIT", Some("MIT")),
+            ("Apache-2.0 OR MIT", Some("Apache-2.0 OR MIT")),
+            ("openmdw-1.1", Some("LicenseRef-OpenMDW-1.1")),
+            ("llama3.1", Some("LicenseRef-llama3.1")),
+            ("my own terms", Some("LicenseRef-my-own-terms")),
+            ("other", None),
+            ("", None),
+        ] {
+            assert_eq!(License::of_tag(tag).as_ref().map(License::as_str), expected, "{tag}");
+        }
+    }
 
     #[test]
     fn accepts_expressions() {

@@ -1,7 +1,7 @@
 //! Lineage: what an artifact was made from, down to the raw files, as a tree and as a set of manifests. Data only: how it is
 //! found is the ledger's work.
 
-use crate::{ArtifactKind, Component, Digest, FileEntry, License, Manifest, Parent};
+use crate::{ArtifactKind, Component, DeclaredOrigin, Digest, FileEntry, License, Manifest, Parent};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,6 +34,9 @@ pub struct LineageNode {
     pub origins: Vec<String>,
     /// Its own components.
     pub components: Vec<Component>,
+    /// What its card says it was made from, unverified.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub declared: Vec<DeclaredOrigin>,
     /// The raw files of a source; empty for all else.
     pub files: Vec<FileEntry>,
     /// What it was made from. Empty where `repeated`.
@@ -102,6 +105,7 @@ impl LineageNode {
             license: manifest.license(),
             origins,
             components,
+            declared: manifest.declared(),
             files: if manifest.kind == ArtifactKind::Source { manifest.files.clone() } else { vec![] },
             parents: vec![],
             repeated: false,
@@ -119,6 +123,7 @@ impl LineageNode {
             license: None,
             origins: vec![],
             components: vec![],
+            declared: vec![],
             files: vec![],
             parents: vec![],
             repeated: false,

@@ -1,7 +1,10 @@
 //! The command line: every verb with its flags and help.
 
+mod pull;
+
 use crate::commands::speculative::SpeculativeConfig;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use pull::Pull;
 use std::path::PathBuf;
 
 /// From raw data to a licensed model that answers over the OpenAI API, in one binary
@@ -54,12 +57,16 @@ pub enum Command {
     Sign(Sign),
     /// Check the signatures of a folder
     VerifySignature(VerifySignature),
+    /// Fetch a model or a data set from the Hugging Face Hub
+    Pull(Pull),
     /// Write an artifact as a container image of models (ModelPack) for registries
     Push(Push),
     /// Copy an artifact with its papers into a folder
     Export(Export),
     /// Take a model folder into the ledger
     Import(Import),
+    /// Write a model with its weights as 8 or 4 bits, and show what that costs
+    Quantize(crate::commands::quantize::Quantize),
     /// Find artifacts that nothing leads to any more, and remove them
     Gc(Gc),
     /// Measure this machine: a training step, or every operator, against its peaks
@@ -513,18 +520,41 @@ pub struct Export {
     /// A step's name, `name@digest-prefix`, or a digest
     #[arg(value_name = "REF")]
     pub reference: String,
-    /// A folder that is new or empty
+    /// A folder that is new or empty; with `--format gguf`, a file that is not there yet
     pub folder: PathBuf,
+    /// Its files and papers, or one file for llama.cpp
+    #[arg(long, value_enum, default_value = "folder")]
+    pub format: ExportFormat,
+    /// How a GGUF file stores matrices
+    #[arg(long, value_enum, default_value = "f16")]
+    pub weights: ExportWeights,
     /// The project whose ledger to look into
     #[arg(long, default_value = ".")]
     pub project: PathBuf,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    Folder,
+    Gguf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ExportWeights {
+    F32,
+    F16,
+    Bf16,
+    #[value(name = "q8_0")]
+    Q8,
+}
+
 #[derive(Args)]
 pub struct Import {
-    /// A model folder in Hugging Face layout, or one that `narthex export` wrote
+    /// A model folder in Hugging Face layout, or one that `narthex export` wrote; a GGUF file; a PyTorch
+    /// checkpoint (.pt, .bin) beside its config.json and tokenizer.json
+    #[arg(value_name = "FOLDER|FILE")]
     pub folder: PathBuf,
-    /// The name in the ledger; the folder's by default
+    /// The name in the ledger; by default the folder's, or the file's without its ending
     #[arg(long)]
     pub name: Option<String>,
     /// The SPDX licence of the model; without one it cannot be bundled

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use narthex_kernels::{KvLayer, PagedBatch, paged_attention};
-use narthex_model::{AttentionContext, Heads, Precision, Rotary};
+use narthex_model::{AttentionContext, Layer, Precision};
 use std::sync::Arc;
 
 /// Rows of new positions over a pool for each block of the model.
@@ -19,7 +19,7 @@ impl<'a> PagedContext<'a> {
 }
 
 impl AttentionContext for PagedContext<'_> {
-    fn attend(&mut self, layer: usize, qkv: Tensor<2>, _: Heads, rotary: &Rotary, _: Precision) -> Tensor<2> {
-        paged_attention(qkv, rotary.table(), &self.layers[layer], &self.batch, None)
+    fn attend(&mut self, layer: Layer, qkv: Tensor<2>, table: Tensor<2>, _: Precision) -> Tensor<2> {
+        paged_attention(qkv, table, &self.layers[layer.number], &self.batch, layer.scores)
     }
 }

@@ -5,7 +5,7 @@
 use crate::{BlockPool, History, PagedContext, Scheduler, SequenceId, asked::Asked};
 use burn::tensor::{Int, Tensor, TensorData};
 use narthex_kernels::{KV_BLOCK, KvLayer, PagedBatch, team::map};
-use narthex_model::{Decoder, Dropout, RotaryCache};
+use narthex_model::{Decoder, Dropout, PositionCache};
 use std::{collections::HashSet, ops::Range};
 
 /// Rows that the draft model reads at once to catch up; a sequence that lacks more than is left guesses nothing meanwhile.
@@ -23,7 +23,7 @@ struct Filled {
 pub(crate) struct Draft {
     model: Decoder,
     layers: Vec<KvLayer>,
-    rotary: RotaryCache,
+    places: PositionCache,
     filled: Vec<Filled>,
 }
 
@@ -43,7 +43,7 @@ struct Guessing<'a> {
 impl Draft {
     /// The layers have as many blocks as the model's.
     pub(crate) fn new(model: Decoder, layers: Vec<KvLayer>, blocks: usize) -> Self {
-        Self { rotary: model.rotary_cache(), model, layers, filled: vec![Filled::default(); blocks] }
+        Self { places: model.position_cache(), model, layers, filled: vec![Filled::default(); blocks] }
     }
 
     /// Tokens that a sequence may have.
@@ -104,11 +104,11 @@ impl Draft {
             last.extend((*most > 0).then_some(ids.len() as i32 - 1));
         }
         let device = self.model.device();
-        let rotary = self.rotary.rows(&positions, &device);
+        let places = self.places.rows(&positions, &device);
         let count = ids.len();
         let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, count]), &device);
         let mut context = PagedContext::new(&self.layers, batch);
-        let hidden = self.model.hidden(tokens, &rotary, &mut context, &mut Dropout::none());
+        let hidden = self.model.hidden(tokens, &places, &mut context, &mut Dropout::none());
         for Guessing { blocks, first, next, .. } in guessing {
             self.fill(blocks, *first..first + next.len(), pool);
         }

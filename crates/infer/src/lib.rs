@@ -7,11 +7,12 @@
 //!
 //! ```
 //! use narthex_infer::{Engine, EngineOptions, FinishReason, Request, Sampling};
-//! use narthex_model::{Decoder, ModelConfig, cpu};
+//! use narthex_model::{Decoder, Design, ModelConfig, cpu};
 //!
 //! let config = ModelConfig {
 //!     vocab_size: 64, hidden_size: 32, intermediate_size: 48, layers: 2, heads: 4, kv_heads: 2, head_width: 8,
 //!     rms_norm_eps: 1e-6, rope_theta: 10_000.0, tied_embeddings: true, context: 128, bos_token: None, eos_tokens: vec![],
+//!     design: Design::default(),
 //! };
 //! let engine = Engine::start(Decoder::random(&config, 1, &cpu()), EngineOptions::default());
 //! let request = Request {

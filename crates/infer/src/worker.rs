@@ -13,7 +13,7 @@ use narthex_kernels::{
     KvLayer, PagedBatch,
     team::{Team, map},
 };
-use narthex_model::{Decoder, Dropout, RotaryCache};
+use narthex_model::{Decoder, Dropout, PositionCache};
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -61,7 +61,7 @@ struct Rows {
 pub(crate) struct Worker {
     model: Decoder,
     layers: Vec<KvLayer>,
-    rotary: RotaryCache,
+    places: PositionCache,
     scheduler: Scheduler,
     context: usize,
     shared: Arc<Shared>,
@@ -79,8 +79,8 @@ impl Worker {
         shared: Arc<Shared>,
         guesser: Option<Guesser>,
     ) -> Self {
-        let (rotary, jobs, tickets) = (model.rotary_cache(), HashMap::new(), HashMap::new());
-        Self { model, layers, rotary, scheduler, context, shared, jobs, tickets, guesser }
+        let (places, jobs, tickets) = (model.position_cache(), HashMap::new(), HashMap::new());
+        Self { model, layers, places, scheduler, context, shared, jobs, tickets, guesser }
     }
 
     /// Until every handle is gone and every sequence has ended.
@@ -218,11 +218,11 @@ impl Worker {
             batch.push(first, work.rows(), self.scheduler.blocks(id));
         }
         let device = self.model.device();
-        let rotary = self.rotary.rows(&positions, &device);
+        let places = self.places.rows(&positions, &device);
         let count = ids.len();
         let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, count]), &device);
         let mut context = PagedContext::new(&self.layers, batch);
-        let hidden = self.model.hidden(tokens, &rotary, &mut context, &mut Dropout::none());
+        let hidden = self.model.hidden(tokens, &places, &mut context, &mut Dropout::none());
         let mut answers = Vec::with_capacity(asking.len());
         let mut left = asking.as_slice();
         while let Some(first) = left.first() {

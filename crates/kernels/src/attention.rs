@@ -44,6 +44,31 @@ pub struct AttentionShape {
     pub starts: Option<Arc<[u32]>>,
     /// Dropout of the attention weights.
     pub dropout: Option<AttentionDropout>,
+    /// How scores become weights.
+    pub scores: Scores,
+}
+
+/// How the products of a query with keys become weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Scores {
+    /// Positions that a row sees, itself included; all before it if none.
+    pub window: Option<usize>,
+    /// What the products are multiplied with; 1 / sqrt(D) if none.
+    pub scale: Option<f32>,
+    /// `cap tanh(score / cap)` instead of the score (Gemma team, "Gemma 2", 2024).
+    pub softcap: Option<f32>,
+}
+
+impl Scores {
+    /// What products over heads of this width are multiplied with.
+    pub(crate) fn scale(&self, head_width: usize) -> f32 {
+        self.scale.unwrap_or_else(|| (head_width as f64).sqrt().recip() as f32)
+    }
+
+    /// The first position that the row at `position` sees.
+    pub(crate) fn start(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
 }
 
 /// Dropout whose mask comes from a counter: (head, query row, key position) -> kept or not.
@@ -70,11 +95,12 @@ impl AttentionShape {
     }
 
     fn scale(&self) -> f32 {
-        (self.head_width as f64).sqrt().recip() as f32
+        self.scores.scale(self.head_width)
     }
 
     fn start(&self, sequence: usize, position: usize) -> usize {
-        self.starts.as_ref().map_or(0, |starts| starts[sequence * self.len + position] as usize)
+        let document = self.starts.as_ref().map_or(0, |starts| starts[sequence * self.len + position] as usize);
+        document.max(self.scores.start(position))
     }
 }
 
@@ -90,7 +116,9 @@ pub fn causal_attention(qkv: Tensor<2>, table: Tensor<2>, shape: &AttentionShape
     assert_eq!(table.dims(), [*len, *head_width], "a row of the table for each position");
     assert!(heads % kv_heads == 0 && head_width % 2 == 0, "whole groups of heads of even width");
     assert!(starts.as_ref().is_none_or(|starts| starts.len() == batch * len), "a start for each row");
-    if !is_ours(&qkv) {
+    assert!(shape.scores.window != Some(0), "a row sees itself");
+    // Models with a cap are few: training them takes the composed form.
+    if !is_ours(&qkv) || shape.scores.softcap.is_some() {
         return reference(qkv, table, shape, precision);
     }
     let (qkv, table) = (qkv.into_dispatch(), table.into_dispatch());
@@ -140,7 +168,12 @@ pub(crate) fn reference(qkv: Tensor<2>, table: Tensor<2>, shape: &AttentionShape
     // The queries of one key/value head are rows of one matrix.
     let g = h / k;
     let scores = round(q).reshape([b, k, g * t, d]).matmul(round(keys).swap_dims(2, 3));
-    let mut weights = softmax(scores.reshape([b, h, t, t]) + mask, 3);
+    let scores = scores.reshape([b, h, t, t]);
+    let scores = match shape.scores.softcap {
+        Some(cap) => (scores / cap).tanh() * cap,
+        None => scores,
+    };
+    let mut weights = softmax(scores + mask, 3);
     if shape.dropout.is_some() {
         weights = weights * constant(kept, [b, h, t, t]);
     }

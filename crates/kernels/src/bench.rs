@@ -1,7 +1,7 @@
 //! The operators on shapes of real models, each timed alone beside the machine's peak at that moment.
 
 use crate::{
-    Activation, AdamwStep, AttentionShape, KV_BLOCK, KvLayer, KvShape, PackedWeight, PagedBatch, Precision,
+    Activation, AdamwStep, AttentionShape, KV_BLOCK, KvLayer, KvShape, PackedWeight, PagedBatch, Precision, Scores,
     WeightValues, activation, adamw, causal_attention, embedding, layer_norm,
     linear::{forward_slices, input_gradient_slices, weight_gradient_slices},
     linear_cross_entropy, packed_linear, paged_attention, parallel,
@@ -12,6 +12,10 @@ use crate::{
 };
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use std::{sync::Arc, time::Instant};
+
+mod decode;
+
+pub use decode::{BenchDecoder, DecoderShape, QWEN3_600M, STORAGES, Storage};
 
 /// One operator on one shape.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,7 +47,16 @@ pub fn operators(repetitions: usize) -> Vec<Timing> {
             bench.linear([ROWS, inputs, outputs], precision);
         }
         for (batch, len, heads, kv_heads) in [(8, 256, 6, 6), (4, 512, 12, 4)] {
-            let shape = AttentionShape { batch, len, heads, kv_heads, head_width: 64, starts: None, dropout: None };
+            let shape = AttentionShape {
+                batch,
+                len,
+                heads,
+                kv_heads,
+                head_width: 64,
+                starts: None,
+                dropout: None,
+                scores: Scores::default(),
+            };
             bench.attention(shape, precision);
         }
         for (width, vocabulary) in [(384, 256), (768, 32_000)] {
@@ -211,7 +224,7 @@ impl Bench {
             |batch: &PagedBatch| (random([batch.rows(), (heads + 2 * kv_heads) * d]), random([batch.rows(), d]));
         let all = batch(0, len);
         let (qkv, table) = input(&all);
-        drop(paged_attention(qkv, table, &layer, &all, None));
+        drop(paged_attention(qkv, table, &layer, &all, Scores::default()));
         let batch = batch(len - new, new);
         let (qkv, table) = input(&batch);
         let seen: usize = (len - new + 1..=len).sum();
@@ -228,7 +241,7 @@ impl Bench {
             work,
             || (),
             |()| {
-                drop(paged_attention(qkv.clone(), table.clone(), &layer, &batch, None));
+                drop(paged_attention(qkv.clone(), table.clone(), &layer, &batch, Scores::default()));
             },
         );
     }

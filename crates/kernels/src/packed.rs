@@ -2,29 +2,107 @@
 //! as [`linear`](crate::linear), so the same bytes for a row whatever else is in the batch.
 //!
 //! Shapes: N rows, I inputs, O outputs of all weights together.
-//! Arithmetic: 2 N I O. Bytes: the weights once for every 280 rows, in bf16 half of them.
+//! Arithmetic: 2 N I O. Bytes: the weights once for every 280 rows, in bf16 half of them, in int8 a quarter, in int4 little
+//! more than an eighth.
 
 use crate::{
-    Precision,
+    Precision, Quantization,
     flex::{contiguous, filled, values},
     linear::Maybe,
-    product::{Finish, PackedB, WeightValues},
+    low_rank::{self, Adapted},
+    parallel,
+    parallel::SharedMut,
+    product::{Finish, PackedB, QuantizedB, WeightValues, part_of},
     profile::timed,
+    quantize::{int4_group, int8_row},
 };
 use burn::{
     backend::{Backend, Dispatch, Flex, backend_extension, flex::FlexTensor, tensor::FloatTensor},
     tensor::{Device, Tensor, TensorData},
 };
-use std::{fmt, sync::Arc};
+use half::f16;
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
 
-/// Weights `[O, I]` in the order in which products read them. Clones share them.
+/// Weights `[O, I]` in the order in which products read them, and a bias `[O]`. Clones share them.
 #[derive(Clone)]
-pub struct PackedWeight(Arc<PackedB>);
+pub struct PackedWeight {
+    stored: Arc<Stored>,
+    bias: Option<Arc<[f32]>>,
+    /// Where what is multiplied with the weights is counted.
+    seen: Option<Arc<InputStatistics>>,
+}
+
+/// What the rows that a weight was multiplied with looked like, input by input: what rounding it well must know.
+#[derive(Debug, Default)]
+pub struct InputStatistics(Mutex<Sums>);
+
+#[derive(Clone, Debug, Default)]
+struct Sums {
+    rows: usize,
+    /// `[I]`
+    squares: Vec<f64>,
+    /// `[I]`
+    sizes: Vec<f64>,
+}
+
+impl InputStatistics {
+    /// The mean square of each input, and its mean size; empty before the first row.
+    pub fn means(&self) -> (Vec<f32>, Vec<f32>) {
+        let sums = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let mean = |sums: Vec<f64>, rows: usize| sums.into_iter().map(|sum| (sum / rows as f64) as f32).collect();
+        (mean(sums.squares, sums.rows), mean(sums.sizes, sums.rows))
+    }
+
+    fn add(&self, x: &[f32], inputs: usize) {
+        let mut sums = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        sums.squares.resize(inputs, 0.0);
+        sums.sizes.resize(inputs, 0.0);
+        let Sums { rows, squares, sizes } = &mut *sums;
+        for row in x.chunks_exact(inputs) {
+            *rows += 1;
+            for ((square, size), x) in squares.iter_mut().zip(sizes.iter_mut()).zip(row) {
+                *square += f64::from(*x) * f64::from(*x);
+                *size += f64::from(x.abs());
+            }
+        }
+    }
+}
+
+enum Stored {
+    Numbers(PackedB),
+    Integers(QuantizedB),
+}
+
+/// A matrix `[O, I]` in int8: a weight is scale x code.
+#[derive(Clone, Copy, Debug)]
+pub struct Int8Values<'a> {
+    /// `[O, I]`, of -127..=127; -128 is taken too.
+    pub codes: &'a [i8],
+    /// `[O]`
+    pub scales: &'a [f32],
+}
+
+/// A matrix `[O, I]` in int4: a weight is scale x (code - zero).
+#[derive(Clone, Copy, Debug)]
+pub struct Int4Values<'a> {
+    /// `[O, I]`, one a byte, of 0..=15.
+    pub codes: &'a [u8],
+    /// `[O, groups]`, finite.
+    pub scales: &'a [f16],
+    /// `[O, groups]`, of 0..=15; 8 if none are given.
+    pub zeros: Option<&'a [u8]>,
+}
 
 impl fmt::Debug for PackedWeight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [outputs, inputs] = self.shape();
-        write!(f, "PackedWeight([{outputs}, {inputs}], {:?})", self.precision())
+        match self.quantization() {
+            None => write!(f, "PackedWeight([{outputs}, {inputs}], {:?})", self.precision()),
+            Some(kind) => write!(f, "PackedWeight([{outputs}, {inputs}], {kind:?})"),
+        }
     }
 }
 
@@ -34,31 +112,183 @@ impl PackedWeight {
     /// # Panics
     /// If a part is not whole rows.
     pub fn new(parts: &[WeightValues], inputs: usize, precision: Precision) -> Self {
-        Self(Arc::new(PackedB::new(parts, inputs, precision)))
+        Self::of(Stored::Numbers(PackedB::new(parts, inputs, precision)))
+    }
+
+    /// The same with the weights rounded to integers.
+    ///
+    /// # Panics
+    /// If a part is not whole rows, or a group is not 32, 64 or 128.
+    pub fn quantized(parts: &[WeightValues], inputs: usize, kind: Quantization) -> Self {
+        assert!(inputs > 0 && parts.iter().all(|part| part.len().is_multiple_of(inputs)), "parts are whole rows");
+        let outputs = parts.iter().map(|part| part.len() / inputs).sum();
+        Self::of_integers(QuantizedB::new(kind, [outputs, inputs], None, |output, to| {
+            let (part, row) = part_of(parts.iter().map(|part| part.len() / inputs), output);
+            let mut values = vec![0f32; inputs];
+            parts[part].read(row * inputs, &mut values);
+            match kind {
+                Quantization::Int8 => {
+                    let mut codes = vec![0i8; inputs];
+                    *to.scale = int8_row(&values, &mut codes);
+                    to.codes.iter_mut().zip(codes).for_each(|(to, code)| *to = code as u8 ^ 128);
+                }
+                Quantization::Int4 { group } => {
+                    let groups = values.chunks(group).zip(to.codes.chunks_mut(group));
+                    for ((values, codes), (scale, zero)) in groups.zip(to.scales.iter_mut().zip(to.zeros)) {
+                        (*scale, *zero) = int4_group(values, &[], codes);
+                    }
+                }
+            }
+        }))
+    }
+
+    /// Matrices in int8 that share their `inputs`, one below the other.
+    ///
+    /// # Panics
+    /// If a part is not whole rows with a scale each.
+    pub fn from_int8(parts: &[Int8Values], inputs: usize) -> Self {
+        let fits = |part: &Int8Values| part.codes.len() == part.scales.len() * inputs;
+        assert!(inputs > 0 && parts.iter().all(fits), "parts are whole rows with a scale each");
+        let outputs = parts.iter().map(|part| part.scales.len()).sum();
+        Self::of_integers(QuantizedB::new(Quantization::Int8, [outputs, inputs], None, |output, to| {
+            let (part, row) = part_of(parts.iter().map(|part| part.scales.len()), output);
+            let codes = &parts[part].codes[row * inputs..(row + 1) * inputs];
+            to.codes.iter_mut().zip(codes).for_each(|(to, code)| *to = *code as u8 ^ 128);
+            *to.scale = parts[part].scales[row];
+        }))
+    }
+
+    /// Matrices in int4 that share their `inputs`, one below the other, in groups of 32, 64 or 128 along them. With an
+    /// `order`, the i-th column of the codes is multiplied with input `order[i]`.
+    ///
+    /// # Panics
+    /// If a part is not whole rows with whole groups of scales and zeros, a code or zero is above 15, a scale is not
+    /// finite, or the order is no permutation.
+    pub fn from_int4(parts: &[Int4Values], inputs: usize, group: usize, order: Option<&[u32]>) -> Self {
+        let kind = Quantization::Int4 { group };
+        assert!(inputs > 0 && group > 0, "inputs in groups");
+        let (groups, rows) = (kind.groups(inputs), |part: &Int4Values| part.codes.len() / inputs);
+        for part in parts {
+            let scales = rows(part) * groups;
+            assert_eq!((part.codes.len(), part.scales.len()), (rows(part) * inputs, scales), "whole rows");
+            assert!(part.zeros.is_none_or(|zeros| zeros.len() == scales && zeros.iter().all(|zero| *zero <= 15)));
+            assert!(part.scales.iter().all(|scale| scale.is_finite()), "finite scales");
+        }
+        let outputs = parts.iter().map(rows).sum();
+        Self::of_integers(QuantizedB::new(kind, [outputs, inputs], order, |output, to| {
+            let (part, row) = part_of(parts.iter().map(rows), output);
+            let part = &parts[part];
+            to.codes.copy_from_slice(&part.codes[row * inputs..(row + 1) * inputs]);
+            assert!(to.codes.iter().all(|code| *code <= 15), "codes of 4 bits");
+            let here = row * groups..(row + 1) * groups;
+            to.scales.copy_from_slice(&part.scales[here.clone()]);
+            match part.zeros {
+                Some(zeros) => to.zeros.copy_from_slice(&zeros[here]),
+                None => to.zeros.fill(8),
+            }
+        }))
+    }
+
+    fn of_integers(weight: QuantizedB) -> Self {
+        Self::of(Stored::Integers(weight))
+    }
+
+    fn of(stored: Stored) -> Self {
+        Self { stored: Arc::new(stored), bias: None, seen: None }
+    }
+
+    /// The same weights, which count what they are multiplied with.
+    pub fn watched(self, seen: Arc<InputStatistics>) -> Self {
+        Self { seen: Some(seen), ..self }
+    }
+
+    /// The same with a bias `[O]`.
+    ///
+    /// # Panics
+    /// If it has another length.
+    pub fn with_bias(self, bias: Vec<f32>) -> Self {
+        assert_eq!(bias.len(), self.shape()[0], "a value for each output");
+        Self { bias: Some(bias.into()), ..self }
     }
 
     /// `[O, I]`
     pub fn shape(&self) -> [usize; 2] {
-        self.0.shape()
+        match &*self.stored {
+            Stored::Numbers(weight) => weight.shape(),
+            Stored::Integers(weight) => weight.shape(),
+        }
     }
 
-    /// How they are stored, and multiplied.
+    /// How they are stored, and multiplied; of integers, what is worth computing the rest in.
     pub fn precision(&self) -> Precision {
-        self.0.precision()
+        match &*self.stored {
+            Stored::Numbers(weight) => weight.precision(),
+            Stored::Integers(_) => Precision::Bf16,
+        }
+    }
+
+    /// What integers they are stored as, if they are.
+    pub fn quantization(&self) -> Option<Quantization> {
+        match &*self.stored {
+            Stored::Numbers(_) => None,
+            Stored::Integers(weight) => Some(weight.kind()),
+        }
     }
 
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
-        self.0.bytes()
+        match &*self.stored {
+            Stored::Numbers(weight) => weight.bytes(),
+            Stored::Integers(weight) => weight.bytes(),
+        }
+    }
+
+    /// Row `row` as numbers: `to` takes I.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn read_row(&self, row: usize, to: &mut [f32]) {
+        match &*self.stored {
+            Stored::Numbers(weight) => weight.column(row, to),
+            Stored::Integers(weight) => weight.column(row, to),
+        }
+    }
+
+    /// All weights as numbers, `[O, I]`: what a backward pass multiplies with.
+    pub fn dequantized(&self) -> Vec<f32> {
+        let [outputs, inputs] = self.shape();
+        let mut values = parallel::uninitialised(outputs * inputs);
+        let to = SharedMut::new(&mut values);
+        parallel::for_blocks(outputs, 16, |rows| {
+            for row in rows {
+                // SAFETY: each row is written by one task.
+                self.read_row(row, unsafe { to.slice(row * inputs..(row + 1) * inputs) });
+            }
+        });
+        values
     }
 }
 
-/// `x [N, I]`, weights `[O, I]`, residual `[N, O]` -> `[N, O]`. In bf16 the inputs of the product are rounded to bf16 and
-/// its sums and the residual stay f32.
+/// `x [N, I]`, weights `[O, I]`, residual `[N, O]` -> `[N, O]`, with the weights' bias. In bf16 the inputs of the product are rounded to bf16 and
+/// its sums and the residual stay f32; with weights of
+/// integers, the inputs of the product are rounded to int8 in groups.
 ///
 /// # Panics
 /// If shapes do not fit, or the tensors are not f32 on the CPU.
 pub fn packed_linear(x: Tensor<2>, weight: &PackedWeight, residual: Option<Tensor<2>>) -> Tensor<2> {
+    packed_linear_adapted(x, weight, residual, &[])
+}
+
+/// The same with low-rank updates, each for its own rows.
+///
+/// # Panics
+/// As above, or if an update's rows or outputs are not there.
+pub fn packed_linear_adapted(
+    x: Tensor<2>,
+    weight: &PackedWeight,
+    residual: Option<Tensor<2>>,
+    adapted: &[Adapted],
+) -> Tensor<2> {
     let ([n, inputs], [outputs, depth]) = (x.dims(), weight.shape());
     assert_eq!(inputs, depth, "weights are [out, in]");
     assert!(
@@ -66,7 +296,7 @@ pub fn packed_linear(x: Tensor<2>, weight: &PackedWeight, residual: Option<Tenso
         "the residual has the output's shape"
     );
     let residual = residual.map_or(Maybe::Nothing, |residual| Maybe::Just(residual.into_dispatch()));
-    Tensor::from_dispatch(Dispatch::packed_linear(x.into_dispatch(), residual, weight.clone()))
+    Tensor::from_dispatch(Dispatch::packed_linear(x.into_dispatch(), residual, weight.clone(), adapted.to_vec()))
 }
 
 /// Rows of `[O, I]` by index, as an embedding reads them: `[N]` -> `[N, I]`.
@@ -77,7 +307,7 @@ pub fn packed_rows(weight: &PackedWeight, indices: &[u32]) -> Tensor<2> {
     let [_, inputs] = weight.shape();
     let mut rows = vec![0f32; indices.len() * inputs];
     for (row, index) in rows.chunks_exact_mut(inputs).zip(indices) {
-        weight.0.column(*index as usize, row);
+        weight.read_row(*index as usize, row);
     }
     Tensor::from_data(TensorData::new(rows, [indices.len(), inputs]), &Device::flex())
 }
@@ -88,19 +318,35 @@ pub(crate) trait PackedLinearBackend: Backend {
         x: FloatTensor<Self>,
         #[extension_type] residual: Maybe<Self>,
         weight: PackedWeight,
+        adapted: Vec<Adapted>,
     ) -> FloatTensor<Self>;
 }
 
 impl PackedLinearBackend for Flex {
-    fn packed_linear(x: FlexTensor, residual: Maybe<Self>, weight: PackedWeight) -> FlexTensor {
+    fn packed_linear(x: FlexTensor, residual: Maybe<Self>, weight: PackedWeight, adapted: Vec<Adapted>) -> FlexTensor {
         let x = contiguous(x);
         let residual = residual.into_option().map(contiguous);
         let [outputs, inputs] = weight.shape();
         let n = values(&x).len() / inputs;
+        if let Some(seen) = &weight.seen {
+            seen.add(values(&x), inputs);
+        }
         timed("packed linear", 2.0 * (n * inputs * outputs) as f64, || {
             filled([n, outputs], |y| {
-                let finish = Finish { bias: None, residual: residual.as_ref().map(values) };
-                weight.0.multiply(values(&x), y, finish);
+                let (bias, residual) = (weight.bias.as_deref(), residual.as_ref().map(values));
+                // What an update multiplies the product with must not reach the residual.
+                let later = adapted.iter().any(|(_, update)| update.has_gain());
+                let finish = Finish { bias, residual: residual.filter(|_| !later) };
+                match &*weight.stored {
+                    Stored::Numbers(weight) => weight.multiply(values(&x), y, finish),
+                    Stored::Integers(weight) => weight.multiply(values(&x), y, finish),
+                }
+                if !adapted.is_empty() {
+                    low_rank::update(values(&x), y, outputs, bias, &adapted);
+                }
+                if let (true, Some(residual)) = (later, residual) {
+                    y.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
+                }
             })
         })
     }

@@ -13,7 +13,7 @@ mod composed;
 mod kernel;
 
 use crate::{
-    Precision,
+    Precision, Scores,
     flex::{contiguous, dims, filled, is_ours, values},
     parallel::{self, Shared, SharedMut, uninitialised, with_scratch},
     profile::timed,
@@ -150,7 +150,7 @@ impl PagedBatch {
 
 /// Writes the keys and values of the new positions, then looks back: `qkv [N, (H + 2 K) D]` (all queries, then keys, then
 /// values, not yet rotated), table `[N, D]` (for each row D/2 cosines, then D/2 sines) -> `[N, H D]`. A row sees its
-/// sequence up to its own position, and with a window only that many positions.
+/// sequence up to its own position, as far back as `scores` lets it.
 ///
 /// # Panics
 /// If the shapes do not fit each other, or a block is not in the pool.
@@ -159,7 +159,7 @@ pub fn paged_attention(
     table: Tensor<2>,
     layer: &KvLayer,
     batch: &Arc<PagedBatch>,
-    window: Option<usize>,
+    scores: Scores,
 ) -> Tensor<2> {
     let KvShape { kv_heads, head_width, .. } = layer.shape;
     let [n, width] = qkv.dims();
@@ -168,9 +168,9 @@ pub fn paged_attention(
     assert!(head_width.is_multiple_of(2) && width.is_multiple_of(head_width), "whole heads of even width");
     let heads = (width / head_width).saturating_sub(2 * kv_heads);
     assert!(heads > 0 && heads.is_multiple_of(kv_heads), "whole groups of heads");
-    assert!(window != Some(0), "a row sees itself");
+    assert!(scores.window != Some(0), "a row sees itself");
     batch.check(&layer.shape);
-    let call = Call { layer: layer.clone(), batch: batch.clone(), heads, window };
+    let call = Call { layer: layer.clone(), batch: batch.clone(), heads, scores };
     if !is_ours(&qkv) {
         return composed::attend(qkv, table, &call);
     }
@@ -183,7 +183,7 @@ pub(crate) struct Call {
     layer: KvLayer,
     batch: Arc<PagedBatch>,
     heads: usize,
-    window: Option<usize>,
+    scores: Scores,
 }
 
 #[backend_extension(Flex)]
@@ -207,8 +207,8 @@ struct Piece<'a> {
 
 impl Piece<'_> {
     /// The segments that a lone position looks at, if it looks at several.
-    fn split(&self, window: Option<usize>) -> Option<Range<usize>> {
-        let from = window.map_or(0, |window| (self.first_position + 1).saturating_sub(window));
+    fn split(&self, scores: &Scores) -> Option<Range<usize>> {
+        let from = scores.start(self.first_position);
         let segments = from / SEGMENT..self.first_position / SEGMENT + 1;
         (self.positions == 1 && segments.len() > 1).then_some(segments)
     }
@@ -229,7 +229,7 @@ struct Split {
 }
 
 fn forward(qkv: &FlexTensor, table: &FlexTensor, call: &Call) -> FlexTensor {
-    let Call { layer, batch, heads, window } = call;
+    let Call { layer, batch, heads, scores } = call;
     let KvShape { kv_heads, head_width: d, precision, .. } = layer.shape;
     let [n, width] = dims(qkv);
     let mut content = layer.lock();
@@ -237,7 +237,7 @@ fn forward(qkv: &FlexTensor, table: &FlexTensor, call: &Call) -> FlexTensor {
     let pool = SharedMut::new(pool);
     let (qkv, table) = (Shared::new(values(qkv)), Shared::new(values(table)));
     let job =
-        Job { sizes: Sizes::new(&layer.shape), heads: *heads, kv_heads, width, qkv, table, pool, window: *window };
+        Job { sizes: Sizes::new(&layer.shape), heads: *heads, kv_heads, width, qkv, table, pool, scores: *scores };
     let (mut pieces, mut flop) = (Vec::new(), 0.0);
     for PagedSequence { rows, first_position, blocks } in &batch.sequences {
         let mut done = 0;
@@ -270,7 +270,7 @@ fn forward(qkv: &FlexTensor, table: &FlexTensor, call: &Call) -> FlexTensor {
         let (mut tasks, mut splits, mut parts) = (Vec::new(), Vec::new(), 0);
         let part = job.sizes.part(heads / kv_heads);
         for (number, piece) in pieces.iter().enumerate() {
-            let segments = piece.split(*window);
+            let segments = piece.split(scores);
             for kv_head in 0..kv_heads {
                 let Some(segments) = segments.clone() else {
                     tasks.push(Task { piece: number, kv_head, part: None });

@@ -16,10 +16,13 @@ use crate::{
 };
 
 mod packed;
+mod quantized;
 mod tile;
 
-pub(crate) use packed::PackedB;
 pub use packed::WeightValues;
+pub(crate) use packed::{PackedB, part_of};
+use packed::{ROWS_AT_ONCE, ROWS_PACKED_ALONE};
+pub(crate) use quantized::QuantizedB;
 use tile::Fetch;
 pub(crate) use tile::{Tile, tile_of};
 

@@ -45,7 +45,7 @@ pub use collect::{GcItem, GcKind, GcReport, UNFINISHED_KEPT};
 pub use disk::hash as hash_file;
 pub use listing::Listing;
 pub use lock::Lock;
-pub use names::MIN_PREFIX_DIGITS;
+pub use names::{MIN_PREFIX_DIGITS, check as check_name};
 pub use open::Ledger;
 pub use steps::StepRecord;
 pub use transfer::read_provenance;

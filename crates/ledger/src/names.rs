@@ -18,7 +18,10 @@ const MAX_NAME_BYTES: usize = 120;
 const MAX_LISTED: usize = 8;
 
 /// Refuses a name that would not be one file name, or that `@` and digests make ambiguous.
-pub(crate) fn check(name: &str) -> Result<()> {
+///
+/// # Errors
+/// If it is one: the rules are named.
+pub fn check(name: &str) -> Result<()> {
     let is_fit = |c: char| !c.is_control() && !c.is_whitespace() && !['/', '\\', '@', ':'].contains(&c);
     if name.is_empty() || name.len() > MAX_NAME_BYTES || name.starts_with('.') || !name.chars().all(is_fit) {
         return Err(Error::input(format!("`{name}` cannot be a name"))

@@ -20,8 +20,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = Decoder::read(Path::new(folder), &cpu())?;
     let tokens = Tensor::<2, Int>::from_data(TensorData::new(rows.concat(), [rows.len(), len]), &cpu());
     let positions: Vec<usize> = (0..len).collect();
-    let rotary = model.rotary(&[&positions], &cpu());
-    let logits = model.forward(tokens, &rotary, &mut CausalContext::new(len), &mut Dropout::none());
+    let places = model.positions(&[&positions], &cpu());
+    let logits = model.forward(tokens, &places, &mut CausalContext::new(len), &mut Dropout::none());
     let values: Vec<f32> = logits.into_data().try_to_vec().map_err(|error| format!("{error:?}"))?;
     let rows: Vec<&[f32]> = values.chunks_exact(model.config().vocab_size).collect();
     println!("{}", serde_json::to_string(&rows)?);

@@ -2,10 +2,10 @@
 //!
 //! Shapes: B sequences, T new positions, N = B T rows, H query heads, K key/value heads, D head width.
 
-use crate::Rotary;
+use crate::Adapter;
 use burn::tensor::Tensor;
-use narthex_kernels::{AttentionShape, Precision, causal_attention};
-use std::sync::Arc;
+use narthex_kernels::{AttentionShape, Precision, Scores, causal_attention};
+use std::{ops::Range, sync::Arc};
 
 /// The heads of an attention layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,17 +18,27 @@ pub struct Heads {
     pub width: usize,
 }
 
+/// The attention of a block.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Layer {
+    /// The number of the block.
+    pub number: usize,
+    /// Its heads.
+    pub heads: Heads,
+    /// How scores become weights.
+    pub scores: Scores,
+}
+
 /// What a block's attention looks at.
 pub trait AttentionContext {
-    /// `qkv [N, (H + 2 K) D]` of the new positions of block `layer`, not yet rotated -> `[N, H D]`.
-    fn attend(
-        &mut self,
-        layer: usize,
-        qkv: Tensor<2>,
-        heads: Heads,
-        rotary: &Rotary,
-        precision: Precision,
-    ) -> Tensor<2>;
+    /// `qkv [N, (H + 2 K) D]` of the new positions of block `layer`, not yet rotated, and the rotary table `[positions, D]`
+    /// -> `[N, H D]`.
+    fn attend(&mut self, layer: Layer, qkv: Tensor<2>, table: Tensor<2>, precision: Precision) -> Tensor<2>;
+
+    /// Rows that have an adapter of their own, and which. Models packed for inference honour them.
+    fn adapters(&self) -> &[(Range<usize>, Arc<Adapter>)] {
+        &[]
+    }
 }
 
 /// Looks back within the sequence, and with documents not across their borders.
@@ -60,14 +70,8 @@ impl CausalContext {
 }
 
 impl AttentionContext for CausalContext {
-    fn attend(
-        &mut self,
-        _layer: usize,
-        qkv: Tensor<2>,
-        heads: Heads,
-        rotary: &Rotary,
-        precision: Precision,
-    ) -> Tensor<2> {
+    fn attend(&mut self, layer: Layer, qkv: Tensor<2>, table: Tensor<2>, precision: Precision) -> Tensor<2> {
+        let Layer { heads, scores, .. } = layer;
         let shape = AttentionShape {
             batch: qkv.dims()[0] / self.len,
             len: self.len,
@@ -76,7 +80,8 @@ impl AttentionContext for CausalContext {
             head_width: heads.width,
             starts: self.starts.clone(),
             dropout: None,
+            scores,
         };
-        causal_attention(qkv, rotary.table(), &shape, precision)
+        causal_attention(qkv, table, &shape, precision)
     }
 }

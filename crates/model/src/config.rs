@@ -1,10 +1,16 @@
-//! `config.json` of the Llama family, as Hugging Face writes it.
+//! What a decoder looks like: its sizes, and the design in which its family differs from Llama. Reads and writes
+//! Hugging Face's `config.json`; what each family makes of its keys stands in its file under `arch`.
 
+use crate::{
+    arch::{self, Architecture},
+    positions::{Rope, RopeScaling},
+};
 use narthex_base::{Error, Result};
+use narthex_kernels::Activation;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// The shape and constants of a Llama-style decoder.
+/// The shape and constants of a decoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     /// Tokens in the vocabulary.
@@ -21,7 +27,7 @@ pub struct ModelConfig {
     pub kv_heads: usize,
     /// Width of one head.
     pub head_width: usize,
-    /// Epsilon of RMSNorm.
+    /// Epsilon of the norms.
     pub rms_norm_eps: f64,
     /// Base of the rotary embedding.
     pub rope_theta: f64,
@@ -33,6 +39,142 @@ pub struct ModelConfig {
     pub bos_token: Option<u32>,
     /// End-of-sequence tokens.
     pub eos_tokens: Vec<u32>,
+    /// What differs from Llama.
+    pub design: Design,
+}
+
+/// In what a decoder differs from Llama; by default in nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Design {
+    /// Whose design it is.
+    pub architecture: &'static Architecture,
+    /// What normalises.
+    pub norm: NormKind,
+    /// Where norms stand.
+    pub placement: Placement,
+    /// Norms of queries and keys.
+    pub qk_norm: QkNorm,
+    /// Biases of the query, key and value projections.
+    pub qkv_bias: bool,
+    /// A bias of the attention's output projection.
+    pub output_bias: bool,
+    /// Biases of the feed-forward part.
+    pub mlp_bias: bool,
+    /// Whether the feed-forward part multiplies with a gate.
+    pub gated: bool,
+    /// The function between its projections.
+    pub activation: Activation,
+    /// The rotary embeddings that layers choose from; if there are none, the plain one of `rope_theta`.
+    pub ropes: Vec<Rope>,
+    /// How many values of a head are rotated; all if none.
+    pub rotary_width: Option<usize>,
+    /// Learned vectors for positions, added to the embedding.
+    pub learned_positions: bool,
+    /// What each layer sees; if there are none, everything, by the first rotary embedding.
+    pub kinds: Vec<LayerKind>,
+    /// What products of queries and keys are multiplied with; 1 / sqrt(head width) if none.
+    pub attention_scale: Option<f64>,
+    /// The cap of attention scores.
+    pub attention_softcap: Option<f64>,
+    /// What embeddings are multiplied with.
+    pub embedding_scale: f64,
+    /// What is multiplied with before it is added to the residual stream.
+    pub residual_scale: f64,
+    /// What logits are multiplied with.
+    pub logits_scale: f64,
+    /// The cap of logits.
+    pub logits_softcap: Option<f64>,
+    /// Sparse experts instead of one feed-forward part.
+    pub experts: Option<Experts>,
+    /// `config.json` as it was read, where it says more than this version's own models need.
+    pub source: Option<Value>,
+}
+
+impl Default for Design {
+    fn default() -> Self {
+        Self {
+            architecture: arch::LLAMA,
+            norm: NormKind::Rms,
+            placement: Placement::Before,
+            qk_norm: QkNorm::None,
+            qkv_bias: false,
+            output_bias: false,
+            mlp_bias: false,
+            gated: true,
+            activation: Activation::Silu,
+            ropes: vec![],
+            rotary_width: None,
+            learned_positions: false,
+            kinds: vec![],
+            attention_scale: None,
+            attention_softcap: None,
+            embedding_scale: 1.0,
+            residual_scale: 1.0,
+            logits_scale: 1.0,
+            logits_softcap: None,
+            experts: None,
+            source: None,
+        }
+    }
+}
+
+/// What normalises a vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// Root mean square (Zhang and Sennrich, 2019).
+    Rms,
+    /// The same, with files that hold the weight less 1.
+    RmsLessOne,
+    /// Mean and variance, with a bias (Ba et al., 2016).
+    Layer,
+}
+
+/// Where the norms of a block stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Before each part: `x + part(norm(x))`.
+    Before,
+    /// After each part: `x + norm(part(x))`.
+    After,
+    /// `x + norm(part(norm(x)))`
+    Both,
+    /// Both parts read the block's input: `x + attention(norm(x)) + mlp(norm(x))`.
+    Parallel,
+}
+
+/// What norms stand on queries and keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkNorm {
+    /// None.
+    None,
+    /// One for each head, with the same weights.
+    Heads,
+    /// One over all heads together.
+    Whole,
+}
+
+/// What a layer sees, and by which rotary embedding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerKind {
+    /// The place of its rotary embedding in [`Design::ropes`].
+    pub rope: usize,
+    /// Positions that it sees, its own included; all if none.
+    pub window: Option<usize>,
+}
+
+/// Sparse experts (Shazeer et al., 2017): a router chooses for each token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Experts {
+    /// In a layer.
+    pub count: usize,
+    /// Chosen for a token.
+    pub per_token: usize,
+    /// Width of each.
+    pub intermediate_size: usize,
+    /// Whether the weights of the chosen sum to 1.
+    pub normalised: bool,
+    /// Layers that have one feed-forward part instead.
+    pub dense_layers: Vec<usize>,
 }
 
 impl ModelConfig {
@@ -53,53 +195,57 @@ impl ModelConfig {
     /// # Errors
     /// If a key is missing or has a value that this version cannot honour.
     pub fn from_json(value: &Value) -> Result<Self> {
-        let family = value["model_type"].as_str().unwrap_or("(none)");
-        if family != "llama" {
-            return Err(unsupported("model_type", family, "llama"));
-        }
-        refuse_unless(value, "hidden_act", &["silu"])?;
-        refuse_true(value, "attention_bias")?;
-        refuse_true(value, "mlp_bias")?;
-        let rope = &value["rope_parameters"];
-        let scaling = &value["rope_scaling"];
-        for (key, rope) in [("rope_scaling", scaling), ("rope_parameters", rope)] {
-            let kind = rope.get("rope_type").or_else(|| rope.get("type")).and_then(Value::as_str).unwrap_or("default");
-            if kind != "default" {
-                return Err(unsupported(&format!("{key}.rope_type"), kind, "default"));
-            }
-        }
-        let heads = required(value, "num_attention_heads")?;
-        let hidden_size = required(value, "hidden_size")?;
-        if heads == 0 || hidden_size == 0 {
-            return Err(Error::input("config.json has a size of 0"));
-        }
-        let head_width = optional(value, "head_dim").unwrap_or(hidden_size / heads);
-        let kv_heads = optional(value, "num_key_value_heads").unwrap_or(heads);
+        let architecture = arch::named(value["model_type"].as_str().unwrap_or("(none)"))?;
+        let mut config = (architecture.config)(&Json(value))?;
+        config.check()?;
+        let plain = Design { source: None, ..Design::default() };
+        config.design.architecture = architecture;
+        config.design.source = (config.design != plain).then(|| value.clone());
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        let Self { heads, kv_heads, head_width, .. } = *self;
         if kv_heads == 0 || !heads.is_multiple_of(kv_heads) || !head_width.is_multiple_of(2) || head_width == 0 {
             return Err(Error::input(format!(
                 "{heads} heads of width {head_width} with {kv_heads} key/value heads do not form a model"
             ))
             .help("num_key_value_heads must divide num_attention_heads and the head width must be even"));
         }
-        Ok(Self {
-            vocab_size: required(value, "vocab_size")?,
-            hidden_size,
-            intermediate_size: required(value, "intermediate_size")?,
-            layers: required(value, "num_hidden_layers")?,
-            heads,
-            kv_heads,
-            head_width,
-            rms_norm_eps: value["rms_norm_eps"].as_f64().unwrap_or(1e-6),
-            rope_theta: value["rope_theta"].as_f64().or(rope["rope_theta"].as_f64()).unwrap_or(10_000.0),
-            tied_embeddings: value["tie_word_embeddings"].as_bool().unwrap_or(false),
-            context: optional(value, "max_position_embeddings").unwrap_or(2048),
-            bos_token: value["bos_token_id"].as_u64().map(|id| id as u32),
-            eos_tokens: token_ids(&value["eos_token_id"]),
-        })
+        let Design { rotary_width, experts, kinds, .. } = &self.design;
+        if rotary_width.is_some_and(|width| width > head_width || !width.is_multiple_of(2)) {
+            return Err(Error::input(format!("{rotary_width:?} of {head_width} values of a head cannot be rotated"))
+                .help("partial_rotary_factor must give an even number of values, at most a head's"));
+        }
+        if kinds.iter().any(|kind| kind.window == Some(0)) {
+            return Err(Error::input("config.json asks for a sliding window of 0 tokens")
+                .help("a window holds at least the token itself; null means none"));
+        }
+        match experts {
+            Some(experts) if experts.per_token == 0 || experts.per_token > experts.count => {
+                Err(Error::input(format!("{} of {} experts cannot be chosen", experts.per_token, experts.count))
+                    .help("num_experts_per_tok must be between 1 and the number of experts"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes a config that transformers reads.
     pub fn to_json(&self) -> Value {
+        let eos = match self.eos_tokens.as_slice() {
+            [] => Value::Null,
+            [one] => json!(one),
+            many => json!(many),
+        };
+        if let Some(source) = &self.design.source {
+            let mut json = source.clone();
+            json["bos_token_id"] = json!(self.bos_token);
+            json["eos_token_id"] = eos;
+            // The name that new versions of transformers write, and the one that all read.
+            let dtype = if json.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
+            json[dtype] = json!("float32");
+            return json;
+        }
         json!({
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
@@ -120,38 +266,201 @@ impl ModelConfig {
             "tie_word_embeddings": self.tied_embeddings,
             "max_position_embeddings": self.context,
             "bos_token_id": self.bos_token,
-            "eos_token_id": match self.eos_tokens.as_slice() { [] => Value::Null, [one] => json!(one), many => json!(many) },
+            "eos_token_id": eos,
             "initializer_range": 0.02,
             "use_cache": true,
             "torch_dtype": "float32",
         })
     }
 
+    /// The rotary embeddings that layers choose from, at least one.
+    pub fn ropes(&self) -> Vec<Rope> {
+        match self.design.ropes.as_slice() {
+            [] => vec![Rope::Scaled { theta: self.rope_theta, scaling: RopeScaling::Default }],
+            some => some.to_vec(),
+        }
+    }
+
+    /// What a layer sees.
+    pub fn kind(&self, layer: usize) -> LayerKind {
+        self.design.kinds.get(layer).copied().unwrap_or(LayerKind { rope: 0, window: None })
+    }
+
+    /// The experts of a layer, if it has some.
+    pub fn experts(&self, layer: usize) -> Option<&Experts> {
+        self.design.experts.as_ref().filter(|experts| !experts.dense_layers.contains(&layer))
+    }
+
     /// Weights in all, the tied matrix counted once.
     pub fn parameters(&self) -> usize {
-        let attention = self.hidden_size * self.head_width * (2 * self.heads + 2 * self.kv_heads);
-        let block = attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size;
-        let embeddings = self.vocab_size * self.hidden_size * if self.tied_embeddings { 1 } else { 2 };
-        embeddings + self.layers * block + self.hidden_size
+        self.weights(false)
+    }
+
+    /// Weights in all, or those that a token meets.
+    fn weights(&self, active: bool) -> usize {
+        let Self { vocab_size, hidden_size: c, heads, kv_heads, head_width: d, design, .. } = self;
+        let bias = |has: bool, width: usize| if has { width } else { 0 };
+        let norm = c * if design.norm == NormKind::Layer { 2 } else { 1 };
+        let (q, kv) = (heads * d, kv_heads * d);
+        let attention = c * (2 * q + 2 * kv)
+            + bias(design.qkv_bias, q + 2 * kv)
+            + bias(design.output_bias, *c)
+            + match design.qk_norm {
+                QkNorm::None => 0,
+                QkNorm::Heads => 2 * d,
+                QkNorm::Whole => q + kv,
+            };
+        let norms = norm * if design.placement == Placement::Both { 4 } else { 2 };
+        let inner = if design.gated { 2 } else { 1 };
+        let dense = |f: usize| (inner + 1) * c * f + bias(design.mlp_bias, inner * f + c);
+        let mlp = |layer: usize| match self.experts(layer) {
+            Some(experts) => {
+                c * experts.count
+                    + dense(experts.intermediate_size) * if active { experts.per_token } else { experts.count }
+            }
+            None => dense(self.intermediate_size),
+        };
+        let embeddings = vocab_size * c * if self.tied_embeddings { 1 } else { 2 };
+        let positions = bias(design.learned_positions, self.context * c);
+        let blocks = (0..self.layers).map(|layer| attention + norms + mlp(layer)).sum::<usize>();
+        embeddings + positions + blocks + norm
     }
 
     /// Floating-point operations of training on one token with sequences of `context` tokens: six for each weight
     /// of a matrix product, and the attention scores (Chowdhery et al., "PaLM", appendix B, causal half counted).
     pub fn training_flop_per_token(&self, context: usize) -> f64 {
         let embedding = self.vocab_size * self.hidden_size;
-        let products = self.parameters() - if self.tied_embeddings { 0 } else { embedding };
+        let products = self.weights(true) - if self.tied_embeddings { 0 } else { embedding };
         6.0 * products as f64 + 6.0 * (self.layers * self.heads * self.head_width * context) as f64
     }
 }
 
-fn required(value: &Value, key: &str) -> Result<usize> {
-    optional(value, key).ok_or_else(|| {
-        Error::input(format!("config.json lacks the number `{key}`")).help("is this a Hugging Face model folder?")
-    })
-}
+/// `config.json` in hand.
+pub(crate) struct Json<'a>(pub(crate) &'a Value);
 
-fn optional(value: &Value, key: &str) -> Option<usize> {
-    value[key].as_u64().map(|number| number as usize)
+impl Json<'_> {
+    /// A count that must be there and not 0.
+    pub(crate) fn required(&self, key: &str) -> Result<usize> {
+        match self.count(key) {
+            Some(0) => Err(Error::input(format!("config.json has a size of 0: `{key}`"))),
+            Some(count) => Ok(count),
+            None => Err(Error::input(format!("config.json lacks the number `{key}`"))
+                .help("is this a Hugging Face model folder?")),
+        }
+    }
+
+    pub(crate) fn count(&self, key: &str) -> Option<usize> {
+        self.0[key].as_u64().map(|number| number as usize)
+    }
+
+    pub(crate) fn number(&self, key: &str) -> Option<f64> {
+        self.0[key].as_f64()
+    }
+
+    pub(crate) fn flag(&self, key: &str) -> Option<bool> {
+        self.0[key].as_bool()
+    }
+
+    pub(crate) fn counts(&self, key: &str) -> Vec<usize> {
+        let list = self.0[key].as_array().map(Vec::as_slice).unwrap_or_default();
+        list.iter().filter_map(Value::as_u64).map(|number| number as usize).collect()
+    }
+
+    /// The activation that one of these keys names.
+    ///
+    /// # Errors
+    /// If it is not known.
+    pub(crate) fn activation(&self, key: &str, default: Activation) -> Result<Activation> {
+        match self.0[key].as_str() {
+            None => Ok(default),
+            Some("silu" | "swish") => Ok(Activation::Silu),
+            Some("gelu") => Ok(Activation::Gelu),
+            Some("gelu_new" | "gelu_pytorch_tanh" | "gelu_fast") => Ok(Activation::GeluTanh),
+            Some(other) => Err(unsupported(key, other, "silu, gelu, gelu_new, gelu_pytorch_tanh, gelu_fast")),
+        }
+    }
+
+    /// Refuses a config that sets any of these.
+    ///
+    /// # Errors
+    /// If one is true.
+    pub(crate) fn refuse(&self, keys: &[&str]) -> Result<()> {
+        match keys.iter().find(|key| self.flag(key) == Some(true)) {
+            Some(key) => Err(unsupported(key, "true", "false")),
+            None => Ok(()),
+        }
+    }
+
+    /// What decoders have in common, by the keys that most use, in Llama's design.
+    ///
+    /// # Errors
+    /// If a size is missing, or a rotary embedding is not supported.
+    pub(crate) fn decoder(&self, tied_by_default: bool) -> Result<ModelConfig> {
+        let heads = self.required("num_attention_heads")?;
+        let hidden_size = self.required("hidden_size")?;
+        let head_width = self.count("head_dim").unwrap_or(hidden_size / heads);
+        let layers = self.required("num_hidden_layers")?;
+        let context = self.count("max_position_embeddings").unwrap_or(2048);
+        let mut config = ModelConfig {
+            vocab_size: self.required("vocab_size")?,
+            hidden_size,
+            intermediate_size: self.required("intermediate_size")?,
+            layers,
+            heads,
+            kv_heads: self.count("num_key_value_heads").unwrap_or(heads),
+            head_width,
+            rms_norm_eps: self.number("rms_norm_eps").unwrap_or(1e-6),
+            rope_theta: self
+                .number("rope_theta")
+                .or(self.0["rope_parameters"]["rope_theta"].as_f64())
+                .unwrap_or(10_000.0),
+            tied_embeddings: self.flag("tie_word_embeddings").unwrap_or(tied_by_default),
+            context,
+            bos_token: self.0["bos_token_id"].as_u64().map(|id| id as u32),
+            eos_tokens: token_ids(&self.0["eos_token_id"]),
+            design: Design::default(),
+        };
+        let partial =
+            self.number("partial_rotary_factor").or(self.0["rope_parameters"]["partial_rotary_factor"].as_f64());
+        if let Some(factor) = partial.filter(|factor| *factor != 1.0) {
+            config.design.rotary_width = Some((head_width as f64 * factor) as usize);
+        }
+        let rope =
+            if self.0["rope_scaling"].is_object() { &self.0["rope_scaling"] } else { &self.0["rope_parameters"] };
+        let scaling = RopeScaling::read(rope, &mut config.context, self.count("original_max_position_embeddings"))?;
+        if scaling != RopeScaling::Default {
+            config.design.ropes = vec![Rope::Scaled { theta: config.rope_theta, scaling }];
+        }
+        Ok(config)
+    }
+
+    /// What each layer sees: by `layer_types` if they are there, else those that `local` accepts look back over
+    /// `sliding_window` positions.
+    ///
+    /// # Errors
+    /// If a type is not known or a window is missing.
+    pub(crate) fn kinds(&self, layers: usize, local: impl Fn(usize) -> bool) -> Result<Vec<LayerKind>> {
+        let window = self.count("sliding_window");
+        let types = self.0["layer_types"].as_array().filter(|types| types.len() == layers);
+        let mut kinds = Vec::with_capacity(layers);
+        for layer in 0..layers {
+            let local = match types.map(|types| types[layer].as_str().unwrap_or_default()) {
+                None => window.is_some() && local(layer),
+                Some("full_attention") => false,
+                Some("sliding_attention") => true,
+                Some(other) => {
+                    return Err(unsupported("layer_types", other, "full_attention, sliding_attention"));
+                }
+            };
+            if local && window.is_none() {
+                return Err(Error::input("config.json has sliding layers, but no `sliding_window`")
+                    .help("set `sliding_window` to the positions that they see"));
+            }
+            kinds.push(LayerKind { rope: 0, window: window.filter(|_| local) });
+        }
+        let plain = kinds.iter().all(|kind| kind.window.is_none());
+        Ok(if plain { vec![] } else { kinds })
+    }
 }
 
 fn token_ids(value: &Value) -> Vec<u32> {
@@ -161,20 +470,10 @@ fn token_ids(value: &Value) -> Vec<u32> {
     }
 }
 
-fn unsupported(key: &str, wanted: &str, known: &str) -> Error {
+/// An error that names what a config asks for.
+pub(crate) fn unsupported(key: &str, wanted: &str, known: &str) -> Error {
     Error::input(format!("config.json asks for {key} = {wanted}, which is not supported"))
         .help(format!("supported: {known}"))
-}
-
-fn refuse_unless(value: &Value, key: &str, known: &[&str]) -> Result<()> {
-    match value[key].as_str() {
-        Some(wanted) if !known.contains(&wanted) => Err(unsupported(key, wanted, &known.join(", "))),
-        _ => Ok(()),
-    }
-}
-
-fn refuse_true(value: &Value, key: &str) -> Result<()> {
-    if value[key].as_bool() == Some(true) { Err(unsupported(key, "true", "false")) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -196,6 +495,7 @@ mod tests {
             context: 128,
             bos_token: None,
             eos_tokens: vec![0],
+            design: Design::default(),
         }
     }
 
@@ -211,16 +511,43 @@ mod tests {
     fn what_cannot_be_done_is_named() {
         for (key, value, expected) in [
             ("model_type", json!("mamba"), "model_type = mamba"),
-            ("hidden_act", json!("gelu"), "hidden_act = gelu"),
-            ("attention_bias", json!(true), "attention_bias = true"),
-            ("rope_scaling", json!({"rope_type": "yarn"}), "rope_scaling.rope_type = yarn"),
+            ("hidden_act", json!("relu"), "hidden_act = relu"),
+            ("rope_scaling", json!({"rope_type": "mrope"}), "rope_scaling.rope_type = mrope"),
+            ("rope_scaling", json!({"rope_type": "yarn"}), "lacks the number `rope_scaling.factor`"),
             ("vocab_size", Value::Null, "lacks the number `vocab_size`"),
+            ("hidden_size", json!(0), "a size of 0: `hidden_size`"),
             ("num_key_value_heads", json!(3), "do not form a model"),
+            ("partial_rotary_factor", json!(0.2), "cannot be rotated"),
         ] {
             let mut json = config().to_json();
             json[key] = value;
             let error = ModelConfig::from_json(&json).unwrap_err();
             assert!(error.what().contains(expected), "{error}");
+        }
+        for (family, key, value, expected) in [
+            ("mistral", "sliding_window", json!(0), "a sliding window of 0 tokens"),
+            ("mixtral", "num_experts_per_tok", json!(9), "9 of 8 experts cannot be chosen"),
+            (
+                "gemma2",
+                "layer_types",
+                json!(["chunked_attention", "full_attention"]),
+                "layer_types = chunked_attention",
+            ),
+            ("qwen3", "layer_types", json!(["sliding_attention", "full_attention"]), "but no `sliding_window`"),
+            ("gpt2", "scale_attn_by_inverse_layer_idx", json!(true), "scale_attn_by_inverse_layer_idx = true"),
+        ] {
+            let mut json = config().to_json();
+            json["model_type"] = json!(family);
+            json["num_local_experts"] = json!(8);
+            for (theirs, ours) in
+                [("n_embd", "hidden_size"), ("n_layer", "num_hidden_layers"), ("n_head", "num_attention_heads")]
+            {
+                json[theirs] = json[ours].clone();
+            }
+            json.as_object_mut().unwrap().remove("rope_scaling");
+            json[key] = value;
+            let error = ModelConfig::from_json(&json).unwrap_err();
+            assert!(error.what().contains(expected), "{family}: {error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The parts of a decoder that hold weights, and the rotary embedding.
+//! The parts of a decoder that hold weights.
 
 use crate::{Dropout, lora::Lora, weights::WeightSource};
 use burn::{
@@ -8,14 +8,17 @@ use burn::{
 use narthex_base::Result;
 use narthex_base::random::Stream;
 use narthex_kernels::{
-    PackedWeight, Precision, WeightValues, embedding, linear, packed_linear, packed_rows, rms_norm, rotary,
+    Adapted, PackedWeight, Precision, embedding, layer_norm, linear, packed_linear_adapted, packed_rows, rms_norm,
 };
 
-/// A matrix product with the weight in Hugging Face's layout `[out, in]`, and an optional low-rank adapter.
+/// A matrix product with the weight in Hugging Face's layout `[out, in]`, a bias if it has one, and a low-rank adapter in
+/// training.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// `[out, in]`
     pub weight: Param<Tensor<2>>,
+    /// `[out]`
+    pub bias: Option<Param<Tensor<1>>>,
     /// The adapter in training.
     pub lora: Option<Lora>,
     /// In a model packed for inference, instead of `weight`: this layer's weights, and below them those of the layers
@@ -27,7 +30,12 @@ pub struct Linear {
 impl Linear {
     /// With this weight.
     pub fn new(weight: Tensor<2>) -> Self {
-        Self { weight: Param::from_tensor(weight), lora: None, packed: None }
+        Self { weight: Param::from_tensor(weight), bias: None, lora: None, packed: None }
+    }
+
+    /// The same with a bias of zeros, if it shall have one.
+    pub(crate) fn with_bias(self, has: bool, width: usize, device: &Device) -> Self {
+        Self { bias: has.then(|| Param::from_tensor(Tensor::zeros([width], device))), ..self }
     }
 
     /// Packs layers that run side by side, named with their shapes.
@@ -40,9 +48,20 @@ impl Linear {
         weights: &dyn WeightSource,
         precision: Precision,
     ) -> Result<()> {
-        let parts = names.iter().map(|(name, shape)| weights.values(name, shape));
-        let parts: Vec<WeightValues> = parts.collect::<Result<_>>()?;
-        layers[0].packed = Some(PackedWeight::new(&parts, names[0].1[1], precision));
+        let weight = |(name, shape): &(String, [usize; 2])| (format!("{name}.weight"), *shape);
+        let mut packed = weights.packed(&names.iter().map(weight).collect::<Vec<_>>(), precision)?;
+        if layers.iter().any(|layer| layer.bias.is_some()) {
+            let mut biases = Vec::new();
+            for (layer, (name, [outputs, _])) in layers.iter().zip(names) {
+                let mut bias = vec![0f32; *outputs];
+                if layer.bias.is_some() {
+                    weights.values(&format!("{name}.bias"), &[*outputs])?.read(0, &mut bias);
+                }
+                biases.extend(bias);
+            }
+            packed = packed.with_bias(biases);
+        }
+        layers[0].packed = Some(packed);
         Ok(())
     }
 
@@ -53,29 +72,77 @@ impl Linear {
 
     /// `[N, in]` -> `[N, out]`
     pub fn forward(&self, x: Tensor<2>, dropout: &mut Dropout, precision: Precision) -> Tensor<2> {
-        Self::side_by_side(&[self], x, dropout, precision)
+        Self::side_by_side(&[self], x, dropout, precision, &[])
     }
 
-    /// Several layers with the same input as one product: `[N, in]` -> `[N, out of all]`.
-    pub fn side_by_side(layers: &[&Self], x: Tensor<2>, dropout: &mut Dropout, precision: Precision) -> Tensor<2> {
+    /// How it is packed for inference, with those beside it, if it is.
+    pub(crate) fn packed(&self) -> Option<&PackedWeight> {
+        self.packed.as_ref()
+    }
+
+    /// Several layers with the same input as one product, packed ones with the updates of rows' adapters: `[N, in]` ->
+    /// `[N, out of all]`.
+    pub(crate) fn side_by_side(
+        layers: &[&Self],
+        x: Tensor<2>,
+        dropout: &mut Dropout,
+        precision: Precision,
+        updates: &[Adapted],
+    ) -> Tensor<2> {
         if let Some(packed) = &layers[0].packed {
-            return packed_linear(x, packed, None);
+            return packed_linear_adapted(x, packed, None, updates);
+        }
+        if layers.iter().any(|layer| layer.lora.as_ref().is_some_and(|lora| lora.magnitude.is_some())) {
+            let parts = layers.iter().map(|layer| layer.decomposed(x.clone(), dropout, precision));
+            return Tensor::cat(parts.collect(), 1);
         }
         let weights: Vec<Tensor<2>> = layers.iter().map(|layer| layer.weight.val()).collect();
         let adapted = Self::adapted(layers, &x, dropout, precision);
-        linear(x, &weights, None, adapted, precision)
+        linear(x, &weights, Self::biases(layers), adapted, precision)
+    }
+
+    /// With an adapter whose sizes are learned: `[N, in]` -> `[N, out]`.
+    fn decomposed(&self, x: Tensor<2>, dropout: &mut Dropout, precision: Precision) -> Tensor<2> {
+        let weight = self.weight.val();
+        let added = self.lora.as_ref().map(|lora| lora.forward(x.clone(), dropout, precision));
+        let mut y = linear(x, &[weight.clone()], None, added, precision);
+        if let Some(gain) = self.lora.as_ref().and_then(|lora| lora.gain(weight)) {
+            y = y * gain.unsqueeze::<2>();
+        }
+        match &self.bias {
+            Some(bias) => y + bias.val().unsqueeze::<2>(),
+            None => y,
+        }
+    }
+
+    /// The biases side by side, if any layer has one: `[out of all]`.
+    fn biases(layers: &[&Self]) -> Option<Tensor<1>> {
+        layers.iter().any(|layer| layer.bias.is_some()).then(|| {
+            let parts = layers.iter().map(|layer| match &layer.bias {
+                Some(bias) => bias.val(),
+                None => Tensor::zeros([layer.weight.dims()[0]], &layer.weight.device()),
+            });
+            Tensor::cat(parts.collect(), 0)
+        })
     }
 
     /// `residual + dropout(layer(x))`: `[N, in]`, `[N, out]` -> `[N, out]`.
-    pub fn onto(&self, residual: Tensor<2>, x: Tensor<2>, dropout: &mut Dropout, precision: Precision) -> Tensor<2> {
+    pub(crate) fn onto(
+        &self,
+        residual: Tensor<2>,
+        x: Tensor<2>,
+        dropout: &mut Dropout,
+        precision: Precision,
+        updates: &[Adapted],
+    ) -> Tensor<2> {
         if let Some(packed) = &self.packed {
-            return packed_linear(x, packed, Some(residual));
+            return packed_linear_adapted(x, packed, Some(residual), updates);
         }
         if self.lora.is_some() || dropout.drops() {
             let y = self.forward(x, dropout, precision);
             return residual + dropout.apply(y);
         }
-        linear(x, &[self.weight.val()], None, Some(residual), precision)
+        linear(x, &[self.weight.val()], self.bias.as_ref().map(Param::val), Some(residual), precision)
     }
 
     /// What the adapters add to the layers' outputs, side by side; none if there are no adapters.
@@ -131,112 +198,55 @@ impl Embedding {
     }
 }
 
-/// Root-mean-square norm (Zhang and Sennrich, 2019).
+/// The norm of vectors: by the root mean square (Zhang and Sennrich, 2019), or with a bias by mean and variance (Ba et al.,
+/// "Layer normalization", 2016).
 #[derive(Module, Debug)]
-pub struct RmsNorm {
-    /// `[hidden]`
+pub struct Norm {
+    /// `[width]`
     pub weight: Param<Tensor<1>>,
-    /// Added to the mean square.
+    /// `[width]`
+    pub bias: Option<Param<Tensor<1>>>,
+    /// Added to the mean square, or to the variance.
     pub eps: f64,
 }
 
-impl RmsNorm {
-    /// All ones.
-    pub fn new(width: usize, eps: f64, device: &Device) -> Self {
-        Self { weight: Param::from_tensor(Tensor::ones([width], device)), eps }
+impl Norm {
+    /// Ones, and zeros for a bias.
+    pub fn new(width: usize, eps: f64, with_bias: bool, device: &Device) -> Self {
+        let bias = with_bias.then(|| Param::from_tensor(Tensor::zeros([width], device)));
+        Self { weight: Param::from_tensor(Tensor::ones([width], device)), bias, eps }
     }
 
-    /// Takes the weight from `weights`.
+    /// Takes the weights from `weights`.
     ///
     /// # Errors
-    /// If it is missing or has another shape.
+    /// If one is missing or has another shape.
     pub(crate) fn load(&mut self, name: &str, weights: &dyn WeightSource) -> Result<()> {
+        let device = self.weight.device();
         let shape = self.weight.dims();
-        let mut values = vec![0f32; shape[0]];
-        weights.values(name, &shape)?.read(0, &mut values);
-        self.weight = Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.weight.device()));
+        let read = |part: &str| -> Result<Param<Tensor<1>>> {
+            let mut values = vec![0f32; shape[0]];
+            weights.values(&format!("{name}.{part}"), &shape)?.read(0, &mut values);
+            Ok(Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &device)))
+        };
+        self.weight = read("weight")?;
+        if self.bias.is_some() {
+            self.bias = Some(read("bias")?);
+        }
         Ok(())
     }
 
-    /// `[N, hidden]` -> `[N, hidden]`
+    /// `[N, width]` -> `[N, width]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        rms_norm(x, self.weight.val(), self.eps)
-    }
-}
-
-/// Rotary position embedding (Su et al., 2021) in Hugging Face's half-split layout: for each position in hand D / 2
-/// cosines, then D / 2 sines.
-#[derive(Clone, Debug)]
-pub struct Rotary {
-    table: Tensor<2>,
-}
-
-impl Rotary {
-    /// For rows of positions, one row after the other.
-    pub fn new(rows: &[&[usize]], head_width: usize, theta: f64, device: &Device) -> Self {
-        let frequencies = frequencies(head_width, theta);
-        let mut table = Vec::new();
-        for position in rows.iter().flat_map(|row| row.iter()) {
-            extend_table(&mut table, *position, &frequencies);
+        match &self.bias {
+            Some(bias) => layer_norm(x, self.weight.val(), bias.val(), self.eps),
+            None => rms_norm(x, self.weight.val(), self.eps),
         }
-        Self::of_table(table, head_width, device)
     }
 
-    /// `[positions, D]`
-    pub fn table(&self) -> Tensor<2> {
-        self.table.clone()
-    }
-
-    /// With rows that a [`RotaryCache`] holds.
-    fn of_table(table: Vec<f32>, head_width: usize, device: &Device) -> Self {
-        let positions = table.len() / head_width;
-        Self { table: Tensor::from_data(TensorData::new(table, [positions, head_width]), device) }
-    }
-
-    /// The part for `len` positions from the `first`.
-    pub fn part(&self, first: usize, len: usize) -> Self {
-        Self { table: self.table().narrow(0, first, len) }
-    }
-
-    /// `[positions, heads * D]` -> the same, rotated.
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        rotary(x, self.table())
-    }
-}
-
-/// Radians a position for each pair of values of a head; in single precision, as the reference computes them.
-fn frequencies(head_width: usize, theta: f64) -> Vec<f32> {
-    (0..head_width / 2).map(|i| 1.0 / (theta as f32).powf((2 * i) as f32 / head_width as f32)).collect()
-}
-
-fn extend_table(table: &mut Vec<f32>, position: usize, frequencies: &[f32]) {
-    let angle = |frequency: &f32| position as f32 * frequency;
-    table.extend(frequencies.iter().map(|frequency| angle(frequency).cos()));
-    table.extend(frequencies.iter().map(|frequency| angle(frequency).sin()));
-}
-
-/// The rotary embedding of all positions met so far, for a model that is asked for the same ones over and over.
-#[derive(Clone, Debug)]
-pub struct RotaryCache {
-    frequencies: Vec<f32>,
-    /// `[positions, D]`
-    table: Vec<f32>,
-}
-
-impl RotaryCache {
-    /// Nothing yet.
-    pub(crate) fn new(head_width: usize, theta: f64) -> Self {
-        Self { frequencies: frequencies(head_width, theta), table: vec![] }
-    }
-
-    /// A row for each of the positions.
-    pub fn rows(&mut self, positions: &[usize], device: &Device) -> Rotary {
-        let width = 2 * self.frequencies.len();
-        let needed = positions.iter().max().map_or(0, |position| position + 1);
-        for position in self.table.len() / width..needed {
-            extend_table(&mut self.table, position, &self.frequencies);
-        }
-        let rows = positions.iter().flat_map(|position| &self.table[position * width..(position + 1) * width]);
-        Rotary::of_table(rows.copied().collect(), width, device)
+    /// The same for each of the heads side by side, `[N, heads * width]`.
+    pub fn each_head(&self, x: Tensor<2>) -> Tensor<2> {
+        let ([n, all], [width]) = (x.dims(), self.weight.dims());
+        self.forward(x.reshape([n * all / width, width])).reshape([n, all])
     }
 }

@@ -1,27 +1,40 @@
-//! Model architectures on Burn: one file each, with Hugging Face names and configs. Knows weights
+//! Model architectures on Burn: one decoder, and one file for what each family makes of it, with Hugging Face names and configs. Knows weights
 //! and configs; knows no text, no documents and no schedule.
 //!
 //! One definition serves training and inference: what differs is the [`AttentionContext`] that is
 //! passed in.
 
+mod adapter;
 pub mod arch;
 mod attention;
+mod block;
+pub mod calibrate;
 mod config;
+mod decoder;
 mod device;
 mod dropout;
+mod experts;
 mod layers;
 mod lora;
 mod parameters;
+mod peft;
+mod positions;
+pub mod quantize;
+pub mod quantized;
+mod weight_map;
 mod weights;
 
-pub use arch::Decoder;
-pub use attention::{AttentionContext, CausalContext, Heads};
+pub use adapter::Adapter;
+pub use attention::{AttentionContext, CausalContext, Heads, Layer};
 pub use burn::tensor::{Bool, Device, Int, Tensor};
-pub use config::ModelConfig;
+pub use config::{Design, Experts, LayerKind, ModelConfig, NormKind, Placement, QkNorm};
+pub use decoder::Decoder;
 pub use device::{cpu, device};
 pub use dropout::Dropout;
-pub use layers::{Linear, Rotary, RotaryCache};
-pub use lora::{AdapterConfig, LoraSpec, load_adapter, save_adapter};
-pub use narthex_kernels::{ForceIsaError, Isa, Precision, force_isa, isa};
+pub use layers::Linear;
+pub use lora::LoraSpec;
+pub use narthex_kernels::{ForceIsaError, Isa, Precision, Quantization, force_isa, isa};
 pub use parameters::{NamedTensor, Replacement, map_parameters, named_parameters};
+pub use peft::{AdapterConfig, PeftAdapter, load_adapter, save_adapter};
+pub use positions::{PositionCache, Positions, Rope, RopeScaling};
 pub use weights::{StoredWeights, TensorMap, WeightSource, read_safetensors, write_safetensors};

@@ -1,9 +1,9 @@
 //! safetensors files: f32, bf16 and f16 on reading, whole or sharded; f32 on writing.
 
-use crate::ModelConfig;
+use crate::{ModelConfig, quantize::QuantizedMatrix};
 use memmap2::Mmap;
 use narthex_base::{Error, Result};
-use narthex_kernels::{Precision, WeightValues};
+use narthex_kernels::{PackedWeight, Precision, Quantization, WeightValues};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 use std::{
@@ -24,6 +24,39 @@ pub trait WeightSource {
     /// # Errors
     /// If there is none, or it has another shape.
     fn values(&self, name: &str, shape: &[usize]) -> Result<WeightValues<'_>>;
+
+    /// Whether there is one of this name.
+    fn contains(&self, name: &str) -> bool;
+
+    /// The matrix of this name and shape `[O, I]`, if it is kept as integers.
+    ///
+    /// # Errors
+    /// If what belongs to it is missing, or has the wrong size.
+    fn matrix(&self, _name: &str, _shape: [usize; 2]) -> Result<Option<QuantizedMatrix>> {
+        Ok(None)
+    }
+
+    /// What a matrix that is kept as numbers becomes when it is packed; numbers, if none.
+    fn rounding(&self, _name: &str, _shape: [usize; 2]) -> Option<Quantization> {
+        None
+    }
+
+    /// Matrices that share their input, by name and shape, packed one below the other for inference.
+    ///
+    /// # Errors
+    /// As [`WeightSource::values`].
+    fn packed(&self, names: &[(String, [usize; 2])], precision: Precision) -> Result<PackedWeight> {
+        let inputs = names[0].1[1];
+        let parts = names.iter().map(|(name, shape)| self.matrix(name, *shape)).collect::<Result<Vec<_>>>()?;
+        if parts.iter().all(Option::is_some) {
+            return QuantizedMatrix::pack(parts.into_iter().flatten().collect(), inputs);
+        }
+        let parts = names.iter().map(|(name, shape)| self.values(name, shape)).collect::<Result<Vec<_>>>()?;
+        Ok(match self.rounding(&names[0].0, names[0].1) {
+            Some(kind) => PackedWeight::quantized(&parts, inputs, kind),
+            None => PackedWeight::new(&parts, inputs, precision),
+        })
+    }
 }
 
 /// An error that says that weights and config do not fit.
@@ -42,11 +75,16 @@ fn check_shape(name: &str, found: &[usize], wanted: &[usize]) -> Result<()> {
     Err(mismatch(format!("tensor `{name}` has shape {found:?}, but the config asks for {wanted:?}")))
 }
 
+/// What files may hold besides: constants that old exporters wrote and that are recomputed here.
+const COMPUTED: [&str; 5] =
+    ["rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias"];
+
 /// What is wrong with tensors that no part of the model asked for; the first by name counts.
 pub(crate) fn unknown_tensor<'a>(names: impl Iterator<Item = &'a String>, config: &ModelConfig) -> Option<String> {
-    // Written by old exporters, and recomputed here; or the tied matrix written twice.
-    let known_extra =
-        |name: &str| name.ends_with("rotary_emb.inv_freq") || (name == "lm_head.weight" && config.tied_embeddings);
+    // The tied matrix may be written twice.
+    let known_extra = |name: &str| {
+        COMPUTED.iter().any(|end| name.ends_with(end)) || (name == "lm_head.weight" && config.tied_embeddings)
+    };
     let name = names.filter(|name| !known_extra(name)).min()?;
     Some(format!("tensor `{name}` is not part of this architecture"))
 }
@@ -57,6 +95,10 @@ impl WeightSource for TensorMap {
         check_shape(name, found, shape)?;
         Ok(WeightValues::F32(values))
     }
+
+    fn contains(&self, name: &str) -> bool {
+        self.contains_key(name)
+    }
 }
 
 /// safetensors files as they lie on the disk.
@@ -64,6 +106,13 @@ pub struct StoredWeights {
     files: Vec<(PathBuf, Mmap)>,
     tensors: BTreeMap<String, Stored>,
     used: RefCell<BTreeSet<String>>,
+}
+
+/// A tensor as it is stored.
+pub(crate) struct RawTensor<'a> {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: &'a [usize],
+    pub(crate) bytes: &'a [u8],
 }
 
 struct Stored {
@@ -124,6 +173,35 @@ impl StoredWeights {
         }
     }
 
+    /// A tensor by name, which counts as used.
+    pub(crate) fn raw(&self, name: &str) -> Option<RawTensor<'_>> {
+        let stored = self.tensors.get(name)?;
+        self.used.borrow_mut().insert(name.into());
+        let bytes = &self.files[stored.file].1[stored.bytes.clone()];
+        Some(RawTensor { dtype: stored.dtype, shape: &stored.shape, bytes })
+    }
+
+    /// All tensors, in order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The files without their folders.
+    pub(crate) fn file_names(&self) -> Vec<String> {
+        let name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+        self.files.iter().filter_map(|(path, _)| name(path)).collect()
+    }
+
+    /// The file that a tensor lies in.
+    pub(crate) fn file_of(&self, name: &str) -> Option<&str> {
+        self.files[self.tensors.get(name)?.file].0.file_name()?.to_str()
+    }
+
+    /// Names and shapes of all tensors.
+    pub fn shapes(&self) -> impl Iterator<Item = (String, Vec<usize>)> {
+        self.tensors.iter().map(|(name, stored)| (name.clone(), stored.shape.clone()))
+    }
+
     fn stored(&self, name: &str, stored: &Stored) -> Result<WeightValues<'_>> {
         let (path, map) = &self.files[stored.file];
         let bytes = &map[stored.bytes.clone()];
@@ -164,14 +242,10 @@ impl WeightSource for StoredWeights {
         self.used.borrow_mut().insert(name.into());
         self.stored(name, stored)
     }
-}
 
-/// Reads all weights of a folder in single precision.
-///
-/// # Errors
-/// If there are no weights, a file is broken or truncated, or a dtype is not supported.
-pub fn read_model_weights(folder: &Path) -> Result<TensorMap> {
-    StoredWeights::open(folder)?.to_map()
+    fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
 }
 
 fn shard_paths(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
@@ -276,9 +350,9 @@ mod tests {
         let folder = folder();
         let index = folder.path().join("model.safetensors.index.json");
         std::fs::write(&index, r#"{"weight_map": {"a": "../outside.safetensors"}}"#).unwrap();
-        let error = read_model_weights(folder.path()).unwrap_err();
+        let error = StoredWeights::open(folder.path()).err().unwrap();
         assert!(error.to_string().contains("leaves the folder"), "{error}");
         std::fs::remove_file(index).unwrap();
-        assert!(read_model_weights(folder.path()).unwrap_err().to_string().contains("no weights"));
+        assert!(StoredWeights::open(folder.path()).err().unwrap().to_string().contains("no weights"));
     }
 }

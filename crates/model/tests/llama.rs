@@ -12,8 +12,8 @@ fn logits(model: &Decoder, rows: &[Vec<i64>]) -> Vec<f32> {
     let len = rows[0].len();
     let tokens = Tensor::<2, Int>::from_data(TensorData::new(rows.concat(), [rows.len(), len]), &cpu());
     let positions: Vec<usize> = (0..len).collect();
-    let rotary = model.rotary(&[&positions], &cpu());
-    let logits = model.forward(tokens, &rotary, &mut CausalContext::new(len), &mut Dropout::none());
+    let places = model.positions(&[&positions], &cpu());
+    let logits = model.forward(tokens, &places, &mut CausalContext::new(len), &mut Dropout::none());
     logits.into_data().try_to_vec().unwrap()
 }
 
@@ -65,9 +65,9 @@ fn documents_in_one_row_do_not_see_each_other() {
     let positions: Vec<usize> = (0..17).collect();
     let row = Tensor::<2, Int>::from_data(TensorData::new(packed, [1, 17]), &cpu());
     let mut context = CausalContext::within_documents(&documents, 17);
-    let rotary = model.rotary(&[&positions], &cpu());
+    let places = model.positions(&[&positions], &cpu());
     let together: Vec<f32> =
-        model.forward(row, &rotary, &mut context, &mut Dropout::none()).into_data().try_to_vec().unwrap();
+        model.forward(row, &places, &mut context, &mut Dropout::none()).into_data().try_to_vec().unwrap();
     let apart = [logits(&model, &[a.to_vec()]), logits(&model, &[b.to_vec()])].concat();
     // Rotary embeddings are relative, so the second document's later positions change rounding only.
     assert!(largest_difference(&together, &apart) < 1e-4);
@@ -79,7 +79,14 @@ fn documents_in_one_row_do_not_see_each_other() {
 fn adapters_start_as_nothing_and_merge_to_the_same() {
     let (tokens, expected) = reference("llama-untied");
     let base = Decoder::read(&golden("llama-untied"), &cpu()).unwrap();
-    let spec = LoraSpec { rank: 3, alpha: 6.0, targets: vec!["q_proj".into(), "down_proj".into()], dropout: 0.0 };
+    let spec = LoraSpec {
+        rank: 3,
+        alpha: 6.0,
+        targets: vec!["q_proj".into(), "down_proj".into()],
+        dropout: 0.0,
+        rank_stabilized: false,
+        decomposed: false,
+    };
     let model = base.clone().with_lora(&spec, 1);
     assert!(largest_difference(&logits(&model, &tokens), &expected) < 1e-4, "b is zero at the start");
     let trained = narthex_model::map_parameters(model, |name, shape| {

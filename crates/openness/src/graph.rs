@@ -139,7 +139,9 @@ fn table(placed: &BTreeMap<Digest, Placed>) -> String {
         "<table><thead><tr><th>artifact</th><th>kind</th><th>licence</th><th>origin</th><th>digest</th></tr></thead><tbody>\n",
     );
     for Placed { node, .. } in nodes {
-        let mut origin = node.origins.join("; ");
+        let mut origins = node.origins.clone();
+        origins.extend(node.declared.iter().map(ToString::to_string));
+        let mut origin = origins.join("; ");
         if node.kind == ArtifactKind::Source {
             for file in &node.files {
                 let _ = write!(origin, " [{}, {} bytes, blake3 {}]", file.path, file.bytes, file.digest.short());
@@ -175,6 +177,7 @@ mod tests {
             license: None,
             origins: vec!["<here> & there".into()],
             components: vec![],
+            declared: vec![],
             files: vec![],
             parents,
             repeated: false,

@@ -256,6 +256,7 @@ mod tests {
             license: None,
             origins: vec![],
             components: vec![],
+            declared: vec![],
             files: vec![],
             parents,
             repeated: false,

@@ -3,11 +3,15 @@
 
 mod card;
 mod events;
+mod foreign;
+mod hub_card;
 mod loaded;
 mod material;
 mod papers;
 mod policy;
 mod project;
+mod pulled;
+mod quantize;
 mod recipe;
 mod reproduce;
 mod runner;
@@ -17,10 +21,16 @@ mod steps;
 mod verify;
 
 pub use events::LineageEvents;
+pub use foreign::{GgufWeights, ImportSource, export_gguf, import_source};
+pub use hub_card::link_declared;
 pub use loaded::{LoadedModel, Provenance, WeightForm};
 pub use papers::with_subject;
 pub use policy::{judge_reference, permit};
 pub use project::{OpenOptions, Project, SourceCode};
+pub use pulled::{
+    PulledFrom, already_pulled, check_model_config, check_model_folder, has_safetensors, pulled_dataset, pulled_model,
+};
+pub use quantize::{Quantized, quantize};
 pub use recipe::provenance_of;
 pub use reproduce::{ReproduceOptions, Reproduced, reproduce};
 pub use runner::{Row, RowState, RunOptions, RunReport};

@@ -141,6 +141,7 @@ impl Project {
             license: None,
             origins: vec![],
             components: vec![],
+            declared: vec![],
             files: vec![],
             parents,
             repeated: false,

@@ -29,7 +29,7 @@ pub(crate) fn project_file(provenance: &Provenance) -> Result<ProjectFile> {
         steps: BTreeMap::new(),
         policy: Policy::default(),
     };
-    for manifest in provenance.all() {
+    for manifest in made_here(provenance) {
         let (name, kind) = (&manifest.recipe.step, manifest.recipe.kind.as_str());
         let twice = match kind {
             "source" => file.sources.insert(name.clone(), source(manifest)?).is_some(),
@@ -93,6 +93,23 @@ pub(crate) fn open(
         ..Layers::default()
     };
     Ok(Project { root: root.to_path_buf(), plan: Plan::resolve(&layers)?, ledger, source_code })
+}
+
+/// The manifests that it takes to make an artifact again: what a card says an import was made from is not among them.
+pub(crate) fn made_here(provenance: &Provenance) -> Vec<&Manifest> {
+    let (mut found, mut open) = (vec![&provenance.manifest], vec![&provenance.manifest]);
+    while let Some(manifest) = open.pop() {
+        if manifest.recipe.kind == "import" {
+            continue;
+        }
+        for parent in manifest.parents.iter().filter_map(|parent| provenance.find(parent.digest)) {
+            if !found.contains(&parent) {
+                found.push(parent);
+                open.push(parent);
+            }
+        }
+    }
+    provenance.all().filter(|manifest| found.contains(manifest)).collect()
 }
 
 /// The manifests in an order in which each comes after its parents.

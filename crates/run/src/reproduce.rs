@@ -2,7 +2,7 @@
 
 use crate::{
     OpenOptions, Project, RunOptions, material, provenance_of,
-    recipe::{self, folder_of, in_order, is_step},
+    recipe::{self, folder_of, in_order, is_step, made_here},
 };
 use narthex_base::{ArtifactKind, Digest, Error, FileEntry, Manifest, Observer, Provenance, Result};
 use narthex_ledger::{Artifact, Ledger, hash_file as hash};
@@ -231,7 +231,7 @@ fn require_sources(project: &Path, reference: &str, provenance: &Provenance) -> 
 }
 
 fn check_sources(root: &Path, provenance: &Provenance) -> Result<()> {
-    for manifest in provenance.all().filter(|manifest| manifest.kind == ArtifactKind::Source) {
+    for manifest in made_here(provenance).into_iter().filter(|manifest| manifest.kind == ArtifactKind::Source) {
         let name = &manifest.recipe.step;
         for file in &manifest.files {
             let path = root.join(&file.path);
@@ -327,7 +327,7 @@ impl Original {
 
     /// Copies what came in from elsewhere: nobody can make it again from here.
     fn bring_imports(&self, provenance: &Provenance, to: &Ledger) -> Result<()> {
-        for manifest in provenance.all().filter(|manifest| manifest.recipe.kind == "import") {
+        for manifest in made_here(provenance).into_iter().filter(|manifest| manifest.recipe.kind == "import") {
             let name = provenance
                 .all()
                 .flat_map(|child| &child.parents)

@@ -1,6 +1,6 @@
 //! Sources: raw files that stay where they are and are known by digest, and model folders.
 
-use crate::Project;
+use crate::{Project, hub_card::HubCard};
 use narthex_base::{
     ArtifactKind, Component, ComponentKind, Digest, Error, Evidence, License, Manifest, Recipe, Result,
     config::{OneOrMany, Source, SourceFormat, Step},
@@ -51,14 +51,14 @@ fn common_format(name: &str, files: &[PathBuf]) -> Result<Format> {
 }
 
 /// Under which terms material stands, and how that is known.
-struct Terms {
-    license: Option<License>,
-    evidence: Evidence,
+pub(crate) struct Terms {
+    pub(crate) license: Option<License>,
+    pub(crate) evidence: Evidence,
     /// Identifier -> digest of the text.
-    license_texts: BTreeMap<String, Digest>,
+    pub(crate) license_texts: BTreeMap<String, Digest>,
     /// The texts that lie beside the material.
-    texts: BTreeMap<Digest, String>,
-    notices: BTreeSet<String>,
+    pub(crate) texts: BTreeMap<Digest, String>,
+    pub(crate) notices: BTreeSet<String>,
 }
 
 /// The file names of licence texts.
@@ -70,7 +70,7 @@ const TEXT_BYTES_MAX: u64 = 1 << 20;
 
 /// The terms of material: what is declared, held against the text that lies beside it. `file` was named by the user; in
 /// `folder`, the usual names are looked for.
-fn terms(declared: Option<&License>, file: Option<&Path>, folder: Option<&Path>) -> Result<Terms> {
+pub(crate) fn terms(declared: Option<&License>, file: Option<&Path>, folder: Option<&Path>) -> Result<Terms> {
     let mut terms = Terms {
         license: declared.cloned(),
         evidence: Evidence::Declared,
@@ -258,7 +258,8 @@ pub fn import_manifest(folder: &Path, license: Option<License>, origin: Option<S
     }
     narthex_model::Decoder::read(folder, &narthex_model::cpu())?;
     let names = model_files(folder)?.into_iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_string()));
-    let Terms { license, evidence, license_texts, texts, notices } = terms(license.as_ref(), None, Some(folder))?;
+    let card = HubCard::read(folder)?;
+    let Terms { license, evidence, license_texts, texts, notices } = card.terms(license, folder)?;
     let component = Component {
         name: "weights".into(),
         kind: ComponentKind::ModelParameters,
@@ -270,7 +271,8 @@ pub fn import_manifest(folder: &Path, license: Option<License>, origin: Option<S
         paths: names.collect(),
     };
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_else(|| "import".into());
-    let manifest = Manifest::new(ArtifactKind::Model, Recipe::new(name, "import"));
+    let recipe = Recipe { config: card.config(), ..Recipe::new(name, "import") };
+    let manifest = Manifest::new(ArtifactKind::Model, recipe);
     Ok(Manifest { components: vec![component], texts, ..manifest })
 }
 

@@ -11,7 +11,7 @@ use narthex_kernels::{
     probe::flop_per_second_now,
     profile,
 };
-use narthex_model::{Decoder, Device, Dropout, ModelConfig, Precision};
+use narthex_model::{Decoder, Design, Device, Dropout, ModelConfig, Precision};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -55,6 +55,7 @@ impl BenchShape {
             context: 256,
             bos_token: None,
             eos_tokens: vec![],
+            design: Design::default(),
         };
         match self {
             BenchShape::Llama10m => (base, 8),

@@ -3,7 +3,7 @@
 use crate::{Batch, optimizer::GradientList};
 use burn::tensor::{Int, Tensor, TensorData};
 use narthex_kernels::embedding;
-use narthex_model::{CausalContext, Decoder, Dropout, Rotary};
+use narthex_model::{CausalContext, Decoder, Dropout, Positions};
 
 /// A batch as the model wants it.
 struct Inputs {
@@ -11,7 +11,7 @@ struct Inputs {
     /// The rows whose predictions count, unless all do.
     counted: Option<Tensor<1, Int>>,
     targets: Tensor<1, Int>,
-    rotary: Rotary,
+    positions: Positions,
     attention: CausalContext,
 }
 
@@ -29,7 +29,7 @@ impl Inputs {
             tokens: Tensor::from_data(TensorData::new(batch.tokens.clone(), [rows, len]), device),
             targets: list(counted.iter().map(|i| batch.targets[*i]).collect()),
             counted: (counted.len() < batch.counts.len()).then(|| list(counted.iter().map(|i| *i as i64).collect())),
-            rotary: model.rotary(&[&positions], device),
+            positions: model.positions(&[&positions], device),
             attention: match &batch.documents {
                 Some(documents) => CausalContext::within_documents(documents, len),
                 None => CausalContext::new(len),
@@ -51,9 +51,9 @@ impl Inputs {
 /// one element, so that it can be differentiated.
 pub fn nats(model: &Decoder, batch: &Batch, dropout: &mut Dropout, scale: f64) -> Tensor<1> {
     let mut inputs = Inputs::new(model, batch);
-    let mut x = model.embed(inputs.tokens.clone(), dropout);
+    let mut x = model.embed(inputs.tokens.clone(), &inputs.positions, dropout);
     for layer in 0..model.config().layers {
-        x = model.block(layer, x, &inputs.rotary, &mut inputs.attention, dropout);
+        x = model.block(layer, x, &inputs.positions, &mut inputs.attention, dropout);
     }
     inputs.finish(model, x, scale)
 }
@@ -81,11 +81,11 @@ pub(crate) fn checkpointed_gradients(
     // What enters each block, with the state of dropout there.
     let mut entries: Vec<(Tensor<2>, Dropout)> = Vec::with_capacity(layers);
     let at_start = dropout.clone();
-    let mut x = model.embed(inputs.tokens.clone(), dropout).inner();
+    let mut x = model.embed(inputs.tokens.clone(), &inputs.positions, dropout).inner();
     for layer in 0..layers {
         entries.push((x.clone(), dropout.clone()));
         let entry = Tensor::from_inner(x);
-        x = model.block(layer, entry, &inputs.rotary, &mut inputs.attention, dropout).inner();
+        x = model.block(layer, entry, &inputs.positions, &mut inputs.attention, dropout).inner();
     }
     let leaf = Tensor::from_inner(x).require_grad();
     let loss = inputs.finish(model, leaf.clone(), scale);
@@ -95,13 +95,13 @@ pub(crate) fn checkpointed_gradients(
     list.collect(model, found);
     for (layer, (x, mut dropout)) in entries.into_iter().enumerate().rev() {
         let leaf = Tensor::from_inner(x).require_grad();
-        let y = model.block(layer, leaf.clone(), &inputs.rotary, &mut inputs.attention, &mut dropout);
+        let y = model.block(layer, leaf.clone(), &inputs.positions, &mut inputs.attention, &mut dropout);
         let mut found = (y * Tensor::from_inner(gradient)).sum().backward();
         gradient = leaf.grad_remove(&mut found).expect("a block depends on what enters it");
         list.collect(model, found);
     }
     if model.trains_embedding() {
-        let x = model.embed(inputs.tokens, &mut at_start.clone());
+        let x = model.embed(inputs.tokens, &inputs.positions, &mut at_start.clone());
         list.collect(model, (x * Tensor::from_inner(gradient)).sum().backward());
     }
     (value, list)
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
     use crate::optimizer::Optimizer;
     use narthex_base::config::Schedule;
-    use narthex_model::{ModelConfig, Replacement, cpu, map_parameters};
+    use narthex_model::{Design, ModelConfig, Replacement, cpu, map_parameters};
 
     const VOCABULARY: usize = 97;
     const ROWS: usize = 3;
@@ -153,6 +153,7 @@ mod tests {
             context: LENGTH,
             bos_token: None,
             eos_tokens: vec![],
+            design: Design::default(),
         };
         let model = map_parameters(Decoder::random(&config, 0, &cpu()), |name, shape| {
             let number = names.iter().position(|known| known == name).expect("a tensor that PyTorch has too");

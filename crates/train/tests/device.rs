@@ -7,7 +7,7 @@ use narthex_base::{
     Digest, Observer,
     config::{Precision, Schedule},
 };
-use narthex_model::{Decoder, Device, ModelConfig, cpu, device};
+use narthex_model::{Decoder, Design, Device, ModelConfig, cpu, device};
 use narthex_text::{ShardWriter, TokenShard};
 use narthex_train::{Fit, Objective, Trained, fit};
 use std::path::Path;
@@ -51,6 +51,7 @@ fn losses(device: Device, precision: Precision, activation_checkpointing: bool) 
         context: 24,
         bos_token: None,
         eos_tokens: vec![],
+        design: Design::default(),
     };
     let folder = tempfile::tempdir().unwrap();
     let data = shard(folder.path());

@@ -5,7 +5,7 @@ use narthex_base::{
     Digest, ErrorKind, Event, Observer,
     config::{Decay, Optimizer, Precision, Schedule},
 };
-use narthex_model::{Decoder, LoraSpec, ModelConfig, TensorMap, cpu};
+use narthex_model::{Decoder, Design, LoraSpec, ModelConfig, TensorMap, cpu};
 use narthex_text::{ShardWriter, TokenShard};
 use narthex_train::{Fit, Fitted, Objective, Trained, fit, replay};
 use std::{
@@ -28,6 +28,7 @@ fn config() -> ModelConfig {
         context: 16,
         bos_token: None,
         eos_tokens: vec![],
+        design: Design::default(),
     }
 }
 
@@ -87,7 +88,10 @@ fn model(case: &Case) -> Decoder {
     let targets = ["q_proj", "v_proj", "down_proj"].map(String::from).to_vec();
     match case.trained {
         Trained::All => model,
-        Trained::Adapters => model.with_lora(&LoraSpec { rank: 4, alpha: 8.0, targets, dropout: 0.2 }, 1),
+        Trained::Adapters => model.with_lora(
+            &LoraSpec { rank: 4, alpha: 8.0, targets, dropout: 0.2, rank_stabilized: false, decomposed: false },
+            1,
+        ),
     }
 }
 

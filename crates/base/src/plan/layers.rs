@@ -220,7 +220,10 @@ impl<'a> Merged<'a> {
             Some("train") => {
                 vec![("schedule", keys_of(&Schedule::default())), ("model", keys_of(&ModelShape::default()))]
             }
-            Some("tune") => vec![("schedule", keys_of(&Schedule::default())), ("lora", keys_of(&Lora::default()))],
+            Some("tune") => vec![
+                ("schedule", keys_of(&Schedule::default())),
+                ("lora", keys_of(&Lora { use_rslora: true, use_dora: true, ..Lora::default() })),
+            ],
             _ => vec![],
         };
         let holders: Vec<&str> =

@@ -5,7 +5,7 @@ use crate::{
     arguments::{Look, Ls, Trace},
     style::{bytes, figure, seconds, table},
 };
-use narthex_base::{LineageNode, Result};
+use narthex_base::{ArtifactKind, LineageNode, Result};
 use narthex_openness::{lineage_html, openness};
 use narthex_run::Project;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -82,6 +82,7 @@ pub fn show(args: &Look) -> Result<()> {
             vec![c.name.clone(), license, c.origin.clone().unwrap_or_default(), own.into()]
         }),
     );
+    section("declared", manifest.declared().iter().map(|origin| vec![origin.to_string()]));
     section("figures", manifest.figures.iter().map(|(name, value)| vec![name.clone(), figure(*value)]));
     section("measured", artifact.run.measured.iter().map(|(name, value)| vec![name.clone(), figure(*value)]));
     println!(
@@ -129,7 +130,10 @@ fn print_node(node: &LineageNode, lead: &str, below: &str) {
     println!("{lead}{role}{} ({}, {})  {license}{again}", node.name, node.kind, node.digest.short());
     let files =
         node.files.iter().map(|file| format!("{}  {}  blake3 {}", file.path, bytes(file.bytes), file.digest.short()));
-    let origins = node.origins.iter().filter(|_| !node.files.is_empty()).map(|origin| format!("origin: {origin}"));
+    // What a model was trained on tells where it comes from, except where it came in from elsewhere.
+    let is_foreign = |origin: &&String| node.kind == ArtifactKind::Model && origin.starts_with("hf:");
+    let told = node.origins.iter().filter(|origin| !node.files.is_empty() || is_foreign(origin));
+    let origins = told.map(|origin| format!("origin: {origin}")).chain(node.declared.iter().map(ToString::to_string));
     let pipe = if node.parents.is_empty() { "    " } else { "│   " };
     files.chain(origins).for_each(|line| println!("{below}{pipe}{line}"));
     for (i, parent) in node.parents.iter().enumerate() {

@@ -7,6 +7,8 @@ pub mod generate;
 pub mod look;
 pub mod new;
 pub mod openness;
+pub mod pull;
+pub mod quantize;
 pub mod recheck;
 pub mod run;
 pub mod serve;

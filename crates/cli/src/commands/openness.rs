@@ -69,6 +69,7 @@ fn json_of(subject: &Subject) -> Value {
     json!({
         "digest": subject.digest(), "license": subject.license(), "class": ours.class, "class_name": ours.class_name,
         "class_by_tool": tools.class, "next": next, "openness": ours, "components": subject.components(),
+        "declared": subject.manifest().declared(),
     })
 }
 
@@ -89,6 +90,7 @@ fn print_table(subject: &Subject, args: &License, reference: &str) {
         ]
     }));
     print!("{}", table(&rows));
+    manifest.declared().iter().for_each(|origin| println!("{origin}"));
     let (ours, tools) = (openness(manifest), openness_by_tool(manifest));
     println!("\n{}", class_line(&ours));
     for (reason, way) in advice(manifest, &ours) {

@@ -1,18 +1,34 @@
 //! `narthex export`, `import` and `gc`
 
-use super::{base_options, openness::explain, print_json, program, project_flag};
+use super::{base_options, openness::explain, print_json, program, project_flag, pull::print_declared};
 use crate::{
-    arguments::{Export, Gc, Import, Push},
+    arguments::{Export, ExportFormat, ExportWeights, Gc, Import, Push},
     style::{Style, bytes, table},
 };
 use narthex_base::{Error, License, Result, config::Use};
 use narthex_deploy::OciTarget;
 use narthex_ledger::{GcKind, Ledger};
-use narthex_run::{Project, import_manifest, judge_reference, permit, provenance_of};
+use narthex_run::{
+    GgufWeights, Project, export_gguf, import_manifest, import_source, judge_reference, link_declared, permit,
+    provenance_of,
+};
 
-pub fn export(args: &Export) -> Result<()> {
+pub fn export(args: &Export, style: Style) -> Result<()> {
     let ledger = Project::ledger(&args.project)?;
     let artifact = ledger.resolve(&args.reference)?;
+    if args.format == ExportFormat::Gguf {
+        let weights = match args.weights {
+            ExportWeights::F32 => GgufWeights::F32,
+            ExportWeights::F16 => GgufWeights::F16,
+            ExportWeights::Bf16 => GgufWeights::BF16,
+            ExportWeights::Q8 => GgufWeights::Q8_0,
+        };
+        export_gguf(&ledger, &artifact, &args.folder, weights)?;
+        println!("{}", args.folder.display());
+        style.warning("a GGUF file has no room for lineage, licence texts and notices: pass on a folder beside it");
+        eprintln!("next: llama-cli -m {}", args.folder.display());
+        return Ok(());
+    }
     let written = ledger.export(&artifact, &args.folder)?;
     written.iter().for_each(|path| println!("{}", path.display()));
     eprintln!("next: {} serve {}", program(), args.folder.display());
@@ -39,17 +55,21 @@ pub fn push(args: &Push) -> Result<()> {
 }
 
 pub fn import(args: &Import, style: Style) -> Result<()> {
-    let license = args.license.as_deref().map(License::parse).transpose()?;
-    let manifest = import_manifest(&args.folder, license.clone(), args.origin.clone())?;
-    let name = match &args.name {
-        Some(name) => name.clone(),
-        None => {
-            let folder = args.folder.canonicalize().map_err(|error| Error::io("cannot read", &args.folder, error))?;
-            let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
-            name.ok_or_else(|| Error::usage("this folder has no name").help("give one with `--name`"))?
+    let asked = args.license.as_deref().map(License::parse).transpose()?;
+    let source = import_source(&args.folder, &args.project)?;
+    let license = match (asked, source.license.clone()) {
+        (Some(asked), Some(found)) if asked != found => {
+            return Err(Error::input(format!("the file puts itself under {found}, not under {asked}"))
+                .at(args.folder.display(), None)
+                .cause("what others have licensed cannot be put under other terms")
+                .help("leave `--license` out"));
         }
+        (asked, found) => asked.or(found),
     };
-    if let (Some(asked), Some(papers)) = (&license, provenance_of(&args.project, &args.folder.to_string_lossy())?) {
+    let origin = args.origin.clone().or(source.origin.clone());
+    let mut manifest = import_manifest(source.folder(), license.clone(), origin)?;
+    let name = args.name.clone().unwrap_or(source.name.clone());
+    if let (Some(asked), Some(papers)) = (&license, provenance_of(&args.project, &source.folder().to_string_lossy())?) {
         let found = papers.manifest.license();
         if found.as_ref() != Some(asked) {
             let found = found.map_or("without a licence".into(), |found| format!("under {found}"));
@@ -60,7 +80,9 @@ pub fn import(args: &Import, style: Style) -> Result<()> {
         }
     }
     let ledger = Ledger::open(&args.project.join(".narthex"))?;
-    let artifact = ledger.import(&args.folder, &name, manifest)?;
+    link_declared(&ledger, &mut manifest)?;
+    let artifact = ledger.import(source.folder(), &name, manifest)?;
+    source.notes.iter().for_each(|note| style.warning(note));
     ledger.take_warnings().iter().for_each(|warning| style.warning(warning));
     println!("{name} = {}", artifact.digest);
     match artifact.manifest.license() {
@@ -69,6 +91,7 @@ pub fn import(args: &Import, style: Style) -> Result<()> {
         }
         None => style.warning("no licence declared, so it cannot be bundled; import it again with `--license SPDX`"),
     }
+    print_declared(&artifact.manifest);
     eprintln!("next: {} serve {name}{}", program(), project_flag(&args.project));
     Ok(())
 }

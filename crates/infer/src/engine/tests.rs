@@ -6,7 +6,7 @@ use crate::{
     sampling::{sample, token_logprobs},
 };
 use narthex_base::random::Stream;
-use narthex_model::{CausalContext, Dropout, Int, Precision, Tensor};
+use narthex_model::{CausalContext, Design, Dropout, Int, Precision, Tensor};
 use std::time::{Duration, Instant};
 
 mod speculation;
@@ -26,6 +26,7 @@ fn model() -> Decoder {
         context: 48,
         bos_token: None,
         eos_tokens: vec![],
+        design: Design::default(),
     };
     // Larger weights than at the start of training, so that logits differ enough to be told apart.
     let model = Decoder::random(&config, 3, &cpu());
@@ -49,10 +50,10 @@ fn request(prompt: &[u32], max_tokens: usize) -> Request {
 /// All logits of a sequence in one pass without a cache.
 fn logits(model: &Decoder, ids: &[u32]) -> Vec<f32> {
     let positions: Vec<usize> = (0..ids.len()).collect();
-    let rotary = model.rotary(&[&positions], &cpu());
+    let places = model.positions(&[&positions], &cpu());
     let tokens: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
     let tokens = Tensor::<1, Int>::from_ints(tokens.as_slice(), &cpu()).unsqueeze::<2>();
-    let logits = model.forward(tokens, &rotary, &mut CausalContext::new(ids.len()), &mut Dropout::none());
+    let logits = model.forward(tokens, &places, &mut CausalContext::new(ids.len()), &mut Dropout::none());
     logits.into_data().try_to_vec::<f32>().unwrap()
 }
 

@@ -12,7 +12,7 @@ pub(super) fn pool(shape: &KvShape, device: &Device, dtype: DType) -> Box<[Tenso
 }
 
 pub(super) fn attend(qkv: Tensor<2>, table: Tensor<2>, call: &Call) -> Tensor<2> {
-    let Call { layer: KvLayer { shape, .. }, batch, heads: h, window } = call;
+    let Call { layer: KvLayer { shape, .. }, batch, heads: h, scores } = call;
     let KvShape { kv_heads: k, head_width: d, precision, int8, .. } = *shape;
     let (device, dtype) = (qkv.device(), qkv.dtype());
     let round = |x: Tensor<2>| match precision {
@@ -20,7 +20,7 @@ pub(super) fn attend(qkv: Tensor<2>, table: Tensor<2>, call: &Call) -> Tensor<2>
         Precision::Bf16 => x.cast(DType::BF16).cast(dtype),
     };
     let part = |first: usize, heads: usize| qkv.clone().narrow(1, first * d, heads * d);
-    let scale = (d as f64).sqrt().recip();
+    let scale = scores.scale(d);
     let q = round(crate::rotary::reference(part(0, *h), table.clone()) * scale);
     // What 8 bits keep, in the tensors' own type.
     let quantized = |x: Tensor<2>| {
@@ -64,13 +64,18 @@ pub(super) fn attend(qkv: Tensor<2>, table: Tensor<2>, call: &Call) -> Tensor<2>
         let hidden: Vec<f32> = (0..n * seen)
             .map(|i| {
                 let (row, key) = (first_position + i / seen, i % seen);
-                let sees = key <= row && window.is_none_or(|window| key + window > row);
+                let sees = key <= row && key >= scores.start(row);
                 if sees { 0.0 } else { f32::NEG_INFINITY }
             })
             .collect();
         let hidden = Tensor::<2>::from_data(TensorData::new(hidden, [n, seen]), &device).cast(dtype);
         let hidden = hidden.reshape([1, n, 1, seen]).repeat_dim(2, g).reshape([1, n * g, seen]);
-        let weights = softmax(q.matmul(keys.swap_dims(1, 2)) + hidden, 2);
+        let products = q.matmul(keys.swap_dims(1, 2));
+        let products = match scores.softcap {
+            Some(cap) => (products / cap).tanh() * cap,
+            None => products,
+        };
+        let weights = softmax(products + hidden, 2);
         weights.matmul(values).reshape([k, n, g, d]).swap_dims(0, 1).reshape([n, h * d])
     });
     let output = Tensor::cat(outputs.collect(), 0);

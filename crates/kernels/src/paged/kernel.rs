@@ -10,7 +10,7 @@
 
 use super::{KV_BLOCK, KvShape, Piece};
 use crate::{
-    Precision,
+    Precision, Scores,
     attention::{masked, transpose, words_within},
     parallel::{Shared, SharedMut},
     rms_norm::for_vectors,
@@ -92,7 +92,7 @@ pub(super) struct Job {
     pub(super) qkv: Shared,
     pub(super) table: Shared,
     pub(super) pool: SharedMut,
-    pub(super) window: Option<usize>,
+    pub(super) scores: Scores,
 }
 
 impl Job {
@@ -290,7 +290,7 @@ unsafe fn attend_generic<V: Lanes, const PAIRS: bool>(
     let Sizes { d, d_padded, per_word, int8 } = job.sizes;
     let group = job.heads / job.kv_heads;
     let words = d_padded / per_word;
-    let scale = (d as f64).sqrt().recip() as f32;
+    let scale = job.scores.scale(d);
     let plain = scratch;
     let within = plain.wrapping_add(LANES * d_padded);
     let queries = within.wrapping_add(LANES * d_padded);
@@ -319,7 +319,7 @@ unsafe fn attend_generic<V: Lanes, const PAIRS: bool>(
             let mut whole = Seen::NOTHING;
             let position_of = |i: usize| piece.first_position + (first + i) / group;
             let (lowest, highest) = (position_of(0), position_of(rows - 1));
-            let from = job.window.map_or(0, |window| (lowest + 1).saturating_sub(window));
+            let from = job.scores.start(lowest);
             let segments = match target {
                 To::Output(_) => from / SEGMENT..highest / SEGMENT + 1,
                 To::Part(segment, _) => segment..segment + 1,
@@ -352,10 +352,15 @@ unsafe fn attend_generic<V: Lanes, const PAIRS: bool>(
                         scale_by::<V>(scores, rows, &stored[..blocks], job.sizes.scales());
                     }
                     let width = blocks.next_multiple_of(2) * KV_BLOCK;
+                    if let Some(cap) = job.scores.softcap {
+                        for i in 0..rows {
+                            soften::<V>(scores.add(i * CHUNK), width, cap);
+                        }
+                    }
                     for i in 0..rows {
                         let position = position_of(i);
                         let to = (position + 1).saturating_sub(chunk * CHUNK).min(width);
-                        let from = job.window.map_or(0, |window| (position + 1).saturating_sub(window));
+                        let from = job.scores.start(position);
                         let from = from.saturating_sub(chunk * CHUNK).min(to);
                         let (scores, sums) = (scores.add(i * CHUNK), sums.add(i * d_padded));
                         weigh::<V>(scores, width, from, to, &mut seen, i, sums, d_padded);
@@ -394,6 +399,19 @@ unsafe fn attend_generic<V: Lanes, const PAIRS: bool>(
                 let to = output.at(((piece.first_row + position) * job.heads + head) * d);
                 finish::<V>(whole.total[i], whole_sums.add(i * d_padded), to, d);
             }
+        }
+    }
+}
+
+/// `cap tanh(score / cap)` instead of each score: tanh(x) is 1 - 2 / (1 + e^2x).
+#[inline(always)]
+unsafe fn soften<V: Lanes>(scores: *mut f32, width: usize, cap: f32) {
+    // SAFETY: the caller promises `width` scores, a multiple of 16.
+    unsafe {
+        let (one, two, cap_each) = (V::splat(1.0), V::splat(2.0), V::splat(cap));
+        for j in (0..width).step_by(LANES) {
+            let x = V::load(scores.add(j)).mul(V::splat(2.0 / cap)).exp();
+            cap_each.mul(one.sub(two.div(one.add(x)))).store(scores.add(j));
         }
     }
 }

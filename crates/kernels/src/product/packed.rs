@@ -5,13 +5,13 @@ use crate::parallel::uninitialised;
 use half::{bf16, f16};
 
 /// Rows of A at a time: packed, they stay in the last-level cache while all of B passes by once.
-const ROWS_AT_ONCE: usize = 280;
+pub(super) const ROWS_AT_ONCE: usize = 280;
 
 /// Rows of A up to which one thread packs them.
-const ROWS_PACKED_ALONE: usize = 16;
+pub(super) const ROWS_PACKED_ALONE: usize = 16;
 
 /// Values as a file or a tensor holds them, row-major.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum WeightValues<'a> {
     /// Single precision.
     F32(&'a [f32]),
@@ -21,13 +21,31 @@ pub enum WeightValues<'a> {
     Bf16Bytes(&'a [u8]),
     /// Half precision as little-endian bytes.
     F16Bytes(&'a [u8]),
+    /// Single precision, put together for the occasion.
+    Owned(Vec<f32>),
 }
 
-impl WeightValues<'_> {
+impl<'a> WeightValues<'a> {
+    /// Those from `first` on, `len` of them.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn part(self, first: usize, len: usize) -> Self {
+        let range = |width: usize| first * width..(first + len) * width;
+        match self {
+            WeightValues::F32(values) => WeightValues::F32(&values[range(1)]),
+            WeightValues::F32Bytes(bytes) => WeightValues::F32Bytes(&bytes[range(4)]),
+            WeightValues::Bf16Bytes(bytes) => WeightValues::Bf16Bytes(&bytes[range(2)]),
+            WeightValues::F16Bytes(bytes) => WeightValues::F16Bytes(&bytes[range(2)]),
+            WeightValues::Owned(values) => WeightValues::Owned(values[range(1)].to_vec()),
+        }
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         match self {
             WeightValues::F32(values) => values.len(),
+            WeightValues::Owned(values) => values.len(),
             WeightValues::F32Bytes(bytes) => bytes.len() / 4,
             WeightValues::Bf16Bytes(bytes) | WeightValues::F16Bytes(bytes) => bytes.len() / 2,
         }
@@ -46,6 +64,7 @@ impl WeightValues<'_> {
         let range = |width: usize| first * width..(first + to.len()) * width;
         match self {
             WeightValues::F32(values) => to.copy_from_slice(&values[range(1)]),
+            WeightValues::Owned(values) => to.copy_from_slice(&values[range(1)]),
             WeightValues::F32Bytes(bytes) => {
                 let quads = bytes[range(4)].chunks_exact(4);
                 to.iter_mut().zip(quads).for_each(|(x, b)| *x = f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
@@ -95,8 +114,8 @@ impl PackedB {
             }
             with_scratch(columns.len() * k, |rows| {
                 for (column, row) in columns.clone().zip(rows.chunks_exact_mut(k)) {
-                    let (part, column) = part_of(parts, k, column);
-                    part.read(column * k, row);
+                    let (part, column) = part_of(parts.iter().map(|part| part.len() / k), column);
+                    parts[part].read(column * k, row);
                 }
                 let operand = Operand::new(Stack::strided(rows, columns.len(), k, k), Along::Depth);
                 let panels = Panels { first: 0, count: columns.len(), used: TILE_COLUMNS, width: TILE_COLUMNS };
@@ -219,13 +238,13 @@ impl PackedB {
     }
 }
 
-/// The part that row `row` of the stack lies in, and which of its rows that is.
-fn part_of<'a, 'b>(parts: &'a [WeightValues<'b>], k: usize, mut row: usize) -> (&'a WeightValues<'b>, usize) {
-    for part in parts {
-        if row < part.len() / k {
+/// The part of a stack that row `row` lies in, by the rows of each part, and which of its rows that is.
+pub(crate) fn part_of(parts: impl Iterator<Item = usize>, mut row: usize) -> (usize, usize) {
+    for (part, rows) in parts.enumerate() {
+        if row < rows {
             return (part, row);
         }
-        row -= part.len() / k;
+        row -= rows;
     }
     unreachable!("the row is inside the stack")
 }

@@ -155,7 +155,7 @@ unsafe fn tile<V: Lanes, const R: usize, const PAIRS: bool>(t: Tile) {
 /// # Safety
 /// The columns that count are there.
 #[inline(always)]
-unsafe fn read<V: Lanes>(from: *const f32, half: usize, full: bool, counts: [usize; 2]) -> V {
+pub(super) unsafe fn read<V: Lanes>(from: *const f32, half: usize, full: bool, counts: [usize; 2]) -> V {
     // SAFETY: the caller's promise.
     unsafe {
         if full {

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 /// The lower and the upper eight lanes.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2(__m256, __m256);
+pub(crate) struct Avx2(pub(super) __m256, pub(super) __m256);
 
 /// Eight lanes added: the upper half to the lower, three times.
 ///

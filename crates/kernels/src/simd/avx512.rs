@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 /// AVX-512 without bf16 instructions: pairs are widened and multiplied in f32.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(__m512);
+pub(crate) struct Avx512(pub(super) __m512);
 
 /// AVX-512 with bf16 dot products.
 #[derive(Clone, Copy)]

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub(crate) mod dots;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;

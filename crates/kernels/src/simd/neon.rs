@@ -5,7 +5,7 @@ use std::arch::aarch64::*;
 
 /// Four times four lanes.
 #[derive(Clone, Copy)]
-pub(crate) struct Neon([float32x4_t; 4]);
+pub(crate) struct Neon(pub(super) [float32x4_t; 4]);
 
 impl Neon {
     #[inline(always)]

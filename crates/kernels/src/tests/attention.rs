@@ -2,7 +2,7 @@
 
 use super::rotary::table;
 use crate::{
-    AttentionDropout, AttentionShape, Precision, causal_attention,
+    AttentionDropout, AttentionShape, Precision, Scores, causal_attention,
     testing::{
         Input, View, any_isa, assert_close, assert_near, assert_within, check_against_reference, check_gradients,
         check_same_bytes, constant, outcome, output, round_to_bf16,
@@ -12,7 +12,7 @@ use burn::tensor::{DType, Tensor};
 use narthex_base::random::Stream;
 
 fn shape(batch: usize, len: usize, [heads, kv_heads]: [usize; 2], head_width: usize) -> AttentionShape {
-    AttentionShape { batch, len, heads, kv_heads, head_width, starts: None, dropout: None }
+    AttentionShape { batch, len, heads, kv_heads, head_width, starts: None, dropout: None, scores: Scores::default() }
 }
 
 /// Documents of random lengths.
@@ -34,6 +34,10 @@ fn with_documents(mut shape: AttentionShape, stream: Stream) -> AttentionShape {
 fn with_dropout(mut shape: AttentionShape, probability: f32) -> AttentionShape {
     shape.dropout = Some(AttentionDropout { stream: Stream::new(9, "dropout"), probability });
     shape
+}
+
+fn with_scores(shape: AttentionShape, scores: Scores) -> AttentionShape {
+    AttentionShape { scores, ..shape }
 }
 
 /// Queries and keys of size `scale`, so that scores are about its square; values of size 1.
@@ -64,6 +68,7 @@ fn gradients_are_slopes() {
         shape(2, 4, [2, 1], 6),
         with_documents(shape(1, 7, [4, 2], 2), stream),
         with_dropout(shape(2, 4, [2, 2], 4), 0.3),
+        with_scores(shape(1, 9, [2, 1], 4), Scores { window: Some(3), scale: Some(0.7), softcap: None }),
         with_dropout(with_documents(shape(1, 7, [2, 1], 4), stream.at(7)), 0.5),
     ]
     .into_iter()
@@ -385,4 +390,21 @@ fn the_same_bytes_on_every_machine() {
             check_same_bytes(&format!("{precision:?} {shape:?}"), &[input], &|tensors| run(tensors, &shape, precision));
         }
     }
+}
+
+#[test]
+fn windows_end_where_documents_could_begin_and_caps_bound_scores() {
+    let _isa = any_isa();
+    let stream = Stream::new(81, "scores");
+    let all = shape(1, 70, [2, 1], 8);
+    let inputs = [qkv(stream, &all, 3.0)];
+    let rows = |shape: &AttentionShape| output(DType::F32, &inputs, &|tensors| run(tensors, shape, Precision::F32));
+    let window = with_scores(all.clone(), Scores { window: Some(20), ..Scores::default() });
+    let starts: Vec<u32> = (0..70u32).map(|i| (i + 1).saturating_sub(20)).collect();
+    let documents = AttentionShape { starts: Some(starts.into()), ..all.clone() };
+    assert_eq!(rows(&window), rows(&documents));
+    let capped = |cap: f32| rows(&with_scores(all.clone(), Scores { softcap: Some(cap), ..Scores::default() }));
+    let (free, high, low) = (rows(&all), capped(1e5), capped(1.0));
+    let apart = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(apart(&free, &high) < 1e-3 && apart(&free, &low) > 0.1);
 }

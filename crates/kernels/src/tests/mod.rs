@@ -9,18 +9,20 @@ mod embedding;
 mod gated;
 mod layer_norm;
 mod linear;
+mod low_rank;
 mod muon;
 mod packed;
 mod paged;
 mod product;
+mod quantized;
 mod rms_norm;
 mod rotary;
 mod softmax;
 
 use crate::{
-    Activation, AttentionShape, Isa, Precision, activation as activate, causal_attention, embedding as embedding_rows,
-    layer_norm as centred_norm, linear as linear_layer, linear_cross_entropy, profile, rms_norm as norm,
-    rotary as rotate, softmax as shares, swiglu,
+    Activation, AttentionShape, Isa, Precision, Scores, activation as activate, causal_attention,
+    embedding as embedding_rows, layer_norm as centred_norm, linear as linear_layer, linear_cross_entropy, profile,
+    rms_norm as norm, rotary as rotate, softmax as shares, swiglu,
     testing::{Input, Operator, constant, indices, outcome, with_isa},
 };
 use burn::tensor::{DType, Tensor};
@@ -29,7 +31,16 @@ use narthex_base::random::Stream;
 /// All other tests compare f32 with f64 in the belief that one is the kernel and the other is not.
 #[test]
 fn kernels_run_in_f32_and_references_in_f64() {
-    let shape = AttentionShape { batch: 1, len: 4, heads: 1, kv_heads: 1, head_width: 2, starts: None, dropout: None };
+    let shape = AttentionShape {
+        batch: 1,
+        len: 4,
+        heads: 1,
+        kv_heads: 1,
+        head_width: 2,
+        starts: None,
+        dropout: None,
+        scores: Scores::default(),
+    };
     let attention = |x: &[Tensor<2>]| {
         causal_attention(x[0].clone().reshape([4, 6]), constant(&x[0], &[0.5; 8], [4, 2]), &shape, Precision::F32)
     };

@@ -50,8 +50,13 @@ fn check(shape: (usize, usize, &[usize])) {
         let weight = packed(&weights, shape.1, precision);
         for residual in [None, Some(residual.clone())] {
             let expected = linear(x.clone(), &tensors, None, residual.clone(), precision);
-            let found = packed_linear(x.clone(), &weight, residual);
+            let found = packed_linear(x.clone(), &weight, residual.clone());
             assert_eq!(bits(found), bits(expected), "{shape:?} in {precision:?} on {}", crate::isa().name());
+            let bias = normal(Stream::new(1, "bias"), weight.shape()[0]);
+            let with_bias = Tensor::from_data(TensorData::new(bias.clone(), [bias.len()]), &x.device());
+            let expected = linear(x.clone(), &tensors, Some(with_bias), residual.clone(), precision);
+            let found = packed_linear(x.clone(), &weight.clone().with_bias(bias), residual);
+            assert_eq!(bits(found), bits(expected), "{shape:?} with a bias in {precision:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Paged attention against its composed form in f64, and against itself: in pieces, in other batches, in other blocks.
 
 use crate::{
-    Isa, KV_BLOCK, KvLayer, KvShape, PagedBatch, Precision, paged_attention,
+    Isa, KV_BLOCK, KvLayer, KvShape, PagedBatch, Precision, Scores, paged_attention,
     testing::{normal, on_every_machine, with_isa},
 };
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -13,22 +13,30 @@ struct Shape {
     heads: usize,
     kv_heads: usize,
     d: usize,
-    window: Option<usize>,
+    scores: Scores,
     int8: bool,
 }
 
-const SHAPES: [Shape; 7] = [
-    Shape { heads: 1, kv_heads: 1, d: 2, window: None, int8: false },
-    Shape { heads: 6, kv_heads: 2, d: 64, window: None, int8: false },
-    Shape { heads: 4, kv_heads: 4, d: 40, window: Some(37), int8: false },
-    Shape { heads: 16, kv_heads: 1, d: 32, window: Some(1), int8: false },
-    Shape { heads: 3, kv_heads: 3, d: 128, window: Some(270), int8: false },
-    Shape { heads: 6, kv_heads: 2, d: 64, window: None, int8: true },
-    Shape { heads: 4, kv_heads: 2, d: 40, window: Some(37), int8: true },
+const ALL: Scores = Scores { window: None, scale: None, softcap: None };
+
+const fn last(window: usize) -> Scores {
+    Scores { window: Some(window), ..ALL }
+}
+
+const SHAPES: [Shape; 9] = [
+    Shape { heads: 4, kv_heads: 2, d: 48, scores: Scores { scale: Some(0.3), ..last(19) }, int8: false },
+    Shape { heads: 6, kv_heads: 2, d: 64, scores: Scores { softcap: Some(1.5), ..ALL }, int8: false },
+    Shape { heads: 1, kv_heads: 1, d: 2, scores: ALL, int8: false },
+    Shape { heads: 6, kv_heads: 2, d: 64, scores: ALL, int8: false },
+    Shape { heads: 4, kv_heads: 4, d: 40, scores: last(37), int8: false },
+    Shape { heads: 16, kv_heads: 1, d: 32, scores: last(1), int8: false },
+    Shape { heads: 3, kv_heads: 3, d: 128, scores: last(270), int8: false },
+    Shape { heads: 6, kv_heads: 2, d: 64, scores: ALL, int8: true },
+    Shape { heads: 4, kv_heads: 2, d: 40, scores: last(37), int8: true },
 ];
 
 /// Looks at several segments of keys.
-const LONG: Shape = Shape { heads: 4, kv_heads: 2, d: 32, window: None, int8: false };
+const LONG: Shape = Shape { heads: 4, kv_heads: 2, d: 32, scores: ALL, int8: false };
 
 /// What one sequence brings: rows of qkv and of the rotary table.
 struct Sequence {
@@ -93,7 +101,7 @@ fn run(
         }
         let width = (shape.heads + 2 * shape.kv_heads) * shape.d;
         let (qkv, table) = (tensor(&qkv, width, dtype), tensor(&table, shape.d, dtype));
-        let found = paged_attention(qkv, table, &layer, &Arc::new(batch), shape.window);
+        let found = paged_attention(qkv, table, &layer, &Arc::new(batch), shape.scores);
         let found: Vec<f64> = found.into_data().iter::<f64>().collect();
         let mut found = found.chunks_exact(shape.heads * shape.d);
         for (number, positions) in step {
@@ -165,7 +173,7 @@ fn pieces_batches_threads_and_machines_change_no_byte() {
 
 #[test]
 fn segments_are_those_of_the_composed_form_and_change_no_byte() {
-    for shape in [LONG, Shape { window: Some(700), ..LONG }, Shape { int8: true, ..LONG }] {
+    for shape in [LONG, Shape { scores: last(700), ..LONG }, Shape { int8: true, ..LONG }] {
         let sequences = [Sequence::new(shape, 9, 1100), Sequence::new(shape, 10, 513)];
         let whole = vec![vec![(0, 1100), (1, 513)]];
         // The last of each alone, and so by segments side by side.
@@ -195,5 +203,5 @@ fn blocks_outside_the_pool_are_refused() {
     let layer = KvLayer::new(shape, &Device::flex());
     let mut batch = PagedBatch::default();
     batch.push(0, 1, &[2]);
-    paged_attention(tensor(&[0.0; 6], 6, DType::F32), tensor(&[0.0; 2], 2, DType::F32), &layer, &Arc::new(batch), None);
+    paged_attention(tensor(&[0.0; 6], 6, DType::F32), tensor(&[0.0; 2], 2, DType::F32), &layer, &Arc::new(batch), ALL);
 }

@@ -4,7 +4,7 @@ use super::{Made, StepContext};
 use narthex_base::{ArtifactKind, Component, ComponentKind, Error, Result, config::TrainStep, plan::Input};
 use narthex_infer::{Engine, EngineOptions, Request, Sampling};
 use narthex_ledger::Artifact;
-use narthex_model::{Decoder, ModelConfig, cpu, device};
+use narthex_model::{Decoder, Design, ModelConfig, cpu, device};
 use narthex_text::{GenerationConfig, TokenShard, Tokenizer, TokenizerConfig};
 use narthex_train::{Fit, Fitted, Objective, Sampler, Trained, fit};
 use std::path::Path;
@@ -67,6 +67,7 @@ pub(super) fn with_fit<T>(
             context: step.schedule.context,
             bos_token: None,
             eos_tokens: end.into_iter().collect(),
+            design: Design::default(),
         },
         context.project.plan.project.seed,
         &cpu(),

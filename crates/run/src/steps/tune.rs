@@ -47,7 +47,14 @@ pub(super) fn make(context: &StepContext, step: &TuneStep) -> Result<Made> {
 
 fn lora(step: &TuneStep) -> LoraSpec {
     let TuneStep { lora, .. } = step;
-    LoraSpec { rank: lora.rank, alpha: lora.alpha, targets: lora.targets.clone(), dropout: lora.dropout }
+    LoraSpec {
+        rank: lora.rank,
+        alpha: lora.alpha,
+        targets: lora.targets.clone(),
+        dropout: lora.dropout,
+        rank_stabilized: lora.use_rslora,
+        decomposed: lora.use_dora,
+    }
 }
 
 /// The model before tuning, with its adapters, and all that tuning it takes, for `go`.

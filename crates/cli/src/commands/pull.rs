@@ -1,0 +1,249 @@
+//! `narthex pull`: from the Hugging Face Hub into the ledger.
+
+use super::{program, project_flag};
+use crate::{
+    arguments::Pull,
+    render::Renderer,
+    signals,
+    style::{Style, bytes, table},
+};
+use narthex_base::{Error, Event, License, Manifest, Observer, Result};
+use narthex_deploy::hub::{
+    Checksum, Download, Hub, HubSettings, Listing, RepoFile, RepoKind, RepoSpec, Selected, select,
+};
+use narthex_ledger::{Artifact, Ledger, check_name};
+use narthex_run::{
+    PulledFrom, already_pulled, check_model_config, has_safetensors, link_declared, pulled_dataset, pulled_model,
+};
+use serde_json::json;
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+/// Files that are listed one by one before they are fetched.
+const LISTED_MAX: usize = 20;
+
+pub fn run(args: &Pull, style: Style) -> Result<()> {
+    let asked = RepoSpec::parse(&args.repository)?;
+    let license = args.license.as_deref().map(License::parse).transpose()?;
+    let name = args.name.clone().unwrap_or_else(|| asked.name().to_string());
+    check_name(&name)?;
+    let settings = HubSettings::from_environment()?;
+    let mirror = settings.is_mirror().then(|| settings.endpoint.clone());
+    let hub = Hub::new(settings)?;
+    let interrupt = signals::interrupt_flag()?;
+    let renderer = Renderer::new(style, args.json);
+    let emit = |event| renderer.event(event);
+    let observer = Observer::new(&emit, &interrupt).for_step("pull");
+    hub.warnings().iter().for_each(|warning| observer.warn(warning));
+    let listing = hub.list(&asked, observer)?;
+    if listing.spec.id != asked.id {
+        observer.warn(format!("{} is now {}", asked.origin(), listing.spec.origin()));
+    }
+    let chosen = select(asked.kind, &listing.files, &args.include)?;
+    announce(&hub, &listing, &chosen, args.dry_run && !args.json);
+    if args.dry_run {
+        report(args, &listing, &chosen, json!({"fetched": false}));
+        eprintln!("next: {} pull {}{}", program(), args.repository, project_flag(&args.project));
+        return Ok(());
+    }
+    let ledger = Ledger::open(&args.project.join(".narthex"))?;
+    let from = |checksums: &BTreeMap<String, Checksum>| PulledFrom {
+        origin: listing.origin(),
+        mirror: mirror.clone(),
+        checksums: chosen.all().map(|file| (file.path.clone(), told(file, checksums))).collect(),
+    };
+    if asked.kind == RepoKind::Model
+        && license.is_none()
+        && let Some(known) = already_pulled(&ledger, &from(&BTreeMap::new()))?
+    {
+        let _lock = ledger.lock()?;
+        ledger.set_ref(&name, known.digest)?;
+        eprintln!("the ledger has it already");
+        return finish(args, style, &name, &known, &listing, &chosen, 0);
+    }
+    let begun = Instant::now();
+    let mut download = hub.download(&listing, &chosen)?;
+    let reason = String::new();
+    renderer.event(Event::StepStarted { step: "pull".into(), kind: listing.spec.origin(), reason });
+    download.fetch(&chosen.small, observer)?;
+    if asked.kind == RepoKind::Model {
+        let refused = |error: Error| error.context(format!("{} is not fetched", listing.spec.origin()));
+        check_model_config(&download.folder).map_err(refused)?;
+    }
+    download.fetch(&chosen.large, observer)?;
+    let from = from(&download.fetched().checksums);
+    let network_bytes = download.fetched().network_bytes;
+    let artifact = match asked.kind {
+        RepoKind::Model => take_model(&ledger, download, &name, license, &from, observer)?,
+        RepoKind::Dataset => take_dataset(&ledger, args, download, &name, license, &from)?,
+    };
+    let seconds = begun.elapsed().as_secs_f64();
+    renderer.event(Event::StepFinished { step: name.clone(), digest: artifact.digest, seconds });
+    ledger.take_warnings().iter().for_each(|warning| style.warning(warning));
+    finish(args, style, &name, &artifact, &listing, &chosen, network_bytes)
+}
+
+/// The digest that a file was checked against, or will be.
+fn told(file: &RepoFile, checksums: &BTreeMap<String, Checksum>) -> String {
+    let known = checksums.get(&file.path).or(file.checksum.as_ref());
+    known.map_or("unknown".into(), Checksum::to_string)
+}
+
+/// What will be fetched, before anything is.
+fn announce(hub: &Hub, listing: &Listing, chosen: &Selected, to_stdout: bool) {
+    let count = chosen.all().count();
+    let left = if chosen.left > 0 { format!("; not fetched: {}", chosen.left) } else { String::new() };
+    eprintln!("{} from {}", listing.origin(), hub.page(&listing.spec));
+    let size = |file: &RepoFile| file.bytes.map_or("size unknown".into(), bytes);
+    let shown = if to_stdout { count } else { LISTED_MAX };
+    let rows: Vec<Vec<String>> = chosen.all().take(shown).map(|file| vec![file.path.clone(), size(file)]).collect();
+    let listed: String = table(&rows).lines().map(|line| format!("  {line}\n")).collect();
+    if to_stdout {
+        print!("{listed}")
+    } else {
+        eprint!("{listed}")
+    }
+    if count > shown {
+        eprintln!("  … and {} more", count - shown);
+    }
+    eprintln!("{count} files, {}{left}", bytes(chosen.bytes()));
+}
+
+fn take_model(
+    ledger: &Ledger,
+    download: Download,
+    name: &str,
+    license: Option<License>,
+    from: &PulledFrom,
+    observer: Observer,
+) -> Result<Artifact> {
+    let mut manifest = pulled_model(&download.folder, name, license, from)?;
+    link_declared(ledger, &mut manifest)?;
+    if !has_safetensors(&download.folder) {
+        observer
+            .warn("the weights are not in safetensors: they are kept as they are, and this version does not load them");
+    }
+    let artifact = ledger.import(&download.folder, name, manifest)?;
+    download.remove()?;
+    Ok(artifact)
+}
+
+/// Data lies in the project's folder, as all sources do.
+fn take_dataset(
+    ledger: &Ledger,
+    args: &Pull,
+    download: Download,
+    name: &str,
+    license: Option<License>,
+    from: &PulledFrom,
+) -> Result<Artifact> {
+    let data = data_folder(name);
+    let to = args.project.join(&data);
+    if to.exists() {
+        let same = |(path, checksum): (&String, &Checksum)| checksum.matches(&to.join(path)).unwrap_or(false);
+        if !download.fetched().checksums.iter().all(same) {
+            return Err(Error::input(format!("{} is there already, with other files", to.display()))
+                .help("give the data another name: `--as NAME`"));
+        }
+        download.remove()?;
+    } else {
+        move_folder(&download.folder, &to)?;
+    }
+    pulled_dataset(ledger, &args.project, &data, name, license, from)
+}
+
+fn data_folder(name: &str) -> String {
+    format!("data/{name}")
+}
+
+/// Moves a folder, to another disk too. It appears at once.
+fn move_folder(from: &Path, to: &Path) -> Result<()> {
+    let fail = |error| Error::io("cannot write", to, error);
+    let above = to.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(above).map_err(fail)?;
+    if fs::rename(from, to).is_ok() {
+        return Ok(());
+    }
+    let made = tempfile::Builder::new().prefix(".narthex-pull-").tempdir_in(above).map_err(fail)?;
+    let copy = made.path().join("copy");
+    let mut open: Vec<PathBuf> = vec![PathBuf::new()];
+    while let Some(inside) = open.pop() {
+        fs::create_dir_all(copy.join(&inside)).map_err(fail)?;
+        for entry in fs::read_dir(from.join(&inside)).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let path = inside.join(entry.file_name());
+            match entry.file_type().map_err(fail)?.is_dir() {
+                true => open.push(path),
+                false => drop(fs::copy(entry.path(), copy.join(path)).map_err(fail)?),
+            }
+        }
+    }
+    fs::rename(&copy, to).map_err(fail)?;
+    fs::remove_dir_all(from).map_err(fail)
+}
+
+/// What a card says and nobody here has checked, on stderr.
+pub fn print_declared(manifest: &Manifest) {
+    let parents = manifest.parents.iter().filter(|parent| parent.role.starts_with("declared "));
+    parents.for_each(|parent| eprintln!("{}: {}, {}", parent.role, parent.name, parent.digest.short()));
+    manifest.declared().iter().for_each(|origin| eprintln!("{origin}"));
+}
+
+fn finish(
+    args: &Pull,
+    style: Style,
+    name: &str,
+    artifact: &Artifact,
+    listing: &Listing,
+    chosen: &Selected,
+    network_bytes: u64,
+) -> Result<()> {
+    let manifest = &artifact.manifest;
+    let license = manifest.license();
+    let flag = project_flag(&args.project);
+    match args.json {
+        true => report(
+            args,
+            listing,
+            chosen,
+            json!({
+                "fetched": true, "name": name, "kind": manifest.kind, "digest": artifact.digest, "license": license,
+                "network_bytes": network_bytes, "declared": manifest.declared(), "parents": manifest.parents,
+            }),
+        ),
+        false => println!("{name} = {}", artifact.digest),
+    }
+    match &license {
+        Some(found) => eprintln!("licence: {found}"),
+        None => style.warning("neither its card nor a text names a licence that is known, so it cannot be passed on; pull it again with `--license SPDX`"),
+    }
+    print_declared(manifest);
+    if listing.spec.kind == RepoKind::Dataset {
+        eprintln!("to use it, add this to narthex.toml:\n\n[sources.{name}]\npath = \"{}\"", data_folder(name));
+        license.iter().for_each(|license| eprintln!("license = \"{license}\""));
+        eprintln!("origin = \"{}\"\n\nnext: {} show {name}{flag}", listing.origin(), program());
+        return Ok(());
+    }
+    eprintln!("next: {} serve {name}{flag}", program());
+    Ok(())
+}
+
+fn report(args: &Pull, listing: &Listing, chosen: &Selected, rest: serde_json::Value) {
+    if !args.json {
+        return;
+    }
+    let none = BTreeMap::new();
+    let file = |file: &RepoFile| json!({"path": file.path, "bytes": file.bytes, "digest": told(file, &none)});
+    let mut line = json!({
+        "type": "pulled", "origin": listing.origin(), "commit": listing.commit, "bytes": chosen.bytes(),
+        "files": chosen.all().map(file).collect::<Vec<_>>(), "left": chosen.left,
+    });
+    if let (Some(line), Some(rest)) = (line.as_object_mut(), rest.as_object()) {
+        line.extend(rest.clone());
+    }
+    println!("{line}");
+}

@@ -1,0 +1,47 @@
+//! Gemma 3 (Gemma team, 2025), its text model: Gemma 2 with norms on queries and keys instead of caps, and another rotary
+//! embedding for the five of six layers that look through a window.
+
+use super::Architecture;
+use crate::{
+    ModelConfig,
+    config::{Json, QkNorm},
+    positions::{Rope, RopeScaling},
+    weight_map::WeightMap,
+};
+use narthex_base::Result;
+
+pub(super) const GEMMA3: &Architecture = &Architecture {
+    model_type: "gemma3_text",
+    config,
+    weights: WeightMap { names: super::gemma2::NAMES, ..WeightMap::LLAMA },
+};
+
+/// The base of the rotary embedding where nothing else is said, for layers that see everything and for the others.
+const THETA: f64 = 1e6;
+const LOCAL_THETA: f64 = 1e4;
+
+fn config(json: &Json) -> Result<ModelConfig> {
+    let mut config = super::gemma2::config(json)?;
+    let pattern = json.count("sliding_window_pattern").or(json.count("_sliding_window_pattern")).unwrap_or(6).max(1);
+    let mut context = config.context;
+    let mut rope = |kind: &str, theta: Option<f64>, default: f64, scaling: &serde_json::Value| -> Result<Rope> {
+        let parameters = &json.0["rope_parameters"][kind];
+        let scaling = if parameters.is_object() { parameters } else { scaling };
+        Ok(Rope::Scaled {
+            theta: parameters["rope_theta"].as_f64().or(theta).unwrap_or(default),
+            scaling: RopeScaling::read(scaling, &mut context, None)?,
+        })
+    };
+    let none = serde_json::Value::Null;
+    let ropes = vec![
+        rope("full_attention", json.number("rope_theta"), THETA, &json.0["rope_scaling"])?,
+        rope("sliding_attention", json.number("rope_local_base_freq"), LOCAL_THETA, &none)?,
+    ];
+    config.design.ropes = ropes;
+    config.design.qk_norm = QkNorm::Heads;
+    config.design.kinds = json.kinds(config.layers, |layer| !(layer + 1).is_multiple_of(pattern))?;
+    for kind in &mut config.design.kinds {
+        kind.rope = usize::from(kind.window.is_some());
+    }
+    Ok(config)
+}

@@ -1,0 +1,60 @@
+//! GPT-NeoX and Pythia (Black et al., 2022; Biderman et al., 2023): attention and feed-forward part side by side, LayerNorm,
+//! a quarter of each head rotated, query, key and value of each head in one matrix.
+
+use super::Architecture;
+use crate::{
+    ModelConfig,
+    config::{Json, NormKind, Placement},
+    weight_map::WeightMap,
+};
+use narthex_base::Result;
+use narthex_kernels::Activation;
+
+pub(super) const GPT_NEOX: &Architecture = &Architecture {
+    model_type: "gpt_neox",
+    config,
+    weights: WeightMap {
+        layers: "gpt_neox.layers.",
+        names: NAMES,
+        transposed: false,
+        by_head: true,
+        prefix: "gpt_neox.",
+    },
+};
+
+const NAMES: &[(&str, &str)] = &[
+    ("model.embed_tokens", "gpt_neox.embed_in"),
+    ("model.norm", "gpt_neox.final_layer_norm"),
+    ("lm_head", "embed_out"),
+    ("self_attn.q_proj", "attention.query_key_value"),
+    ("self_attn.k_proj", "attention.query_key_value"),
+    ("self_attn.v_proj", "attention.query_key_value"),
+    ("self_attn.o_proj", "attention.dense"),
+    ("mlp.up_proj", "mlp.dense_h_to_4h"),
+    ("mlp.down_proj", "mlp.dense_4h_to_h"),
+];
+
+/// The share of a head that is rotated where nothing is said.
+const ROTATED: f64 = 0.25;
+
+fn config(json: &Json) -> Result<ModelConfig> {
+    let mut config = json.decoder(false)?;
+    config.rms_norm_eps = json.number("layer_norm_eps").unwrap_or(1e-5);
+    config.kv_heads = config.heads;
+    let base = json.number("rotary_emb_base").filter(|_| json.0["rope_parameters"].is_null());
+    config.rope_theta = base.unwrap_or(config.rope_theta);
+    if config.design.rotary_width.is_none() && json.0["rope_parameters"]["partial_rotary_factor"].is_null() {
+        let share = json.number("rotary_pct").unwrap_or(ROTATED);
+        config.design.rotary_width = Some((config.head_width as f64 * share) as usize);
+    }
+    let bias = json.flag("attention_bias") != Some(false);
+    let design = &mut config.design;
+    design.norm = NormKind::Layer;
+    (design.qkv_bias, design.output_bias, design.mlp_bias) = (bias, bias, true);
+    design.gated = false;
+    design.activation = json.activation("hidden_act", Activation::Gelu)?;
+    if json.flag("use_parallel_residual") != Some(false) {
+        design.placement = Placement::Parallel;
+    }
+    Ok(config)
+}

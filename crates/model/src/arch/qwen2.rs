@@ -1,0 +1,29 @@
+//! Qwen2 and 2.5 (Yang et al., 2024): Llama with biases on queries, keys and values; upper layers may look through a window.
+
+use super::Architecture;
+use crate::{
+    ModelConfig,
+    config::{Json, LayerKind},
+    weight_map::WeightMap,
+};
+use narthex_base::Result;
+
+pub(super) const QWEN2: &Architecture = &Architecture { model_type: "qwen2", config, weights: WeightMap::LLAMA };
+
+fn config(json: &Json) -> Result<ModelConfig> {
+    let mut config = json.decoder(false)?;
+    config.design.qkv_bias = true;
+    config.design.activation = json.activation("hidden_act", config.design.activation)?;
+    config.design.kinds = windows(json, config.layers)?;
+    Ok(config)
+}
+
+/// In Qwen's models a window counts only if it is switched on, and only from a certain layer.
+///
+/// # Errors
+/// If a layer's type is not known.
+pub(super) fn windows(json: &Json, layers: usize) -> Result<Vec<LayerKind>> {
+    let on = json.flag("use_sliding_window") == Some(true);
+    let first = json.count("max_window_layers").unwrap_or(layers);
+    if !on && json.0["layer_types"].is_null() { Ok(vec![]) } else { json.kinds(layers, |layer| on && layer >= first) }
+}

@@ -1,0 +1,34 @@
+//! SmolLM3 (Bakouch et al., 2025): Llama in which every fourth layer has no rotary embedding.
+
+use super::Architecture;
+use crate::{
+    ModelConfig,
+    config::{Json, LayerKind},
+    positions::Rope,
+    weight_map::WeightMap,
+};
+use narthex_base::Result;
+
+pub(super) const SMOLLM3: &Architecture = &Architecture { model_type: "smollm3", config, weights: WeightMap::LLAMA };
+
+fn config(json: &Json) -> Result<ModelConfig> {
+    let mut config = json.decoder(true)?;
+    let bias = json.flag("attention_bias") == Some(true);
+    (config.design.qkv_bias, config.design.output_bias) = (bias, bias);
+    config.design.mlp_bias = json.flag("mlp_bias") == Some(true);
+    config.design.activation = json.activation("hidden_act", config.design.activation)?;
+    let windows = super::qwen2::windows(json, config.layers)?;
+    let interval = json.count("no_rope_layer_interval").unwrap_or(4).max(1);
+    // 1 for a layer that rotates, in spite of the name.
+    let listed = json.counts("no_rope_layers");
+    let rotates =
+        |layer: usize| listed.get(layer).map_or(!(layer + 1).is_multiple_of(interval), |rotates| *rotates == 1);
+    config.design.ropes = config.ropes().into_iter().chain([Rope::Still]).collect();
+    config.design.kinds = (0..config.layers)
+        .map(|layer| LayerKind {
+            rope: usize::from(!rotates(layer)),
+            window: windows.get(layer).and_then(|kind| kind.window),
+        })
+        .collect();
+    Ok(config)
+}
