@@ -2,6 +2,7 @@
 
 mod pull;
 
+use crate::commands::speculative::SpeculativeConfig;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use pull::Pull;
 use std::path::PathBuf;
@@ -271,6 +272,11 @@ pub struct EngineLimits {
     /// Who goes first
     #[arg(long, value_enum, default_value = "fcfs")]
     pub scheduling_policy: SchedulingPolicy,
+    /// Guess tokens ahead and check several in one step, from the text itself: `{"method":"ngram","num_speculative_tokens":5}`
+    /// (also `prompt_lookup_max`, 4, and `prompt_lookup_min`, 2), or by a smaller model:
+    /// `{"model":"REF","num_speculative_tokens":3}`. Answers stay the same
+    #[arg(long, value_name = "JSON", value_parser = SpeculativeConfig::parse)]
+    pub speculative_config: Option<SpeculativeConfig>,
     /// Threads that compute; all processors by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub threads: Option<u32>,

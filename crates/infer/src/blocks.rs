@@ -24,6 +24,8 @@ pub struct BlockPool {
 struct Block {
     references: u32,
     content: Option<Digest>,
+    /// How often it was taken.
+    taken: u64,
     previous: u32,
     next: u32,
 }
@@ -37,7 +39,7 @@ impl BlockPool {
         assert!((count as u64) < u64::from(NONE), "blocks are numbered in 32 bits");
         let mut pool = Self { blocks: vec![], first: NONE, last: NONE, free: 0, known: HashMap::new() };
         for number in 0..count as u32 {
-            pool.blocks.push(Block { references: 0, content: None, previous: NONE, next: NONE });
+            pool.blocks.push(Block { references: 0, content: None, taken: 0, previous: NONE, next: NONE });
             pool.append(number);
         }
         pool
@@ -62,10 +64,16 @@ impl BlockPool {
         self.unlink(number);
         let block = &mut self.blocks[number as usize];
         block.references = 1;
+        block.taken += 1;
         if let Some(content) = block.content.take() {
             self.known.remove(&content);
         }
         Some(number)
+    }
+
+    /// How often a block was taken: as long as this stays, nobody began to write it anew.
+    pub fn taken(&self, number: u32) -> u64 {
+        self.blocks[number as usize].taken
     }
 
     /// The block that holds this, and whether it is free.
@@ -145,6 +153,12 @@ impl BlockPool {
             self.blocks[next as usize].previous = previous
         }
         self.free -= 1;
+    }
+
+    /// Whether it is known what a block holds.
+    #[cfg(test)]
+    pub(crate) fn is_known(&self, number: u32) -> bool {
+        self.blocks[number as usize].content.is_some()
     }
 
     /// Panics unless the queue holds exactly the blocks without users, and content and blocks name each other.

@@ -5,7 +5,10 @@
 //! `false`, or a dropped [`Ticket`], cancels its sequence.
 
 use crate::{
-    EngineStats, FinishReason, Output, Policy, Request, Scheduler, Sink, SubmitError,
+    EngineStats, FinishReason, Output, Policy, Request, Scheduler, Sink, Speculation, SpeculationMethod, SubmitError,
+    draft::Draft,
+    guesser::Guesser,
+    speculation::relative_cost,
     stats::Shared,
     worker::{Job, Message, Worker},
 };
@@ -48,6 +51,8 @@ pub struct EngineOptions {
     pub threads: usize,
     /// Whether each stays on a processor of its own.
     pub pinned: bool,
+    /// Whether tokens are guessed ahead, and how.
+    pub speculation: Option<Speculation>,
 }
 
 impl Default for EngineOptions {
@@ -64,6 +69,7 @@ impl Default for EngineOptions {
             policy: Policy::Fcfs,
             threads: 0,
             pinned: false,
+            speculation: None,
         }
     }
 }
@@ -74,7 +80,8 @@ pub struct Engine {
     messages: Sender<Message>,
     shared: Arc<Shared>,
     config: ModelConfig,
-    options: EngineOptions,
+    policy: Policy,
+    waiting_max: usize,
     context: usize,
     kv_bytes: usize,
 }
@@ -97,46 +104,70 @@ impl Engine {
     /// Moves the model into a thread. On the CPU its weights are packed first, unless they are.
     ///
     /// # Panics
-    /// If a limit is 0, or the system gives the process no more threads.
+    /// If a limit is 0, the system gives the process no more threads, or a draft model has another vocabulary.
     pub fn start(model: Decoder, options: EngineOptions) -> Self {
-        let (config, device) = (model.config().clone(), model.device());
+        Self::start_with(model, options, None)
+    }
+
+    /// With what a draft model's row costs beside the model's, if that is not to be taken from their weights.
+    fn start_with(model: Decoder, options: EngineOptions, draft_cost: Option<f64>) -> Self {
+        let config = model.config().clone();
         let team = Team::new(options.threads, options.pinned).expect("the system gives the process more threads");
-        let model = match device.clone().inner() == cpu() && !model.is_packed() {
-            true => model.pack(model.precision()),
-            false => model.for_inference(),
-        };
-        let mut shape = KvShape {
+        let model = ready(model);
+        let speculation = options.speculation.as_ref();
+        let draft = speculation.and_then(|speculation| {
+            speculation.check(&config);
+            match &speculation.method {
+                SpeculationMethod::Draft(draft) => Some(ready(Decoder::clone(draft))),
+                SpeculationMethod::Ngram { .. } => None,
+            }
+        });
+        let shape_of = |model: &Decoder| KvShape {
             blocks: 0,
-            kv_heads: config.kv_heads,
-            head_width: config.head_width,
+            kv_heads: model.config().kv_heads,
+            head_width: model.config().head_width,
             precision: model.precision(),
             int8: options.kv_cache_int8,
         };
+        let bytes_of = |model: &Decoder| shape_of(model).block_bytes() * model.config().layers;
         let context = config.context.min(options.context_max);
-        let block_bytes = shape.block_bytes() * config.layers;
+        let block_bytes = bytes_of(&model) + draft.as_ref().map_or(0, bytes_of);
         let enough = options.sequences_max.saturating_mul(context.div_ceil(KV_BLOCK));
-        shape.blocks = (options.kv_cache_bytes / block_bytes).clamp(1, enough.max(1));
-        let context = context.min(shape.blocks * KV_BLOCK);
-        let layers = (0..config.layers).map(|_| KvLayer::new(shape, &model.device())).collect();
+        let blocks = (options.kv_cache_bytes / block_bytes).clamp(1, enough.max(1));
+        let context = context.min(blocks * KV_BLOCK);
+        let layers_of = |model: &Decoder| -> Vec<KvLayer> {
+            let shape = KvShape { blocks, ..shape_of(model) };
+            (0..model.config().layers).map(|_| KvLayer::new(shape, &model.device())).collect()
+        };
+        let layers = layers_of(&model);
+        let draft = draft.map(|draft| {
+            let cost = draft_cost.unwrap_or_else(|| relative_cost(draft.config(), &config));
+            let layers = layers_of(&draft);
+            (Draft::new(draft, layers, blocks), cost)
+        });
+        let guesser = speculation.map(|speculation| Guesser::new(speculation, draft));
         let scheduler = Scheduler::new(crate::Limits {
             sequences_max: options.sequences_max,
             // Every sequence that runs gets its token in every step.
             step_tokens_max: options.step_tokens_max.max(options.sequences_max),
             chunk_tokens_max: options.chunk_tokens_max,
-            blocks: shape.blocks,
+            blocks,
             prefix_cache: options.prefix_cache,
             policy: options.policy,
         });
         let shared = Arc::new(Shared::default());
-        shared.update(|stats| stats.kv_blocks_total = shape.blocks as u64);
+        shared.update(|stats| {
+            stats.kv_blocks_total = blocks as u64;
+            stats.guesses_max = speculation.map_or(0, |speculation| speculation.tokens as u64);
+        });
         let (messages, incoming) = channel();
-        let worker = Worker::new(model, layers, scheduler, context, shared.clone());
+        let worker = Worker::new(model, layers, scheduler, context, shared.clone(), guesser);
         thread::Builder::new()
             .name("engine".into())
             .spawn(move || worker.run(&incoming, &team))
             .expect("the system gives the process one more thread");
-        let kv_bytes = block_bytes * shape.blocks;
-        Self { messages, shared, config, options, context, kv_bytes }
+        let (policy, waiting_max, kv_bytes) = (options.policy, options.waiting_max, block_bytes * blocks);
+        Self { messages, shared, config, policy, waiting_max, context, kv_bytes }
     }
 
     /// Queues a request. Its outputs go to `sink`, from the engine's thread: it must not block.
@@ -156,10 +187,10 @@ impl Engine {
         if request.prompt.len() > room {
             return Err(SubmitError::TooLong { prompt: request.prompt.len(), context: self.context });
         }
-        if request.priority != 0 && self.options.policy == Policy::Fcfs {
+        if request.priority != 0 && self.policy == Policy::Fcfs {
             return Err(SubmitError::NoPriorities);
         }
-        if self.shared.stats().requests_waiting >= self.options.waiting_max as u64 {
+        if self.shared.stats().requests_waiting >= self.waiting_max as u64 {
             return Err(SubmitError::QueueFull);
         }
         let number = self.shared.tickets.fetch_add(1, Ordering::Relaxed);
@@ -222,6 +253,14 @@ impl Engine {
     /// Bytes that keys and values take when the cache is full.
     pub fn kv_cache_bytes(&self) -> usize {
         self.kv_bytes
+    }
+}
+
+/// A model as it runs here: on the CPU with its weights packed.
+fn ready(model: Decoder) -> Decoder {
+    match model.device().inner() == cpu() && !model.is_packed() {
+        true => model.pack(model.precision()),
+        false => model.for_inference(),
     }
 }
 

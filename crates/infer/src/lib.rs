@@ -26,12 +26,16 @@
 //! assert_eq!(engine.generate(request).unwrap().0, tokens);
 //! ```
 
+mod asked;
 mod blocks;
 mod context;
+mod draft;
 mod engine;
+mod guesser;
 mod request;
 mod sampling;
 mod scheduler;
+mod speculation;
 mod stats;
 mod worker;
 
@@ -41,5 +45,6 @@ pub use engine::{Engine, EngineOptions, Ticket};
 pub use narthex_kernels::KV_BLOCK;
 pub use request::{FinishReason, Output, Request, Sampling, Sink, SubmitError, TokenLogprobs};
 pub use sampling::{History, Sampled, log_softmax, sample};
-pub use scheduler::{Counters, Limits, NewSequence, Policy, Scheduler, SequenceId, Work};
+pub use scheduler::{Counters, Limits, NewSequence, Outlook, Policy, Scheduler, SequenceId, Work};
+pub use speculation::{PROPOSED_TOKENS_MAX, Speculation, SpeculationMethod};
 pub use stats::{EngineStats, STEP_TOKENS_BOUNDS};

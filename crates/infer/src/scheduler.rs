@@ -7,6 +7,9 @@
 //! while they are the majority, the rest of the step is kept short for their sake. Where a running sequence needs a block and there is
 //! none, the last admitted gives its blocks back and computes them again later (vLLM's recomputation; mostly the
 //! prefix cache still has them).
+//!
+//! A sequence may ask for positions of tokens that are only guessed ([`Scheduler::propose`]). They get what nobody else wants
+//! of a step, never push anybody out, and count as computed only when the sampled tokens turn out to be the same.
 
 use crate::BlockPool;
 use narthex_base::Digest;
@@ -82,7 +85,7 @@ pub struct NewSequence {
     pub compute_all: bool,
 }
 
-/// A sequence's part in a step: positions `first..end` of its tokens.
+/// A sequence's part in a step: positions `first..end` of its tokens, and as many behind them as there are proposals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Work {
     /// Which.
@@ -91,6 +94,24 @@ pub struct Work {
     pub first: usize,
     /// The position behind the last.
     pub end: usize,
+    /// Positions behind that for tokens that are guessed.
+    pub proposed: usize,
+}
+
+impl Work {
+    /// Rows of the step.
+    pub fn rows(&self) -> usize {
+        self.end - self.first + self.proposed
+    }
+}
+
+/// What the next step has to do without proposals, as far as can be told before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outlook {
+    /// Rows of tokens that are there.
+    pub rows: usize,
+    /// Rows that are left.
+    pub spare: usize,
 }
 
 /// Counters since the start.
@@ -117,6 +138,8 @@ struct Entry {
     salt: Option<Digest>,
     compute_all: bool,
     place: Place,
+    /// Guesses that the step computes and that no sampled token has met yet.
+    guesses: Vec<u32>,
 }
 
 /// Where a sequence stands in line.
@@ -153,6 +176,8 @@ pub struct Scheduler {
     arrived: SequenceId,
     counters: Counters,
     step: Vec<Work>,
+    /// Proposals that the next step is asked for.
+    proposals: HashMap<SequenceId, usize>,
 }
 
 impl Scheduler {
@@ -175,6 +200,7 @@ impl Scheduler {
             arrived: 0,
             counters: Counters::default(),
             step: vec![],
+            proposals: HashMap::new(),
         }
     }
 
@@ -201,6 +227,7 @@ impl Scheduler {
             salt: new.salt.map(|salt| Digest::of(salt.as_bytes())),
             compute_all: new.compute_all,
             place,
+            guesses: vec![],
         };
         self.entries.insert(id, entry);
         self.waiting.insert(place, id);
@@ -218,20 +245,59 @@ impl Scheduler {
         step.iter().for_each(|work| self.remember(work.id));
         if !preempted {
             self.admit(&mut step, &mut budget);
+            self.extend(&mut step, budget.tokens);
         }
+        self.proposals.clear();
         self.step = step;
         &self.step
+    }
+
+    /// Asks for this many positions behind a sequence's tokens in the next step, for tokens that are guessed. It may get
+    /// fewer.
+    pub fn propose(&mut self, id: SequenceId, count: usize) {
+        self.proposals.insert(id, count);
+    }
+
+    /// Says which tokens the proposed positions of a step hold: at most as many as it was given. Must be said before the
+    /// step's tokens are pushed.
+    pub fn guess(&mut self, id: SequenceId, tokens: Vec<u32>) {
+        let entry = self.entries.get_mut(&id).expect("guesses are about sequences in hand");
+        debug_assert!(entry.blocks.len() * KV_BLOCK >= entry.computed + tokens.len(), "guesses have their blocks");
+        entry.guesses = tokens;
+    }
+
+    /// The guesses of the step under way that no sampled token has met yet.
+    pub fn guesses(&self, id: SequenceId) -> &[u32] {
+        &self.entries[&id].guesses
+    }
+
+    /// The sequences that run and lack their last token only, in the order of admission.
+    pub fn generating(&self) -> impl Iterator<Item = SequenceId> {
+        self.running.iter().copied().filter(|id| self.entries[id].missing() == 1)
+    }
+
+    /// What the next step has to do.
+    pub fn outlook(&self) -> Outlook {
+        let generating = self.generating().count();
+        let (_, missing) = self.readers();
+        let Budget { tokens, prompt_tokens } = self.budget();
+        let rows = (generating + missing.min(prompt_tokens)).min(tokens);
+        Outlook { rows, spare: tokens - rows }
+    }
+
+    /// How many read their prompts or could begin to, and how many tokens they lack.
+    fn readers(&self) -> (usize, usize) {
+        let places = self.limits.sequences_max - self.running.len();
+        let running = self.running.iter().filter(|id| self.entries[*id].missing() != 1);
+        let readers = running.chain(self.waiting.values().take(places)).map(|id| self.entries[id].missing());
+        readers.fold((0, 0), |(count, sum), missing| (count + 1, sum + missing))
     }
 
     /// The tokens of a step.
     fn budget(&self) -> Budget {
         let tokens = self.limits.step_tokens_max;
-        let generates = |id: &&SequenceId| self.entries[*id].missing() == 1;
-        let generating = self.running.iter().filter(generates).count();
-        let places = self.limits.sequences_max - self.running.len();
-        let running = self.running.iter().filter(|id| !generates(id));
-        let readers = running.chain(self.waiting.values().take(places)).map(|id| self.entries[id].missing());
-        let (reading, missing) = readers.fold((0, 0), |(count, sum), missing| (count + 1, sum + missing));
+        let generating = self.generating().count();
+        let (reading, missing) = self.readers();
         let long = reading > generating || reading == generating && missing + generating <= tokens;
         let share = if long { tokens } else { tokens.div_ceil(MINORITY_SHARE) };
         Budget { tokens, prompt_tokens: share.min(tokens.saturating_sub(generating)) }
@@ -263,7 +329,7 @@ impl Scheduler {
                 entry.blocks.extend((0..missing).map(|_| self.pool.take().expect("free blocks were counted")));
                 entry.computed = end;
                 budget.spend(wanted, end - first);
-                step.push(Work { id, first, end });
+                step.push(Work { id, first, end, proposed: 0 });
             }
             i += 1;
         }
@@ -308,9 +374,27 @@ impl Scheduler {
             let end = first + budget.grant(wanted, self.limits.chunk_tokens_max);
             entry.computed = end;
             budget.spend(wanted, end - first);
-            step.push(Work { id, first, end });
+            step.push(Work { id, first, end, proposed: 0 });
             // At once, so that the next in line finds these blocks: a step writes all before it reads any.
             self.remember(id);
+        }
+    }
+
+    /// Adds proposed positions, as far as tokens and free blocks are left.
+    fn extend(&mut self, step: &mut [Work], mut tokens: usize) {
+        for work in step.iter_mut() {
+            let Some(wanted) = self.proposals.get(&work.id).copied() else { continue };
+            let entry = self.entries.get_mut(&work.id).expect("a sequence in a step has an entry");
+            if work.end < entry.tokens.len() {
+                continue;
+            }
+            let have = entry.blocks.len();
+            let places = (have + self.pool.free()) * KV_BLOCK - work.end;
+            let chunk = self.limits.chunk_tokens_max - (work.end - work.first);
+            work.proposed = wanted.min(tokens).min(chunk).min(places);
+            tokens -= work.proposed;
+            let missing = (work.end + work.proposed).div_ceil(KV_BLOCK).saturating_sub(have);
+            entry.blocks.extend((0..missing).map(|_| self.pool.take().expect("free blocks were counted")));
         }
     }
 
@@ -344,14 +428,25 @@ impl Scheduler {
         // Tails first, so that of a long sequence the beginning stays longest.
         entry.blocks.drain(..).rev().for_each(|block| self.pool.release(block));
         (entry.computed, entry.remembered) = (0, 0);
+        entry.guesses.clear();
         self.waiting.insert(entry.place, id);
         self.counters.preemptions += 1;
     }
 
-    /// Adds a sampled token to a sequence all of whose tokens are computed.
+    /// Adds a sampled token to a sequence all of whose tokens are computed. If it is the one that was guessed, its position
+    /// is computed too; else what was guessed behind it is given up.
     pub fn push(&mut self, id: SequenceId, token: u32) {
         let entry = self.entries.get_mut(&id).expect("only sequences in hand grow");
         entry.tokens.push(token);
+        if entry.guesses.first() == Some(&token) {
+            entry.guesses.remove(0);
+            entry.computed += 1;
+            self.remember(id);
+            return;
+        }
+        entry.guesses.clear();
+        let needed = entry.tokens.len().div_ceil(KV_BLOCK);
+        entry.blocks.drain(needed.min(entry.blocks.len())..).rev().for_each(|block| self.pool.release(block));
     }
 
     /// Ends a sequence, running or waiting. Returns whether there was one.

@@ -1,5 +1,6 @@
 //! Counters of an engine, shared between its handles and its thread.
 
+use crate::PROPOSED_TOKENS_MAX;
 use std::sync::{
     Mutex,
     atomic::{AtomicU64, Ordering},
@@ -41,6 +42,28 @@ pub struct EngineStats {
     pub kv_blocks_used: u64,
     /// Blocks of the cache in all.
     pub kv_blocks_total: u64,
+    /// Tokens that are guessed of a sequence in a step at most; 0 without speculation.
+    pub guesses_max: u64,
+    /// Steps in which tokens of a sequence were guessed, each sequence counted.
+    pub guesses_total: u64,
+    /// Tokens guessed.
+    pub guessed_tokens_total: u64,
+    /// Guessed tokens that were right, as those before them were. By their place: the first is the one that comes next.
+    pub right_tokens_by_place: [u64; PROPOSED_TOKENS_MAX],
+}
+
+impl EngineStats {
+    /// Guessed tokens that were right.
+    pub fn right_tokens_total(&self) -> u64 {
+        self.right_tokens_by_place.iter().sum()
+    }
+
+    /// Counts a sequence's guesses in a step.
+    pub(crate) fn guessed(&mut self, guessed: usize, right: usize) {
+        self.guesses_total += 1;
+        self.guessed_tokens_total += guessed as u64;
+        self.right_tokens_by_place[..right].iter_mut().for_each(|count| *count += 1);
+    }
 }
 
 /// What handles and the worker both see.

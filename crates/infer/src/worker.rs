@@ -2,9 +2,10 @@
 //! place is what the scheduler says.
 
 use crate::{
-    FinishReason, History, NewSequence, Output, PagedContext, Request, Sampled, Scheduler, SequenceId, Sink,
-    TokenLogprobs, Work,
-    sampling::{sample, token_logprobs},
+    FinishReason, NewSequence, Output, PagedContext, Request, Sampled, Scheduler, SequenceId, Sink, Work,
+    asked::{Answer, Asked, Wanted},
+    guesser::Guesser,
+    speculation::{Candidate, Record},
     stats::{STEP_TOKENS_BOUNDS, Shared},
 };
 use burn::tensor::{Int, Tensor, TensorData};
@@ -37,58 +38,21 @@ pub(crate) struct Job {
     ticket: u64,
     admitted: bool,
     prompt_read: bool,
-}
-
-/// What answering rows of logits needs of a request.
-struct Asked {
-    request: Request,
-    history: History,
-    /// The scores of the prompt, until they are handed out.
-    scores: Option<Vec<Option<TokenLogprobs>>>,
+    /// What became of its guesses.
+    record: Record,
 }
 
 impl Job {
     pub(crate) fn new(request: Request, sink: Sink, ticket: u64) -> Self {
-        let scores = request.prompt_logprobs.then(|| vec![None; request.prompt.len()]);
-        let asked = Asked { history: History::new(&request.prompt), request, scores };
-        Self { asked, sink, ticket, admitted: false, prompt_read: false }
+        let (asked, record) = (Asked::new(request), Record::default());
+        Self { asked, sink, ticket, admitted: false, prompt_read: false, record }
     }
 }
 
-impl Asked {
-    /// What a row of logits is for, if anything.
-    fn wants(&self, position: usize, len: usize) -> Option<Wanted> {
-        let scored = (self.scores.is_some() && position + 1 < self.request.prompt.len())
-            .then(|| self.request.prompt[position + 1]);
-        let sampled = position + 1 == len && self.request.max_tokens > 0;
-        (scored.is_some() || sampled).then_some(Wanted { scored, sampled })
-    }
-
-    fn answer(&self, logits: &[f32], wanted: Wanted) -> Answer {
-        let Request { sampling, stop_tokens, min_tokens, logprobs, .. } = &self.request;
-        let early = self.history.sampled() < *min_tokens as u64;
-        let forbidden: &[u32] = if early { stop_tokens } else { &[] };
-        Answer {
-            scores: wanted.scored.map(|id| token_logprobs(logits, id, logprobs.unwrap_or(0))),
-            sampled: wanted.sampled.then(|| sample(logits, sampling, &self.history, forbidden, *logprobs)),
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Wanted {
-    scored: Option<u32>,
-    sampled: bool,
-}
-
-struct Answer {
-    scores: Option<TokenLogprobs>,
-    sampled: Option<Sampled>,
-}
-
-/// A row of a step whose logits are wanted.
-struct Row {
-    row: i32,
+/// Rows of a step whose logits are wanted: one, or that of a sequence's last token and those of its guesses.
+struct Rows {
+    first: i32,
+    count: usize,
     id: SequenceId,
     position: usize,
     wanted: Wanted,
@@ -103,6 +67,7 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     jobs: HashMap<SequenceId, Job>,
     tickets: HashMap<u64, SequenceId>,
+    guesser: Option<Guesser>,
 }
 
 impl Worker {
@@ -112,9 +77,10 @@ impl Worker {
         scheduler: Scheduler,
         context: usize,
         shared: Arc<Shared>,
+        guesser: Option<Guesser>,
     ) -> Self {
-        let places = model.position_cache();
-        Self { model, layers, places, scheduler, context, shared, jobs: HashMap::new(), tickets: HashMap::new() }
+        let (places, jobs, tickets) = (model.position_cache(), HashMap::new(), HashMap::new());
+        Self { model, layers, places, scheduler, context, shared, jobs, tickets, guesser }
     }
 
     /// Until every handle is gone and every sequence has ended.
@@ -174,7 +140,8 @@ impl Worker {
     }
 
     fn step(&mut self) {
-        let step = self.scheduler.step().to_vec();
+        self.propose();
+        let mut step = self.scheduler.step().to_vec();
         if step.is_empty() {
             return;
         }
@@ -185,7 +152,10 @@ impl Worker {
                 (job.sink)(Output::Admitted);
             }
         }
-        let tokens: usize = step.iter().map(|work| work.end - work.first).sum();
+        if catch_unwind(AssertUnwindSafe(|| self.guess(&mut step))).is_err() {
+            return self.fail(&step);
+        }
+        let tokens: usize = step.iter().map(Work::rows).sum();
         self.shared.update(|stats| {
             stats.steps_total += 1;
             stats.step_tokens_total += tokens as u64;
@@ -197,20 +167,55 @@ impl Worker {
         }
     }
 
+    /// Asks for room for guesses in the next step, where they pay.
+    fn propose(&mut self) {
+        let Some(guesser) = &mut self.guesser else { return };
+        let outlook = self.scheduler.outlook();
+        let (mut ids, mut candidates) = (vec![], vec![]);
+        for id in self.scheduler.generating() {
+            let Job { asked, record, .. } = &self.jobs[&id];
+            let (tokens, likelihood) = (self.scheduler.tokens(id), record.likelihood());
+            let most = guesser.tokens.min(asked.room(tokens.len(), guesser.context.min(self.context)));
+            let most = guesser.look(id, tokens, Candidate { likelihood, most }, outlook);
+            ids.push(id);
+            candidates.push(Candidate { likelihood, most });
+        }
+        for (id, count) in ids.into_iter().zip(guesser.allot(&candidates, outlook)) {
+            if count > 0 {
+                self.scheduler.propose(id, count);
+            }
+        }
+    }
+
+    /// Fills the proposed positions of a step with guesses.
+    fn guess(&mut self, step: &mut [Work]) {
+        let Some(guesser) = &mut self.guesser else { return };
+        let proposed = step.iter().filter(|work| work.proposed > 0);
+        let wanted: Vec<_> = proposed.map(|work| (work.id, work.proposed, &self.jobs[&work.id].asked)).collect();
+        let guesses = guesser.guess(&wanted, &self.scheduler);
+        let mut counts: HashMap<_, _> = guesses.iter().map(|(id, tokens)| (*id, tokens.len())).collect();
+        guesses.into_iter().for_each(|(id, tokens)| self.scheduler.guess(id, tokens));
+        step.iter_mut().for_each(|work| work.proposed = counts.remove(&work.id).unwrap_or(0));
+    }
+
     /// Runs the model over a step and answers the rows that somebody asks about, in their order.
     fn compute(&mut self, step: &[Work]) -> Vec<(SequenceId, usize, Answer)> {
         let (mut ids, mut positions, mut batch) = (Vec::new(), Vec::new(), PagedBatch::default());
-        let mut rows = Vec::new();
-        for Work { id, first, end } in step.iter().copied() {
+        let mut asking = Vec::new();
+        for work in step.iter().copied() {
+            let Work { id, first, end, proposed } = work;
             let (tokens, asked) = (self.scheduler.tokens(id), &self.jobs[&id].asked);
             for position in first..end {
                 if let Some(wanted) = asked.wants(position, tokens.len()) {
-                    rows.push(Row { row: ids.len() as i32, id, position, wanted });
+                    let count = if position + 1 == tokens.len() { 1 + proposed } else { 1 };
+                    asking.push(Rows { first: ids.len() as i32, count, id, position, wanted });
                 }
                 ids.push(tokens[position] as i32);
                 positions.push(position);
             }
-            batch.push(first, end - first, self.scheduler.blocks(id));
+            ids.extend(self.scheduler.guesses(id).iter().map(|token| *token as i32));
+            positions.extend(end..end + proposed);
+            batch.push(first, work.rows(), self.scheduler.blocks(id));
         }
         let device = self.model.device();
         let places = self.places.rows(&positions, &device);
@@ -218,20 +223,38 @@ impl Worker {
         let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, count]), &device);
         let mut context = PagedContext::new(&self.layers, batch);
         let hidden = self.model.hidden(tokens, &places, &mut context, &mut Dropout::none());
-        let mut answers = Vec::with_capacity(rows.len());
-        for rows in rows.chunks(LOGIT_ROWS) {
-            let hidden = if rows.len() == count {
+        let mut answers = Vec::with_capacity(asking.len());
+        let mut left = asking.as_slice();
+        while let Some(first) = left.first() {
+            let mut sum = first.count;
+            let more = left[1..].iter().take_while(|rows| {
+                sum += rows.count;
+                sum <= LOGIT_ROWS
+            });
+            let (some, rest) = left.split_at(1 + more.count());
+            left = rest;
+            let indices: Vec<i32> = some.iter().flat_map(|rows| rows.first..rows.first + rows.count as i32).collect();
+            let hidden = if indices.len() == count {
                 hidden.clone()
             } else {
-                let indices: Vec<i32> = rows.iter().map(|row| row.row).collect();
-                hidden.clone().select(0, Tensor::from_data(TensorData::new(indices, [rows.len()]), &device))
+                let len = indices.len();
+                hidden.clone().select(0, Tensor::from_data(TensorData::new(indices, [len]), &device))
             };
             let logits = self.model.logits(hidden).into_data();
-            let logits = logits.as_slice::<f32>().expect("logits are f32");
-            let asked: Vec<&Asked> = rows.iter().map(|row| &self.jobs[&row.id].asked).collect();
+            let mut logits = logits.as_slice::<f32>().expect("logits are f32");
             let width = self.model.config().vocab_size;
-            let found = map(rows.len(), |i| asked[i].answer(&logits[i * width..(i + 1) * width], rows[i].wanted));
-            answers.extend(rows.iter().zip(found).map(|(row, answer)| (row.id, row.position, answer)));
+            let mut tasks = Vec::with_capacity(some.len());
+            for Rows { count, id, wanted, .. } in some {
+                let (own, others) = logits.split_at(count * width);
+                logits = others;
+                let guesses = if *count > 1 { self.scheduler.guesses(*id) } else { &[] };
+                tasks.push((&self.jobs[id].asked, own, *wanted, guesses));
+            }
+            let found = map(tasks.len(), |i| {
+                let (asked, logits, wanted, guesses) = tasks[i];
+                asked.answer(logits, width, wanted, guesses)
+            });
+            answers.extend(some.iter().zip(found).map(|(rows, answer)| (rows.id, rows.position, answer)));
         }
         answers
     }
@@ -244,11 +267,11 @@ impl Worker {
             if let (Some(scores), Some(found)) = (&mut job.asked.scores, answer.scores) {
                 scores[position + 1] = Some(found);
             }
-            if let Some(token) = answer.sampled {
-                sampled.insert(id, token);
+            if !answer.sampled.is_empty() {
+                sampled.insert(id, answer.sampled);
             }
         }
-        for Work { id, end, .. } in step.iter().copied() {
+        for Work { id, end, proposed, .. } in step.iter().copied() {
             let job = self.jobs.get_mut(&id).expect("a step is made of sequences in hand");
             if end < job.asked.request.prompt.len() {
                 continue;
@@ -263,22 +286,44 @@ impl Worker {
                 self.abort(id);
             } else if job.asked.request.max_tokens == 0 {
                 self.finish(id, FinishReason::Length);
-            } else if let Some(token) = sampled.remove(&id) {
-                self.accept(id, token);
+            } else if let Some(tokens) = sampled.remove(&id) {
+                self.accept_all(id, tokens, proposed);
             }
         }
     }
 
-    /// Hands out a sampled token.
-    fn accept(&mut self, id: SequenceId, sampled: Sampled) {
+    /// Hands out what a step gave of one sequence: a token, and one more for each guess that was right.
+    fn accept_all(&mut self, id: SequenceId, tokens: Vec<Sampled>, guessed: usize) {
+        let right =
+            self.scheduler.guesses(id).iter().zip(&tokens).take_while(|(guess, token)| **guess == token.id).count();
+        if guessed > 0 {
+            self.shared.update(|stats| stats.guessed(guessed, right));
+        }
+        if self.guesser.is_some() {
+            self.jobs.get_mut(&id).expect("tokens are for sequences in hand").record.add(guessed, right);
+        }
+        for token in tokens {
+            if !self.accept(id, token) {
+                return;
+            }
+        }
+        if let Some(guesser) = &mut self.guesser {
+            // The last token is not computed yet.
+            guesser.keep(self.scheduler.blocks(id), self.scheduler.tokens(id).len() - 1);
+        }
+    }
+
+    /// Hands out a sampled token. Returns whether the sequence goes on.
+    fn accept(&mut self, id: SequenceId, sampled: Sampled) -> bool {
         let job = self.jobs.get_mut(&id).expect("tokens are for sequences in hand");
         let Asked { request, history, .. } = &mut job.asked;
         self.shared.update(|stats| stats.generation_tokens_total += 1);
         if request.stop_tokens.contains(&sampled.id) {
-            return match (job.sink)(Output::StopToken { id: sampled.id, logprobs: sampled.logprobs }) {
+            match (job.sink)(Output::StopToken { id: sampled.id, logprobs: sampled.logprobs }) {
                 true => self.finish(id, FinishReason::Stop),
                 false => self.abort(id),
-            };
+            }
+            return false;
         }
         history.push(sampled.id);
         self.scheduler.push(id, sampled.id);
@@ -288,6 +333,7 @@ impl Worker {
         } else if full {
             self.finish(id, FinishReason::Length);
         }
+        self.jobs.contains_key(&id)
     }
 
     fn finish(&mut self, id: SequenceId, reason: FinishReason) {

@@ -189,10 +189,23 @@ impl Metrics {
                 stats.prefix_cache_queries_total,
             ),
             ("prefix_cache_hits_total", "counter", "Tokens found there.", stats.prefix_cache_hits_total),
+            ("spec_decode_num_drafts_total", "counter", "Steps of a sequence with guesses.", stats.guesses_total),
+            ("spec_decode_num_draft_tokens_total", "counter", "Tokens guessed.", stats.guessed_tokens_total),
+            (
+                "spec_decode_num_accepted_tokens_total",
+                "counter",
+                "Guessed tokens that were right.",
+                stats.right_tokens_total(),
+            ),
         ] {
             let name = format!("vllm:{name}");
             head(&mut text, &name, kind, help);
             line(&mut text, &name, &labels, value);
+        }
+        let name = "vllm:spec_decode_num_accepted_tokens_per_pos_total";
+        head(&mut text, name, "counter", "Guessed tokens that were right, by place.");
+        for (place, count) in stats.right_tokens_by_place.iter().enumerate().take(stats.guesses_max as usize) {
+            line(&mut text, name, &format!("{labels},position=\"{place}\""), count);
         }
         let name = "vllm:iteration_tokens_total";
         head(&mut text, name, "histogram", "Tokens computed in a step.");
@@ -238,6 +251,26 @@ fn line(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Displ
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn guesses_are_counted_by_place() {
+        let mut stats =
+            EngineStats { guesses_max: 2, guesses_total: 9, guessed_tokens_total: 15, ..EngineStats::default() };
+        stats.right_tokens_by_place[..2].copy_from_slice(&[6, 4]);
+        let text = Metrics::new().render("m", &stats);
+        let lines: Vec<_> = text.lines().filter(|line| line.starts_with("vllm:spec_decode")).collect();
+        let labels = "model_name=\"m\",engine=\"0\"";
+        assert_eq!(
+            lines,
+            [
+                format!("vllm:spec_decode_num_drafts_total{{{labels}}} 9"),
+                format!("vllm:spec_decode_num_draft_tokens_total{{{labels}}} 15"),
+                format!("vllm:spec_decode_num_accepted_tokens_total{{{labels}}} 10"),
+                format!("vllm:spec_decode_num_accepted_tokens_per_pos_total{{{labels},position=\"0\"}} 6"),
+                format!("vllm:spec_decode_num_accepted_tokens_per_pos_total{{{labels},position=\"1\"}} 4"),
+            ]
+        );
+    }
 
     #[test]
     fn buckets_are_cumulative_and_bounds_inclusive() {

@@ -83,6 +83,11 @@ fn add_counters(to: &mut EngineStats, from: &EngineStats) {
     to.preemptions_total += from.preemptions_total;
     to.prefix_cache_queries_total += from.prefix_cache_queries_total;
     to.prefix_cache_hits_total += from.prefix_cache_hits_total;
+    to.guesses_total += from.guesses_total;
+    to.guessed_tokens_total += from.guessed_tokens_total;
+    for (to, from) in to.right_tokens_by_place.iter_mut().zip(from.right_tokens_by_place) {
+        *to += from;
+    }
 }
 
 #[cfg(test)]

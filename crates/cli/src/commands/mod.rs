@@ -13,6 +13,7 @@ pub mod recheck;
 pub mod run;
 pub mod serve;
 pub mod signing;
+pub mod speculative;
 pub mod transfer;
 
 use crate::arguments::{Arguments, Settings};

@@ -2,7 +2,7 @@
 
 use crate::{
     arguments::{Batch, Dtype, EngineLimits, KvCacheDtype, ModelRef, SchedulingPolicy, Serve},
-    commands::{base_options, openness::explain, print_json},
+    commands::{base_options, openness::explain, print_json, speculative::SpeculativeConfig},
     render::Renderer,
     signals,
     style::{Style, bytes},
@@ -66,7 +66,7 @@ pub fn run(args: &Serve) -> Result<()> {
     if let Some(path) = &args.api_key_file {
         options.api_keys.extend(read_keys(path)?);
     }
-    let source = Source::new(&args.model, args.served_model_name.clone(), args.engine.options()?);
+    let source = Source::new(&args.model, args.served_model_name.clone(), &args.engine)?;
     let findings = source.judge()?;
     if args.explain {
         explain(&findings);
@@ -77,8 +77,14 @@ pub fn run(args: &Serve) -> Result<()> {
 /// Serves a model with the default options, as `run --serve` does.
 pub fn serve_reference(project: &Path, reference: &str) -> Result<()> {
     let engine = EngineOptions { kv_cache_bytes: kv_cache_bytes(KV_CACHE_MEMORY_SHARE), ..EngineOptions::default() };
-    let source =
-        Source { project: project.into(), reference: reference.into(), dtype: Dtype::Auto, name: None, engine };
+    let source = Source {
+        project: project.into(),
+        reference: reference.into(),
+        dtype: Dtype::Auto,
+        name: None,
+        engine,
+        speculative: None,
+    };
     listen(source, false, &ServeOptions::default())
 }
 
@@ -87,7 +93,7 @@ pub fn batch(args: &Batch, style: Style) -> Result<()> {
     let interrupt = signals::interrupt_flag()?;
     let renderer = Renderer::new(style, false);
     let emit = |event| renderer.event(event);
-    let source = Source::new(&args.model, args.served_model_name.clone(), args.engine.options()?);
+    let source = Source::new(&args.model, args.served_model_name.clone(), &args.engine)?;
     let at_once = source.engine.sequences_max;
     let (model, _) = source.ready()?;
     let observer = Observer::new(&emit, &interrupt);
@@ -134,6 +140,8 @@ impl EngineLimits {
             },
             threads: self.threads.map_or(0, |threads| threads as usize),
             pinned: self.pin_threads,
+            // A draft model is loaded with the model.
+            speculation: None,
         })
     }
 }
@@ -174,17 +182,24 @@ struct Source {
     dtype: Dtype,
     name: Option<String>,
     engine: EngineOptions,
+    speculative: Option<SpeculativeConfig>,
 }
 
 impl Source {
-    fn new(model: &ModelRef, name: Option<String>, engine: EngineOptions) -> Self {
+    fn new(model: &ModelRef, name: Option<String>, limits: &EngineLimits) -> Result<Self> {
         let (project, reference) = (model.project.clone(), model.reference.clone());
-        Self { project, reference, dtype: model.dtype, name, engine }
+        let (engine, speculative) = (limits.options()?, limits.speculative_config.clone());
+        Ok(Self { project, reference, dtype: model.dtype, name, engine, speculative })
     }
 
-    /// What the project's policy says of serving the model.
+    /// What the project's policy says of serving the model, and the one that guesses for it.
     fn judge(&self) -> Result<Vec<Finding>> {
-        judge_reference(&self.project, &self.reference, Use::ServeCommercially, &base_options(&[]))
+        let judge = |reference| judge_reference(&self.project, reference, Use::ServeCommercially, &base_options(&[]));
+        let mut findings = judge(&self.reference)?;
+        if let Some(draft) = self.speculative.as_ref().and_then(SpeculativeConfig::draft) {
+            findings.extend(judge(draft)?);
+        }
+        Ok(findings)
     }
 
     /// Loads the model and starts its engine, if the policy lets it.
@@ -194,7 +209,10 @@ impl Source {
         let model = LoadedModel::open(&self.project, &self.reference, self.dtype.form())?;
         let wanted = model.decoder.config().context.min(self.engine.context_max);
         let precision = model.decoder.precision();
-        let engine = Engine::start(model.decoder, self.engine.clone());
+        let open = |reference: &str| Ok(LoadedModel::open(&self.project, reference, self.dtype.form())?.decoder);
+        let speculation =
+            self.speculative.as_ref().map(|config| config.speculation(&model.decoder, open)).transpose()?;
+        let engine = Engine::start(model.decoder, EngineOptions { speculation, ..self.engine.clone() });
         let (context, tokens) = (engine.context(), engine.kv_cache_tokens());
         let license = model.provenance.license.as_ref();
         let facts = Facts {

@@ -9,6 +9,8 @@ use narthex_base::random::Stream;
 use narthex_model::{CausalContext, Design, Dropout, Int, Precision, Tensor};
 use std::time::{Duration, Instant};
 
+mod speculation;
+
 fn model() -> Decoder {
     let config = ModelConfig {
         vocab_size: 40,
@@ -239,9 +241,13 @@ fn mix(seed: u64) -> Vec<Request> {
                 temperature: if greedy { 0.0 } else { 1.0 },
                 seed: draw(1000),
                 frequency_penalty: if draw(3) == 0 { 0.5 } else { 0.0 },
+                repetition_penalty: if draw(6) == 0 { 1.3 } else { 1.0 },
+                top_k: if draw(3) == 0 { 5 } else { 0 },
+                logit_bias: if draw(6) == 0 { vec![(draw(40) as u32, 2.0)] } else { vec![] },
                 ..Sampling::default()
             },
             stop_tokens: if draw(4) == 0 { vec![draw(40) as u32] } else { vec![] },
+            min_tokens: if draw(4) == 0 { draw(6) as usize } else { 0 },
             logprobs: Some(2),
             prompt_logprobs: draw(5) == 0,
             ..Request::default()

@@ -22,7 +22,7 @@ fn sequence(tokens: Vec<u32>) -> NewSequence {
 }
 
 fn work(id: SequenceId, first: usize, end: usize) -> Work {
-    Work { id, first, end }
+    Work { id, first, end, proposed: 0 }
 }
 
 #[test]
@@ -125,6 +125,70 @@ fn priorities_go_first_and_make_room_last() {
     assert_eq!(scheduler.step(), [work(middle, 16, 17), work(low, 0, 16)]);
 }
 
+#[test]
+fn guesses_get_what_is_left() {
+    let mut scheduler = Scheduler::new(Limits { step_tokens_max: 12, chunk_tokens_max: 6, blocks: 4, ..LIMITS });
+    let (a, b) = (scheduler.add(sequence(vec![1; 6])), scheduler.add(sequence(vec![2; 6])));
+    assert_eq!(scheduler.step(), [work(a, 0, 6), work(b, 0, 6)]);
+    [a, b].into_iter().for_each(|id| scheduler.push(id, 3));
+    assert_eq!(scheduler.outlook(), Outlook { rows: 2, spare: 10 });
+    assert!(scheduler.generating().eq([a, b]));
+    [a, b].into_iter().for_each(|id| scheduler.propose(id, 9));
+    // A chunk is six.
+    assert_eq!(scheduler.step(), [Work { proposed: 5, ..work(a, 6, 7) }, Work { proposed: 5, ..work(b, 6, 7) }]);
+    scheduler.guess(a, vec![4, 5, 6, 7, 8]);
+    scheduler.guess(b, vec![4, 5]);
+    [4, 5, 9].into_iter().for_each(|token| scheduler.push(a, token));
+    scheduler.push(b, 9);
+    assert_eq!((scheduler.guesses(a), scheduler.guesses(b)), (&[][..], &[][..]));
+    // What was right is computed, the rest is not.
+    assert_eq!(scheduler.step(), [work(a, 9, 10), work(b, 7, 8)]);
+    // A prompt goes first, with its sixth.
+    [a, b].into_iter().for_each(|id| scheduler.push(id, 3));
+    let c = scheduler.add(sequence(vec![5; 6]));
+    assert_eq!(scheduler.outlook(), Outlook { rows: 4, spare: 8 });
+    scheduler.propose(a, 9);
+    scheduler.propose(b, 9);
+    let expected = [Work { proposed: 5, ..work(a, 10, 11) }, Work { proposed: 3, ..work(b, 8, 9) }, work(c, 0, 2)];
+    assert_eq!(scheduler.step(), expected);
+}
+
+#[test]
+fn guesses_push_nobody_out_and_are_not_remembered() {
+    let mut scheduler = Scheduler::new(Limits { blocks: 2, ..LIMITS });
+    let (a, b) = (scheduler.add(sequence(vec![1; 13])), scheduler.add(sequence(vec![2; 13])));
+    assert_eq!(scheduler.step().len(), 2);
+    [a, b].into_iter().for_each(|id| scheduler.push(id, 3));
+    scheduler.propose(a, 9);
+    // Up to the end of its block: there is no other.
+    assert_eq!(scheduler.step(), [Work { proposed: 2, ..work(a, 13, 14) }, work(b, 13, 14)]);
+    scheduler.guess(a, vec![4, 4]);
+    let block = scheduler.blocks(a)[0];
+    assert!(!scheduler.pool().is_known(block));
+    scheduler.push(a, 4);
+    assert!(!scheduler.pool().is_known(block));
+    scheduler.push(a, 4);
+    assert!(scheduler.pool().is_known(block), "a full block of right guesses is remembered");
+    scheduler.push(a, 5);
+    assert!(scheduler.remove(b));
+    scheduler.propose(a, 9);
+    assert_eq!(scheduler.step(), [Work { proposed: 9, ..work(a, 16, 17) }]);
+    assert_eq!(scheduler.counters().preemptions, 0);
+    // A block that only wrong guesses needed is given back.
+    scheduler.guess(a, vec![7; 9]);
+    scheduler.push(a, 6);
+    assert_eq!((scheduler.blocks(a).len(), scheduler.pool().free()), (2, 0));
+    let mut scheduler = Scheduler::new(Limits { blocks: 2, ..LIMITS });
+    let a = scheduler.add(sequence(vec![1; 13]));
+    assert_eq!(scheduler.step().len(), 1);
+    scheduler.push(a, 3);
+    scheduler.propose(a, 9);
+    assert_eq!(scheduler.step(), [Work { proposed: 9, ..work(a, 13, 14) }]);
+    scheduler.guess(a, vec![7; 9]);
+    scheduler.push(a, 6);
+    assert_eq!((scheduler.blocks(a).len(), scheduler.pool().free()), (1, 1));
+}
+
 /// Random arrivals, ends and aborts; every sequence ends after a number of tokens of its own.
 fn simulate(seed: u64, limits: Limits, events: u64) {
     let random = Stream::new(seed, "traffic");
@@ -163,22 +227,44 @@ fn simulate(seed: u64, limits: Limits, events: u64) {
         if draw(500) == 0 {
             scheduler.forget();
         }
+        let (generating, outlook) = (scheduler.generating().collect::<Vec<_>>(), scheduler.outlook());
+        assert!(outlook.rows + outlook.spare <= limits.step_tokens_max);
+        for id in generating {
+            if draw(2) == 0 {
+                scheduler.propose(id, draw(20) as usize);
+            }
+        }
+        let preemptions = scheduler.counters().preemptions;
         let step = scheduler.step().to_vec();
+        let proposed: usize = step.iter().map(|work| work.proposed).sum();
+        assert!(proposed == 0 || scheduler.counters().preemptions == preemptions, "guesses push nobody out");
         steps += 1;
         assert_eq!(step.is_empty(), left.is_empty(), "there is work as long as there are sequences");
         check(&scheduler, &step, limits);
-        for Work { id, end, .. } in step {
+        for Work { id, end, proposed, .. } in step {
             if end < scheduler.tokens(id).len() {
+                assert_eq!(proposed, 0, "nothing is guessed before all is read");
                 continue;
             }
-            let more = left.get_mut(&id).expect("only sequences in hand are in a step");
-            if *more == 0 {
-                left.remove(&id);
-                assert!(scheduler.remove(id));
-                finished += 1;
-            } else {
+            let guesses: Vec<u32> = (0..draw(proposed as u64 + 1)).map(|_| draw(50) as u32).collect();
+            scheduler.guess(id, guesses.clone());
+            let right = draw(guesses.len() as u64 + 1) as usize;
+            // Behind the right ones one that was not guessed.
+            for token in guesses[..right].iter().copied().chain([50 + draw(50) as u32]) {
+                let more = left.get_mut(&id).expect("only sequences in hand are in a step");
+                if *more == 0 {
+                    left.remove(&id);
+                    assert!(scheduler.remove(id));
+                    finished += 1;
+                    break;
+                }
                 *more -= 1;
-                scheduler.push(id, draw(50) as u32);
+                scheduler.push(id, token);
+            }
+            if left.contains_key(&id) {
+                let tokens = scheduler.tokens(id).len();
+                assert_eq!(scheduler.entries[&id].computed, tokens - 1, "all but the last token are computed");
+                assert!(scheduler.blocks(id).len() <= tokens.div_ceil(KV_BLOCK), "no block is held for guesses");
             }
         }
         assert!(steps < 1000 + 2000 * arrived, "somebody never ends");
@@ -188,7 +274,7 @@ fn simulate(seed: u64, limits: Limits, events: u64) {
 }
 
 fn check(scheduler: &Scheduler, step: &[Work], limits: Limits) {
-    assert!(step.iter().map(|work| work.end - work.first).sum::<usize>() <= limits.step_tokens_max);
+    assert!(step.iter().map(Work::rows).sum::<usize>() <= limits.step_tokens_max);
     assert!(scheduler.running() <= limits.sequences_max);
     assert_eq!(scheduler.running() + scheduler.waiting(), scheduler.entries.len());
     let in_step: HashSet<SequenceId> = step.iter().map(|work| work.id).collect();
@@ -200,15 +286,18 @@ fn check(scheduler: &Scheduler, step: &[Work], limits: Limits) {
         for (i, block) in entry.blocks.iter().enumerate() {
             *references.entry(*block).or_default() += 1;
             // A block that is not full has one user.
-            assert!((i + 1) * KV_BLOCK <= entry.computed || references[block] == 1, "block {block} is written by two");
+            let full = (i + 1) * KV_BLOCK <= entry.computed;
+            assert!(full || references[block] == 1, "block {block} is written by two");
+            assert!(full || !scheduler.pool.is_known(*block), "block {block} is remembered before it is full");
         }
     }
     assert!(scheduler.waiting.values().all(|id| scheduler.entries[id].blocks.is_empty()));
     scheduler.pool.check(&references);
-    for Work { id, first, end } in step {
+    for work in step {
+        let Work { id, first, end, proposed } = work;
         let entry = &scheduler.entries[id];
         assert!(scheduler.running.contains(id) && first < end && *end == entry.computed);
-        assert!(end - first <= limits.chunk_tokens_max);
+        assert!(work.rows() <= limits.chunk_tokens_max && end + proposed <= entry.blocks.len() * KV_BLOCK);
     }
 }
 

@@ -1,0 +1,79 @@
+//! What a request asks of rows of logits, and the answers: pure functions, run for many sequences at once.
+
+use crate::{
+    History, Request, Sampled, TokenLogprobs,
+    sampling::{sample, token_logprobs},
+};
+
+/// What answering rows of logits needs of a request.
+pub(crate) struct Asked {
+    pub(crate) request: Request,
+    pub(crate) history: History,
+    /// The scores of the prompt, until they are handed out.
+    pub(crate) scores: Option<Vec<Option<TokenLogprobs>>>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted {
+    scored: Option<u32>,
+    sampled: bool,
+}
+
+pub(crate) struct Answer {
+    pub(crate) scores: Option<TokenLogprobs>,
+    /// The tokens that come next: one, and one for each guess that was right.
+    pub(crate) sampled: Vec<Sampled>,
+}
+
+impl Asked {
+    pub(crate) fn new(request: Request) -> Self {
+        let scores = request.prompt_logprobs.then(|| vec![None; request.prompt.len()]);
+        Self { history: History::new(&request.prompt), request, scores }
+    }
+
+    /// What a row of logits is for, if anything.
+    pub(crate) fn wants(&self, position: usize, len: usize) -> Option<Wanted> {
+        let scored = (self.scores.is_some() && position + 1 < self.request.prompt.len())
+            .then(|| self.request.prompt[position + 1]);
+        let sampled = position + 1 == len && self.request.max_tokens > 0;
+        (scored.is_some() || sampled).then_some(Wanted { scored, sampled })
+    }
+
+    /// How many tokens may be guessed, in a sequence of `len` tokens of `context`: behind the last one there is another.
+    pub(crate) fn room(&self, len: usize, context: usize) -> usize {
+        let sampled = usize::try_from(self.history.sampled()).unwrap_or(usize::MAX);
+        let left = self.request.max_tokens.saturating_sub(sampled).min(context.saturating_sub(len));
+        left.saturating_sub(1)
+    }
+
+    /// Answers a row of logits, and those of the guesses behind it as far as they are right: `[1 + guesses, width]`. Each
+    /// token is chosen as if nothing had been guessed.
+    pub(crate) fn answer(&self, logits: &[f32], width: usize, wanted: Wanted, guesses: &[u32]) -> Answer {
+        let Request { sampling, stop_tokens, logprobs, .. } = &self.request;
+        let scores = wanted.scored.map(|id| token_logprobs(&logits[..width], id, logprobs.unwrap_or(0)));
+        let mut sampled = vec![];
+        let mut ahead = None;
+        for (i, row) in logits.chunks_exact(width).enumerate().take_while(|_| wanted.sampled) {
+            let history = ahead.as_ref().unwrap_or(&self.history);
+            let found = sample(row, sampling, history, self.forbidden(history), *logprobs);
+            let id = found.id;
+            sampled.push(found);
+            if guesses.get(i) != Some(&id) || stop_tokens.contains(&id) {
+                break;
+            }
+            ahead.get_or_insert_with(|| self.history.clone()).push(id);
+        }
+        Answer { scores, sampled }
+    }
+
+    /// The token that would come next if these were the logits of a row.
+    pub(crate) fn guess(&self, logits: &[f32], history: &History) -> u32 {
+        sample(logits, &self.request.sampling, history, self.forbidden(history), None).id
+    }
+
+    /// Tokens that may not be sampled yet.
+    fn forbidden(&self, history: &History) -> &[u32] {
+        let early = history.sampled() < self.request.min_tokens as u64;
+        if early { &self.request.stop_tokens } else { &[] }
+    }
+}
