@@ -336,7 +336,7 @@ fn is_layer(name: &str, shape: &[usize], kind: Quantization) -> bool {
 }
 
 /// What quantizing a folder did.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Written {
     /// Matrices that are integers now.
     pub matrices: usize,

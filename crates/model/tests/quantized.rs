@@ -202,3 +202,40 @@ fn importance_is_heeded() {
     write_safetensors(&path, &map).unwrap();
     assert_eq!(read_safetensors(&path).unwrap(), map);
 }
+
+/// Merged, reordered and renamed matrices come out as they went in, in every family.
+#[test]
+fn every_family_is_written_and_read() {
+    let mut families = 0;
+    for entry in std::fs::read_dir(golden("")).unwrap() {
+        let from = entry.unwrap().path();
+        let name = from.file_name().unwrap().to_string_lossy().into_owned();
+        if !from.join("config.json").is_file() || !from.join("golden.json").is_file() {
+            continue;
+        }
+        let original = Decoder::read(&from, &cpu()).unwrap();
+        let vocabulary = original.config().vocab_size as u32;
+        let window: Vec<u32> = (0..20).map(|i| (i * 7 + 3) % vocabulary).collect();
+        let numbers =
+            |model: &Decoder| narthex_model::calibrate::scores(model, &window).into_data().try_to_vec::<f32>().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        match write_quantized(&from, folder.path(), Quantization::Int8, &Calibration::default()) {
+            Ok(_) => families += 1,
+            // Its matrices are `[in, out]`.
+            Err(error) if name.starts_with("gpt2") => {
+                assert!(error.to_string().contains("no matrix"), "{error}");
+                continue;
+            }
+            Err(error) => panic!("{name}: {error}"),
+        }
+        let expected = numbers(&original);
+        for (way, model) in [
+            ("as numbers", Decoder::read(folder.path(), &cpu()).unwrap()),
+            ("packed", Decoder::read_packed(folder.path(), None).unwrap()),
+        ] {
+            let error = distance(&numbers(&model), &expected);
+            assert!(error < 0.3, "{name} {way}: {error}");
+        }
+    }
+    assert!(families > 15, "{families} families");
+}
