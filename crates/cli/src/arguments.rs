@@ -1,8 +1,10 @@
 //! The command line: every verb with its flags and help.
 
+mod adapters;
 mod pull;
 
 use crate::commands::speculative::SpeculativeConfig;
+pub use adapters::AdapterFlags;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use pull::Pull;
 use std::path::PathBuf;
@@ -309,6 +311,8 @@ pub struct Serve {
     pub explain: bool,
     #[command(flatten)]
     pub engine: EngineLimits,
+    #[command(flatten)]
+    pub adapters: AdapterFlags,
     /// Go over to the newest version of the model as soon as its name points to one; SIGHUP does so once
     #[arg(long)]
     pub follow: bool,

@@ -107,7 +107,7 @@ impl Draft {
         let places = self.places.rows(&positions, &device);
         let count = ids.len();
         let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, count]), &device);
-        let mut context = PagedContext::new(&self.layers, batch);
+        let mut context = PagedContext::new(&self.layers, batch, vec![]);
         let hidden = self.model.hidden(tokens, &places, &mut context, &mut Dropout::none());
         for Guessing { blocks, first, next, .. } in guessing {
             self.fill(blocks, *first..first + next.len(), pool);

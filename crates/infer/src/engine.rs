@@ -12,9 +12,11 @@ use crate::{
     stats::Shared,
     worker::{Job, Message, Worker},
 };
+use narthex_base::Result as FileResult;
 use narthex_kernels::{KV_BLOCK, KvLayer, KvShape, team::Team};
-use narthex_model::{Decoder, ModelConfig, cpu};
+use narthex_model::{Adapter, Decoder, ModelConfig, cpu};
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::Ordering,
@@ -77,6 +79,8 @@ impl Default for EngineOptions {
 /// A handle on the engine; cheap to clone. The engine ends with its last handle, after the sequences in hand.
 #[derive(Clone)]
 pub struct Engine {
+    /// Packed weights are shared with the worker.
+    model: Decoder,
     messages: Sender<Message>,
     shared: Arc<Shared>,
     config: ModelConfig,
@@ -161,13 +165,13 @@ impl Engine {
             stats.guesses_max = speculation.map_or(0, |speculation| speculation.tokens as u64);
         });
         let (messages, incoming) = channel();
-        let worker = Worker::new(model, layers, scheduler, context, shared.clone(), guesser);
+        let worker = Worker::new(model.clone(), layers, scheduler, context, shared.clone(), guesser);
         thread::Builder::new()
             .name("engine".into())
             .spawn(move || worker.run(&incoming, &team))
             .expect("the system gives the process one more thread");
         let (policy, waiting_max, kv_bytes) = (options.policy, options.waiting_max, block_bytes * blocks);
-        Self { messages, shared, config, policy, waiting_max, context, kv_bytes }
+        Self { model, messages, shared, config, policy, waiting_max, context, kv_bytes }
     }
 
     /// Queues a request. Its outputs go to `sink`, from the engine's thread: it must not block.
@@ -222,6 +226,14 @@ impl Engine {
             }
         }
         Err(SubmitError::Stopped)
+    }
+
+    /// Reads an adapter for requests to this engine.
+    ///
+    /// # Errors
+    /// If it cannot be read, does not fit the model, or the model is not on the CPU.
+    pub fn adapter(&self, folder: &Path) -> FileResult<Adapter> {
+        Adapter::read(folder, &self.model)
     }
 
     /// Counters as of now.

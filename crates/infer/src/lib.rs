@@ -43,6 +43,7 @@ pub use blocks::BlockPool;
 pub use context::PagedContext;
 pub use engine::{Engine, EngineOptions, Ticket};
 pub use narthex_kernels::KV_BLOCK;
+pub use narthex_model::Adapter;
 pub use request::{FinishReason, Output, Request, Sampling, Sink, SubmitError, TokenLogprobs};
 pub use sampling::{History, Sampled, log_softmax, sample};
 pub use scheduler::{Counters, Limits, NewSequence, Outlook, Policy, Scheduler, SequenceId, Work};

@@ -1,7 +1,8 @@
 //! What goes into the engine and what comes out. The rest of the crate is an implementation of
 //! these types; `serve` knows nothing else.
 
-use std::fmt;
+use narthex_model::Adapter;
+use std::{fmt, sync::Arc};
 
 /// How the next token is chosen. The same seed and prompt give the same tokens, whatever else
 /// runs beside them.
@@ -65,6 +66,8 @@ pub struct Request {
     pub priority: i64,
     /// Only requests with the same salt share what the prefix cache holds.
     pub cache_salt: Option<String>,
+    /// The adapter over the model, if any.
+    pub adapter: Option<Arc<Adapter>>,
 }
 
 /// A token with its log-probability (natural logarithm, of the model's own distribution before

@@ -105,11 +105,18 @@ impl Worker {
     fn take(&mut self, message: Message) {
         match message {
             Message::Submit(job) => {
-                let Request { prompt, priority, cache_salt, prompt_logprobs, .. } = &job.asked.request;
+                let Request { prompt, priority, cache_salt, prompt_logprobs, adapter, .. } = &job.asked.request;
+                // What one adapter makes of a prompt is nobody else's.
+                let salt = match (adapter, cache_salt) {
+                    (None, salt) => salt.clone(),
+                    (Some(adapter), salt) => {
+                        Some(format!("adapter {}\0{}", adapter.number(), salt.as_deref().unwrap_or_default()))
+                    }
+                };
                 let id = self.scheduler.add(NewSequence {
                     tokens: prompt.clone(),
                     priority: *priority,
-                    salt: cache_salt.clone(),
+                    salt,
                     compute_all: *prompt_logprobs,
                 });
                 self.tickets.insert(job.ticket, id);
@@ -201,7 +208,7 @@ impl Worker {
     /// Runs the model over a step and answers the rows that somebody asks about, in their order.
     fn compute(&mut self, step: &[Work]) -> Vec<(SequenceId, usize, Answer)> {
         let (mut ids, mut positions, mut batch) = (Vec::new(), Vec::new(), PagedBatch::default());
-        let mut asking = Vec::new();
+        let (mut asking, mut adapters) = (Vec::new(), Vec::new());
         for work in step.iter().copied() {
             let Work { id, first, end, proposed } = work;
             let (tokens, asked) = (self.scheduler.tokens(id), &self.jobs[&id].asked);
@@ -215,13 +222,17 @@ impl Worker {
             }
             ids.extend(self.scheduler.guesses(id).iter().map(|token| *token as i32));
             positions.extend(end..end + proposed);
+            let first_row = batch.rows();
             batch.push(first, work.rows(), self.scheduler.blocks(id));
+            if let Some(adapter) = &asked.request.adapter {
+                adapters.push((first_row..batch.rows(), adapter.clone()));
+            }
         }
         let device = self.model.device();
         let places = self.places.rows(&positions, &device);
         let count = ids.len();
         let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, count]), &device);
-        let mut context = PagedContext::new(&self.layers, batch);
+        let mut context = PagedContext::new(&self.layers, batch, adapters);
         let hidden = self.model.hidden(tokens, &places, &mut context, &mut Dropout::none());
         let mut answers = Vec::with_capacity(asking.len());
         let mut left = asking.as_slice();

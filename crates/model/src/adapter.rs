@@ -8,18 +8,41 @@ use crate::{
 };
 use narthex_base::{Error, Result};
 use narthex_kernels::{LowRank, LowRankPart};
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 /// The updates of an adapter. Its weights are in the base's precision.
 #[derive(Debug)]
 pub struct Adapter {
+    /// Of all that this process has read, which.
+    number: u64,
     updates: HashMap<(usize, Site), Arc<LowRank>>,
     rank: usize,
     bytes: usize,
     base_model: Option<String>,
 }
 
+/// Adapters that this process has read.
+static READ: AtomicU64 = AtomicU64::new(0);
+
 impl Adapter {
+    /// One that changes nothing and says that it has this rank: a stand-in where no model is.
+    pub fn nothing(rank: usize) -> Self {
+        let number = READ.fetch_add(1, Ordering::Relaxed);
+        Self { number, updates: HashMap::new(), rank, bytes: 0, base_model: None }
+    }
+
+    /// Tells it from all others that this process has read, also from the same folder.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Reads a PEFT folder for a model packed for inference.
     ///
     /// # Errors
@@ -66,7 +89,8 @@ impl Adapter {
         };
         let updates: HashMap<_, _> = sites.into_iter().map(update).collect();
         let bytes = updates.values().map(|update| update.bytes()).sum();
-        Ok(Self { updates, rank: adapter.rank(), bytes, base_model: adapter.base_model().map(str::to_string) })
+        let number = READ.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { number, updates, rank: adapter.rank(), bytes, base_model: adapter.base_model().map(str::to_string) })
     }
 
     /// What it adds to a product, if anything.

@@ -1,7 +1,8 @@
 //! The seam between HTTP and tokens: what a server needs from an engine. Knows no text.
 
-use narthex_infer::{Engine, EngineStats, Output, Request, SubmitError};
-use std::{any::Any, sync::Arc};
+use narthex_base::{Error, Result};
+use narthex_infer::{Adapter, Engine, EngineStats, Output, Request, SubmitError};
+use std::{any::Any, path::Path, sync::Arc};
 
 /// Receives what a sequence yields, in order; returns `false` when nobody wants the rest.
 pub type Sink = Box<dyn FnMut(Output) -> bool + Send>;
@@ -18,7 +19,7 @@ pub trait Generator: Send + Sync + 'static {
     ///
     /// # Errors
     /// If the sequence does not fit, its ids are unknown, the queue is full or the engine stopped.
-    fn submit(&self, request: Request, sink: Sink) -> Result<Ticket, SubmitError>;
+    fn submit(&self, request: Request, sink: Sink) -> std::result::Result<Ticket, SubmitError>;
 
     /// Reads the counters since the start, without keeping the generator.
     fn counters(&self) -> Counters;
@@ -30,10 +31,18 @@ pub trait Generator: Send + Sync + 'static {
 
     /// Tokens that prompt and answer may have together.
     fn context(&self) -> usize;
+
+    /// Reads an adapter for the model.
+    ///
+    /// # Errors
+    /// If it cannot be read or does not fit.
+    fn adapter(&self, folder: &Path) -> Result<Arc<Adapter>> {
+        Err(Error::input("this model takes no adapters").at(folder.display(), None))
+    }
 }
 
 impl Generator for Engine {
-    fn submit(&self, request: Request, sink: Sink) -> Result<Ticket, SubmitError> {
+    fn submit(&self, request: Request, sink: Sink) -> std::result::Result<Ticket, SubmitError> {
         Ok(Box::new(Engine::submit(self, request, sink)?))
     }
 
@@ -43,5 +52,9 @@ impl Generator for Engine {
 
     fn context(&self) -> usize {
         Engine::context(self)
+    }
+
+    fn adapter(&self, folder: &Path) -> Result<Arc<Adapter>> {
+        Ok(Arc::new(Engine::adapter(self, folder)?))
     }
 }

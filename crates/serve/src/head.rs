@@ -16,11 +16,11 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// A head with a new id behind `prefix`.
-    pub fn new(prefix: &str, object: &'static str, model: &ServedModel) -> Self {
+    /// A head with a new id behind `prefix`, for the model or adapter of this name.
+    pub fn new(prefix: &str, object: &'static str, model: &ServedModel, name: &str) -> Self {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let id = format!("{prefix}-{:016x}{:016x}", entropy(), entropy());
-        Self { id, object, created, model: model.id.clone(), system_fingerprint: model.fingerprint() }
+        Self { id, object, created, model: name.into(), system_fingerprint: model.fingerprint() }
     }
 }
 

@@ -4,6 +4,7 @@
 //! no tensors, reads no model files and knows no command line: the caller hands it a
 //! [`ServedModel`] (in a [`Serving`], which can exchange it) and a [`ServeOptions`].
 
+mod adapters;
 mod answer;
 mod api;
 mod app;
@@ -32,6 +33,7 @@ mod testing;
 mod tls;
 mod trace;
 
+pub use adapters::{AdapterEntry, Adapters};
 pub use batch::{BatchSummary, run_batch};
 pub use generator::{Counters, Generator, Sink, Ticket};
 pub use router::router;

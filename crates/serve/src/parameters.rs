@@ -3,13 +3,19 @@
 
 use crate::{Limits, ServedModel, error::ApiError, fields::Fields};
 use axum::http::StatusCode;
-use narthex_infer::{Request, Sampling};
+use narthex_infer::{Adapter, Request, Sampling};
 use serde_json::{Value, json};
-use std::hash::{BuildHasher, RandomState};
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+};
 
 /// What both endpoints read the same way.
 #[derive(Debug)]
 pub(crate) struct Parameters {
+    /// The name that was asked for: the model's or an adapter's.
+    pub model: String,
+    adapter: Option<Arc<Adapter>>,
     /// Choices per prompt.
     pub n: usize,
     /// Strings that end an answer.
@@ -36,7 +42,7 @@ impl Parameters {
     /// Reads the shared fields.
     pub fn read(fields: &mut Fields, model: &ServedModel, limits: &Limits) -> Result<Self, ApiError> {
         let name = fields.string("model")?.ok_or_else(|| fields.missing("model"))?;
-        check_model(&name, model)?;
+        let adapter = chosen(&name, model)?;
         let n = fields.integer("n", 1..=limits.n_max as i64)?.unwrap_or(1) as usize;
         let sampling = read_sampling(fields, model, limits)?;
         let stop = read_stop(fields.take("stop"), limits)?;
@@ -49,6 +55,8 @@ impl Parameters {
         let priority = fields.integer("priority", i64::MIN..=i64::MAX)?.unwrap_or(0);
         let cache_salt = fields.string("cache_salt")?;
         Ok(Self {
+            model: name,
+            adapter,
             n,
             stop,
             sampling,
@@ -76,6 +84,7 @@ impl Parameters {
             prompt_logprobs: false,
             priority: self.priority,
             cache_salt: self.cache_salt.clone(),
+            adapter: self.adapter.clone(),
         }
     }
 
@@ -90,10 +99,23 @@ impl Parameters {
     }
 }
 
-/// Refuses any name but that of the served model.
+/// Refuses any name but those of the served model and of its adapters.
 pub(crate) fn check_model(name: &str, model: &ServedModel) -> Result<(), ApiError> {
+    chosen(name, model).map(|_| ())
+}
+
+/// The adapter of this name, none for the model itself.
+fn chosen(name: &str, model: &ServedModel) -> Result<Option<Arc<Adapter>>, ApiError> {
     if name == model.id {
-        return Ok(());
+        return Ok(None);
+    }
+    match model.adapters.get(name, &model.generator) {
+        Ok(Some(adapter)) => return Ok(Some(adapter)),
+        Ok(None) => {}
+        Err(error) => {
+            let message = format!("the adapter `{name}` cannot be loaded any more: {error}");
+            return Err(ApiError::request(StatusCode::NOT_FOUND, message, Some("model_not_found")).param("model"));
+        }
     }
     let message = format!("the model `{name}` does not exist; this server has `{}`", model.id);
     Err(ApiError::request(StatusCode::NOT_FOUND, message, Some("model_not_found")).param("model"))

@@ -49,6 +49,8 @@ pub(crate) fn routes(
         .route("/v1/models/{*id}", get(api::models::get))
         .route("/v1/chat/completions", post(api::chat_completions::create))
         .route("/v1/completions", post(api::completions::create))
+        .route("/v1/load_lora_adapter", post(api::adapters::load))
+        .route("/v1/unload_lora_adapter", post(api::adapters::unload))
         .route("/tokenize", post(api::tokenize::tokenize))
         .route("/detokenize", post(api::tokenize::detokenize))
         .route("/v1/provenance", get(api::provenance::get))

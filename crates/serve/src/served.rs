@@ -1,6 +1,6 @@
 //! What is served and under which options. Plain data: nothing here reads files or listens.
 
-use crate::{Generator, TlsFiles};
+use crate::{Adapters, Generator, TlsFiles};
 use narthex_text::{ChatTemplate, Tokenizer};
 use sha2::{Digest, Sha256};
 use std::{fmt, path::PathBuf, sync::Arc};
@@ -33,6 +33,8 @@ pub struct ServedModel {
     pub template: Option<ChatTemplate>,
     /// What continues token ids.
     pub generator: Arc<dyn Generator>,
+    /// The adapters over it that clients may ask for by name.
+    pub adapters: Arc<Adapters>,
     /// Ids that end an answer.
     pub stop_tokens: Vec<u32>,
     /// Used where a request is silent.

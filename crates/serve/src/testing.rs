@@ -39,12 +39,13 @@ pub fn model(script: impl Fn(&narthex_infer::Request) -> Vec<Output> + Send + Sy
 }
 
 /// The model `m` over this generator.
-pub fn model_of(generator: Arc<Scripted>) -> ServedModel {
+pub fn model_of(generator: Arc<dyn crate::Generator>) -> ServedModel {
     ServedModel {
         id: "m".into(),
         tokenizer: tokenizer(),
         template: Some(ChatTemplate::new(CHATML, None, None).expect("our own template is valid")),
         generator,
+        adapters: Arc::default(),
         stop_tokens: vec![2],
         defaults: SamplingDefaults::default(),
         created: 1_700_000_000,

@@ -1,7 +1,7 @@
 //! `narthex serve` and `narthex batch`: a model behind the API.
 
 use crate::{
-    arguments::{Batch, Dtype, EngineLimits, KvCacheDtype, ModelRef, SchedulingPolicy, Serve},
+    arguments::{AdapterFlags, Batch, Dtype, EngineLimits, KvCacheDtype, ModelRef, SchedulingPolicy, Serve},
     commands::{base_options, openness::explain, print_json, speculative::SpeculativeConfig},
     render::Renderer,
     signals,
@@ -12,9 +12,10 @@ use narthex_infer::{Engine, EngineOptions, Policy};
 use narthex_kernels::{alloc::keep_at_most, memory::available_bytes};
 use narthex_model::Precision;
 use narthex_openness::Finding;
-use narthex_run::{LoadedModel, WeightForm, judge_reference, permit};
+use narthex_run::{LoadedModel, Project, WeightForm, judge_reference, permit};
 use narthex_serve::{
-    ApiKey, BatchSummary, SamplingDefaults, ServeOptions, ServedModel, Serving, TlsFiles, bind, run_batch, serve,
+    Adapters, ApiKey, BatchSummary, SamplingDefaults, ServeOptions, ServedModel, Serving, TlsFiles, bind, run_batch,
+    serve,
 };
 use std::{
     path::{Path, PathBuf},
@@ -67,11 +68,16 @@ pub fn run(args: &Serve) -> Result<()> {
         options.api_keys.extend(read_keys(path)?);
     }
     let source = Source::new(&args.model, args.served_model_name.clone(), &args.engine)?;
+    let source = Source { adapters: Arc::new(adapters(&args.adapters)?), ..source };
     let findings = source.judge()?;
     if args.explain {
         explain(&findings);
     }
-    listen(source, args.follow, &options)
+    listen(source, &args.adapters.lora_modules, args.follow, &options)
+}
+
+fn adapters(flags: &AdapterFlags) -> Result<Adapters> {
+    Adapters::new(flags.max_loras as usize, flags.lora_dir.as_deref())
 }
 
 /// Serves a model with the default options, as `run --serve` does.
@@ -84,8 +90,9 @@ pub fn serve_reference(project: &Path, reference: &str) -> Result<()> {
         name: None,
         engine,
         speculative: None,
+        adapters: Arc::default(),
     };
-    listen(source, false, &ServeOptions::default())
+    listen(source, &[], false, &ServeOptions::default())
 }
 
 /// `narthex batch`
@@ -183,13 +190,14 @@ struct Source {
     name: Option<String>,
     engine: EngineOptions,
     speculative: Option<SpeculativeConfig>,
+    adapters: Arc<Adapters>,
 }
 
 impl Source {
     fn new(model: &ModelRef, name: Option<String>, limits: &EngineLimits) -> Result<Self> {
         let (project, reference) = (model.project.clone(), model.reference.clone());
         let (engine, speculative) = (limits.options()?, limits.speculative_config.clone());
-        Ok(Self { project, reference, dtype: model.dtype, name, engine, speculative })
+        Ok(Self { project, reference, dtype: model.dtype, name, engine, speculative, adapters: Arc::default() })
     }
 
     /// What the project's policy says of serving the model, and the one that guesses for it.
@@ -225,6 +233,7 @@ impl Source {
         let served = ServedModel {
             id: self.name.clone().unwrap_or_else(|| model.name.clone()),
             generator: Arc::new(engine),
+            adapters: self.adapters.clone(),
             tokenizer: model.tokenizer,
             template: model.template,
             stop_tokens: model.stop_tokens,
@@ -291,7 +300,7 @@ impl Source {
     }
 }
 
-fn listen(source: Source, follow: bool, options: &ServeOptions) -> Result<()> {
+fn listen(source: Source, adapters: &[(String, String)], follow: bool, options: &ServeOptions) -> Result<()> {
     let begun = Instant::now();
     // The port first: it is quick to find out that it is taken.
     let bound = bind(options)?;
@@ -302,6 +311,15 @@ fn listen(source: Source, follow: bool, options: &ServeOptions) -> Result<()> {
     }
     let (served, Facts { license, dtype, cache, cut }) = source.ready()?;
     eprintln!("serving {} ({license}) in {dtype}, ready after {:.2} s", served.id, begun.elapsed().as_secs_f64());
+    for (name, place) in adapters {
+        if *name == served.id {
+            return Err(Error::usage(format!("the adapter `{name}` has the name of the model"))
+                .help("give one of them another name: `--lora-modules NAME=PATH`, `--served-model-name NAME`"));
+        }
+        let folder = adapter_folder(&source.project, place)?;
+        source.adapters.add(name, &folder, &served.generator)?;
+        eprintln!("  adapter {name} from {}", folder.display());
+    }
     eprintln!("  keys and values take {cache}");
     if let Some(tokens) = cut {
         eprintln!("  the model could hold {tokens} a sequence: raise `--kv-cache-memory-bytes`");
@@ -318,6 +336,25 @@ fn listen(source: Source, follow: bool, options: &ServeOptions) -> Result<()> {
         .spawn(move || source.reload(current, &exchanged, &asked, follow))
         .map_err(|error| Error::internal("cannot start a thread").cause(error))?;
     serve(bound, serving, options, stop_signal())
+}
+
+/// Where an adapter lies: in a folder, or beside a tuned model of the ledger.
+fn adapter_folder(project: &Path, place: &str) -> Result<PathBuf> {
+    let config = "adapter_config.json";
+    let path = Path::new(place);
+    if path.join(config).is_file() {
+        return Ok(path.into());
+    }
+    if let Ok(artifact) = Project::ledger(project).and_then(|ledger| ledger.resolve(place)) {
+        let folder = artifact.folder.join("adapter");
+        if folder.join(config).is_file() {
+            return Ok(folder);
+        }
+        return Err(Error::input(format!("`{place}` has no adapter beside its weights"))
+            .help("tune with `method = \"lora\"`, or name a folder with adapter_config.json"));
+    }
+    Err(Error::input(format!("there is no adapter at `{place}`"))
+        .help("name a folder with adapter_config.json and adapter_model.safetensors, or a model tuned with LoRA"))
 }
 
 /// Ready on the first SIGINT or SIGTERM.

@@ -92,7 +92,7 @@ pub(crate) async fn create(
     let call = call.map_err(|error| ApiError::internal(error.to_string()))??;
     let (parameters, prompt_tokens) = (call.parameters, call.prompt_tokens);
     let object = if parameters.stream { "chat.completion.chunk" } else { "chat.completion" };
-    let head = Head::new("chatcmpl", object, &app.model);
+    let head = Head::new("chatcmpl", object, &app.model, &parameters.model);
     let generation = Generation::start(&app, exchange, Operation::Chat, &head, &parameters, call.requests)?;
     if parameters.stream {
         return Ok(event_stream(|events| stream(app, head, generation, parameters, prompt_tokens, events)));

@@ -79,7 +79,7 @@ pub(crate) async fn create(
     // Long prompts take a while to tokenize; other answers go on meanwhile.
     let call = tokio::task::spawn_blocking(move || read(fields, &model, &limits)).await;
     let mut call = call.map_err(|error| ApiError::internal(error.to_string()))??;
-    let head = Head::new("cmpl", "text_completion", &app.model);
+    let head = Head::new("cmpl", "text_completion", &app.model, &call.parameters.model);
     let requests = std::mem::take(&mut call.requests);
     let generation = Generation::start(&app, exchange, Operation::Completion, &head, &call.parameters, requests)?;
     if call.parameters.stream {

@@ -1,5 +1,6 @@
 //! One file per endpoint: its wire types and its handler. `router.rs` lists them.
 
+pub(crate) mod adapters;
 pub(crate) mod chat_completions;
 pub(crate) mod completions;
 pub(crate) mod health;

@@ -1,6 +1,6 @@
 //! `GET /v1/models`, `GET /v1/models/{id}` and `GET /v1/models/{id}/manifest`: the one model and its papers.
 
-use crate::{ServedModel, app::App, error::ApiError, parameters::check_model};
+use crate::{AdapterEntry, ServedModel, app::App, error::ApiError, parameters::check_model};
 use axum::{
     Json,
     extract::{Path, State},
@@ -10,7 +10,7 @@ use axum::{
 use serde::Serialize;
 use serde_json::Value;
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub(crate) struct Model {
     id: String,
     object: &'static str,
@@ -24,12 +24,18 @@ pub(crate) struct Model {
     license: Value,
     /// The class of the Model Openness Framework: 1, 2, 3 or null.
     openness_class: Value,
+    /// Of an adapter, the model that it changes; as vLLM has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<String>,
+    /// Of an adapter, where it lies; as vLLM has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root: Option<String>,
 }
 
 #[derive(Serialize)]
 pub(crate) struct Models {
     object: &'static str,
-    data: [Model; 1],
+    data: Vec<Model>,
 }
 
 /// One model with what it was made from.
@@ -57,6 +63,21 @@ impl Model {
             chat: model.template.is_some(),
             license: known("license"),
             openness_class: known("openness").get("class").cloned().unwrap_or_default(),
+            parent: None,
+            root: None,
+        }
+    }
+
+    /// An adapter. Its own terms are not known here.
+    fn adapter(base: &Self, entry: AdapterEntry) -> Self {
+        Self {
+            id: entry.name,
+            created: entry.created,
+            license: Value::Null,
+            openness_class: Value::Null,
+            parent: Some(base.id.clone()),
+            root: Some(entry.folder.display().to_string()),
+            ..base.clone()
         }
     }
 }
@@ -64,9 +85,12 @@ impl Model {
 /// The end of the address of a model's manifest.
 const MANIFEST: &str = "/manifest";
 
-/// Lists the model.
+/// Lists the model, then its adapters.
 pub(crate) async fn list(State(app): State<App>) -> Json<Models> {
-    Json(Models { object: "list", data: [Model::of(&app.model)] })
+    let base = Model::of(&app.model);
+    let adapters = app.model.adapters.list().into_iter().map(|entry| Model::adapter(&base, entry));
+    let adapters: Vec<Model> = adapters.collect();
+    Json(Models { object: "list", data: std::iter::once(base).chain(adapters).collect() })
 }
 
 /// Shows one model by name, or, with `/manifest` behind the name, gives its manifest and those of its ancestors.
