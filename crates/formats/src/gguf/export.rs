@@ -250,9 +250,7 @@ fn write_tokenizer(
 ) -> Result<()> {
     let exported = tokenizer::export(tokenizer, vocab_size)?;
     writer.text("tokenizer.ggml.model", exported.model);
-    if let Some(pre) = exported.pre {
-        writer.text("tokenizer.ggml.pre", pre);
-    }
+    writer.text("tokenizer.ggml.pre", exported.pre.unwrap_or("default"));
     writer.texts("tokenizer.ggml.tokens", &exported.tokens);
     writer.integers("tokenizer.ggml.token_type", &exported.kinds);
     if exported.model == "llama" {

@@ -78,8 +78,9 @@ pub fn to_hugging_face(file: &Path, folder: &Path) -> Result<Imported> {
     let mut imported = about(&file)?;
     imported.notes = source.notes(&quantized);
     let mut config = config;
-    for (key, id) in tokenizer.generation.as_object().into_iter().flatten() {
-        config.insert(key.clone(), id.clone());
+    // Also where there is none: transformers would take those of its default vocabulary.
+    for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
+        config.insert(key.into(), tokenizer.generation[key].clone());
     }
     config.insert("torch_dtype".into(), json!(widest(&entries).name()));
     write_json(&folder.join("config.json"), &Value::Object(config))?;
