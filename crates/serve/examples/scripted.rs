@@ -52,6 +52,7 @@ fn main() -> Result<()> {
         stop_tokens: vec![2],
         defaults: SamplingDefaults::default(),
         created: 1_700_000_000,
+        adapters: Arc::default(),
         provenance: provenance(),
         papers: None,
     };
