@@ -293,7 +293,7 @@ mod tests {
         assert_eq!(text, "Success: LoRA adapter 'french' removed successfully.");
         let body = json!({"model": "french", "prompt": "x"});
         let error = testing::post(&router, "/v1/completions", &body).await.json(404);
-        assert_eq!(error["error"]["message"], "model: the model `french` does not exist; this server has `m`");
+        assert_eq!(error["error"]["message"], "the model `french` does not exist; this server has `m`");
     }
 
     #[tokio::test]
