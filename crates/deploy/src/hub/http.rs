@@ -247,9 +247,11 @@ impl Tries {
         };
         self.failed += 1;
         if self.failed >= TRIES_MAX {
-            return Err(error
-                .cause(format!("{TRIES_MAX} tries in a row"))
-                .help("run the same command again later: what is fetched already stays"));
+            let error = error.cause(format!("{TRIES_MAX} tries in a row"));
+            return Err(match error.help_text() {
+                Some(_) => error,
+                None => error.help("run the same command again later: what is fetched already stays"),
+            });
         }
         let wait = asked.unwrap_or(self.backoff * (1 << (self.failed - 1)));
         if wait > RETRY_AFTER_MAX {
@@ -307,11 +309,15 @@ fn unreachable_host(uri: &Uri, error: ureq::Error) -> Failure {
     let report = Error::input(format!("{} cannot be reached", place(uri))).cause(&error);
     match error {
         ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed | ureq::Error::Protocol(_) => {
-            Failure::Passing(report, None)
+            Failure::Passing(
+                report.help(
+                    "check the network and HF_ENDPOINT, then run the same command again: what is fetched already stays; \
+                     `HF_HUB_OFFLINE=1` takes what Hugging Face's cache holds",
+                ),
+                None,
+            )
         }
-        _ => Failure::Final(report.help(
-            "check the network and HF_ENDPOINT; `HF_HUB_OFFLINE=1` takes what Hugging Face's cache holds; SSL_CERT_FILE names certificates to trust",
-        )),
+        _ => Failure::Final(report.help("check HF_ENDPOINT; SSL_CERT_FILE names certificates to trust")),
     }
 }
 
