@@ -307,8 +307,12 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 fn unreachable_host(uri: &Uri, error: ureq::Error) -> Failure {
     let report = Error::input(format!("{} cannot be reached", place(uri))).cause(&error);
+    // A certificate that is not trusted will not be trusted at the next try.
+    let is_untrusted = matches!(&error, ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData);
     match error {
-        ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed | ureq::Error::Protocol(_) => {
+        ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed | ureq::Error::Protocol(_)
+            if !is_untrusted =>
+        {
             Failure::Passing(
                 report.help(
                     "check the network and HF_ENDPOINT, then run the same command again: what is fetched already stays; \
