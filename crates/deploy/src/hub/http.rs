@@ -247,9 +247,11 @@ impl Tries {
         };
         self.failed += 1;
         if self.failed >= TRIES_MAX {
-            return Err(error
-                .cause(format!("{TRIES_MAX} tries in a row"))
-                .help("run the same command again later: what is fetched already stays"));
+            let error = error.cause(format!("{TRIES_MAX} tries in a row"));
+            return Err(match error.help_text() {
+                Some(_) => error,
+                None => error.help("run the same command again later: what is fetched already stays"),
+            });
         }
         let wait = asked.unwrap_or(self.backoff * (1 << (self.failed - 1)));
         if wait > RETRY_AFTER_MAX {
@@ -305,13 +307,21 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 fn unreachable_host(uri: &Uri, error: ureq::Error) -> Failure {
     let report = Error::input(format!("{} cannot be reached", place(uri))).cause(&error);
+    // A certificate that is not trusted will not be trusted at the next try.
+    let is_untrusted = matches!(&error, ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::InvalidData);
     match error {
-        ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed | ureq::Error::Protocol(_) => {
-            Failure::Passing(report, None)
+        ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed | ureq::Error::Protocol(_)
+            if !is_untrusted =>
+        {
+            Failure::Passing(
+                report.help(
+                    "check the network and HF_ENDPOINT, then run the same command again: what is fetched already stays; \
+                     `HF_HUB_OFFLINE=1` takes what Hugging Face's cache holds",
+                ),
+                None,
+            )
         }
-        _ => Failure::Final(report.help(
-            "check the network and HF_ENDPOINT; `HF_HUB_OFFLINE=1` takes what Hugging Face's cache holds; SSL_CERT_FILE names certificates to trust",
-        )),
+        _ => Failure::Final(report.help("check HF_ENDPOINT; SSL_CERT_FILE names certificates to trust")),
     }
 }
 
