@@ -27,6 +27,7 @@
 
 mod blocks;
 mod context;
+mod encoder;
 mod engine;
 mod request;
 mod sampling;
@@ -36,8 +37,10 @@ mod worker;
 
 pub use blocks::BlockPool;
 pub use context::PagedContext;
+pub use encoder::{EncoderEngine, EncoderOptions, EncoderSink, EncoderTicket};
 pub use engine::{Engine, EngineOptions, Ticket};
 pub use narthex_kernels::KV_BLOCK;
+pub use narthex_model::{EncoderInput, EncoderTask};
 pub use request::{FinishReason, Output, Request, Sampling, Sink, SubmitError, TokenLogprobs};
 pub use sampling::{History, Sampled, log_softmax, sample};
 pub use scheduler::{Counters, Limits, NewSequence, Policy, Scheduler, SequenceId, Work};

@@ -5,7 +5,7 @@
 //! Arithmetic: 2 N I O. Bytes: the weights once for every 280 rows, in bf16 half of them.
 
 use crate::{
-    Precision,
+    Activation, Precision,
     flex::{contiguous, filled, values},
     linear::Maybe,
     product::{Finish, PackedB, WeightValues},
@@ -69,6 +69,33 @@ pub fn packed_linear(x: Tensor<2>, weight: &PackedWeight, residual: Option<Tenso
     Tensor::from_dispatch(Dispatch::packed_linear(x.into_dispatch(), residual, weight.clone()))
 }
 
+/// What follows a product, in this order.
+#[derive(Clone, Debug, Default)]
+pub struct PackedFinish {
+    /// `[O]`, added to each row.
+    pub bias: Option<Tensor<1>>,
+    /// `[N, O]`, added.
+    pub residual: Option<Tensor<2>>,
+    /// Applied to each value.
+    pub activation: Option<Activation>,
+}
+
+/// `x [N, I]`, weights `[O, I]` -> `[N, O]`: [`packed_linear`] with what follows it in the same pass.
+///
+/// # Panics
+/// As [`packed_linear`].
+pub fn packed_affine(x: Tensor<2>, weight: &PackedWeight, finish: PackedFinish) -> Tensor<2> {
+    let ([n, inputs], [outputs, depth]) = (x.dims(), weight.shape());
+    assert_eq!(inputs, depth, "weights are [out, in]");
+    let PackedFinish { bias, residual, activation } = finish;
+    assert!(residual.as_ref().is_none_or(|r| r.dims() == [n, outputs]), "the residual has the output's shape");
+    assert!(bias.as_ref().is_none_or(|bias| bias.dims() == [outputs]), "one bias for each output");
+    let residual = residual.map_or(Maybe::Nothing, |residual| Maybe::Just(residual.into_dispatch()));
+    let bias = bias.map_or(Maybe::Nothing, |bias| Maybe::Just(bias.into_dispatch()));
+    let x = x.into_dispatch();
+    Tensor::from_dispatch(Dispatch::packed_affine(x, bias, residual, weight.clone(), activation))
+}
+
 /// Rows of `[O, I]` by index, as an embedding reads them: `[N]` -> `[N, I]`.
 ///
 /// # Panics
@@ -89,18 +116,37 @@ pub(crate) trait PackedLinearBackend: Backend {
         #[extension_type] residual: Maybe<Self>,
         weight: PackedWeight,
     ) -> FloatTensor<Self>;
+
+    fn packed_affine(
+        x: FloatTensor<Self>,
+        #[extension_type] bias: Maybe<Self>,
+        #[extension_type] residual: Maybe<Self>,
+        weight: PackedWeight,
+        activation: Option<Activation>,
+    ) -> FloatTensor<Self>;
 }
 
 impl PackedLinearBackend for Flex {
     fn packed_linear(x: FlexTensor, residual: Maybe<Self>, weight: PackedWeight) -> FlexTensor {
+        Self::packed_affine(x, Maybe::Nothing, residual, weight, None)
+    }
+
+    fn packed_affine(
+        x: FlexTensor,
+        bias: Maybe<Self>,
+        residual: Maybe<Self>,
+        weight: PackedWeight,
+        activation: Option<Activation>,
+    ) -> FlexTensor {
         let x = contiguous(x);
         let residual = residual.into_option().map(contiguous);
+        let bias = bias.into_option().map(contiguous);
         let [outputs, inputs] = weight.shape();
         let n = values(&x).len() / inputs;
         timed("packed linear", 2.0 * (n * inputs * outputs) as f64, || {
             filled([n, outputs], |y| {
-                let finish = Finish { bias: None, residual: residual.as_ref().map(values) };
-                weight.0.multiply(values(&x), y, finish);
+                let finish = Finish { bias: bias.as_ref().map(values), residual: residual.as_ref().map(values) };
+                weight.0.multiply(values(&x), y, finish, activation);
             })
         })
     }

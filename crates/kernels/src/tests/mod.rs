@@ -13,6 +13,7 @@ mod muon;
 mod packed;
 mod paged;
 mod product;
+mod ragged;
 mod rms_norm;
 mod rotary;
 mod softmax;
