@@ -1,6 +1,9 @@
 //! The command line: every verb with its flags and help.
 
+mod embed;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use embed::Embed;
 use std::path::PathBuf;
 
 /// From raw data to a licensed model that answers over the OpenAI API, in one binary
@@ -33,6 +36,8 @@ pub enum Command {
     Generate(Generate),
     /// Talk to a model in the terminal
     Chat(Chat),
+    /// Turn texts into vectors, one JSON line each
+    Embed(Embed),
     /// Answer over the OpenAI API, with a chat page at /
     Serve(Serve),
     /// Answer a file of requests, and go on where an interruption stopped

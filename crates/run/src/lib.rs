@@ -2,6 +2,7 @@
 //! records what they made. Front ends render its events and reports.
 
 mod card;
+mod encoder;
 mod events;
 mod loaded;
 mod material;
@@ -16,6 +17,7 @@ mod source;
 mod steps;
 mod verify;
 
+pub use encoder::LoadedEncoder;
 pub use events::LineageEvents;
 pub use loaded::{LoadedModel, Provenance, WeightForm};
 pub use papers::with_subject;

@@ -247,6 +247,36 @@ pub(crate) fn model_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// The files of the modules that sentence-transformers keeps in folders of their own, such as `1_Pooling/config.json`.
+pub(crate) fn module_files(folder: &Path) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(folder).map_err(|error| Error::io("cannot read", folder, error))?;
+    let mut found = Vec::new();
+    for place in entries.flatten().map(|entry| entry.path()) {
+        let name = place.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if place.is_dir() && name.starts_with(|first: char| first.is_ascii_digit()) {
+            let files = model_files(&place)?;
+            let files = files.iter().filter_map(|file| Some(format!("{name}/{}", file.file_name()?.to_str()?)));
+            found.extend(files);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The licence that the metadata of a model card names (`license:` in the front matter of README.md), if it is one that
+/// SPDX knows; Hugging Face writes identifiers in lower case.
+fn card_license(folder: &Path) -> Result<Option<License>> {
+    let path = folder.join("README.md");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text = read_text(&path)?;
+    let Some((front, _)) = text.strip_prefix("---").and_then(|rest| rest.split_once("\n---")) else { return Ok(None) };
+    let line = front.lines().find_map(|line| line.strip_prefix("license:"));
+    let name = line.unwrap_or("").trim().trim_matches(['"', '\'']);
+    Ok(license::find(name).and_then(|id| License::parse(id).ok()))
+}
+
 /// The manifest of a model folder that is taken into the ledger.
 ///
 /// # Errors
@@ -256,8 +286,21 @@ pub fn import_manifest(folder: &Path, license: Option<License>, origin: Option<S
         return Err(Error::input(format!("there is no folder {}", folder.display()))
             .help("name a model folder in Hugging Face layout"));
     }
-    narthex_model::Decoder::read(folder, &narthex_model::cpu())?;
+    let encoder = narthex_model::encoder::is_encoder(folder);
+    if encoder {
+        crate::encoder::read(folder, None)?;
+    } else {
+        narthex_model::Decoder::read(folder, &narthex_model::cpu())?;
+    }
     let names = model_files(folder)?.into_iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_string()));
+    let mut names: Vec<String> = names.collect();
+    if encoder {
+        names.extend(module_files(folder)?);
+    }
+    let license = match license {
+        None if !folder.join("narthex.json").is_file() => card_license(folder)?,
+        declared => declared,
+    };
     let Terms { license, evidence, license_texts, texts, notices } = terms(license.as_ref(), None, Some(folder))?;
     let component = Component {
         name: "weights".into(),
@@ -267,7 +310,7 @@ pub fn import_manifest(folder: &Path, license: Option<License>, origin: Option<S
         notices,
         origin,
         evidence,
-        paths: names.collect(),
+        paths: names,
     };
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_else(|| "import".into());
     let manifest = Manifest::new(ArtifactKind::Model, Recipe::new(name, "import"));
@@ -277,6 +320,35 @@ pub fn import_manifest(folder: &Path, license: Option<License>, origin: Option<S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_card_names_its_licence() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(card_license(folder.path()).unwrap(), None);
+        for (card, expected) in [
+            ("---\nlanguage: en\nlicense: apache-2.0\ntags:\n- x\n---\n# A model\n", Some("Apache-2.0")),
+            ("---\nlicense: 'MIT'\n---\n", Some("MIT")),
+            ("---\nlicense: other\n---\n", None),
+            ("---\nlanguage: en\n---\nlicense: mit\n", None),
+            ("# A model\nlicense: mit\n", None),
+            ("---\nlicense: mit", None),
+        ] {
+            std::fs::write(folder.path().join("README.md"), card).unwrap();
+            let found = card_license(folder.path()).unwrap();
+            assert_eq!(found.as_ref().map(License::as_str), expected, "{card}");
+        }
+    }
+
+    #[test]
+    fn modules_in_folders_belong_to_the_model() {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, _) in [("1_Pooling/config.json", 0), ("2_Dense/model.safetensors", 0), ("onnx/config.json", 0), ("1_Pooling/x.bin", 0)] {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "{}").unwrap();
+        }
+        assert_eq!(module_files(folder.path()).unwrap(), ["1_Pooling/config.json", "2_Dense/model.safetensors"]);
+    }
 
     #[test]
     fn what_is_declared_is_held_against_the_text() {

@@ -54,6 +54,7 @@ fn main() -> Result<()> {
         created: 1_700_000_000,
         provenance: provenance(),
         papers: None,
+        embedder: None,
     };
     eprintln!("the script answers at http://{}:{}", options.host, options.port);
     serve(bound, Arc::new(Serving::new(model)), &options, std::future::pending())

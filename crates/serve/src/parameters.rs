@@ -37,6 +37,7 @@ impl Parameters {
     pub fn read(fields: &mut Fields, model: &ServedModel, limits: &Limits) -> Result<Self, ApiError> {
         let name = fields.string("model")?.ok_or_else(|| fields.missing("model"))?;
         check_model(&name, model)?;
+        crate::encoding::refuse_encoder(model)?;
         let n = fields.integer("n", 1..=limits.n_max as i64)?.unwrap_or(1) as usize;
         let sampling = read_sampling(fields, model, limits)?;
         let stop = read_stop(fields.take("stop"), limits)?;
