@@ -242,7 +242,13 @@ unsafe fn gather<V: Lanes>(
 /// # Safety
 /// All of A, B and C is there; columns are a multiple of 32.
 #[inline(always)]
-unsafe fn multiply<V: Lanes>(rows: usize, columns: usize, words: usize, [a, b]: [(*const f32, usize); 2], c: (*mut f32, usize)) {
+unsafe fn multiply<V: Lanes>(
+    rows: usize,
+    columns: usize,
+    words: usize,
+    [a, b]: [(*const f32, usize); 2],
+    c: (*mut f32, usize),
+) {
     // Tiles of like height.
     let tiles = rows.div_ceil(V::TILE_ROWS);
     let height = rows.div_ceil(tiles.max(1)).max(1);
@@ -335,9 +341,7 @@ for_each_isa! {
 /// The row has `across` values, a multiple of 16.
 #[inline(always)]
 unsafe fn weigh<V: Lanes>(row: *mut f32, across: usize, counting: Range<usize>) {
-    let lanes = |at: usize| {
-        (counting.start.saturating_sub(at).min(LANES), counting.end.saturating_sub(at).min(LANES))
-    };
+    let lanes = |at: usize| (counting.start.saturating_sub(at).min(LANES), counting.end.saturating_sub(at).min(LANES));
     // SAFETY: the caller's promise.
     unsafe {
         let mut largest = V::splat(f32::NEG_INFINITY);

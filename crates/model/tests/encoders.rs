@@ -89,8 +89,12 @@ fn copy(from: &Path, to: &Path) {
 #[test]
 fn pooling_is_that_of_sentence_transformers() {
     let (_, golden) = golden("encoder-pooling");
-    let hidden: Vec<Vec<f32>> =
-        golden["hidden"].as_array().unwrap().iter().map(|h| h.as_array().unwrap().iter().flat_map(floats).collect()).collect();
+    let hidden: Vec<Vec<f32>> = golden["hidden"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|h| h.as_array().unwrap().iter().flat_map(floats).collect())
+        .collect();
     for (name, modes) in [
         ("mean", vec![PoolingMode::Mean]),
         ("cls", vec![PoolingMode::Cls]),
@@ -118,7 +122,8 @@ fn sentence_folder(modules: Value, pooling: Value) -> tempfile::TempDir {
 }
 
 fn modules(stages: &[(&str, &str)]) -> Value {
-    let module = |(kind, path): &(&str, &str)| json!({"type": format!("sentence_transformers.models.{kind}"), "path": path});
+    let module =
+        |(kind, path): &(&str, &str)| json!({"type": format!("sentence_transformers.models.{kind}"), "path": path});
     stages.iter().map(module).collect()
 }
 
@@ -169,7 +174,12 @@ fn what_cannot_be_done_is_named() {
     let pooled = || modules(&[("Transformer", ""), ("Pooling", "1_Pooling")]);
     let mean = || json!({"pooling_mode": "mean"});
     for (stages, pooling, change, expected) in [
-        (modules(&[("Transformer", ""), ("WordWeights", "1_Pooling")]), mean(), json!({}), "module 1 = sentence_transformers.models.WordWeights"),
+        (
+            modules(&[("Transformer", ""), ("WordWeights", "1_Pooling")]),
+            mean(),
+            json!({}),
+            "module 1 = sentence_transformers.models.WordWeights",
+        ),
         (modules(&[("Transformer", "0_T"), ("Pooling", "1_Pooling")]), mean(), json!({}), "a Transformer in = 0_T"),
         (modules(&[("Transformer", ""), ("Pooling", "../x")]), mean(), json!({}), "`../x` leaves the folder"),
         (modules(&[("Transformer", "")]), mean(), json!({}), "no Pooling"),
@@ -180,7 +190,12 @@ fn what_cannot_be_done_is_named() {
         (pooled(), json!({"pooling_mode": "mean", "include_prompt": false}), json!({}), "include_prompt = false"),
         (pooled(), json!({"pooling_mode": "mean", "embedding_dimension": 4}), json!({}), "vectors of 4"),
         (pooled(), mean(), json!({"model_type": "deberta-v2"}), "model_type = deberta-v2"),
-        (pooled(), mean(), json!({"position_embedding_type": "relative_key"}), "position_embedding_type = relative_key"),
+        (
+            pooled(),
+            mean(),
+            json!({"position_embedding_type": "relative_key"}),
+            "position_embedding_type = relative_key",
+        ),
         (pooled(), mean(), json!({"is_decoder": true}), "is_decoder = true"),
         (pooled(), mean(), json!({"hidden_act": "relu"}), "hidden_act = relu"),
         (pooled(), mean(), json!({"num_attention_heads": 3}), "3 heads do not divide"),

@@ -342,7 +342,12 @@ mod tests {
     #[test]
     fn modules_in_folders_belong_to_the_model() {
         let folder = tempfile::tempdir().unwrap();
-        for (path, _) in [("1_Pooling/config.json", 0), ("2_Dense/model.safetensors", 0), ("onnx/config.json", 0), ("1_Pooling/x.bin", 0)] {
+        for (path, _) in [
+            ("1_Pooling/config.json", 0),
+            ("2_Dense/model.safetensors", 0),
+            ("onnx/config.json", 0),
+            ("1_Pooling/x.bin", 0),
+        ] {
             let path = folder.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "{}").unwrap();

@@ -146,8 +146,7 @@ struct Counted<'a> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         let whole = self.started.elapsed();
-        let life =
-            Life { whole, prefill: whole, queue: Duration::ZERO, prompt_tokens: self.tokens, ..Life::default() };
+        let life = Life { whole, prefill: whole, queue: Duration::ZERO, prompt_tokens: self.tokens, ..Life::default() };
         self.metrics.ended(self.ended, &life);
     }
 }
@@ -170,10 +169,8 @@ impl Likeness {
         length: Length,
         [first_field, second_field]: [&str; 2],
     ) -> Result<Self, ApiError> {
-        let strs = |texts: &[String]| -> Vec<String> { texts.to_vec() };
-        let (firsts, seconds) = (strs(first.0), strs(second.0));
-        let firsts: Vec<&str> = firsts.iter().map(String::as_str).collect();
-        let seconds: Vec<&str> = seconds.iter().map(String::as_str).collect();
+        let firsts: Vec<&str> = first.0.iter().map(String::as_str).collect();
+        let seconds: Vec<&str> = second.0.iter().map(String::as_str).collect();
         let wrong = |field: &str| {
             let field = field.to_string();
             move |error: narthex_base::Error| ApiError::field(field, error.what())

@@ -1,7 +1,10 @@
 //! What the tests of this crate share: a model whose tokens are single bytes and whose answers are
 //! scripted, and a client without a network.
 
-use crate::{Counters, Embedder, Encodes, SamplingDefaults, Ticket, ServeOptions, ServedModel, Serving, error::ApiError, scripted::Scripted, scripted::say};
+use crate::{
+    Counters, Embedder, Encodes, SamplingDefaults, ServeOptions, ServedModel, Serving, Ticket, error::ApiError,
+    scripted::Scripted, scripted::say,
+};
 use axum::{
     Router,
     body::{Body, Bytes, to_bytes},

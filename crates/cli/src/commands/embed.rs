@@ -49,10 +49,8 @@ pub fn run(args: &Embed) -> Result<()> {
     if dimensions > own {
         return Err(Error::usage(format!("`--dimensions {dimensions}` is more than the model's {own}")));
     }
-    let options = EncoderOptions {
-        threads: args.threads.map_or(0, |threads| threads as usize),
-        ..EncoderOptions::default()
-    };
+    let options =
+        EncoderOptions { threads: args.threads.map_or(0, |threads| threads as usize), ..EncoderOptions::default() };
     let embedder = embedder(encoder, &options).0;
     let prompt = embedder.prompt(args.prompt_name.as_deref()).ok_or_else(|| {
         let names: Vec<&str> = embedder.prompts.keys().map(String::as_str).collect();
@@ -165,11 +163,8 @@ pub(super) fn served(source: &Source) -> Result<Option<(ServedModel, Facts)>> {
         return Ok(None);
     };
     let precision = encoder.model.precision();
-    let options = EncoderOptions {
-        threads: source.engine.threads,
-        pinned: source.engine.pinned,
-        ..EncoderOptions::default()
-    };
+    let options =
+        EncoderOptions { threads: source.engine.threads, pinned: source.engine.pinned, ..EncoderOptions::default() };
     let (embedder, left) = embedder(encoder, &options);
     let (context, values) = (embedder.encoder.context(), embedder.encoder.dimension());
     let license = left.provenance.license.as_ref();

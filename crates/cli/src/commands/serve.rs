@@ -209,7 +209,10 @@ impl Source {
         let facts = Facts {
             license: license.map_or("licence undeclared".into(), |license| license.to_string()),
             dtype: if precision == Precision::Bf16 { "bfloat16" } else { "float32" },
-            about: format!("keys and values take up to {} for {tokens} tokens, {context} a sequence", bytes(engine.kv_cache_bytes() as u64)),
+            about: format!(
+                "keys and values take up to {} for {tokens} tokens, {context} a sequence",
+                bytes(engine.kv_cache_bytes() as u64)
+            ),
             cut: (context < wanted).then_some(wanted),
         };
         let (generation, defaults) = (&model.generation, SamplingDefaults::default());

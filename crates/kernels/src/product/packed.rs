@@ -129,13 +129,7 @@ impl PackedB {
     ///
     /// # Panics
     /// If the shapes do not fit each other.
-    pub(crate) fn multiply(
-        &self,
-        a: &[f32],
-        c: &mut [f32],
-        finish: Finish,
-        activation: Option<Activation>,
-    ) {
+    pub(crate) fn multiply(&self, a: &[f32], c: &mut [f32], finish: Finish, activation: Option<Activation>) {
         let m = a.len() / self.k;
         assert_eq!((a.len(), c.len()), (m * self.k, m * self.n), "A is [m, k] and C is [m, n]");
         // Passes of like size: a few rows alone would cost as much reading of B as many.
@@ -155,14 +149,7 @@ impl PackedB {
         }
     }
 
-    fn multiply_rows(
-        &self,
-        a: &[f32],
-        m: usize,
-        c: &mut [f32],
-        finish: Finish,
-        activation: Option<Activation>,
-    ) {
+    fn multiply_rows(&self, a: &[f32], m: usize, c: &mut [f32], finish: Finish, activation: Option<Activation>) {
         let target = Target::new(self.precision, c, [self.n, self.k], Start::Zero, finish);
         let slabs = target.slabs();
         // Tiles of like height, too.

@@ -2,8 +2,8 @@
 //! machines; the fused linear layer and the gate against their parts.
 
 use crate::{
-    Activation, Isa, PackedFinish, PackedWeight, Precision, RaggedShape, WeightValues, activation, gated, packed_affine,
-    packed_linear, ragged, ragged_attention,
+    Activation, Isa, PackedFinish, PackedWeight, Precision, RaggedShape, WeightValues, activation, gated,
+    packed_affine, packed_linear, ragged, ragged_attention,
     testing::{any_isa, normal, on_every_machine, with_isa},
 };
 use burn::tensor::{DType, Device, Tensor, TensorData};

@@ -74,7 +74,8 @@ struct Block {
 impl Bert {
     pub(super) fn load(config: Config, loader: &Loader) -> Result<Self> {
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let embedding = |name: &str, rows| loader.table(&format!("embeddings.{name}_embeddings.weight"), [rows, hidden]);
+        let embedding =
+            |name: &str, rows| loader.table(&format!("embeddings.{name}_embeddings.weight"), [rows, hidden]);
         let norm = |name: &str| loader.norm(&format!("{name}.LayerNorm"), hidden, config.eps, true);
         let block = |layer: usize| -> Result<Block> {
             let name = |part: &str| format!("encoder.layer.{layer}.{part}");

@@ -109,5 +109,6 @@ impl Json {
 
 /// An error that names what a config asks for, and what there is.
 pub(super) fn unsupported(key: &str, wanted: &str, known: &str) -> Error {
-    Error::input(format!("config asks for {key} = {wanted}, which is not supported")).help(format!("supported: {known}"))
+    Error::input(format!("config asks for {key} = {wanted}, which is not supported"))
+        .help(format!("supported: {known}"))
 }

@@ -41,7 +41,11 @@ impl Config {
         let layers = config.size("num_hidden_layers")?;
         let context = config.size("max_position_embeddings")?;
         if context > POSITIONS_MAX {
-            return Err(unsupported("max_position_embeddings", &context.to_string(), &format!("up to {POSITIONS_MAX}")));
+            return Err(unsupported(
+                "max_position_embeddings",
+                &context.to_string(),
+                &format!("up to {POSITIONS_MAX}"),
+            ));
         }
         Ok(Self {
             vocab_size: config.size("vocab_size")?,

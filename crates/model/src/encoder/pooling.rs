@@ -174,7 +174,10 @@ fn read_modes(path: &Path, width: usize) -> Result<Vec<PoolingMode>> {
     let config = Json::read(path)?;
     let given = config.optional_size("embedding_dimension").or(config.optional_size("word_embedding_dimension"));
     if given.is_some_and(|given| given != width) {
-        return Err(Error::input(format!("the pooling is for vectors of {}, the model's have {width}", given.unwrap_or(0))));
+        return Err(Error::input(format!(
+            "the pooling is for vectors of {}, the model's have {width}",
+            given.unwrap_or(0)
+        )));
     }
     if config.0["include_prompt"].as_bool() == Some(false) {
         return Err(unsupported("include_prompt", "false", "true"));

@@ -67,8 +67,7 @@ pub(crate) async fn create(
     let data = vectors.into_iter().enumerate().map(|(index, vector)| {
         let vector = shortened(vector, dimensions);
         let bytes = || vector.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
-        let embedding =
-            if base64 { Values::Base64(BASE64_STANDARD.encode(bytes())) } else { Values::Numbers(vector) };
+        let embedding = if base64 { Values::Base64(BASE64_STANDARD.encode(bytes())) } else { Values::Numbers(vector) };
         Embedding { object: "embedding", index, embedding }
     });
     let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
@@ -225,7 +224,10 @@ mod tests {
         assert_eq!(embedding(json!({"dimensions": 4})).await, json!(whole));
         assert_eq!(embedding(json!({"prompt_name": "query"})).await, json!(testing::vector(b"q: ab")));
         let long = "x".repeat(70);
-        assert_eq!(embedding(json!({"input": long, "truncate_prompt_tokens": -1})).await, json!(testing::vector(&[b'x'; 64])));
+        assert_eq!(
+            embedding(json!({"input": long, "truncate_prompt_tokens": -1})).await,
+            json!(testing::vector(&[b'x'; 64]))
+        );
         assert_eq!(embedding(json!({"truncate_prompt_tokens": 1})).await, json!(testing::vector(b"a")));
         assert_eq!(
             embedding(json!({"input": byte_tokens(b"abc"), "truncate_prompt_tokens": 2})).await,

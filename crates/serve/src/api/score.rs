@@ -51,11 +51,8 @@ fn read(mut fields: Fields, model: &ServedModel, limits: &Limits) -> Result<(Arc
     let length = Length::read(&mut fields, &embedder)?;
     fields.finish()?;
     if first.len() != 1 && first.len() != second.len() {
-        let message = format!(
-            "`text_1` has {} texts and `text_2` {}: it must have one, or as many",
-            first.len(),
-            second.len()
-        );
+        let message =
+            format!("`text_1` has {} texts and `text_2` {}: it must have one, or as many", first.len(), second.len());
         return Err(ApiError::field("text_1", message));
     }
     let prompt = embedder.prompt(None).unwrap_or("");
