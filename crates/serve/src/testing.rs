@@ -76,7 +76,7 @@ impl Encodes for MadeUp {
             None => vector_of(&input.ids),
             Some(count) => vec![score_of(&input.ids); count],
         };
-        let outputs = inputs.into_iter().map(output).collect();
+        let outputs: Vec<Vec<f32>> = inputs.into_iter().map(output).collect();
         std::thread::spawn(move || sink(Ok(outputs)));
         Ok(Box::new(()))
     }
@@ -107,6 +107,11 @@ fn vector_of(ids: &[u32]) -> Vec<f32> {
 
 fn score_of(ids: &[u32]) -> f32 {
     ids.iter().sum::<u32>() as f32 / 1024.0
+}
+
+/// A value as a client reads it: single precision loses digits on the way.
+pub fn as_sent(value: impl serde::Serialize) -> Value {
+    serde_json::from_str(&serde_json::to_string(&value).unwrap()).unwrap()
 }
 
 /// What the encoder of the tests gives for a text.
@@ -214,9 +219,11 @@ impl Reply {
 fn masked(mut value: Value) -> Value {
     if let Some(id) = value.get("id").and_then(Value::as_str).filter(|id| id.len() > 32) {
         let prefix = id.split_once('-').unwrap().0.to_string();
-        assert!(value["created"].as_u64().unwrap() > 1_700_000_000);
         value["id"] = format!("{prefix}-…").into();
-        value["created"] = 0.into();
+        if let Some(created) = value.get_mut("created") {
+            assert!(created.as_u64().unwrap() > 1_700_000_000);
+            *created = 0.into();
+        }
     }
     value
 }

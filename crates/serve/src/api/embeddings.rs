@@ -151,7 +151,9 @@ fn read_input(
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{self, byte_tokens, describe, embedding_model, get, post, router_over, scoring_model};
+    use crate::testing::{
+        self, as_sent, byte_tokens, describe, embedding_model, get, post, router_over, scoring_model,
+    };
     use serde_json::{Value, json};
 
     const PATH: &str = "/v1/embeddings";
@@ -170,7 +172,7 @@ mod tests {
             reply,
             json!({
                 "object": "list", "model": "e",
-                "data": [{"object": "embedding", "index": 0, "embedding": testing::vector(b"ab")}],
+                "data": [{"object": "embedding", "index": 0, "embedding": as_sent(testing::vector(b"ab"))}],
                 "usage": {"prompt_tokens": 2, "total_tokens": 2},
             })
         );
@@ -197,7 +199,7 @@ mod tests {
             let data = reply["data"].as_array().unwrap();
             assert_eq!(data.len(), texts.len(), "{input}");
             for (index, (found, text)) in data.iter().zip(&texts).enumerate() {
-                assert_eq!(found["embedding"], json!(testing::vector(text.as_bytes())), "{input}");
+                assert_eq!(found["embedding"], as_sent(testing::vector(text.as_bytes())), "{input}");
                 assert_eq!(found["index"], index);
             }
             assert_eq!(reply["usage"]["total_tokens"], texts.concat().len());
@@ -221,17 +223,17 @@ mod tests {
         let found: Vec<f64> = short.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
         assert_eq!(found.len(), 2);
         assert!((found[0] - f64::from(whole[0] / length)).abs() < 1e-6, "{found:?}");
-        assert_eq!(embedding(json!({"dimensions": 4})).await, json!(whole));
-        assert_eq!(embedding(json!({"prompt_name": "query"})).await, json!(testing::vector(b"q: ab")));
+        assert_eq!(embedding(json!({"dimensions": 4})).await, as_sent(&whole));
+        assert_eq!(embedding(json!({"prompt_name": "query"})).await, as_sent(testing::vector(b"q: ab")));
         let long = "x".repeat(70);
         assert_eq!(
             embedding(json!({"input": long, "truncate_prompt_tokens": -1})).await,
-            json!(testing::vector(&[b'x'; 64]))
+            as_sent(testing::vector(&[b'x'; 64]))
         );
-        assert_eq!(embedding(json!({"truncate_prompt_tokens": 1})).await, json!(testing::vector(b"a")));
+        assert_eq!(embedding(json!({"truncate_prompt_tokens": 1})).await, as_sent(testing::vector(b"a")));
         assert_eq!(
             embedding(json!({"input": byte_tokens(b"abc"), "truncate_prompt_tokens": 2})).await,
-            json!(testing::vector(b"ab"))
+            as_sent(testing::vector(b"ab"))
         );
     }
 

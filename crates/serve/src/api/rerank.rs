@@ -125,7 +125,7 @@ mod tests {
         let mut reply = post(&router, PATH, &request(json!({}))).await.json(200);
         let id = reply["id"].take();
         assert!(id.as_str().unwrap().starts_with("rerank-"), "{id}");
-        let score = |document: &str| testing::score(format!("ab{document}").as_bytes());
+        let score = |document: &str| testing::as_sent(testing::score(format!("ab{document}").as_bytes()));
         let ranked = |index: usize, text: &str| json!({"index": index, "relevance_score": score(text), "document": {"text": text}});
         assert_eq!(
             reply,
