@@ -3,7 +3,7 @@
 use crate::Project;
 use narthex_base::{ArtifactKind, Component, Digest, Error, License, LineageNode, Message, Result};
 use narthex_ledger::{Artifact, Ledger};
-use narthex_model::{Decoder, Precision, cpu};
+use narthex_model::{Decoder, Precision, cpu, encoder::is_encoder};
 use narthex_openness::{Openness, openness};
 use narthex_text::{ChatTemplate, GenerationConfig, Tokenizer, TokenizerConfig};
 use serde::Serialize;
@@ -118,6 +118,13 @@ impl LoadedModel {
     /// # Errors
     /// If files are missing or broken.
     pub fn from_folder(name: &str, folder: &Path, provenance: Provenance, form: WeightForm) -> Result<Self> {
+        if is_encoder(folder) {
+            return Err(Error::input(format!("`{name}` is a text encoder and generates no text"))
+                .at(folder.display(), None)
+                .help(format!(
+                    "`narthex embed {name} TEXT` gives a vector; `narthex serve {name}` answers for embeddings"
+                )));
+        }
         let config = TokenizerConfig::read(folder)?;
         // A large vocabulary takes as long as a gigabyte of weights.
         let (tokenizer, decoder) = std::thread::scope(|scope| {

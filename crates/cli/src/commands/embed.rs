@@ -7,6 +7,7 @@ use narthex_infer::{EncoderEngine, EncoderInput, EncoderOptions, EncoderTask};
 use narthex_model::Precision;
 use narthex_run::LoadedEncoder;
 use narthex_serve::{Embedder, SamplingDefaults, ServedModel};
+use serde::Serialize;
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Write},
@@ -31,6 +32,14 @@ struct Lot {
     tokens: Vec<usize>,
     vectors: Receiver<Result<Vec<Vec<f32>>, String>>,
     _ticket: narthex_serve::Ticket,
+}
+
+/// A line of `--json`.
+#[derive(Serialize)]
+struct Line<'a> {
+    text: &'a str,
+    tokens: usize,
+    embedding: &'a [f32],
 }
 
 /// `narthex embed`
@@ -123,9 +132,10 @@ fn write(out: &mut impl Write, lot: Lot, dimensions: usize, json: bool) -> Resul
     for ((text, tokens), vector) in lot.texts.iter().zip(lot.tokens).zip(vectors) {
         let vector = shortened(vector, dimensions);
         let line = match json {
-            true => serde_json::json!({"text": text, "tokens": tokens, "embedding": vector}).to_string(),
-            false => serde_json::to_string(&vector).map_err(|error| Error::internal("not JSON").cause(error))?,
+            true => serde_json::to_string(&Line { text, tokens, embedding: &vector }),
+            false => serde_json::to_string(&vector),
         };
+        let line = line.map_err(|error| Error::internal("cannot write the vector").cause(error))?;
         writeln!(out, "{line}").map_err(|error| Error::io("cannot write to", "stdout", error))?;
     }
     Ok(())
