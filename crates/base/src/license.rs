@@ -240,6 +240,11 @@ pub fn detect(text: &str) -> Option<&'static str> {
     known.filter(|_| found.score >= DETECTION_THRESHOLD)
 }
 
+/// The SPDX identifier that is spelt like this but for upper and lower case.
+pub fn find(name: &str) -> Option<&'static str> {
+    spdx::identifiers::LICENSES.iter().map(|license| license.name).find(|known| known.eq_ignore_ascii_case(name))
+}
+
 fn openmdw_alias(word: &str) -> String {
     let core = word.trim_matches(['(', ')']);
     if core.eq_ignore_ascii_case("OpenMDW-1.1") { word.replace(core, "LicenseRef-OpenMDW-1.1") } else { word.into() }

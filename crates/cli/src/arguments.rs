@@ -1,11 +1,13 @@
 //! The command line: every verb with its flags and help.
 
 mod adapters;
+mod embed;
 mod pull;
 
 use crate::commands::speculative::SpeculativeConfig;
 pub use adapters::AdapterFlags;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use embed::Embed;
 pub use pull::Pull;
 use std::path::PathBuf;
 
@@ -39,8 +41,10 @@ pub enum Command {
     Generate(Generate),
     /// Talk to a model in the terminal
     Chat(Chat),
+    /// Turn texts into vectors, one JSON line each
+    Embed(Embed),
     /// Answer over the OpenAI API, with a chat page at /
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Answer a file of requests, and go on where an interruption stopped
     Batch(Batch),
     /// List artifacts

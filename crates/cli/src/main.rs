@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Some(Command::Bundle(args)) => commands::run::run_kind("bundle", &args, style),
         Some(Command::Generate(args)) => commands::generate::run(&args),
         Some(Command::Chat(args)) => commands::chat::run(&args, style),
+        Some(Command::Embed(args)) => commands::embed::run(&args),
         Some(Command::Serve(args)) => commands::serve::run(&args),
         Some(Command::Batch(args)) => commands::serve::batch(&args, style),
         Some(Command::Ls(args)) => commands::look::ls(&args),

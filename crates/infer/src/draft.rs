@@ -146,9 +146,10 @@ impl Draft {
 
     /// These positions are filled, as those before them are.
     fn fill(&mut self, blocks: &[u32], range: Range<usize>, pool: &BlockPool) {
-        for i in range.start / KV_BLOCK..range.end.div_ceil(KV_BLOCK) {
+        let touched = blocks.iter().enumerate().take(range.end.div_ceil(KV_BLOCK)).skip(range.start / KV_BLOCK);
+        for (i, block) in touched {
             let positions = (range.end - i * KV_BLOCK).min(KV_BLOCK);
-            self.filled[blocks[i] as usize] = Filled { taken: pool.taken(blocks[i]), positions };
+            self.filled[*block as usize] = Filled { taken: pool.taken(*block), positions };
         }
     }
 

@@ -186,6 +186,22 @@ unsafe fn values_forward_generic<V: Lanes>(function: Activation, x: *const f32, 
         });
     }
 }
+/// The same in place, for `width` values of each of `rows` rows that lie `stride` apart.
+///
+/// # Safety
+/// All of those are there.
+#[inline(always)]
+unsafe fn rows_in_place_generic<V: Lanes>(function: Activation, x: *mut f32, rows: usize, width: usize, stride: usize) {
+    for row in 0..rows {
+        let x = x.wrapping_add(row * stride);
+        // SAFETY: the caller's promise.
+        unsafe { values_forward_generic::<V>(function, x, x, width) }
+    }
+}
+for_each_isa! {
+    /// See [`rows_in_place_generic`].
+    pub(crate) unsafe fn rows_in_place(function: Activation, x: *mut f32, rows: usize, width: usize, stride: usize) = rows_in_place_generic
+}
 for_each_isa! {
     unsafe fn values_forward(function: Activation, x: *const f32, y: *mut f32, len: usize) = values_forward_generic
 }

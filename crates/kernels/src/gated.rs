@@ -5,6 +5,7 @@
 //! output forward, 5 backward; it is bound by memory.
 
 use crate::{
+    activation::{self, Activation},
     flex::{contiguous, dims, filled, is_ours, record, values, values_mut},
     parallel::{self, Shared, SharedMut},
     profile::timed,
@@ -16,7 +17,7 @@ use burn::{
         Autodiff, Backend, Dispatch, Flex, autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension,
         flex::FlexTensor, tensor::FloatTensor,
     },
-    tensor::{Tensor, activation::silu},
+    tensor::{Device, Tensor, TensorData, activation::silu},
 };
 
 /// Rows that a task handles.
@@ -39,6 +40,36 @@ pub(crate) fn reference(gate_up: Tensor<2>) -> Tensor<2> {
     let width = gate_up.dims()[1] / 2;
     let (gate, up) = (gate_up.clone().narrow(1, 0, width), gate_up.narrow(1, width, width));
     silu(gate) * up
+}
+
+/// `[N, 2 F]` -> `[N, F]`: the first half goes through the function and is multiplied with the second. For inference.
+///
+/// # Panics
+/// If the width is odd.
+pub fn gated(pair: Tensor<2>, function: Activation) -> Tensor<2> {
+    let [n, double] = pair.dims();
+    assert!(double.is_multiple_of(2), "both halves have the same width");
+    let width = double / 2;
+    if !is_ours(&pair) {
+        return activation::reference(pair.clone().narrow(1, 0, width), function) * pair.narrow(1, width, width);
+    }
+    let data = pair.into_data();
+    let x = data.as_slice::<f32>().expect("checked to be f32");
+    let mut y = crate::parallel::uninitialised(n * width);
+    let (shared, to) = (Shared::new(x), SharedMut::new(&mut y));
+    parallel::for_blocks(n, ROWS, |rows| {
+        for row in rows {
+            // SAFETY: the row is inside, and no other task writes it.
+            unsafe {
+                let (x, y) = (shared.at(row * double), to.slice(row * width..(row + 1) * width));
+                y.copy_from_slice(std::slice::from_raw_parts(x, width));
+                activation::rows_in_place(function, y.as_mut_ptr(), 1, width, width);
+                let second = std::slice::from_raw_parts(x.add(width), width);
+                y.iter_mut().zip(second).for_each(|(y, factor)| *y *= factor);
+            }
+        }
+    });
+    Tensor::from_data(TensorData::new(y, [n, width]), &Device::flex())
 }
 
 #[backend_extension(Flex, Autodiff)]

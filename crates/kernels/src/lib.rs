@@ -27,6 +27,7 @@ pub mod probe;
 mod product;
 pub mod profile;
 pub mod quantize;
+mod ragged;
 mod rms_norm;
 mod rotary;
 mod simd;
@@ -42,18 +43,20 @@ pub use adamw::{AdamwStep, adamw, square_sum};
 pub use attention::{AttentionDropout, AttentionShape, Scores, causal_attention};
 pub use cross_entropy::linear_cross_entropy;
 pub use embedding::embedding;
-pub use gated::swiglu;
+pub use gated::{gated, swiglu};
 pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use low_rank::{Adapted, LowRank, LowRankPart};
 pub use muon::{MuonStep, muon};
 pub use narthex_base::config::Precision;
 pub use packed::{
-    InputStatistics, Int4Values, Int8Values, PackedWeight, packed_linear, packed_linear_adapted, packed_rows,
+    InputStatistics, Int4Values, Int8Values, PackedFinish, PackedWeight, packed_affine, packed_linear,
+    packed_linear_adapted, packed_rows,
 };
 pub use paged::{KV_BLOCK, KvLayer, KvShape, PagedBatch, PagedSequence, paged_attention};
 pub use product::WeightValues;
 pub use quantize::Quantization;
+pub use ragged::{RaggedShape, ragged_attention};
 pub use rms_norm::rms_norm;
 pub use rotary::rotary;
 pub use simd::{ForceIsaError, Isa, force_isa, isa};

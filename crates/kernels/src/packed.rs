@@ -6,7 +6,7 @@
 //! more than an eighth.
 
 use crate::{
-    Precision, Quantization,
+    Activation, Precision, Quantization,
     flex::{contiguous, filled, values},
     linear::Maybe,
     low_rank::{self, Adapted},
@@ -299,6 +299,33 @@ pub fn packed_linear_adapted(
     Tensor::from_dispatch(Dispatch::packed_linear(x.into_dispatch(), residual, weight.clone(), adapted.to_vec()))
 }
 
+/// What follows a product, in this order.
+#[derive(Clone, Debug, Default)]
+pub struct PackedFinish {
+    /// `[O]`, added to each row.
+    pub bias: Option<Tensor<1>>,
+    /// `[N, O]`, added.
+    pub residual: Option<Tensor<2>>,
+    /// Applied to each value.
+    pub activation: Option<Activation>,
+}
+
+/// `x [N, I]`, weights `[O, I]` -> `[N, O]`: [`packed_linear`] with what follows it in the same pass.
+///
+/// # Panics
+/// As [`packed_linear`].
+pub fn packed_affine(x: Tensor<2>, weight: &PackedWeight, finish: PackedFinish) -> Tensor<2> {
+    let ([n, inputs], [outputs, depth]) = (x.dims(), weight.shape());
+    assert_eq!(inputs, depth, "weights are [out, in]");
+    let PackedFinish { bias, residual, activation } = finish;
+    assert!(residual.as_ref().is_none_or(|r| r.dims() == [n, outputs]), "the residual has the output's shape");
+    assert!(bias.as_ref().is_none_or(|bias| bias.dims() == [outputs]), "one bias for each output");
+    let residual = residual.map_or(Maybe::Nothing, |residual| Maybe::Just(residual.into_dispatch()));
+    let bias = bias.map_or(Maybe::Nothing, |bias| Maybe::Just(bias.into_dispatch()));
+    let x = x.into_dispatch();
+    Tensor::from_dispatch(Dispatch::packed_affine(x, bias, residual, weight.clone(), activation))
+}
+
 /// Rows of `[O, I]` by index, as an embedding reads them: `[N]` -> `[N, I]`.
 ///
 /// # Panics
@@ -320,34 +347,69 @@ pub(crate) trait PackedLinearBackend: Backend {
         weight: PackedWeight,
         adapted: Vec<Adapted>,
     ) -> FloatTensor<Self>;
+
+    fn packed_affine(
+        x: FloatTensor<Self>,
+        #[extension_type] bias: Maybe<Self>,
+        #[extension_type] residual: Maybe<Self>,
+        weight: PackedWeight,
+        activation: Option<Activation>,
+    ) -> FloatTensor<Self>;
 }
 
 impl PackedLinearBackend for Flex {
     fn packed_linear(x: FlexTensor, residual: Maybe<Self>, weight: PackedWeight, adapted: Vec<Adapted>) -> FlexTensor {
-        let x = contiguous(x);
-        let residual = residual.into_option().map(contiguous);
-        let [outputs, inputs] = weight.shape();
-        let n = values(&x).len() / inputs;
-        if let Some(seen) = &weight.seen {
-            seen.add(values(&x), inputs);
-        }
-        timed("packed linear", 2.0 * (n * inputs * outputs) as f64, || {
-            filled([n, outputs], |y| {
-                let (bias, residual) = (weight.bias.as_deref(), residual.as_ref().map(values));
-                // What an update multiplies the product with must not reach the residual.
-                let later = adapted.iter().any(|(_, update)| update.has_gain());
-                let finish = Finish { bias, residual: residual.filter(|_| !later) };
-                match &*weight.stored {
-                    Stored::Numbers(weight) => weight.multiply(values(&x), y, finish),
-                    Stored::Integers(weight) => weight.multiply(values(&x), y, finish),
-                }
-                if !adapted.is_empty() {
-                    low_rank::update(values(&x), y, outputs, bias, &adapted);
-                }
-                if let (true, Some(residual)) = (later, residual) {
-                    y.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
-                }
-            })
-        })
+        multiply(x, None, residual, &weight, &adapted, None)
     }
+
+    fn packed_affine(
+        x: FlexTensor,
+        bias: Maybe<Self>,
+        residual: Maybe<Self>,
+        weight: PackedWeight,
+        activation: Option<Activation>,
+    ) -> FlexTensor {
+        multiply(x, bias.into_option(), residual, &weight, &[], activation)
+    }
+}
+
+/// A product with what follows it: the weights' own bias or the one given, low-rank updates, the residual, an activation.
+fn multiply(
+    x: FlexTensor,
+    bias: Option<FlexTensor>,
+    residual: Maybe<Flex>,
+    weight: &PackedWeight,
+    adapted: &[Adapted],
+    activation: Option<Activation>,
+) -> FlexTensor {
+    let x = contiguous(x);
+    let residual = residual.into_option().map(contiguous);
+    let bias = bias.map(contiguous);
+    let [outputs, inputs] = weight.shape();
+    let n = values(&x).len() / inputs;
+    if let Some(seen) = &weight.seen {
+        seen.add(values(&x), inputs);
+    }
+    timed("packed linear", 2.0 * (n * inputs * outputs) as f64, || {
+        filled([n, outputs], |y| {
+            let (bias, residual) =
+                (bias.as_ref().map(values).or(weight.bias.as_deref()), residual.as_ref().map(values));
+            // What an update multiplies the product with must not reach the residual.
+            let later = adapted.iter().any(|(_, update)| update.has_gain());
+            let finish = Finish { bias, residual: residual.filter(|_| !later) };
+            match &*weight.stored {
+                Stored::Numbers(weight) => weight.multiply(values(&x), y, finish, activation),
+                Stored::Integers(weight) => {
+                    assert!(activation.is_none(), "products of integers end without an activation");
+                    weight.multiply(values(&x), y, finish);
+                }
+            }
+            if !adapted.is_empty() {
+                low_rank::update(values(&x), y, outputs, bias, adapted);
+            }
+            if let (true, Some(residual)) = (later, residual) {
+                y.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
+            }
+        })
+    })
 }

@@ -105,7 +105,7 @@ impl Linear {
     fn decomposed(&self, x: Tensor<2>, dropout: &mut Dropout, precision: Precision) -> Tensor<2> {
         let weight = self.weight.val();
         let added = self.lora.as_ref().map(|lora| lora.forward(x.clone(), dropout, precision));
-        let mut y = linear(x, &[weight.clone()], None, added, precision);
+        let mut y = linear(x, std::slice::from_ref(&weight), None, added, precision);
         if let Some(gain) = self.lora.as_ref().and_then(|lora| lora.gain(weight)) {
             y = y * gain.unsqueeze::<2>();
         }

@@ -13,6 +13,7 @@ mod config;
 mod decoder;
 mod device;
 mod dropout;
+pub mod encoder;
 mod experts;
 mod layers;
 mod lora;
@@ -31,6 +32,7 @@ pub use config::{Design, Experts, LayerKind, ModelConfig, NormKind, Placement, Q
 pub use decoder::Decoder;
 pub use device::{cpu, device};
 pub use dropout::Dropout;
+pub use encoder::{EncoderInput, EncoderModel, EncoderTask};
 pub use layers::Linear;
 pub use lora::LoraSpec;
 pub use narthex_kernels::{ForceIsaError, Isa, Precision, Quantization, force_isa, isa};

@@ -367,7 +367,7 @@ pub fn write_quantized(from: &Path, to: &Path, kind: Quantization, calibration: 
     let (mut written, mut ignored, mut errors) = (Written::default(), vec![], (0f64, 0f64));
     let mut index = serde_json::Map::new();
     for file in stored.file_names() {
-        let mut tensors: Vec<(String, Dtype, Vec<usize>, Cow<[u8]>)> = vec![];
+        let mut tensors: Vec<Encoded> = vec![];
         for name in stored.names().filter(|name| stored.file_of(name) == Some(file.as_str())) {
             let Some(raw) = stored.raw(name) else { continue };
             written.bytes_before += raw.bytes.len();
@@ -443,12 +443,11 @@ fn numbers(stored: &StoredWeights, name: &str, raw: &RawTensor) -> Result<Vec<f3
     Ok(values)
 }
 
+/// A tensor as it is written: name, type, shape, bytes.
+type Encoded<'a> = (String, Dtype, Vec<usize>, Cow<'a, [u8]>);
+
 /// A matrix as compressed-tensors stores it.
-fn tensors_of(
-    name: &str,
-    shape: [usize; 2],
-    matrix: &QuantizedMatrix,
-) -> Vec<(String, Dtype, Vec<usize>, Cow<'static, [u8]>)> {
+fn tensors_of(name: &str, shape: [usize; 2], matrix: &QuantizedMatrix) -> Vec<Encoded<'static>> {
     let layer = name.strip_suffix(".weight").unwrap_or(name);
     let part = |end: &str| format!("{layer}.{end}");
     let bytes_of = |words: &[u32]| Cow::from(words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>());

@@ -225,6 +225,15 @@ impl StoredWeights {
         tensors.collect()
     }
 
+    /// Refuses files that hold more than was asked for, but for what is known to be of no use.
+    pub(crate) fn refuse_unused(&self, ignored: impl Fn(&str) -> bool) -> Result<()> {
+        let used = self.used.borrow();
+        match self.names().find(|name| !used.contains(*name) && !ignored(name)) {
+            Some(name) => Err(mismatch(format!("tensor `{name}` is not part of this architecture"))),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses files that hold more than was asked for.
     pub(crate) fn all_used(&self, config: &ModelConfig) -> Result<()> {
         let used = self.used.borrow();

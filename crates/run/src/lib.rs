@@ -2,6 +2,7 @@
 //! records what they made. Front ends render its events and reports.
 
 mod card;
+mod encoder;
 mod events;
 mod foreign;
 mod hub_card;
@@ -20,6 +21,7 @@ mod source;
 mod steps;
 mod verify;
 
+pub use encoder::LoadedEncoder;
 pub use events::LineageEvents;
 pub use foreign::{GgufWeights, ImportSource, export_gguf, import_source};
 pub use hub_card::link_declared;

@@ -121,7 +121,7 @@ fn copy_the_rest(from: &Path, to: &Path) -> Result<()> {
         let plain = entry.file_type().is_ok_and(|kind| kind.is_file());
         if plain && !weights && !OWN.contains(&&*text) {
             std::fs::copy(entry.path(), to.join(&name))
-                .map_err(|error| Error::io("cannot copy", &entry.path(), error))?;
+                .map_err(|error| Error::io("cannot copy", entry.path(), error))?;
         }
     }
     Ok(())

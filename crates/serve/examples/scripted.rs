@@ -55,6 +55,7 @@ fn main() -> Result<()> {
         adapters: Arc::default(),
         provenance: provenance(),
         papers: None,
+        embedder: None,
     };
     eprintln!("the script answers at http://{}:{}", options.host, options.port);
     serve(bound, Arc::new(Serving::new(model)), &options, std::future::pending())

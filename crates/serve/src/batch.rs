@@ -25,6 +25,9 @@ use tower::ServiceExt;
 /// How long a line waits before it asks a full queue again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// What a line may ask.
+const URLS: [&str; 3] = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"];
+
 /// Bytes of an answer at most; larger ones are not answers.
 const ANSWER_BYTES_MAX: usize = 1 << 30;
 
@@ -167,9 +170,9 @@ fn for_lines(input: &Path, mut each: impl FnMut(usize, Line) -> Result<()>) -> R
                 "a line is like {\"custom_id\": \"1\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\", \"body\": {…}}",
             )
         })?;
-        if line.method != "POST" || !["/v1/chat/completions", "/v1/completions"].contains(&line.url.as_str()) {
+        if line.method != "POST" || !URLS.contains(&line.url.as_str()) {
             return Err(wrong(format!("a batch cannot do {} {}", line.method, line.url))
-                .help("`method` is POST, `url` is /v1/chat/completions or /v1/completions"));
+                .help("`method` is POST, `url` is /v1/chat/completions, /v1/completions or /v1/embeddings"));
         }
         if line.body["stream"] == json!(true) {
             return Err(wrong("a batch does not stream".into()).help("leave `stream` out of the body"));

@@ -33,7 +33,7 @@ pub(crate) struct Exchange {
 /// What a model was asked for and gave.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct GenerationRecord {
-    /// As OpenTelemetry names it: `chat` or `text_completion`.
+    /// As OpenTelemetry names it: `chat`, `text_completion` or `embeddings`; ours besides are `score` and `rerank`.
     pub operation: &'static str,
     pub model: String,
     pub response_id: String,

@@ -1,4 +1,4 @@
-//! An OpenAI-compatible HTTP server for one model, and the chat page at `/`.
+//! An OpenAI-compatible HTTP server for one model, generator or encoder, and the chat page at `/`.
 //!
 //! Text goes in and comes out; between them stand token ids and a [`Generator`]. This crate holds
 //! no tensors, reads no model files and knows no command line: the caller hands it a
@@ -9,6 +9,8 @@ mod answer;
 mod api;
 mod app;
 mod batch;
+mod embedder;
+mod encoding;
 mod error;
 mod events;
 mod exchange;
@@ -35,6 +37,7 @@ mod trace;
 
 pub use adapters::{AdapterEntry, Adapters};
 pub use batch::{BatchSummary, run_batch};
+pub use embedder::{Embedder, Encodes};
 pub use generator::{Counters, Generator, Sink, Ticket};
 pub use router::router;
 pub use served::{ApiKey, Limits, SamplingDefaults, ServeOptions, ServedModel};

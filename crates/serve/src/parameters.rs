@@ -42,6 +42,7 @@ impl Parameters {
     /// Reads the shared fields.
     pub fn read(fields: &mut Fields, model: &ServedModel, limits: &Limits) -> Result<Self, ApiError> {
         let name = fields.string("model")?.ok_or_else(|| fields.missing("model"))?;
+        crate::encoding::refuse_encoder(model)?;
         let adapter = chosen(&name, model)?;
         let n = fields.integer("n", 1..=limits.n_max as i64)?.unwrap_or(1) as usize;
         let sampling = read_sampling(fields, model, limits)?;

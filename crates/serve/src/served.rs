@@ -1,6 +1,6 @@
 //! What is served and under which options. Plain data: nothing here reads files or listens.
 
-use crate::{Adapters, Generator, TlsFiles};
+use crate::{Adapters, Embedder, Generator, TlsFiles};
 use narthex_text::{ChatTemplate, Tokenizer};
 use sha2::{Digest, Sha256};
 use std::{fmt, path::PathBuf, sync::Arc};
@@ -46,6 +46,8 @@ pub struct ServedModel {
     pub provenance: serde_json::Value,
     /// The model's manifest and those of its ancestors, for download: what `narthex.json` holds.
     pub papers: Option<serde_json::Value>,
+    /// What answers for vectors and scores, if the model is an encoder; it then also stands as the `generator`.
+    pub embedder: Option<Arc<Embedder>>,
 }
 
 impl ServedModel {
@@ -160,6 +162,8 @@ pub struct Limits {
     pub n_max: usize,
     /// Prompts times `n` in one request.
     pub sequences_max: usize,
+    /// Texts in one request for embeddings, scores or a ranking.
+    pub inputs_max: usize,
     /// Messages of one conversation.
     pub messages_max: usize,
     /// Strings in `stop`.
@@ -185,6 +189,7 @@ impl Default for Limits {
             header_s: 30,
             n_max: 16,
             sequences_max: 128,
+            inputs_max: 2048,
             messages_max: 4096,
             stop_strings_max: 16,
             stop_string_bytes_max: 1024,

@@ -6,12 +6,14 @@
 
 mod config;
 mod python;
+mod sequence;
 mod shard;
 mod stream;
 mod template;
 mod tokenizer;
 
 pub use config::{GenerationConfig, TokenizerConfig};
+pub use sequence::{SequenceTokenizer, TokenSequence};
 pub use shard::{ShardWriter, TokenShard};
 pub use stream::TextStream;
 pub use template::{CHATML, ChatTemplate, Clock};

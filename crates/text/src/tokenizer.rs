@@ -169,6 +169,11 @@ impl Tokenizer {
         Ok(encodings.into_iter().map(|encoding| encoding.get_ids().to_vec()).collect())
     }
 
+    /// The library's own tokenizer, without truncation and padding.
+    pub(crate) fn inner(&self) -> &tokenizers::Tokenizer {
+        &self.0.tokenizer
+    }
+
     /// The ids of a text, each with the bytes of the text it stands for. Adds no special tokens.
     pub(crate) fn encode_with_offsets(&self, text: &str) -> Result<Vec<(u32, std::ops::Range<usize>)>> {
         let whole = &self.0.tokenizer;

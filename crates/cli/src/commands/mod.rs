@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod chat;
 pub mod config;
+pub mod embed;
 pub mod generate;
 pub mod look;
 pub mod new;

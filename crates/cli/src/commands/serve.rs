@@ -42,11 +42,16 @@ const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
 impl Dtype {
     /// How weights are loaded for inference.
     pub fn form(self) -> WeightForm {
-        WeightForm::Packed(match self {
+        WeightForm::Packed(self.precision())
+    }
+
+    /// The precision that was asked for.
+    pub fn precision(self) -> Option<Precision> {
+        match self {
             Dtype::Auto => None,
             Dtype::Float32 => Some(Precision::F32),
             Dtype::Bfloat16 => Some(Precision::Bf16),
-        })
+        }
     }
 }
 
@@ -174,23 +179,24 @@ fn read_keys(path: &Path) -> Result<Vec<ApiKey>> {
 }
 
 /// What to say about a model once it answers.
-struct Facts {
-    license: String,
-    dtype: &'static str,
-    cache: String,
+pub(super) struct Facts {
+    pub license: String,
+    pub dtype: &'static str,
+    /// What it can take.
+    pub about: String,
     /// Tokens of the model's own context, if the cache is too small for it.
-    cut: Option<usize>,
+    pub cut: Option<usize>,
 }
 
 /// Where a model comes from and how it is to run.
-struct Source {
-    project: PathBuf,
-    reference: String,
-    dtype: Dtype,
-    name: Option<String>,
-    engine: EngineOptions,
-    speculative: Option<SpeculativeConfig>,
-    adapters: Arc<Adapters>,
+pub(super) struct Source {
+    pub project: PathBuf,
+    pub reference: String,
+    pub dtype: Dtype,
+    pub name: Option<String>,
+    pub engine: EngineOptions,
+    pub speculative: Option<SpeculativeConfig>,
+    pub adapters: Arc<Adapters>,
 }
 
 impl Source {
@@ -214,6 +220,9 @@ impl Source {
     fn ready(&self) -> Result<(ServedModel, Facts)> {
         permit(&format!("`{}` is not served", self.reference), &self.judge()?)?;
         keep_at_most(WORKING_BYTES_KEPT);
+        if let Some(found) = super::embed::served(self)? {
+            return Ok(found);
+        }
         let model = LoadedModel::open(&self.project, &self.reference, self.dtype.form())?;
         let wanted = model.decoder.config().context.min(self.engine.context_max);
         let precision = model.decoder.precision();
@@ -226,7 +235,10 @@ impl Source {
         let facts = Facts {
             license: license.map_or("licence undeclared".into(), |license| license.to_string()),
             dtype: if precision == Precision::Bf16 { "bfloat16" } else { "float32" },
-            cache: format!("up to {} for {tokens} tokens, {context} a sequence", bytes(engine.kv_cache_bytes() as u64)),
+            about: format!(
+                "keys and values take up to {} for {tokens} tokens, {context} a sequence",
+                bytes(engine.kv_cache_bytes() as u64)
+            ),
             cut: (context < wanted).then_some(wanted),
         };
         let (generation, defaults) = (&model.generation, SamplingDefaults::default());
@@ -246,6 +258,7 @@ impl Source {
             provenance: serde_json::to_value(&model.provenance)
                 .map_err(|error| Error::internal("cannot write the provenance").cause(error))?,
             papers: model.provenance.papers.as_ref().and_then(|papers| serde_json::to_value(papers).ok()),
+            embedder: None,
         };
         Ok((served, facts))
     }
@@ -309,7 +322,7 @@ fn listen(source: Source, adapters: &[(String, String)], follow: bool, options: 
         return Err(Error::usage(format!("`--follow` cannot watch the folder {}", source.reference))
             .help("name a model of a ledger, or send the server SIGHUP after the folder has changed"));
     }
-    let (served, Facts { license, dtype, cache, cut }) = source.ready()?;
+    let (served, Facts { license, dtype, about, cut }) = source.ready()?;
     eprintln!("serving {} ({license}) in {dtype}, ready after {:.2} s", served.id, begun.elapsed().as_secs_f64());
     for (name, place) in adapters {
         if *name == served.id {
@@ -320,7 +333,7 @@ fn listen(source: Source, adapters: &[(String, String)], follow: bool, options: 
         source.adapters.add(name, &folder, &served.generator)?;
         eprintln!("  adapter {name} from {}", folder.display());
     }
-    eprintln!("  keys and values take {cache}");
+    eprintln!("  {about}");
     if let Some(tokens) = cut {
         eprintln!("  the model could hold {tokens} a sequence: raise `--kv-cache-memory-bytes`");
     }

@@ -46,7 +46,7 @@ impl Checksum {
         let mut file = File::open(path).map_err(fail)?;
         let bytes = file.metadata().map_err(fail)?.len();
         let mut block = vec![0; BLOCK_BYTES];
-        let mut feed = |mut update: Box<dyn FnMut(&[u8]) + '_>| -> Result<()> {
+        let mut feed = |update: &mut dyn FnMut(&[u8])| -> Result<()> {
             loop {
                 match file.read(&mut block).map_err(fail)? {
                     0 => return Ok(()),
@@ -57,13 +57,13 @@ impl Checksum {
         let found = match self {
             Self::Sha256(_) => {
                 let mut hasher = Sha256::new();
-                feed(Box::new(|bytes| hasher.update(bytes)))?;
+                feed(&mut |bytes| hasher.update(bytes))?;
                 hex(&hasher.finalize())
             }
             Self::Git(_) => {
                 let mut hasher = Sha1::new();
                 hasher.update(format!("blob {bytes}\0"));
-                feed(Box::new(|bytes| hasher.update(bytes)))?;
+                feed(&mut |bytes| hasher.update(bytes))?;
                 hex(&hasher.finalize())
             }
         };

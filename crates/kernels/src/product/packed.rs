@@ -1,7 +1,10 @@
 //! B packed once for many products: the weights of a model that is served.
 
 use super::*;
-use crate::parallel::uninitialised;
+use crate::{
+    activation::{Activation, rows_in_place},
+    parallel::uninitialised,
+};
 use half::{bf16, f16};
 
 /// Rows of A at a time: packed, they stay in the last-level cache while all of B passes by once.
@@ -141,10 +144,11 @@ impl PackedB {
     }
 
     /// `C = A B` with `a [m, k]` and `c [m, n]`: the same chains of sums as [`product`]'s, so the same bytes.
+    /// A function, if there is one, is applied to each value of C last, while it is in cache.
     ///
     /// # Panics
     /// If the shapes do not fit each other.
-    pub(crate) fn multiply(&self, a: &[f32], c: &mut [f32], finish: Finish) {
+    pub(crate) fn multiply(&self, a: &[f32], c: &mut [f32], finish: Finish, activation: Option<Activation>) {
         let m = a.len() / self.k;
         assert_eq!((a.len(), c.len()), (m * self.k, m * self.n), "A is [m, k] and C is [m, n]");
         // Passes of like size: a few rows alone would cost as much reading of B as many.
@@ -159,11 +163,12 @@ impl PackedB {
                 rows.len(),
                 c,
                 Finish { residual, ..finish },
+                activation,
             );
         }
     }
 
-    fn multiply_rows(&self, a: &[f32], m: usize, c: &mut [f32], finish: Finish) {
+    fn multiply_rows(&self, a: &[f32], m: usize, c: &mut [f32], finish: Finish, activation: Option<Activation>) {
         let target = Target::new(self.precision, c, [self.n, self.k], Start::Zero, finish);
         let slabs = target.slabs();
         // Tiles of like height, too.
@@ -210,6 +215,11 @@ impl PackedB {
                         let area = Area { tile_rows, a_word, next, ..target.area(0..m, columns.clone(), *slab) };
                         // SAFETY: A and B hold the packed tiles and the panel; tasks write different columns of C.
                         unsafe { target.multiply_area(area, a.at(slab.words_before * tiles * a_word), b) };
+                    }
+                    if let Some(function) = activation {
+                        let c = target.c.at(columns.start);
+                        // SAFETY: as above; the sums of these columns are complete.
+                        unsafe { rows_in_place(function, c, m, columns.len(), self.n) };
                     }
                 }
             });

@@ -117,7 +117,6 @@ impl QuantizedB {
             Places(zeros.as_mut_ptr()),
         );
         parallel::for_each(panels, |panel| {
-            let to = to;
             // SAFETY: each panel has its own part of every buffer; of `codes` the first `lines` lines past its own are
             // reserved and become bytes here.
             let (lines, column_scales, group_scales, zero_places) = unsafe {
@@ -385,7 +384,7 @@ unsafe fn pack_row_generic<D: Dots>(
         for (number, first) in (0..k).step_by(group).enumerate() {
             let len = group.min(k - first);
             let mut from = x.add(first);
-            if !order.is_null() || len % LANES != 0 {
+            if !order.is_null() || !len.is_multiple_of(LANES) {
                 gathered.fill(0.0);
                 for (i, value) in gathered[..len].iter_mut().enumerate() {
                     *value = *x.add(if order.is_null() { first + i } else { *order.add(first + i) as usize });

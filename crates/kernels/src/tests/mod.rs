@@ -15,6 +15,7 @@ mod packed;
 mod paged;
 mod product;
 mod quantized;
+mod ragged;
 mod rms_norm;
 mod rotary;
 mod softmax;

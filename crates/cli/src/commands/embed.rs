@@ -1,0 +1,206 @@
+//! `narthex embed`, and encoders behind `narthex serve`.
+
+use super::serve::{Facts, Source};
+use crate::arguments::Embed;
+use narthex_base::{Error, Result};
+use narthex_infer::{EncoderEngine, EncoderInput, EncoderOptions, EncoderTask};
+use narthex_model::Precision;
+use narthex_run::LoadedEncoder;
+use narthex_serve::{Embedder, SamplingDefaults, ServedModel};
+use serde::Serialize;
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read, Write},
+    sync::{
+        Arc,
+        mpsc::{Receiver, sync_channel},
+    },
+};
+
+/// Texts that are tokenized and computed together.
+const TEXTS_AT_ONCE: usize = 256;
+
+/// Bytes of a line at most.
+const LINE_BYTES_MAX: u64 = 64 << 20;
+
+/// Lots of texts whose vectors are under way: while one is computed, the next is tokenized.
+const LOTS_AHEAD: usize = 2;
+
+/// What a lot of texts will give.
+struct Lot {
+    texts: Vec<String>,
+    tokens: Vec<usize>,
+    vectors: Receiver<Result<Vec<Vec<f32>>, String>>,
+    _ticket: narthex_serve::Ticket,
+}
+
+/// A line of `--json`.
+#[derive(Serialize)]
+struct Line<'a> {
+    text: &'a str,
+    tokens: usize,
+    embedding: &'a [f32],
+}
+
+/// `narthex embed`
+pub fn run(args: &Embed) -> Result<()> {
+    let encoder = LoadedEncoder::open(&args.model.project, &args.model.reference, args.model.dtype.precision())?;
+    let encoder = encoder.ok_or_else(|| {
+        Error::input(format!("`{}` generates text and gives no embeddings", args.model.reference))
+            .help("name an encoder, such as a folder of sentence-transformers; for this model use `narthex generate`")
+    })?;
+    if encoder.model.task() == EncoderTask::Score {
+        return Err(Error::input(format!("`{}` scores pairs of texts and gives no embeddings", args.model.reference))
+            .help(format!("serve it and ask /v1/rerank: `narthex serve {}`", args.model.reference)));
+    }
+    let own = encoder.model.dimension();
+    let dimensions = args.dimensions.map_or(own, |dimensions| dimensions as usize);
+    if dimensions > own {
+        return Err(Error::usage(format!("`--dimensions {dimensions}` is more than the model's {own}")));
+    }
+    let options =
+        EncoderOptions { threads: args.threads.map_or(0, |threads| threads as usize), ..EncoderOptions::default() };
+    let embedder = embedder(encoder, &options).0;
+    let prompt = embedder.prompt(args.prompt_name.as_deref()).ok_or_else(|| {
+        let names: Vec<&str> = embedder.prompts.keys().map(String::as_str).collect();
+        let help = if names.is_empty() { "the model has no prompts: leave it out".into() } else { names.join(", ") };
+        Error::usage("the model has no prompt of this name").help(help)
+    })?;
+    let mut lines = lines(args)?;
+    let (mut out, mut cut, mut under_way) = (std::io::stdout().lock(), 0, std::collections::VecDeque::new());
+    loop {
+        let texts: Vec<String> = lines.by_ref().take(TEXTS_AT_ONCE).collect::<Result<_>>()?;
+        let done = texts.is_empty();
+        if !done {
+            let sequences = {
+                let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+                embedder.texts(prompt, &texts, embedder.encoder.context())?
+            };
+            cut += sequences.iter().filter(|sequence| sequence.cut > 0).count();
+            let tokens = sequences.iter().map(|sequence| sequence.ids.len()).collect();
+            let inputs = sequences.into_iter().map(|found| EncoderInput { ids: found.ids, types: found.types });
+            let (sender, vectors) = sync_channel(1);
+            let sink = Box::new(move |outcome| _ = sender.send(outcome));
+            let ticket = embedder.encoder.submit(inputs.collect(), sink);
+            let _ticket = ticket.map_err(|error| Error::internal("the engine takes no texts").cause(error))?;
+            under_way.push_back(Lot { texts, tokens, vectors, _ticket });
+        }
+        while under_way.len() > if done { 0 } else { LOTS_AHEAD } {
+            let lot = under_way.pop_front().expect("there is one");
+            write(&mut out, lot, dimensions, args.json)?;
+        }
+        if done {
+            break;
+        }
+    }
+    if cut > 0 {
+        let context = embedder.encoder.context();
+        eprintln!("warning: {cut} texts were longer than the model's {context} tokens and were cut");
+    }
+    Ok(())
+}
+
+/// The texts of the command line, of the file, or of stdin.
+fn lines(args: &Embed) -> Result<Box<dyn Iterator<Item = Result<String>>>> {
+    if let Some(path) = &args.file {
+        let file = File::open(path).map_err(|error| Error::io("cannot read", path, error))?;
+        return Ok(Box::new(lines_of(BufReader::new(file), path.display().to_string())));
+    }
+    if args.texts == ["-"] {
+        return Ok(Box::new(lines_of(std::io::stdin().lock(), "stdin".into())));
+    }
+    Ok(Box::new(args.texts.clone().into_iter().map(Ok)))
+}
+
+fn lines_of(mut reader: impl BufRead, name: String) -> impl Iterator<Item = Result<String>> {
+    std::iter::from_fn(move || {
+        let mut line = String::new();
+        match reader.by_ref().take(LINE_BYTES_MAX).read_line(&mut line) {
+            Ok(0) => None,
+            Ok(_) => {
+                let text = line.strip_suffix('\n').unwrap_or(&line);
+                Some(Ok(text.strip_suffix('\r').unwrap_or(text).to_string()))
+            }
+            Err(error) => Some(Err(Error::io("cannot read", &name, error))),
+        }
+    })
+}
+
+fn write(out: &mut impl Write, lot: Lot, dimensions: usize, json: bool) -> Result<()> {
+    let outcome = lot.vectors.recv().map_err(|_| Error::internal("the engine has stopped"))?;
+    let vectors = outcome.map_err(Error::internal)?;
+    for ((text, tokens), vector) in lot.texts.iter().zip(lot.tokens).zip(vectors) {
+        let vector = shortened(vector, dimensions);
+        let line = match json {
+            true => serde_json::to_string(&Line { text, tokens, embedding: &vector }),
+            false => serde_json::to_string(&vector),
+        };
+        let line = line.map_err(|error| Error::internal("cannot write the vector").cause(error))?;
+        writeln!(out, "{line}").map_err(|error| Error::io("cannot write to", "stdout", error))?;
+    }
+    Ok(())
+}
+
+/// The first values, with the length 1 again.
+fn shortened(mut vector: Vec<f32>, dimensions: usize) -> Vec<f32> {
+    if dimensions < vector.len() {
+        vector.truncate(dimensions);
+        narthex_model::encoder::normalize(&mut vector);
+    }
+    vector
+}
+
+/// Starts an encoder's engine; what is left of the encoder comes back.
+fn embedder(encoder: LoadedEncoder, options: &EncoderOptions) -> (Embedder, LeftOver) {
+    let LoadedEncoder { name, model, tokenizer, provenance, created } = encoder;
+    let sentence = model.sentence().clone();
+    let left = LeftOver { name, provenance, created };
+    let engine = EncoderEngine::start(model, options);
+    let (prompts, default_prompt) = (sentence.prompts, sentence.default_prompt);
+    (Embedder { tokenizer, encoder: Arc::new(engine), prompts, default_prompt }, left)
+}
+
+/// What an encoder is beside its engine.
+struct LeftOver {
+    name: String,
+    provenance: narthex_run::Provenance,
+    created: u64,
+}
+
+/// The encoder that a source names, ready to serve; none if it names no encoder.
+pub(super) fn served(source: &Source) -> Result<Option<(ServedModel, Facts)>> {
+    let Some(encoder) = LoadedEncoder::open(&source.project, &source.reference, source.dtype.precision())? else {
+        return Ok(None);
+    };
+    let precision = encoder.model.precision();
+    let options =
+        EncoderOptions { threads: source.engine.threads, pinned: source.engine.pinned, ..EncoderOptions::default() };
+    let (embedder, left) = embedder(encoder, &options);
+    let (context, values) = (embedder.encoder.context(), embedder.encoder.dimension());
+    let license = left.provenance.license.as_ref();
+    let facts = Facts {
+        license: license.map_or("licence undeclared".into(), |license| license.to_string()),
+        dtype: if precision == Precision::Bf16 { "bfloat16" } else { "float32" },
+        about: match embedder.encoder.task() {
+            EncoderTask::Embedding => format!("gives vectors of {values} values for texts of up to {context} tokens"),
+            EncoderTask::Score => format!("scores pairs of texts of up to {context} tokens"),
+        },
+        cut: None,
+    };
+    let embedder = Arc::new(embedder);
+    let served = ServedModel {
+        adapters: std::sync::Arc::default(),
+        id: source.name.clone().unwrap_or(left.name),
+        tokenizer: embedder.tokenizer.tokenizer().clone(),
+        template: None,
+        generator: embedder.clone(),
+        stop_tokens: vec![],
+        defaults: SamplingDefaults::default(),
+        created: left.created,
+        provenance: serde_json::to_value(&left.provenance)
+            .map_err(|error| Error::internal("cannot write the provenance").cause(error))?,
+        papers: left.provenance.papers.as_ref().and_then(|papers| serde_json::to_value(papers).ok()),
+        embedder: Some(embedder),
+    };
+    Ok(Some((served, facts)))
+}

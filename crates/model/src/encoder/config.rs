@@ -1,0 +1,114 @@
+//! Reading a JSON config with complaints that name the key. Knows no architecture.
+
+use narthex_base::{Error, Result};
+use narthex_kernels::Activation;
+use serde_json::Value;
+use std::path::Path;
+
+/// The largest config that is read.
+const CONFIG_BYTES_MAX: u64 = 16 << 20;
+
+/// A JSON file.
+pub(super) struct Json(pub Value);
+
+impl Json {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// If it cannot be read, is too large, or is not JSON.
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        let fail = |error| Error::io("cannot read", path, error);
+        if std::fs::metadata(path).map_err(fail)?.len() > CONFIG_BYTES_MAX {
+            return Err(Error::input("this is too long for a config").at(path.display(), None));
+        }
+        let text = std::fs::read_to_string(path).map_err(fail)?;
+        let value = serde_json::from_str(&text).map_err(|error| {
+            Error::input("this config is not valid JSON").at(path.display(), error.line()).cause(error)
+        })?;
+        Ok(Self(value))
+    }
+
+    /// The same, or `null` where there is no such file.
+    ///
+    /// # Errors
+    /// As [`Json::read`].
+    pub(super) fn read_optional(path: &Path) -> Result<Self> {
+        if path.is_file() { Self::read(path) } else { Ok(Self(Value::Null)) }
+    }
+
+    /// `model_type`
+    pub(super) fn family(&self) -> &str {
+        self.text("model_type").unwrap_or("(none)")
+    }
+
+    /// The first of `architectures`.
+    pub(super) fn architecture(&self) -> &str {
+        self.0["architectures"][0].as_str().unwrap_or("")
+    }
+
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        self.0[key].as_str()
+    }
+
+    /// A whole number above 0 that must be there.
+    pub(super) fn size(&self, key: &str) -> Result<usize> {
+        self.optional_size(key).filter(|size| *size > 0).ok_or_else(|| {
+            Error::input(format!("the config lacks the number `{key}`")).help("is this a Hugging Face model folder?")
+        })
+    }
+
+    pub(super) fn optional_size(&self, key: &str) -> Option<usize> {
+        self.0[key].as_u64().and_then(|size| usize::try_from(size).ok())
+    }
+
+    pub(super) fn number(&self, key: &str, default: f64) -> f64 {
+        self.0[key].as_f64().unwrap_or(default)
+    }
+
+    pub(super) fn flag(&self, key: &str) -> bool {
+        self.0[key].as_bool() == Some(true)
+    }
+
+    /// Refuses a key that is there and true.
+    pub(super) fn refuse_true(&self, key: &str) -> Result<()> {
+        if self.flag(key) { Err(unsupported(key, "true", "false")) } else { Ok(()) }
+    }
+
+    /// Refuses a text other than those known; absent is fine.
+    pub(super) fn refuse_unless(&self, key: &str, known: &[&str]) -> Result<()> {
+        match self.text(key) {
+            Some(wanted) if !known.contains(&wanted) => Err(unsupported(key, wanted, &known.join(", "))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Width of a head.
+    pub(super) fn head_width(&self, hidden_size: usize, heads: usize) -> Result<usize> {
+        if !hidden_size.is_multiple_of(2 * heads) {
+            return Err(Error::input(format!("{heads} heads do not divide a width of {hidden_size} into even parts")));
+        }
+        Ok(hidden_size / heads)
+    }
+
+    /// An activation function by Hugging Face's name.
+    pub(super) fn activation(&self, key: &str) -> Result<Activation> {
+        match self.text(key).unwrap_or("gelu") {
+            "gelu" | "gelu_python" => Ok(Activation::Gelu),
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
+            "silu" | "swish" => Ok(Activation::Silu),
+            other => Err(unsupported(key, other, "gelu, gelu_new, gelu_pytorch_tanh, silu")),
+        }
+    }
+
+    /// How many labels a classifier has.
+    pub(super) fn labels(&self) -> usize {
+        let named = self.0["id2label"].as_object().map(|labels| labels.len());
+        named.or(self.optional_size("num_labels")).unwrap_or(2)
+    }
+}
+
+/// An error that names what a config asks for, and what there is.
+pub(super) fn unsupported(key: &str, wanted: &str, known: &str) -> Error {
+    Error::input(format!("config asks for {key} = {wanted}, which is not supported"))
+        .help(format!("supported: {known}"))
+}
