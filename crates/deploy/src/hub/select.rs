@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     fn check(kind: RepoKind, files: &str, include: &[&str], expected: Result<&str, &str>) {
-        let files: Vec<RepoFile> = files.split(' ').map(|path| RepoFile::new(path)).collect();
+        let files: Vec<RepoFile> = files.split(' ').map(RepoFile::new).collect();
         let include: Vec<String> = include.iter().map(|text| text.to_string()).collect();
         match (select(kind, &files, &include), expected) {
             (Ok(chosen), Ok(expected)) => {
