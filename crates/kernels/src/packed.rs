@@ -235,14 +235,6 @@ impl PackedWeight {
         }
     }
 
-    /// Row `row` as numbers: `to` takes I.
-    ///
-    /// # Panics
-    /// If there is no such row.
-    pub fn read_row(&self, row: usize, to: &mut [f32]) {
-        self.matrix.column(row, to);
-    }
-
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         match &*self.stored {
