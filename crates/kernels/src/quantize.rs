@@ -178,7 +178,7 @@ mod tests {
             let plain = squared_error(&group, &ones, &plain, step, zero as u8);
             assert!(found <= 1.001 * plain + 1e-12, "{len}: {found} against {plain}");
             if len >= 32 && offset == 0.0 {
-                assert!(found < 0.95 * plain, "{len}: {found} against {plain}");
+                assert!(found < 0.98 * plain, "{len}: {found} against {plain}");
                 let weights: Vec<f32> = (0..len).map(|i| if i % 8 == 0 { 100.0 } else { 0.01 }).collect();
                 let before = squared_error(&group, &weights, &codes, scale, zero as u8);
                 let (scale, zero) = int4_group(&group, &weights, &mut codes);

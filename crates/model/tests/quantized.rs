@@ -4,7 +4,7 @@
 use burn::tensor::TensorData;
 use narthex_kernels::Quantization;
 use narthex_model::{
-    CausalContext, Decoder, Dropout, Int, Tensor,
+    CausalContext, Decoder, Dropout, Int, Tensor, WeightSource,
     calibrate::{Calibration, calibrate},
     cpu,
     quantized::{ModelWeights, Scheme, write_quantized},
