@@ -149,7 +149,11 @@ mod tests {
             ("", 512, sequence(&[2, 3], &[0; 2], 0)),
             ("The", 512, sequence(&[2, 1, 3], &[0; 3], 0)),
         ] {
-            assert_eq!(plain.texts(&[text], tokens_max).unwrap(), std::slice::from_ref(&expected), "{text:?} to {tokens_max}");
+            assert_eq!(
+                plain.texts(&[text], tokens_max).unwrap(),
+                std::slice::from_ref(&expected),
+                "{text:?} to {tokens_max}"
+            );
             assert_eq!(plain.texts(&[text, "a"], tokens_max).unwrap()[0], expected, "{text:?} among others");
         }
         let lower = SequenceTokenizer::new(bert(), true);
