@@ -1,8 +1,7 @@
 //! The kernel of paged attention, in f32 and in bf16 pairs. Knows slices and sizes; no tensors.
 //!
 //! A block of a key/value head holds its keys as `[words of D][16 positions]`, so that scores of sixteen positions are
-//! one vector, then its values as `[words of 16 positions][D]`, so that a weight meets a row of values. A word is an
-//! f32, or two bf16.
+//! one vector, then its values as `[words of 16 positions][D]`, so that a weight meets a row of values. A word: an f32 or two bf16.
 //!
 //! Stored in 8 bits, keys are `[D][16 positions]` and values `[16 positions][D]` of integers up to 127, followed by a scale
 //! for each position's key and one for its value. Before a chunk is read its integers become words (which hold them
