@@ -55,8 +55,8 @@ fn a_checkpoint_becomes_a_model_but_never_runs() {
     for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "pytorch_model.bin", "LICENSE"] {
         fs::copy(golden("pickle/model").join(file), model.join(file)).unwrap();
     }
-    succeed(folder, &["import", "model"]);
-    let text = generated(folder, "model");
+    succeed(folder, &["import", "model", "--name", "first"]);
+    let text = generated(folder, "first");
     fs::rename(model.join("pytorch_model.bin"), model.join("weights.pt")).unwrap();
     succeed(folder, &["import", "model/weights.pt", "--name", "second"]);
     assert_eq!(generated(folder, "second"), text);
