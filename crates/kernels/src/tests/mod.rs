@@ -6,6 +6,7 @@ mod adamw;
 mod attention;
 mod cross_entropy;
 mod embedding;
+mod frozen;
 mod gated;
 mod layer_norm;
 mod linear;
