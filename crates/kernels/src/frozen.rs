@@ -14,11 +14,8 @@ use crate::{
 };
 use burn::{
     backend::{
-        Autodiff, Backend, Dispatch, Flex,
-        autodiff::checkpoint::strategy::CheckpointStrategy,
-        backend_extension,
-        flex::FlexTensor,
-        tensor::FloatTensor,
+        Autodiff, Backend, Dispatch, Flex, autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension,
+        flex::FlexTensor, tensor::FloatTensor,
     },
     tensor::Tensor,
 };

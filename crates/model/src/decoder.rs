@@ -11,6 +11,7 @@ use crate::{
     lora::Lora,
     parameters::{Replacement, map_parameters, named_parameters},
     peft::{Module as AdapterModule, PeftAdapter},
+    quantize::QuantizedMatrix,
     quantized::{ModelWeights, Rounding},
     weight_map::{Mapped, to_theirs},
     weights::{WeightSource, mismatch, unknown_tensor, write_safetensors},
@@ -21,7 +22,7 @@ use burn::{
 };
 use narthex_base::{Error, Result};
 use narthex_kernels::{PackedWeight, Precision, Quantization, linear, linear_cross_entropy, packed_linear};
-use std::{collections::HashMap, path::Path};
+use std::{cell::RefCell, collections::HashMap, path::Path};
 
 /// Standard deviation of fresh weights (Hugging Face's `initializer_range`).
 pub(crate) const DEVIATION: f32 = 0.02;
@@ -79,12 +80,6 @@ impl Decoder {
         )
     }
 
-    /// The definition with weights still to be loaded.
-    fn empty(config: &ModelConfig, device: &Device) -> Self {
-        let zeros = |shape: [usize; 2]| Tensor::zeros(shape, device);
-        Self::build(config, device, &|_, shape, _| Linear::new(zeros(shape)), |_, shape| zeros(shape))
-    }
-
     fn build(
         config: &ModelConfig,
         device: &Device,
@@ -113,21 +108,51 @@ impl Decoder {
     /// # Errors
     /// If files are missing or broken, or the config asks for something that is not supported.
     pub fn read(folder: &Path, device: &Device) -> Result<Self> {
+        Self::read_whole(folder, device, false)
+    }
+
+    /// Reads a folder in Hugging Face layout to tune adapters over it on the CPU: matrices of layers that it holds as
+    /// integers stay integers, and are not trained.
+    ///
+    /// # Errors
+    /// As [`Decoder::read`].
+    pub fn read_frozen(folder: &Path) -> Result<Self> {
+        Self::read_whole(folder, &crate::cpu(), true)
+    }
+
+    fn read_whole(folder: &Path, device: &Device, frozen: bool) -> Result<Self> {
         let config = ModelConfig::read(&folder.join("config.json"))?;
         let stored = ModelWeights::open(folder)?;
         let read = || {
             let weights = Mapped::new(&config, &stored);
-            let mut problem = None;
-            let model = map_parameters(Self::empty(&config, device), |name, shape| {
-                let values = weights.values(name, shape).map(|found| {
-                    let mut values = vec![0f32; found.len()];
-                    found.read(0, &mut values);
-                    values
+            let problem = RefCell::new(None);
+            let failed = |error| {
+                problem.borrow_mut().get_or_insert(error);
+            };
+            let zeros = |shape: [usize; 2]| Tensor::zeros(shape, device);
+            let linear = |name: &str, shape, _| {
+                let integers =
+                    || weights.matrix(name, shape)?.map(|m| QuantizedMatrix::pack(vec![m], shape[1])).transpose();
+                let packed = if frozen && name.starts_with("model.layers.") {
+                    integers().map_err(failed).ok().flatten()
+                } else {
+                    None
+                };
+                packed.map_or_else(|| Linear::new(zeros(shape)), |packed| Linear::frozen(packed, device))
+            };
+            let model =
+                map_parameters(Self::build(&config, device, &linear, |_, shape| zeros(shape)), |name, shape| {
+                    // In the place of integers there is nothing.
+                    let values = || {
+                        let found = weights.values(name, shape)?;
+                        let mut values = vec![0f32; found.len()];
+                        found.read(0, &mut values);
+                        Ok(values)
+                    };
+                    let nothing = shape.contains(&0);
+                    Replacement { values: if nothing { None } else { values().map_err(failed).ok() }, trained: false }
                 });
-                let values = values.map_err(|error| problem.get_or_insert(error)).ok();
-                Replacement { values, trained: false }
-            });
-            problem.map_or(Ok(()), Err)?;
+            problem.into_inner().map_or(Ok(()), Err)?;
             stored.all_used(&config)?;
             Ok(model)
         };
@@ -151,14 +176,15 @@ impl Decoder {
         model.map_err(|error| error.at(folder.display(), None))
     }
 
-    /// The same model packed for inference on the CPU. Adapters must be merged before.
+    /// The same model packed for inference on the CPU, adapters merged.
     pub fn pack(&self, precision: Precision) -> Self {
-        Self::packed(self.config(), &self.tensors(), precision).expect("a model's weights fit its config")
+        let merged = self.clone().merged();
+        Self::packed(self.config(), &merged.tensors(), precision).expect("a model's weights fit its config")
     }
 
     /// The same with weights rounded to integers as they are packed; embedding and output become int8.
     pub fn pack_rounded(&self, kind: Quantization) -> Self {
-        let weights = Rounding { weights: &self.tensors(), kind };
+        let weights = Rounding { weights: &self.clone().merged().tensors(), kind };
         Self::packed(self.config(), &weights, Precision::Bf16).expect("a model's weights fit its config")
     }
 
@@ -384,7 +410,7 @@ impl Decoder {
         for (name, linear) in self.projections() {
             let target = name.rsplit('.').next().unwrap_or_default();
             if spec.targets.iter().any(|wanted| wanted == target) {
-                linear.lora = Some(Lora::random(spec, seed, &name, &linear.weight.val()));
+                linear.lora = Some(Lora::random(spec, seed, &name, linear));
             }
         }
         self
@@ -397,7 +423,7 @@ impl Decoder {
             adapter.modules.iter().map(|module| (module.name.as_str(), module)).collect();
         for (name, linear) in self.projections() {
             linear.lora = modules.get(name.as_str()).map(|module| {
-                let ([outputs, inputs], device) = (linear.weight.dims(), linear.weight.device());
+                let ([outputs, inputs], device) = (linear.shape(), linear.weight.device());
                 let matrix =
                     |values: &[f32], shape| Tensor::from_data(TensorData::new(values.to_vec(), shape), &device);
                 let magnitude = module.magnitude.as_ref().map(|sizes| {

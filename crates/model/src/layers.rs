@@ -8,7 +8,8 @@ use burn::{
 use narthex_base::Result;
 use narthex_base::random::Stream;
 use narthex_kernels::{
-    Adapted, PackedWeight, Precision, embedding, layer_norm, linear, packed_linear_adapted, packed_rows, rms_norm,
+    Adapted, PackedWeight, Precision, embedding, frozen_linear, layer_norm, linear, packed_linear_adapted, packed_rows,
+    rms_norm,
 };
 
 /// A matrix product with the weight in Hugging Face's layout `[out, in]`, a bias if it has one, and a low-rank adapter in
@@ -25,12 +26,51 @@ pub struct Linear {
     /// that run side by side with it.
     #[module(skip)]
     packed: Option<PackedWeight>,
+    /// In a model whose adapters are tuned over integers, instead of `weight`: the weights of this layer alone.
+    #[module(skip)]
+    frozen: Option<PackedWeight>,
 }
 
 impl Linear {
     /// With this weight.
     pub fn new(weight: Tensor<2>) -> Self {
-        Self { weight: Param::from_tensor(weight), bias: None, lora: None, packed: None }
+        Self { weight: Param::from_tensor(weight), bias: None, lora: None, packed: None, frozen: None }
+    }
+
+    /// With packed weights that training leaves as they are.
+    pub(crate) fn frozen(weight: PackedWeight, device: &Device) -> Self {
+        Self { frozen: Some(weight), ..Self::new(Tensor::zeros([0, 0], device)) }
+    }
+
+    /// `[out, in]`
+    pub(crate) fn shape(&self) -> [usize; 2] {
+        self.frozen.as_ref().map_or_else(|| self.weight.dims(), PackedWeight::shape)
+    }
+
+    /// The weight as numbers, `[out, in]`.
+    pub(crate) fn numbers(&self) -> Tensor<2> {
+        match &self.frozen {
+            Some(frozen) => {
+                Tensor::from_data(TensorData::new(frozen.dequantized(), frozen.shape()), &self.weight.device())
+            }
+            None => self.weight.val(),
+        }
+    }
+
+    /// Whether training leaves the weights as they are, packed.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// Puts numbers in the place of the weight.
+    pub(crate) fn thaw(&mut self, weight: Tensor<2>) {
+        self.weight = Param::from_tensor(weight);
+        self.frozen = None;
+    }
+
+    /// Whether an adapter's learned sizes make its product one of its own, or frozen weights do.
+    fn runs_alone(&self) -> bool {
+        self.frozen.is_some() || self.lora.as_ref().is_some_and(|lora| lora.magnitude.is_some())
     }
 
     /// The same with a bias of zeros, if it shall have one.
@@ -92,8 +132,8 @@ impl Linear {
         if let Some(packed) = &layers[0].packed {
             return packed_linear_adapted(x, packed, None, updates);
         }
-        if layers.iter().any(|layer| layer.lora.as_ref().is_some_and(|lora| lora.magnitude.is_some())) {
-            let parts = layers.iter().map(|layer| layer.decomposed(x.clone(), dropout, precision));
+        if layers.iter().any(|layer| layer.runs_alone()) {
+            let parts = layers.iter().map(|layer| layer.alone(x.clone(), dropout, precision));
             return Tensor::cat(parts.collect(), 1);
         }
         let weights: Vec<Tensor<2>> = layers.iter().map(|layer| layer.weight.val()).collect();
@@ -101,12 +141,15 @@ impl Linear {
         linear(x, &weights, Self::biases(layers), adapted, precision)
     }
 
-    /// With an adapter whose sizes are learned: `[N, in]` -> `[N, out]`.
-    fn decomposed(&self, x: Tensor<2>, dropout: &mut Dropout, precision: Precision) -> Tensor<2> {
-        let weight = self.weight.val();
+    /// By itself, whatever it has: `[N, in]` -> `[N, out]`.
+    fn alone(&self, x: Tensor<2>, dropout: &mut Dropout, precision: Precision) -> Tensor<2> {
         let added = self.lora.as_ref().map(|lora| lora.forward(x.clone(), dropout, precision));
-        let mut y = linear(x, std::slice::from_ref(&weight), None, added, precision);
-        if let Some(gain) = self.lora.as_ref().and_then(|lora| lora.gain(weight)) {
+        let mut y = match (&self.frozen, added) {
+            (Some(frozen), None) => frozen_linear(x, frozen, precision),
+            (Some(frozen), Some(added)) => frozen_linear(x, frozen, precision) + added,
+            (None, added) => linear(x, &[self.weight.val()], None, added, precision),
+        };
+        if let Some(gain) = self.lora.as_ref().and_then(|lora| lora.gain(self)) {
             y = y * gain.unsqueeze::<2>();
         }
         match &self.bias {
@@ -120,7 +163,7 @@ impl Linear {
         layers.iter().any(|layer| layer.bias.is_some()).then(|| {
             let parts = layers.iter().map(|layer| match &layer.bias {
                 Some(bias) => bias.val(),
-                None => Tensor::zeros([layer.weight.dims()[0]], &layer.weight.device()),
+                None => Tensor::zeros([layer.shape()[0]], &layer.weight.device()),
             });
             Tensor::cat(parts.collect(), 0)
         })
@@ -138,7 +181,7 @@ impl Linear {
         if let Some(packed) = &self.packed {
             return packed_linear_adapted(x, packed, Some(residual), updates);
         }
-        if self.lora.is_some() || dropout.drops() {
+        if self.lora.is_some() || self.frozen.is_some() || dropout.drops() {
             let y = self.forward(x, dropout, precision);
             return residual + dropout.apply(y);
         }
@@ -150,7 +193,7 @@ impl Linear {
         layers.iter().any(|layer| layer.lora.is_some()).then(|| {
             let parts = layers.iter().map(|layer| match &layer.lora {
                 Some(lora) => lora.forward(x.clone(), dropout, precision),
-                None => Tensor::zeros([x.dims()[0], layer.weight.dims()[0]], &x.device()),
+                None => Tensor::zeros([x.dims()[0], layer.shape()[0]], &x.device()),
             });
             Tensor::cat(parts.collect(), 1)
         })

@@ -50,10 +50,10 @@ impl LoraSpec {
 }
 
 impl Lora {
-    /// As PEFT starts: `a` uniform in ±1/sqrt(in), `b` zero, sizes those of the weight `[out, in]`. Drawn by counter from
+    /// As PEFT starts: `a` uniform in ±1/sqrt(in), `b` zero, sizes those of the layer's weight. Drawn by counter from
     /// (seed, name).
-    pub(crate) fn random(spec: &LoraSpec, seed: u64, name: &str, weight: &Tensor<2>) -> Self {
-        let ([d_out, d_in], device) = (weight.dims(), &weight.device());
+    pub(crate) fn random(spec: &LoraSpec, seed: u64, name: &str, layer: &Linear) -> Self {
+        let ([d_out, d_in], device) = (layer.shape(), &layer.weight.device());
         let stream = Stream::new(seed, &format!("{name}.lora_A"));
         let bound = 1.0 / (d_in as f32).sqrt();
         let values: Vec<f32> =
@@ -61,7 +61,7 @@ impl Lora {
         Self {
             lora_a: Param::from_tensor(Tensor::from_data(TensorData::new(values, [spec.rank, d_in]), device)),
             lora_b: Param::from_tensor(Tensor::zeros([d_out, spec.rank], device)),
-            magnitude: spec.decomposed.then(|| Param::from_tensor(sizes(weight.clone()))),
+            magnitude: spec.decomposed.then(|| Param::from_tensor(sizes(layer.numbers()))),
             scale: spec.scale(),
             dropout: spec.dropout,
         }
@@ -79,11 +79,11 @@ impl Lora {
         self.lora_b.val().matmul(self.lora_a.val()) * self.scale
     }
 
-    /// In DoRA, what the outputs are multiplied with for the size of their weights to be the learned one: `[out]`. The
-    /// size that they have counts as a constant, as in the paper (section 4.3).
-    pub(crate) fn gain(&self, weight: Tensor<2>) -> Option<Tensor<1>> {
+    /// In DoRA, what the layer's outputs are multiplied with for the size of their weights to be the learned one: `[out]`.
+    /// The size that they have counts as a constant, as in the paper (section 4.3).
+    pub(crate) fn gain(&self, layer: &Linear) -> Option<Tensor<1>> {
         let magnitude = self.magnitude.as_ref()?;
-        Some(magnitude.val() / sizes((weight + self.update()).detach()))
+        Some(magnitude.val() / sizes((layer.numbers() + self.update()).detach()))
     }
 }
 
@@ -94,16 +94,20 @@ pub(crate) fn sizes(weight: Tensor<2>) -> Tensor<1> {
 }
 
 impl Linear {
-    /// Adds the adapter into the weight and drops it.
+    /// Adds the adapter into the weight and drops it; frozen weights become numbers.
     pub(crate) fn merge(&mut self) {
-        if let Some(lora) = self.lora.take() {
-            let weight = self.weight.val();
-            let merged = weight.clone() + lora.update();
-            let merged = match lora.gain(weight) {
-                Some(gain) => merged * gain.unsqueeze_dim(1),
-                None => merged,
-            };
-            self.weight = Param::from_tensor(merged);
+        let lora = self.lora.take();
+        if lora.is_none() && !self.is_frozen() {
+            return;
         }
+        let mut merged = self.numbers();
+        if let Some(lora) = lora {
+            let gain = lora.gain(self);
+            merged = merged + lora.update();
+            if let Some(gain) = gain {
+                merged = merged * gain.unsqueeze_dim(1);
+            }
+        }
+        self.thaw(merged);
     }
 }

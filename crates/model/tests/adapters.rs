@@ -2,8 +2,9 @@
 
 use burn::tensor::TensorData;
 use narthex_model::{
-    Adapter, AttentionContext, CausalContext, Decoder, Dropout, Int, Layer, LoraSpec, Precision, Replacement, Tensor,
-    cpu, load_adapter, map_parameters, save_adapter,
+    Adapter, AttentionContext, CausalContext, Decoder, Dropout, Int, Layer, LoraSpec, Precision, Quantization,
+    Replacement, Tensor, calibrate::Calibration, cpu, load_adapter, map_parameters, quantized::write_quantized,
+    save_adapter,
 };
 use serde_json::Value;
 use std::{
@@ -87,6 +88,45 @@ fn logits_are_those_of_peft() {
         let bare = logits(&packed, &tokens, vec![]);
         let border = beside.len() / 2;
         assert_eq!((&beside[..border], &beside[border..]), (&bare[..border], &served[border..]), "{name}");
+    }
+}
+
+/// The Euclidean norm of the difference over that of `b`.
+fn distance(a: &[f32], b: &[f32]) -> f32 {
+    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|x| x * x).sum::<f32>().sqrt();
+    norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied())
+}
+
+#[test]
+fn adapters_run_over_integers_as_over_their_numbers() {
+    for (name, kind) in CASES
+        .into_iter()
+        .flat_map(|name| [Quantization::Int8, Quantization::Int4 { group: 32 }].map(|kind| (name, kind)))
+    {
+        let Reference { adapter, base, tokens, .. } = reference(name);
+        if name == "transposed" {
+            // GPT-2's matrices are not quantized.
+            continue;
+        }
+        let made = tempfile::tempdir().unwrap();
+        write_quantized(&base, made.path(), kind, &Calibration::default()).unwrap();
+        let whole = Decoder::read(made.path(), &cpu()).unwrap();
+        let bare = logits(&whole, &tokens, vec![]);
+        let expected = logits(&load_adapter(whole, &adapter).unwrap(), &tokens, vec![]);
+        assert!(distance(&bare, &expected) > 0.2, "{name}: the adapter does something");
+        let frozen = load_adapter(Decoder::read_frozen(made.path()).unwrap(), &adapter).unwrap();
+        let tuned = distance(&logits(&frozen, &tokens, vec![]), &expected);
+        assert!(tuned < 0.05, "{name}, {kind:?}: in training's form {tuned}");
+        let merged = distance(&logits(&frozen.clone().merged(), &tokens, vec![]), &expected);
+        assert!(merged < 1e-5, "{name}, {kind:?}: merged {merged}");
+        let packed = distance(&logits(&frozen.pack(Precision::F32), &tokens, vec![]), &expected);
+        assert!(packed < 1e-5, "{name}, {kind:?}: packed with its adapter {packed}");
+        let packed = Decoder::read_packed(made.path(), None).unwrap();
+        let adapter = Arc::new(Adapter::read(&adapter, &packed).unwrap());
+        let rows = tokens.len() * tokens[0].len();
+        let served = distance(&logits(&packed, &tokens, vec![(0..rows, adapter)]), &expected);
+        // Embedding and output are rounded too when a quantized model is served.
+        assert!(served < 0.06, "{name}, {kind:?}: served {served}");
     }
 }
 

@@ -1,9 +1,15 @@
 //! Every family learns: a step down the gradient of all weights, or of adapters alone, lowers the loss by what the gradient says.
 
 use burn::{module::ModuleVisitor, tensor::Tensor};
-use narthex_model::{Decoder, Dropout, LoraSpec, Replacement, cpu, map_parameters, named_parameters};
+use narthex_model::{
+    Decoder, Dropout, LoraSpec, Quantization, Replacement, calibrate::Calibration, cpu, map_parameters,
+    named_parameters, quantized::write_quantized,
+};
 use narthex_train::{Batch, nats};
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 const LEN: usize = 12;
 
@@ -66,30 +72,90 @@ fn check(name: &str, model: Decoder, trained: impl Fn(&str) -> bool + Copy) {
     assert!((0.015..0.025).contains(&fall), "{name}: the loss fell by {fall} instead of 0.02");
 }
 
+/// The folders of all families, with their names.
+fn families() -> impl Iterator<Item = (String, PathBuf)> {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden");
+    let folders = std::fs::read_dir(goldens).unwrap().map(|entry| entry.unwrap().path());
+    let is_decoder = |folder: &PathBuf| {
+        std::fs::read_to_string(folder.join("golden.json")).is_ok_and(|text| text.contains("greedy"))
+    };
+    folders.filter(is_decoder).map(|folder| (folder.file_name().unwrap().to_string_lossy().into_owned(), folder))
+}
+
+fn lora(decomposed: bool) -> LoraSpec {
+    let targets = ["q_proj", "v_proj", "up_proj"].map(String::from).to_vec();
+    LoraSpec { rank: 2, alpha: 4.0, targets, dropout: 0.0, rank_stabilized: false, decomposed }
+}
+
 #[test]
 fn a_step_down_the_gradient_lowers_the_loss() {
-    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden");
     let mut checked = 0;
-    for folder in std::fs::read_dir(goldens).unwrap().map(|entry| entry.unwrap().path()) {
-        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-        if !std::fs::read_to_string(folder.join("golden.json")).is_ok_and(|golden| golden.contains("greedy")) {
-            continue;
-        }
+    for (name, folder) in families() {
         let model = Decoder::read(&folder, &cpu()).unwrap();
         check(&name, model.clone(), |_| true);
-        let targets = ["q_proj", "v_proj", "up_proj"].map(String::from).to_vec();
         for decomposed in [false, true] {
-            let spec = LoraSpec {
-                rank: 2,
-                alpha: 4.0,
-                targets: targets.clone(),
-                dropout: 0.0,
-                rank_stabilized: false,
-                decomposed,
-            };
-            check(&name, model.clone().with_lora(&spec, 1), |tensor| tensor.contains(".lora."));
+            check(&name, model.clone().with_lora(&lora(decomposed), 1), |tensor| tensor.contains(".lora."));
         }
         checked += 1;
     }
     assert!(checked >= 20, "only {checked} families");
+}
+
+/// The model with the adapters' values of another.
+fn with_weights(model: Decoder, other: &Decoder) -> Decoder {
+    let values: HashMap<String, Vec<f32>> =
+        named_parameters(other).into_iter().map(|tensor| (tensor.name, tensor.values)).collect();
+    let of_adapter = |name: &str| values.get(name).filter(|_| name.contains(".lora.")).cloned();
+    map_parameters(model, |name, _| Replacement { values: of_adapter(name), trained: false })
+}
+
+fn cosine(a: &HashMap<String, Vec<f32>>, b: &HashMap<String, Vec<f32>>) -> f64 {
+    let [mut ab, mut aa, mut bb] = [0f64; 3];
+    for (a, b) in a.iter().flat_map(|(name, a)| a.iter().zip(&b[name])) {
+        let (a, b) = (f64::from(*a), f64::from(*b));
+        (ab, aa, bb) = (ab + a * b, aa + a * a, bb + b * b);
+    }
+    ab / (aa * bb).sqrt()
+}
+
+#[test]
+fn adapters_learn_over_integers() {
+    let mut checked = 0;
+    for (name, folder) in families() {
+        let made = tempfile::tempdir().unwrap();
+        // GPT-2's matrices are not quantized.
+        let written = write_quantized(&folder, made.path(), Quantization::Int8, &Calibration::default());
+        if written.is_err() {
+            assert!(name.starts_with("gpt2"), "{name}: {written:?}");
+            continue;
+        }
+        let model = Decoder::read_frozen(made.path()).unwrap();
+        let kept = named_parameters(&model).iter().filter(|tensor| tensor.values.is_empty()).count();
+        assert!(kept >= 6, "{name}: {kept} matrices stay integers");
+        let whole = loss(&Decoder::read(made.path(), &cpu()).unwrap());
+        assert!((loss(&model) / whole - 1.0).abs() < 0.01, "{name}: {} beside {whole}", loss(&model));
+        for decomposed in [false, true] {
+            let adapted = model.clone().with_lora(&lora(decomposed), 1);
+            // `b` starts as zero, and with it the gradient of `a`.
+            let adapted = map_parameters(adapted, |tensor, shape| Replacement {
+                values: tensor
+                    .ends_with("lora_b")
+                    .then(|| (0..shape.iter().product::<usize>()).map(|i| 0.02 * (i % 7) as f32 - 0.06).collect()),
+                trained: false,
+            });
+            let found = gradients(&adapted.clone().for_training(|tensor| tensor.contains(".lora.")));
+            let merged = adapted.clone().merged();
+            let whole =
+                with_weights(Decoder::read(made.path(), &cpu()).unwrap().with_lora(&lora(decomposed), 1), &adapted);
+            let expected = gradients(&whole.clone().for_training(|tensor| tensor.contains(".lora.")));
+            assert_eq!(found.len(), expected.len(), "{name}");
+            let alike = cosine(&found, &expected);
+            assert!(alike > 0.99, "{name}, DoRA {decomposed}: gradients over integers and over numbers {alike}");
+            let whole = loss(&whole);
+            assert!(named_parameters(&merged).iter().all(|tensor| !tensor.values.is_empty()), "{name}");
+            assert!((loss(&merged) / whole - 1.0).abs() < 1e-4, "{name}: merged");
+        }
+        checked += 1;
+    }
+    assert!(checked >= 19, "only {checked} families");
 }

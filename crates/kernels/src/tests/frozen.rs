@@ -7,7 +7,8 @@ use crate::{
 use burn::tensor::{DType, Tensor};
 use narthex_base::random::Stream;
 
-const KINDS: [Quantization; 3] = [Quantization::Int8, Quantization::Int4 { group: 32 }, Quantization::Int4 { group: 64 }];
+const KINDS: [Quantization; 3] =
+    [Quantization::Int8, Quantization::Int4 { group: 32 }, Quantization::Int4 { group: 64 }];
 
 /// Rows, inputs, outputs.
 const SHAPES: [[usize; 3]; 5] = [[1, 32, 1], [2, 64, 7], [17, 96, 130], [70, 256, 33], [290, 64, 16]];
