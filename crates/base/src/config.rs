@@ -1,10 +1,14 @@
 //! The typed form of `narthex.toml`: what may be written, its defaults and its meaning.
 //! The JSON schema is made from these types. Reading and resolving is `plan`'s work.
 
+mod policy;
+
 use crate::{ComponentKind, License};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+pub use policy::{Policy, PolicyRule, Use, Verdict};
 
 /// A whole project file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -35,88 +39,6 @@ pub struct Project {
     /// The licence of what the project makes (weights, tokenizer, cards).
     #[serde(default = "License::openmdw_1_1")]
     pub license: License,
-}
-
-/// `[policy]`: what may be done with which licences. Judged before a run, a bundle, a push and a server begin.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Policy {
-    /// Open source in the strict sense: every code component is there and under a licence that the OSI approved.
-    pub open_source: bool,
-    /// Serving is commercial: rules for `serve-commercially` apply to `narthex serve`.
-    pub commercial: bool,
-    /// Rules by name. Of those that apply, the strictest verdict counts.
-    pub rules: BTreeMap<String, PolicyRule>,
-    /// Answers to `ask`: the name of a component, and who agreed to what.
-    pub accepted: BTreeMap<String, String>,
-}
-
-impl Policy {
-    /// Whether it says nothing.
-    pub fn is_empty(&self) -> bool {
-        *self == Policy::default()
-    }
-}
-
-/// `[policy.rules.NAME]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PolicyRule {
-    /// For which uses; all by default.
-    #[serde(default, rename = "use")]
-    pub uses: Vec<Use>,
-    /// For which components: kinds such as `datasets`, or `code`, `data`, `document`; all by default.
-    #[serde(default)]
-    pub components: Vec<String>,
-    /// For which licences: SPDX identifiers, with `*` at the end for any ending, or terms: `non-commercial`,
-    /// `no-derivatives`, `share-alike`, `unknown`, `undeclared`, `osi-approved`, `fsf-libre`.
-    #[serde(default)]
-    pub licenses: Vec<String>,
-    /// For all licences but these, written the same way.
-    #[serde(default)]
-    pub only: Vec<String>,
-    /// What follows.
-    #[serde(default)]
-    pub verdict: Verdict,
-    /// Why, for the message.
-    #[serde(default)]
-    pub reason: String,
-}
-
-/// What is done with a component.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Use {
-    /// A model is trained or tuned on it, or from it.
-    Train,
-    /// It is passed on, or what was made from it is.
-    Redistribute,
-    /// What was made from it answers customers.
-    ServeCommercially,
-}
-
-impl Use {
-    /// The name in the file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Use::Train => "train",
-            Use::Redistribute => "redistribute",
-            Use::ServeCommercially => "serve-commercially",
-        }
-    }
-}
-
-/// What a rule says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// It may be done.
-    Allow,
-    /// Somebody must agree first, in `[policy.accepted]`.
-    Ask,
-    /// It may not be done.
-    #[default]
-    Deny,
 }
 
 /// `[sources.NAME]`: raw files.
@@ -215,6 +137,8 @@ pub enum Step {
     Train(TrainStep),
     /// Tunes a model on conversations.
     Tune(TuneStep),
+    /// Rounds a model's weights to small integers.
+    Quantize(QuantizeStep),
     /// Measures a model.
     Eval(EvalStep),
     /// Packs a model with its papers.
@@ -223,7 +147,7 @@ pub enum Step {
 
 impl Step {
     /// The names of all kinds, as written in the file.
-    pub const KINDS: [&'static str; 6] = ["data", "tokenize", "train", "tune", "eval", "bundle"];
+    pub const KINDS: [&'static str; 7] = ["data", "tokenize", "train", "tune", "quantize", "eval", "bundle"];
 
     /// The kind as written in the file.
     pub fn kind(&self) -> &'static str {
@@ -232,6 +156,7 @@ impl Step {
             Step::Tokenize(_) => "tokenize",
             Step::Train(_) => "train",
             Step::Tune(_) => "tune",
+            Step::Quantize(_) => "quantize",
             Step::Eval(_) => "eval",
             Step::Bundle(_) => "bundle",
         }
@@ -248,6 +173,11 @@ impl Step {
             }
             Step::Train(step) => vec![("data", step.data.clone())],
             Step::Tune(step) => vec![("model", step.model.clone()), ("data", step.data.clone())],
+            Step::Quantize(step) => {
+                let mut inputs = vec![("model", step.model.clone())];
+                inputs.extend(step.calibrate.clone().map(|name| ("calibrate", name)));
+                inputs
+            }
             Step::Eval(step) => {
                 let mut inputs = vec![("model", step.model.clone())];
                 inputs.extend(step.baseline.clone().map(|name| ("baseline", name)));
@@ -526,7 +456,8 @@ pub enum Decay {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TuneStep {
-    /// A train or tune step, a model folder source, or `ref:NAME`.
+    /// A train, tune or quantize step, a model folder source, or `ref:NAME`. Over integers, adapters are tuned while the
+    /// integers stay as they are (QLoRA: Dettmers et al., 2023).
     pub model: String,
     /// A tokenize step over conversations, with the model's tokenizer.
     pub data: String,
@@ -597,6 +528,38 @@ impl Default for Lora {
             use_dora: false,
         }
     }
+}
+
+/// `kind = "quantize"`: a model -> the same with the weights of its layers as small integers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuantizeStep {
+    /// A train or tune step, a model folder source, or `ref:NAME`.
+    pub model: String,
+    /// What weights become.
+    pub to: IntegerKind,
+    /// Weights that share a scale, with int4: 32, 64 or 128.
+    #[serde(default = "defaults::group")]
+    pub group: usize,
+    /// Text like that which the model will meet: a tokenize step with the model's tokenizer, or a source of plain text. It shows
+    /// where errors count most, and a part that is kept back (the validation part, or the last quarter) what they cost.
+    #[serde(default)]
+    pub calibrate: Option<String>,
+}
+
+impl QuantizeStep {
+    /// The sizes that groups can have.
+    pub const GROUPS: [usize; 3] = [32, 64, 128];
+}
+
+/// The integers that weights become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum IntegerKind {
+    /// 8 bits, with a scale for each output.
+    Int8,
+    /// 4 bits, with a scale for each group of inputs of an output.
+    Int4,
 }
 
 /// `kind = "eval"`: a model -> figures.
@@ -685,6 +648,9 @@ mod defaults {
     }
     pub fn yes() -> bool {
         true
+    }
+    pub fn group() -> usize {
+        64
     }
     pub fn max_rows() -> usize {
         200

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         Some(Command::Push(args)) => commands::transfer::push(&args),
         Some(Command::Export(args)) => commands::transfer::export(&args, style),
         Some(Command::Import(args)) => commands::transfer::import(&args, style),
-        Some(Command::Quantize(args)) => commands::quantize::run(&args),
+        Some(Command::Quantize(args)) => commands::quantize::run(&args, style),
         Some(Command::Gc(args)) => commands::transfer::gc(&args),
         Some(Command::Bench(args)) => commands::bench::run(&args.command),
         Some(Command::Config(args)) => commands::config::run(&args),

@@ -14,7 +14,7 @@ use crate::{
     parallel::SharedMut,
     product::{Finish, PackedB, QuantizedB, WeightValues, part_of},
     profile::timed,
-    quantize::{int4_group, int8_row},
+    quantize::{INT4_ZERO, int4_group, int8_row},
 };
 use burn::{
     backend::{Backend, Dispatch, Flex, backend_extension, flex::FlexTensor, tensor::FloatTensor},
@@ -135,7 +135,7 @@ impl PackedWeight {
                 Quantization::Int4 { group } => {
                     let groups = values.chunks(group).zip(to.codes.chunks_mut(group));
                     for ((values, codes), (scale, zero)) in groups.zip(to.scales.iter_mut().zip(to.zeros)) {
-                        (*scale, *zero) = int4_group(values, &[], codes);
+                        (*scale, *zero) = (int4_group(values, &[], codes), INT4_ZERO);
                     }
                 }
             }

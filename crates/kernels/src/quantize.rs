@@ -1,14 +1,15 @@
 //! Weights to small integers: round to nearest with the scale that does least harm. Knows rows and groups of numbers; no
 //! layouts, no files.
 
-use half::f16;
+use half::{bf16, f16};
+use narthex_base::config::QuantizeStep;
 
 /// How weights are kept as integers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantization {
     /// -127..=127 with one scale for each output.
     Int8,
-    /// 0..=15 with a scale and a zero for each group of inputs of an output.
+    /// 0..=15 with a scale and a zero for each group of inputs of an output; those that are rounded here have the zero 8.
     Int4 {
         /// Inputs of a group: 32, 64 or 128.
         group: usize,
@@ -26,13 +27,17 @@ impl Quantization {
 }
 
 /// The groups that int4 can have.
-pub const INT4_GROUPS: [usize; 3] = [32, 64, 128];
+pub const INT4_GROUPS: [usize; 3] = QuantizeStep::GROUPS;
 
 /// Largest code of 4 bits.
 const CODE_MAX: f32 = 15.0;
 
-/// Parts of the range that are tried: with a few values clipped the others are met better.
-const SHRINKS: [f32; 8] = [1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.74, 0.68];
+/// The code of 0 in int4 as it is rounded here: half of all codes stand for either sign, as most formats and programs have it.
+pub const INT4_ZERO: u8 = 8;
+
+/// Codes that the largest value may have, less the zero, if codes were not clipped. Either sign: only one has an eighth
+/// step. With a few values clipped the others are met better.
+const LARGEST: [f32; 14] = [-8.0, -8.35, -8.7, -9.1, -9.6, -10.2, -11.0, -12.0, 7.0, 7.5, 8.0, 8.5, 9.2, 10.0];
 
 /// Sums that run side by side, for the sake of speed; always these, for the sake of the bytes.
 const SIDE: usize = 8;
@@ -55,58 +60,62 @@ pub fn int8_row(row: &[f32], codes: &mut [i8]) -> f32 {
     scale
 }
 
-/// One group in int4: writes its codes, returns its scale and its zero. A weight is scale x (code - zero). Of the scales
-/// tried it is the one with the least squared error, each weighted by its input's `importance` (the mean square of what it is
-/// multiplied with, say), or all alike if that is empty.
+/// One group in int4: writes its codes, returns its scale, which may be negative. A weight is scale x (code - 8). Of the
+/// scales tried it is the one with the least squared error, each weighted by its input's `importance` (the mean square of what
+/// it is multiplied with, say), or all alike if that is empty.
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn int4_group(group: &[f32], importance: &[f32], codes: &mut [u8]) -> (f16, u8) {
+pub fn int4_group(group: &[f32], importance: &[f32], codes: &mut [u8]) -> f16 {
     assert!(codes.len() == group.len() && (importance.is_empty() || importance.len() == group.len()));
-    let (low, high) = group.iter().fold((0f32, 0f32), |(low, high), x| (low.min(*x), high.max(*x)));
-    let mut best = (f16::ZERO, 8, f32::INFINITY);
-    for shrink in SHRINKS {
-        let scale = f16::from_f32(shrink * (high - low) / CODE_MAX);
-        // Too small for a code, or too large for a scale.
-        if scale.to_f32() == 0.0 || !scale.is_finite() {
-            continue;
+    let extreme = group.iter().fold(0f32, |extreme, x| if x.abs() > extreme.abs() { *x } else { extreme });
+    let mut best = (f16::ZERO, f32::INFINITY);
+    let mut attempt = |scale: f32| {
+        let scale = scale_of(scale)?;
+        let error = error(group, importance, scale.to_f32());
+        if error < best.1 {
+            best = (scale, error);
         }
-        let zero = round(-low * shrink / scale.to_f32()).clamp(0.0, CODE_MAX);
-        // With these codes another scale may fit better, and with that one other codes.
-        let (products, squares) = fit(group, importance, scale.to_f32(), zero);
-        let fitted = f16::from_f32(products / squares.max(f32::MIN_POSITIVE));
-        for scale in [scale, fitted] {
-            if scale.to_f32() <= 0.0 || !scale.is_finite() {
-                continue;
-            }
-            let error = error(group, importance, scale.to_f32(), zero);
-            if error < best.2 {
-                best = (scale, zero as u8, error);
-            }
+        Some(scale)
+    };
+    for largest in LARGEST {
+        if let Some(scale) = attempt(extreme / largest) {
+            // With these codes another scale may fit better, and with that one other codes.
+            let (products, squares) = fit(group, importance, scale.to_f32());
+            attempt(products / squares.max(f32::MIN_POSITIVE));
         }
     }
-    let (scale, zero, _) = best;
+    let (scale, _) = best;
     let inverse = if scale == f16::ZERO { 0.0 } else { 1.0 / scale.to_f32() };
     for (code, x) in codes.iter_mut().zip(group) {
-        *code = code_of(*x, inverse, f32::from(zero)) as u8;
+        *code = (code_of(*x, inverse) + f32::from(INT4_ZERO)) as u8;
     }
-    (scale, zero)
+    scale
 }
 
+/// A scale that stays the same where it is kept as f16 and where it is read as bf16; none that is too small for a code, or too
+/// large for a scale.
+fn scale_of(scale: f32) -> Option<f16> {
+    let scale = f16::from_f32(bf16::from_f32(scale).to_f32());
+    (scale.to_f32() != 0.0 && scale.is_finite()).then_some(scale)
+}
+
+/// The code less the zero.
 #[inline(always)]
-fn code_of(x: f32, inverse: f32, zero: f32) -> f32 {
-    (round(x * inverse) + zero).clamp(0.0, CODE_MAX)
+fn code_of(x: f32, inverse: f32) -> f32 {
+    let zero = f32::from(INT4_ZERO);
+    round(x * inverse).clamp(-zero, CODE_MAX - zero)
 }
 
 /// `f` of each value, its importance and its code less the zero, summed.
 #[inline(always)]
-fn sum(group: &[f32], importance: &[f32], scale: f32, zero: f32, f: impl Fn(f32, f32, f32) -> f32) -> f32 {
+fn sum(group: &[f32], importance: &[f32], scale: f32, f: impl Fn(f32, f32, f32) -> f32) -> f32 {
     let inverse = 1.0 / scale;
     let mut sums = [0f32; SIDE];
     let mut add = |from: usize, part: &[f32]| {
         for (i, (sum, x)) in sums.iter_mut().zip(part).enumerate() {
             let importance = if importance.is_empty() { 1.0 } else { importance[from + i] };
-            *sum += f(*x, importance, code_of(*x, inverse, zero) - zero);
+            *sum += f(*x, importance, code_of(*x, inverse));
         }
     };
     let chunks = group.chunks_exact(SIDE);
@@ -117,14 +126,14 @@ fn sum(group: &[f32], importance: &[f32], scale: f32, zero: f32, f: impl Fn(f32,
 }
 
 /// Sums of value x code and of code x code.
-fn fit(group: &[f32], importance: &[f32], scale: f32, zero: f32) -> (f32, f32) {
-    let products = sum(group, importance, scale, zero, |x, weight, code| weight * x * code);
-    let squares = sum(group, importance, scale, zero, |_, weight, code| weight * code * code);
+fn fit(group: &[f32], importance: &[f32], scale: f32) -> (f32, f32) {
+    let products = sum(group, importance, scale, |x, weight, code| weight * x * code);
+    let squares = sum(group, importance, scale, |_, weight, code| weight * code * code);
     (products, squares)
 }
 
-fn error(group: &[f32], importance: &[f32], scale: f32, zero: f32) -> f32 {
-    sum(group, importance, scale, zero, |x, weight, code| {
+fn error(group: &[f32], importance: &[f32], scale: f32) -> f32 {
+    sum(group, importance, scale, |x, weight, code| {
         let error = x - scale * code;
         weight * error * error
     })
@@ -139,9 +148,9 @@ mod tests {
         (0..len).map(|i| Stream::new(3, name).normal(i as u64)).collect()
     }
 
-    fn squared_error(group: &[f32], weights: &[f32], codes: &[u8], scale: f16, zero: u8) -> f64 {
+    fn squared_error(group: &[f32], weights: &[f32], codes: &[u8], scale: f32) -> f64 {
         let one = |i: usize| {
-            let found = f64::from(scale.to_f32()) * (f64::from(codes[i]) - f64::from(zero));
+            let found = f64::from(scale) * (f64::from(codes[i]) - f64::from(INT4_ZERO));
             f64::from(weights[i]) * (f64::from(group[i]) - found).powi(2)
         };
         (0..group.len()).map(one).sum()
@@ -166,27 +175,28 @@ mod tests {
         for (len, offset) in [(1, 0.0), (3, 1.0), (32, 0.0), (61, 0.5), (64, -3.0), (128, 0.0)] {
             let group: Vec<f32> = values("int4", len).into_iter().map(|x| 0.02 * (x + offset)).collect();
             let (ones, mut codes) = (vec![1.0; len], vec![0; len]);
-            let (scale, zero) = int4_group(&group, &[], &mut codes);
-            assert!(zero <= 15 && codes.iter().all(|code| *code <= 15));
-            let found = squared_error(&group, &ones, &codes, scale, zero);
-            // The plain way: the whole range in 15 steps.
-            let (low, high) = group.iter().fold((0f32, 0f32), |(low, high), x| (low.min(*x), high.max(*x)));
-            let step = f16::from_f32((high - low) / 15.0);
-            let zero = (-low / step.to_f32()).round();
-            let plain: Vec<u8> =
-                group.iter().map(|x| ((x / step.to_f32()).round() + zero).clamp(0.0, 15.0) as u8).collect();
-            let plain = squared_error(&group, &ones, &plain, step, zero as u8);
-            assert!(found <= 1.001 * plain + 1e-12, "{len}: {found} against {plain}");
-            if len >= 32 && offset == 0.0 {
-                assert!(found < 0.98 * plain, "{len}: {found} against {plain}");
+            let scale = int4_group(&group, &[], &mut codes);
+            assert!(codes.iter().all(|code| *code <= 15));
+            assert_eq!(bf16::from_f32(scale.to_f32()).to_f32(), scale.to_f32(), "the same as bf16");
+            let found = squared_error(&group, &ones, &codes, scale.to_f32());
+            // The plain way: the largest size in 7 steps.
+            let step = group.iter().fold(0f32, |largest, x| largest.max(x.abs())) / 7.0;
+            let plain: Vec<u8> = group.iter().map(|x| ((x / step).round() + 8.0) as u8).collect();
+            let plain = squared_error(&group, &ones, &plain, step);
+            // Of a single value the scale is all there is, and it has 8 bits.
+            assert!(
+                found <= plain + 1e-5 * f64::from(step * step) * (len as f64 + 200.0),
+                "{len}: {found}, plain {plain}"
+            );
+            if len >= 32 {
+                assert!(found < 0.9 * plain, "{len}: {found} against {plain}");
                 let weights: Vec<f32> = (0..len).map(|i| if i % 8 == 0 { 100.0 } else { 0.01 }).collect();
-                let before = squared_error(&group, &weights, &codes, scale, zero as u8);
-                let (scale, zero) = int4_group(&group, &weights, &mut codes);
-                assert!(squared_error(&group, &weights, &codes, scale, zero) <= before * 1.001);
+                let before = squared_error(&group, &weights, &codes, scale.to_f32());
+                let scale = int4_group(&group, &weights, &mut codes).to_f32();
+                assert!(squared_error(&group, &weights, &codes, scale) < before);
             }
         }
         let mut codes = [9; 4];
-        let (scale, zero) = int4_group(&[0.0; 4], &[], &mut codes);
-        assert_eq!((scale, codes), (f16::ZERO, [zero; 4]), "nothing but zeros");
+        assert_eq!((int4_group(&[0.0; 4], &[], &mut codes), codes), (f16::ZERO, [INT4_ZERO; 4]), "nothing but zeros");
     }
 }

@@ -7,7 +7,11 @@ use crate::{
 };
 use burn::tensor::{Int, Tensor, TensorData};
 use narthex_base::Result;
-use narthex_kernels::{InputStatistics, PackedWeight, Precision, WeightValues, quantize::int4_group, team};
+use narthex_kernels::{
+    InputStatistics, PackedWeight, Precision, WeightValues,
+    quantize::{INT4_ZERO, int4_group},
+    team,
+};
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
 /// What is known of the inputs of layers, by the names of their weights, and what is done about it.
@@ -123,9 +127,9 @@ pub fn awq_factors(weights: &[&[f32]], group: usize, squares: &[f32], sizes: &[f
                 let scaled: Vec<f32> = row.iter().zip(&factors).map(|(x, s)| x * s).collect();
                 for (values, importance) in scaled.chunks(group).zip(importance.chunks(group)) {
                     let codes = &mut codes[..values.len()];
-                    let (scale, zero) = int4_group(values, importance, codes);
+                    let scale = int4_group(values, importance, codes);
                     for ((x, code), importance) in values.iter().zip(codes).zip(importance) {
-                        let found = scale.to_f32() * (f32::from(*code) - f32::from(zero));
+                        let found = scale.to_f32() * (f32::from(*code) - f32::from(INT4_ZERO));
                         total += f64::from(importance * (x - found).powi(2));
                     }
                 }

@@ -7,7 +7,7 @@ use half::f16;
 use narthex_base::{Error, Result};
 use narthex_kernels::{
     Int4Values, Int8Values, PackedWeight, Quantization,
-    quantize::{INT4_GROUPS, int4_group, int8_row},
+    quantize::{INT4_GROUPS, INT4_ZERO, int4_group, int8_row},
     team,
 };
 
@@ -79,23 +79,21 @@ impl Int4Matrix {
         let blocks: Vec<&[f32]> = weights.chunks(ROWS * inputs).collect();
         let parts = team::map(blocks.len(), |block| {
             let mut codes = vec![0u8; blocks[block].len()];
-            let (mut scales, mut zeros) = (vec![], vec![]);
+            let mut scales = vec![];
             for (row, codes) in blocks[block].chunks_exact(inputs).zip(codes.chunks_exact_mut(inputs)) {
                 for (i, (values, codes)) in row.chunks(group).zip(codes.chunks_mut(group)).enumerate() {
                     let here = if importance.is_empty() { 0..0 } else { i * group..i * group + values.len() };
-                    let (scale, zero) = int4_group(values, &importance[here], codes);
-                    scales.push(scale);
-                    zeros.push(zero);
+                    scales.push(int4_group(values, &importance[here], codes));
                 }
             }
-            (codes, scales, zeros)
+            (codes, scales)
         });
         let mut all = Self { inputs, group, codes: vec![], scales: vec![], zeros: vec![], order: vec![] };
-        for (codes, scales, zeros) in parts {
+        for (codes, scales) in parts {
             all.codes.extend(codes);
             all.scales.extend(scales);
-            all.zeros.extend(zeros);
         }
+        all.zeros = vec![INT4_ZERO; all.scales.len()];
         all
     }
 
@@ -237,19 +235,12 @@ impl Int4Matrix {
         Ok(Self { inputs, group, codes, scales, zeros, order: vec![] })
     }
 
-    /// Into that layout: words, and zeros. The columns must stand as they are.
-    pub fn to_packed(&self) -> (Vec<u32>, Vec<u32>) {
+    /// The words of that layout, of a matrix that is symmetric about 8. The columns must stand as they are.
+    pub fn to_packed(&self) -> Vec<u32> {
         assert!(self.order.is_empty(), "columns in the order of the inputs");
+        assert!(self.zeros.iter().all(|zero| *zero == INT4_ZERO), "codes about 8");
         let word = |nibbles: &[u8]| nibbles.iter().rev().fold(0u32, |word, nibble| word << 4 | u32::from(*nibble));
-        let packed = self.codes.chunks_exact(self.inputs).flat_map(|row| row.chunks(8).map(word)).collect();
-        let groups = self.groups();
-        let outputs = self.zeros.len() / groups;
-        let mut zeros = vec![0u32; outputs.div_ceil(8) * groups];
-        for (i, zero) in self.zeros.iter().enumerate() {
-            let (output, group) = (i / groups, i % groups);
-            zeros[output / 8 * groups + group] |= u32::from(*zero) << (4 * (output % 8));
-        }
-        (packed, zeros)
+        self.codes.chunks_exact(self.inputs).flat_map(|row| row.chunks(8).map(word)).collect()
     }
 }
 

@@ -12,7 +12,11 @@ use narthex_base::{Error, Result};
 use narthex_kernels::{Precision, Quantization, WeightValues};
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
-use std::{borrow::Cow, collections::HashMap, path::Path};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap},
+    path::Path,
+};
 
 /// How a folder holds its matrices, by `quantization_config` of its config.json.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,11 +136,11 @@ pub fn config_of(kind: Quantization, ignored: &[String]) -> Value {
         Quantization::Int8 => ("int-quantized", 8),
         Quantization::Int4 { .. } => ("pack-quantized", 4),
     };
-    let weights = |bits: u64, group: Option<usize>, symmetric: bool| {
+    let weights = |group: Option<usize>| {
         json!({
             "num_bits": bits,
             "type": "int",
-            "symmetric": symmetric,
+            "symmetric": true,
             "strategy": if group.is_some() { "group" } else { "channel" },
             "group_size": group,
             "dynamic": false,
@@ -145,10 +149,10 @@ pub fn config_of(kind: Quantization, ignored: &[String]) -> Value {
     let (weights, activations) = match kind {
         // Inputs are rounded as they come.
         Quantization::Int8 => (
-            weights(bits, None, true),
+            weights(None),
             json!({"num_bits": 8, "type": "int", "symmetric": true, "strategy": "token", "dynamic": true}),
         ),
-        Quantization::Int4 { group } => (weights(bits, Some(group), false), Value::Null),
+        Quantization::Int4 { group } => (weights(Some(group)), Value::Null),
     };
     json!({
         "quant_method": "compressed-tensors",
@@ -157,11 +161,17 @@ pub fn config_of(kind: Quantization, ignored: &[String]) -> Value {
         "ignore": ignored,
         "config_groups": {"group_0": {
             "targets": ["Linear"],
+            "format": format,
             "weights": weights,
             "input_activations": activations,
             "output_activations": null,
         }},
     })
+}
+
+/// A table that rows are taken from: no linear layer anywhere.
+fn is_input_table(name: &str) -> bool {
+    ["embed_tokens.weight", "embed_in.weight", "wte.weight", "wpe.weight"].iter().any(|end| name.ends_with(end))
 }
 
 /// The weights of a folder, of which some may be integers.
@@ -364,6 +374,10 @@ pub fn write_quantized(from: &Path, to: &Path, kind: Quantization, calibration: 
             .help("quantize the original"));
     }
     let stored = StoredWeights::open(from)?;
+    // The experts of a layer run as one in other programs: they become integers together, or none does.
+    let experts = |name: &str| name.find(".experts.").map(|at| name[..at + ".experts.".len()].to_string());
+    let is_uneven = |(name, shape): &(String, Vec<usize>)| shape.len() == 2 && !is_layer(name, shape, kind);
+    let stays: BTreeSet<String> = stored.shapes().filter(is_uneven).filter_map(|(name, _)| experts(&name)).collect();
     let (mut written, mut ignored, mut errors) = (Written::default(), vec![], (0f64, 0f64));
     let mut index = serde_json::Map::new();
     for file in stored.file_names() {
@@ -373,15 +387,16 @@ pub fn write_quantized(from: &Path, to: &Path, kind: Quantization, calibration: 
             written.bytes_before += raw.bytes.len();
             let inputs = raw.shape.last().copied().unwrap_or(1).max(1);
             let scaled = calibration.columns.contains_key(name) || calibration.rows.contains_key(name);
-            if !is_layer(name, raw.shape, kind) && scaled {
+            let becomes = is_layer(name, raw.shape, kind) && !stays.iter().any(|experts| name.starts_with(experts));
+            if !becomes && scaled {
                 let mut values = numbers(&stored, name, &raw)?;
                 calibration.apply(name, &mut values, inputs);
                 let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
                 tensors.push((name.into(), Dtype::F32, raw.shape.to_vec(), bytes.into()));
                 continue;
             }
-            if !is_layer(name, raw.shape, kind) {
-                if raw.shape.len() == 2 && !name.contains("embed") {
+            if !becomes {
+                if raw.shape.len() == 2 && !is_input_table(name) {
                     ignored.extend(name.strip_suffix(".weight").map(str::to_string));
                 }
                 tensors.push((name.into(), raw.dtype, raw.shape.to_vec(), Cow::Borrowed(raw.bytes)));
@@ -427,7 +442,8 @@ pub fn write_quantized(from: &Path, to: &Path, kind: Quantization, calibration: 
         let index = json!({"metadata": {"total_size": written.bytes_after}, "weight_map": index});
         write("model.safetensors.index.json", &index)?;
     }
-    if config["tie_word_embeddings"] == json!(true) && !ignored.iter().any(|name| name == "lm_head") {
+    // Programs make the output projection of a tied table, or by another name, and look for it under this one.
+    if !ignored.iter().any(|name| name == "lm_head") {
         ignored.push("lm_head".into());
     }
     config["quantization_config"] = config_of(kind, &ignored);
@@ -462,14 +478,12 @@ fn tensors_of(name: &str, shape: [usize; 2], matrix: &QuantizedMatrix) -> Vec<En
             ]
         }
         QuantizedMatrix::Int4(matrix) => {
-            let (packed, zeros) = matrix.to_packed();
             let groups = inputs.div_ceil(matrix.group);
             let scales: Vec<u8> = matrix.scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
             let sizes: Vec<u8> = shape.iter().flat_map(|size| (*size as i64).to_le_bytes()).collect();
             vec![
-                (part("weight_packed"), Dtype::I32, vec![outputs, inputs.div_ceil(8)], bytes_of(&packed)),
+                (part("weight_packed"), Dtype::I32, vec![outputs, inputs.div_ceil(8)], bytes_of(&matrix.to_packed())),
                 (part("weight_scale"), Dtype::F16, vec![outputs, groups], scales.into()),
-                (part("weight_zero_point"), Dtype::I32, vec![outputs.div_ceil(8), groups], bytes_of(&zeros)),
                 (part("weight_shape"), Dtype::I64, vec![2], sizes.into()),
             ]
         }

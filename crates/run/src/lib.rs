@@ -32,7 +32,7 @@ pub use project::{OpenOptions, Project, SourceCode};
 pub use pulled::{
     PulledFrom, already_pulled, check_model_config, check_model_folder, has_safetensors, pulled_dataset, pulled_model,
 };
-pub use quantize::{Quantized, quantize};
+pub use quantize::{QuantizeOptions, quantizing};
 pub use recipe::provenance_of;
 pub use reproduce::{ReproduceOptions, Reproduced, reproduce};
 pub use runner::{Row, RowState, RunOptions, RunReport};

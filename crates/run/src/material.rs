@@ -14,6 +14,7 @@ pub(crate) fn version_of(kind: &str) -> Option<u32> {
     Some(match kind {
         "data" | "tokenize" => 1,
         "train" | "tune" => 2,
+        "quantize" => 1,
         "eval" => 4,
         "bundle" => 2,
         _ => return None,
@@ -32,6 +33,8 @@ pub(crate) fn instruction_set(step: &Step) -> Option<&'static str> {
             schedule.precision
         }
         Step::Eval(_) => Precision::F32,
+        // What the layers are given is measured in single precision.
+        Step::Quantize(step) if step.calibrate.is_some() => Precision::F32,
         _ => return None,
     };
     Some(match (isa(), precision) {

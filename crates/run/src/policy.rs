@@ -48,7 +48,7 @@ impl Project {
         }
         for planned in steps {
             let uses = match planned.step {
-                Step::Train(_) | Step::Tune(_) => Use::Train,
+                Step::Train(_) | Step::Tune(_) | Step::Quantize(_) => Use::Train,
                 Step::Bundle(_) => Use::Redistribute,
                 _ => continue,
             };
@@ -129,7 +129,7 @@ impl Project {
         let kind = match &planned.step {
             Step::Data(_) => ArtifactKind::Documents,
             Step::Tokenize(_) => ArtifactKind::Tokens,
-            Step::Train(_) | Step::Tune(_) => ArtifactKind::Model,
+            Step::Train(_) | Step::Tune(_) | Step::Quantize(_) => ArtifactKind::Model,
             Step::Eval(_) => ArtifactKind::Evaluation,
             Step::Bundle(_) => ArtifactKind::Bundle,
         };

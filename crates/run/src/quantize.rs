@@ -1,128 +1,121 @@
-//! A model's folder written again with its weights as small integers, and what that costs on given text.
+//! A step of kind `quantize` for a model at hand, whether or not a project file has one: the project that it is the one step of.
 
-use crate::{LoadedModel, Project, WeightForm, loaded::require_model};
-use narthex_base::{Error, Result};
-use narthex_model::{
-    Decoder, Quantization,
-    calibrate::{Calibration, Comparison, calibrate, compare},
-    quantized::{Written, write_quantized},
+use crate::{OpenOptions, Project, loaded::is_model_folder};
+use narthex_base::{
+    ArtifactKind, Error, License, Plan, Result,
+    config::{self, IntegerKind, OneOrMany, Policy, ProjectFile, QuantizeStep, Source, SourceFormat, Step, TextRows},
+    plan::Layers,
 };
-use std::path::{Path, PathBuf};
+use narthex_ledger::Ledger;
+use std::{collections::BTreeMap, path::Path};
 
-/// Tokens of a window of text that calibrates or measures, at most.
-const WINDOW: usize = 512;
+/// The source that holds text which calibrates.
+const TEXT: &str = "calibration-text";
 
-/// Windows that calibrate, and that measure, at most.
-const WINDOWS: usize = 64;
-
-/// Largest text that is read.
-const TEXT_BYTES_MAX: u64 = 64 << 20;
-
-/// Files of a folder that belong to its weights or vouch for them; others are copied.
-const OWN: [&str; 4] = ["config.json", "manifest.json", "narthex.json", "model.safetensors.index.json"];
-
-/// What was written, and how it does.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Quantized {
-    /// Sizes and errors.
-    pub written: Written,
-    /// How it does on the part of the text that did not calibrate, beside the original; none without text.
-    pub comparison: Option<Comparison>,
-    /// Bytes of that part for each of its tokens.
-    pub bytes_per_token: f64,
+/// What to make of a model.
+#[derive(Clone, Debug)]
+pub struct QuantizeOptions {
+    /// What its weights become.
+    pub to: IntegerKind,
+    /// Weights that share a scale, with int4.
+    pub group: usize,
+    /// A file of plain text, or tokens in the ledger by name.
+    pub calibrate: Option<String>,
+    /// What the artifact is called; the model's name with the kind behind it otherwise.
+    pub name: Option<String>,
 }
 
-/// Writes a model, by reference or folder, into a folder that is new or empty. A text calibrates with its first three
-/// quarters and measures with the last one.
+/// A project with the step alone, and the step's name: running it makes the artifact, with all that its model's papers say. Seed,
+/// licence and policy are those of the project file, if there is one.
 ///
 /// # Errors
-/// If the model or the text cannot be read, the model is quantized already, or the folder is not empty.
-pub fn quantize(
+/// If the reference or the text is unknown, or the name is taken by a step of the project.
+pub fn quantizing(
     project: &Path,
     reference: &str,
-    to: &Path,
-    kind: Quantization,
-    text: Option<&Path>,
-) -> Result<Quantized> {
-    let from = folder_of(project, reference)?;
-    std::fs::create_dir_all(to).map_err(|error| Error::io("cannot make", to, error))?;
-    let mut there = std::fs::read_dir(to).map_err(|error| Error::io("cannot read", to, error))?;
-    if there.next().is_some() {
-        return Err(Error::input("this folder is not empty").at(to.display(), None).help("give one that is new"));
-    }
-    let mut calibration = Calibration::default();
-    let mut measured = None;
-    if let Some(path) = text {
-        let model = LoadedModel::open(project, reference, WeightForm::Full)?;
-        let text = read_text(path)?;
-        let cut = text.floor_char_boundary(text.len() / 4 * 3);
-        let len = WINDOW.min(model.decoder.config().context);
-        let windows = |text: &str| -> Result<(Vec<Vec<u32>>, usize)> {
-            let ids = model.tokenizer.encode(text, false)?;
-            let step = (ids.len() / WINDOWS).max(len);
-            let starts = (0..ids.len()).step_by(step);
-            Ok((starts.map(|first| ids[first..ids.len().min(first + len)].to_vec()).collect(), ids.len()))
-        };
-        calibration = calibrate(&model.decoder, &windows(&text[..cut])?.0)?;
-        if let Quantization::Int4 { group } = kind {
-            calibration.scale(&model_type(&from)?, &model.decoder.tensors(), group);
-        }
-        let (windows, tokens) = windows(&text[cut..])?;
-        if windows.iter().all(|window| window.len() < 2) {
-            return Err(Error::input("this text is too short to measure on").at(path.display(), None));
-        }
-        measured = Some((model.decoder, windows, (text.len() - cut) as f64 / tokens.max(1) as f64));
-    }
-    let written = write_quantized(&from, to, kind, &calibration)?;
-    copy_the_rest(&from, to)?;
-    let Some((original, windows, bytes_per_token)) = measured else {
-        return Ok(Quantized { written, comparison: None, bytes_per_token: 0.0 });
+    options: &QuantizeOptions,
+    open: &OpenOptions,
+) -> Result<(Project, String)> {
+    let root = if project.is_file() { project.parent().unwrap_or(Path::new(".")) } else { project };
+    let root = root.canonicalize().map_err(|error| Error::io("cannot read", root, error))?;
+    let has_file = project.is_file() || project.join("narthex.toml").is_file();
+    let plan = has_file.then(|| Project::plan(project, open)).transpose()?;
+    let ledger = Ledger::open(&root.join(".narthex"))?;
+    let mut sources = BTreeMap::new();
+    let model = if is_model_folder(Path::new(reference)) {
+        let path = Path::new(reference);
+        let path = path.canonicalize().map_err(|error| Error::io("cannot read", path, error))?;
+        let name = name_of(&path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default());
+        sources.insert(name.clone(), source(&root, &path, SourceFormat::HuggingFace));
+        name
+    } else {
+        // An unknown one is named here, with its nearest.
+        ledger.resolve(reference)?;
+        format!("ref:{reference}")
     };
-    let comparison = compare(&original, &Decoder::read_packed(to, None)?, &windows);
-    Ok(Quantized { written, comparison: Some(comparison), bytes_per_token })
-}
-
-/// The folder of a model.
-fn folder_of(project: &Path, reference: &str) -> Result<PathBuf> {
-    if Path::new(reference).join("config.json").is_file() {
-        return Ok(reference.into());
-    }
-    let artifact = Project::ledger(project)?.resolve(reference)?;
-    require_model(&artifact, reference)?;
-    Ok(artifact.folder)
-}
-
-fn model_type(folder: &Path) -> Result<String> {
-    let path = folder.join("config.json");
-    let text = std::fs::read_to_string(&path).map_err(|error| Error::io("cannot read", &path, error))?;
-    let config: serde_json::Value = serde_json::from_str(&text)
-        .map_err(|error| Error::input("config.json is not valid JSON").at(path.display(), error.line()).cause(error))?;
-    Ok(config["model_type"].as_str().unwrap_or_default().into())
-}
-
-fn read_text(path: &Path) -> Result<String> {
-    let size = std::fs::metadata(path).map_err(|error| Error::io("cannot read", path, error))?.len();
-    if size > TEXT_BYTES_MAX {
-        return Err(Error::input(format!("this text has {size} bytes, more than {TEXT_BYTES_MAX}"))
-            .at(path.display(), None)
-            .help("a few megabytes are plenty: take a part of it"));
-    }
-    std::fs::read_to_string(path).map_err(|error| Error::io("cannot read", path, error))
-}
-
-/// Copies plain files that are not weights: tokenizer, template, licences.
-fn copy_the_rest(from: &Path, to: &Path) -> Result<()> {
-    let entries = std::fs::read_dir(from).map_err(|error| Error::io("cannot read", from, error))?;
-    for entry in entries {
-        let entry = entry.map_err(|error| Error::io("cannot read", from, error))?;
-        let name = entry.file_name();
-        let text = name.to_string_lossy();
-        let weights = [".safetensors", ".bin", ".pt", ".gguf", ".msgpack", ".h5"].iter().any(|end| text.ends_with(end));
-        let plain = entry.file_type().is_ok_and(|kind| kind.is_file());
-        if plain && !weights && !OWN.contains(&&*text) {
-            std::fs::copy(entry.path(), to.join(&name))
-                .map_err(|error| Error::io("cannot copy", entry.path(), error))?;
+    let calibrate = match &options.calibrate {
+        None => None,
+        Some(text) if Path::new(text).is_file() => {
+            let path = Path::new(text).canonicalize().map_err(|error| Error::io("cannot read", text, error))?;
+            sources.insert(TEXT.into(), source(&root, &path, SourceFormat::Text));
+            Some(TEXT.to_string())
         }
+        Some(text) => {
+            let artifact = ledger.resolve(text).map_err(|error| {
+                error.context(format!("there is no file `{text}`, and the ledger does not know it either"))
+            })?;
+            if artifact.manifest.kind != ArtifactKind::Tokens {
+                return Err(Error::input(format!("`{text}` is no text but of kind {}", artifact.manifest.kind))
+                    .help("name a file of plain text, or what a tokenize step made"));
+            }
+            Some(format!("ref:{text}"))
+        }
+    };
+    let kind = match options.to {
+        IntegerKind::Int8 => "int8",
+        IntegerKind::Int4 => "int4",
+    };
+    let stem = model.strip_prefix("ref:").unwrap_or(&model).to_string();
+    let name = options.name.clone().unwrap_or_else(|| format!("{}-{kind}", name_of(&stem)));
+    if let Some(plan) = plan.as_ref().filter(|plan| plan.steps.iter().any(|step| step.name == name)) {
+        return Err(Error::input(format!("`{name}` is a step of this project"))
+            .at(&plan.file_name, None)
+            .help(format!("run that with `narthex run --to {name}`, or choose another name with `--name NAME`")));
     }
-    Ok(())
+    let step = QuantizeStep { model, to: options.to, group: options.group, calibrate };
+    let file = ProjectFile {
+        project: match &plan {
+            Some(plan) => plan.project.clone(),
+            None => config::Project { name: name_of(&stem), seed: 0, license: License::openmdw_1_1() },
+        },
+        sources,
+        steps: BTreeMap::from([(name.clone(), Step::Quantize(step))]),
+        policy: plan.map(|plan| plan.policy).unwrap_or_else(Policy::default),
+    };
+    let layers =
+        Layers { file_name: format!("the recipe of `{name}`"), file: crate::recipe::text(&file)?, ..Layers::default() };
+    let plan = Plan::resolve(&layers)?;
+    Ok((Project { root, plan, ledger, source_code: open.source_code }, name))
+}
+
+/// A file or folder as it is, of whose terms nothing is said but what lies beside it.
+fn source(root: &Path, path: &Path, format: SourceFormat) -> Source {
+    Source {
+        path: OneOrMany::One(path.strip_prefix(root).unwrap_or(path).to_string_lossy().into_owned()),
+        format,
+        rows: TextRows::default(),
+        columns: BTreeMap::new(),
+        license: None,
+        license_file: None,
+        notice: None,
+        origin: None,
+    }
+}
+
+/// What a step can be called after this.
+fn name_of(text: &str) -> String {
+    let kept: String =
+        text.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+    let kept = kept.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+    if kept.is_empty() { "model".into() } else { kept.into() }
 }

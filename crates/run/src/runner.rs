@@ -296,7 +296,7 @@ fn headline(artifact: &Artifact) -> Option<(String, f64)> {
     let names: &[&str] = match artifact.manifest.kind {
         ArtifactKind::Documents | ArtifactKind::Chat => &["documents"],
         ArtifactKind::Tokens => &["train_tokens"],
-        ArtifactKind::Model => &["validation_nats_per_byte", "training_nats_per_token"],
+        ArtifactKind::Model => &["validation_nats_per_byte", "nats_per_byte", "training_nats_per_token", "bytes"],
         ArtifactKind::Evaluation => &["nats_per_byte", "exact_match", "choice_accuracy"],
         ArtifactKind::Bundle => &["bytes"],
         ArtifactKind::Source => &[],

@@ -3,7 +3,7 @@
 use super::{Input, InputKind, PlannedStep, layers::Merged};
 use crate::{
     ComponentKind, Content, Error, License, Result,
-    config::{Lora, ModelShape, Policy, ProjectFile, Schedule, SourceFormat, Step},
+    config::{Lora, ModelShape, Policy, ProjectFile, QuantizeStep, Schedule, SourceFormat, Step},
     error::nearest,
     license::Term,
 };
@@ -22,13 +22,25 @@ fn wanted(step: &Step, role: &str) -> Wanted {
         (Step::Tokenize(_), "from") => Wanted { words: "a data step", steps: &["data"], sources: false, refs: false },
         (Step::Tokenize(_), _) => Wanted {
             words: "a step or source with a tokenizer",
-            steps: &["tokenize", "train", "tune"],
+            steps: &["tokenize", "train", "tune", "quantize"],
             sources: true,
             refs: true,
         },
         (Step::Train(_), _) | (Step::Tune(_) | Step::Eval(_), "data") => {
             Wanted { words: "a tokenize step", steps: &["tokenize"], sources: false, refs: false }
         }
+        (Step::Quantize(_), "model") => Wanted {
+            words: "a train or tune step, a model folder as a source, or `ref:NAME`",
+            steps: &["train", "tune"],
+            sources: true,
+            refs: true,
+        },
+        (Step::Quantize(_), _) => Wanted {
+            words: "a tokenize step, a source of plain text, or `ref:NAME`",
+            steps: &["tokenize"],
+            sources: true,
+            refs: true,
+        },
         (Step::Eval(_), "task") => Wanted { words: "a JSONL source", steps: &[], sources: true, refs: false },
         (Step::Bundle(_), "evaluations") => {
             Wanted { words: "an eval step", steps: &["eval"], sources: false, refs: false }
@@ -37,8 +49,8 @@ fn wanted(step: &Step, role: &str) -> Wanted {
             Wanted { words: "a source with the document", steps: &[], sources: true, refs: false }
         }
         _ => Wanted {
-            words: "a train or tune step, a model folder as a source, or `ref:NAME`",
-            steps: &["train", "tune"],
+            words: "a train, tune or quantize step, a model folder as a source, or `ref:NAME`",
+            steps: &["train", "tune", "quantize"],
             sources: true,
             refs: true,
         },
@@ -272,6 +284,15 @@ fn values(step: &Step) -> std::result::Result<(), Complaint> {
                 "max_answer_tokens",
                 "`max_answer_tokens` is 0",
                 "say how long an answer may be",
+            )
+        }
+        Step::Quantize(step) => {
+            let known = QuantizeStep::GROUPS;
+            require(
+                known.contains(&step.group),
+                "group",
+                format!("`group` is {}, but groups are of 32, 64 or 128", step.group),
+                "64 is usual",
             )
         }
         Step::Bundle(_) => Ok(()),

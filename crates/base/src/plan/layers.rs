@@ -6,7 +6,8 @@ use crate::{
     Error, Result,
     config::{BundleStep, Lora, ModelShape},
     config::{
-        DataStep, EvalStep, Policy, Project, ProjectFile, Schedule, Source, Step, TokenizeStep, TrainStep, TuneStep,
+        DataStep, EvalStep, Policy, Project, ProjectFile, QuantizeStep, Schedule, Source, Step, TokenizeStep,
+        TrainStep, TuneStep,
     },
     error::nearest,
 };
@@ -294,6 +295,7 @@ impl<'a> Merged<'a> {
             Some("tokenize") => Ok(Step::Tokenize(self.typed_value::<TokenizeStep>(&rest)?)),
             Some("train") => Ok(Step::Train(self.typed_value::<TrainStep>(&rest)?)),
             Some("tune") => Ok(Step::Tune(self.typed_value::<TuneStep>(&rest)?)),
+            Some("quantize") => Ok(Step::Quantize(self.typed_value::<QuantizeStep>(&rest)?)),
             Some("eval") => Ok(Step::Eval(self.typed_value::<EvalStep>(&rest)?)),
             Some("bundle") => Ok(Step::Bundle(self.typed_value::<BundleStep>(&rest)?)),
             other => {

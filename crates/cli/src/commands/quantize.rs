@@ -1,10 +1,13 @@
 //! `narthex quantize`
 
-use super::{print_json, program};
-use crate::style::bytes;
+use super::{base_options, program, project_flag, run::go};
+use crate::style::{Style, bytes};
 use clap::{Args, ValueEnum};
-use narthex_base::{Error, Result};
-use narthex_kernels::{Quantization, quantize::INT4_GROUPS};
+use narthex_base::{
+    Result,
+    config::{IntegerKind, QuantizeStep},
+};
+use narthex_run::{QuantizeOptions, RunOptions, quantizing};
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -12,21 +15,25 @@ pub struct Quantize {
     /// A model in the ledger, or a folder in Hugging Face layout
     #[arg(value_name = "REF")]
     pub reference: String,
-    /// A folder that is new or empty
-    pub folder: PathBuf,
     /// What weights become: 8 bits, or 4 bits in groups
     #[arg(long, value_name = "KIND")]
     pub to: Kind,
-    /// Weights that share a scale, with int4: 32, 64 or 128
-    #[arg(long, default_value_t = 64)]
+    /// Weights that share a scale, with int4
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = group)]
     pub group: usize,
-    /// Text like that which the model will meet: its first three quarters show where errors count most, and the last one
-    /// shows what they cost
-    #[arg(long, value_name = "TEXT FILE")]
-    pub calibrate: Option<PathBuf>,
-    /// The project whose ledger to look into
+    /// Text like that which the model will meet: a file of plain text, or what a tokenize step made. It shows where errors
+    /// count most, and its last quarter (or the validation part) what they cost
+    #[arg(long, value_name = "TEXT")]
+    pub calibrate: Option<String>,
+    /// What the artifact is called [default: REF-KIND]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The project whose ledger holds the model and takes the artifact
     #[arg(long, default_value = ".")]
     pub project: PathBuf,
+    /// Make it even if it is there
+    #[arg(long)]
+    pub force: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -38,48 +45,47 @@ pub enum Kind {
     Int4,
 }
 
-pub fn run(args: &Quantize) -> Result<()> {
-    let kind = match args.to {
-        Kind::Int8 => Quantization::Int8,
-        Kind::Int4 if INT4_GROUPS.contains(&args.group) => Quantization::Int4 { group: args.group },
-        Kind::Int4 => {
-            return Err(
-                Error::usage(format!("there are no groups of {}", args.group)).help("use `--group 32`, 64 or 128")
-            );
-        }
+fn group(text: &str) -> Result<usize, String> {
+    let known = QuantizeStep::GROUPS;
+    text.parse().ok().filter(|size| known.contains(size)).ok_or_else(|| format!("there are groups of {known:?} only"))
+}
+
+pub fn run(args: &Quantize, style: Style) -> Result<()> {
+    let to = match args.to {
+        Kind::Int8 => IntegerKind::Int8,
+        Kind::Int4 => IntegerKind::Int4,
     };
-    let done = narthex_run::quantize(&args.project, &args.reference, &args.folder, kind, args.calibrate.as_deref())?;
-    let written = done.written;
-    let figures = done.comparison.map(|comparison| {
-        let each = |nats: f64| nats / comparison.tokens as f64 / done.bytes_per_token;
-        (each(comparison.nats), each(comparison.other_nats), comparison.same_top as f64 / comparison.tokens as f64)
-    });
+    let options = QuantizeOptions { to, group: args.group, calibrate: args.calibrate.clone(), name: args.name.clone() };
+    let (project, name) = quantizing(&args.project, &args.reference, &options, &base_options(&[]))?;
+    let force = if args.force { vec![name.clone()] } else { vec![] };
+    let run = RunOptions { to: Some(name.clone()), force, dry_run: false };
+    let report = go(&project, &run, style, args.json, None)?;
     if args.json {
-        print_json(&serde_json::json!({
-            "folder": args.folder, "matrices": written.matrices,
-            "bytes_before": written.bytes_before, "bytes": written.bytes_after,
-            "relative_weight_error": written.relative_error.sqrt(),
-            "nats_per_byte_before": figures.map(|figures| figures.0), "nats_per_byte": figures.map(|figures| figures.1),
-            "same_top_token": figures.map(|figures| figures.2),
-        }));
+        println!("{}", serde_json::json!({ "type": "report", "rows": report.rows, "seconds": report.seconds }));
         return Ok(());
     }
-    println!("{}", args.folder.display());
+    println!("{name}");
+    let Some(row) = report.rows.last() else { return Ok(()) };
+    let figure = |name: &str| row.figures.get(name).copied().unwrap_or_default();
     eprintln!(
         "{} matrices, {} -> {}, weights off by {:.2} % of their size",
-        written.matrices,
-        bytes(written.bytes_before as u64),
-        bytes(written.bytes_after as u64),
-        100.0 * written.relative_error.sqrt()
+        figure("matrices"),
+        bytes(figure("baseline_bytes") as u64),
+        bytes(figure("bytes") as u64),
+        100.0 * figure("relative_weight_error")
     );
-    match figures {
-        Some((before, after, same)) => eprintln!(
-            "{before:.4} -> {after:.4} nats per byte ({:+.2} %), the same likeliest token {:.1} % of the time",
-            100.0 * (after / before - 1.0),
-            100.0 * same
-        ),
-        None => eprintln!("give some text with `--calibrate FILE` to round better and to see what it costs"),
+    match row.figures.contains_key("nats_per_byte") {
+        true => {
+            let (before, after) = (figure("baseline_nats_per_byte"), figure("nats_per_byte"));
+            eprintln!(
+                "{before:.4} -> {after:.4} nats per byte ({:+.2} %), the same likeliest token {:.1} % of the time",
+                100.0 * (after / before - 1.0),
+                100.0 * figure("same_likeliest_token")
+            );
+        }
+        false => eprintln!("give some text with `--calibrate FILE` to round better and to see what it costs"),
     }
-    eprintln!("next: {} serve {}", program(), args.folder.display());
+    let (program, flag) = (program(), project_flag(&args.project));
+    eprintln!("next:\n  {program} serve {name}{flag}\n  {program} trace {name}{flag}");
     Ok(())
 }

@@ -57,7 +57,7 @@ fn explain_steps(project: &Project, to: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-fn go(
+pub(super) fn go(
     project: &Project,
     options: &RunOptions,
     style: Style,
@@ -154,6 +154,9 @@ fn number(row: &Row) -> String {
 fn next_commands(project: &Path, report: &RunReport) {
     let (program, flag) = (program(), project_flag(project));
     let mut commands = Vec::new();
+    if let Some(rounded) = report.last("quantize") {
+        commands.push(format!("{program} serve {}{flag}", rounded.step));
+    }
     match (report.last("tune"), report.last("train")) {
         (Some(tuned), _) => {
             commands.push(format!("{program} chat {}{flag}", tuned.step));

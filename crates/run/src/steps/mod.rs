@@ -3,6 +3,7 @@
 mod bundle;
 mod data;
 mod eval;
+mod quantize;
 mod tokenize;
 mod train;
 mod tune;
@@ -15,6 +16,7 @@ use narthex_base::{
     plan::{Input, InputKind},
 };
 use narthex_ledger::Artifact;
+use narthex_text::Tokenizer;
 use narthex_train::{Fit, Passed};
 use std::{collections::BTreeMap, path::Path};
 
@@ -56,6 +58,7 @@ pub(crate) fn make(context: &StepContext) -> Result<Made> {
         Step::Tokenize(step) => tokenize::make(context, step),
         Step::Train(step) => train::make(context, step),
         Step::Tune(step) => tune::make(context, step),
+        Step::Quantize(step) => quantize::make(context, step),
         Step::Eval(step) => eval::make(context, step),
         Step::Bundle(step) => bundle::make(context, step),
     }
@@ -122,6 +125,17 @@ impl StepContext<'_> {
             }
             _ => Ok(artifact.folder.clone()),
         }
+    }
+
+    /// Refuses tokens of another tokenizer than the model's: they would mean something else to it.
+    pub(crate) fn require_same_tokenizer(&self, model: &Path, tokens: &Path, role: &str) -> Result<()> {
+        let read = |folder: &Path| Tokenizer::from_file(&folder.join("tokenizer.json"))?.to_json();
+        if read(model)? == read(tokens)? {
+            return Ok(());
+        }
+        let ((data, _), (model, _)) = (self.input(role)?, self.input("model")?);
+        Err(Error::input(format!("the data `{}` and the model `{}` have different tokenizers", data.name, model.name))
+            .help(format!("set `tokenizer = \"{}\"` in [steps.{}]", model.name, data.name)))
     }
 
     pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> Result<()> {
