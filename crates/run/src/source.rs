@@ -175,9 +175,13 @@ pub(crate) fn manifest(project: &Project, name: &str, source: &Source) -> Result
         _ => None,
     };
     let file = source.license_file.as_ref().map(|file| project.root.join(file));
+    let terms = match &folder {
+        // A model folder's card speaks for it where the project file is silent.
+        Some(folder) if is_model && file.is_none() => HubCard::read(folder)?.terms(source.license.clone(), folder),
+        _ => terms(source.license.as_ref(), file.as_deref(), folder.as_deref()),
+    };
     let Terms { license, evidence, license_texts, texts, mut notices } =
-        terms(source.license.as_ref(), file.as_deref(), folder.as_deref())
-            .map_err(|error| error.context(format!("source `{name}`: its licence cannot be right")))?;
+        terms.map_err(|error| error.context(format!("source `{name}`: its licence cannot be right")))?;
     notices.extend(source.notice.iter().flat_map(OneOrMany::to_vec));
     let component = Component {
         name: name.into(),

@@ -28,8 +28,8 @@ const WINDOWS: usize = 64;
 /// Largest text that is read.
 const TEXT_BYTES_MAX: u64 = 64 << 20;
 
-/// Files of a model that belong to its weights: they are written anew.
-const OWN: [&str; 2] = ["config.json", "model.safetensors.index.json"];
+/// Files beside a model that belong to its weights, which are written anew, or to a ledger.
+const OWN: [&str; 3] = ["config.json", "model.safetensors.index.json", "manifest.json"];
 
 pub(super) fn make(context: &StepContext, step: &QuantizeStep) -> Result<Made> {
     let (input, model) = context.input("model")?;
