@@ -71,7 +71,7 @@ pub enum Command {
     Export(Export),
     /// Take a model folder into the ledger
     Import(Import),
-    /// Write a model with its weights as 8 or 4 bits, and show what that costs
+    /// Make a model of another with its weights in 8 or 4 bits, and show what that costs
     Quantize(crate::commands::quantize::Quantize),
     /// Find artifacts that nothing leads to any more, and remove them
     Gc(Gc),
