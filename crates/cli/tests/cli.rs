@@ -421,6 +421,17 @@ fn served_adapters_bring_their_terms_and_ancestors() {
     );
     assert!(Command::new("kill").args(["-s", "TERM", &server.id().to_string()]).status().unwrap().success());
     assert!(server.wait().unwrap().success());
+
+    // Over another base it is served, and that is said.
+    let first = digest(&folder, "base");
+    succeed(&folder, &["run", "--to", "base", "--set", "base.steps=2", "--set", "base.warmup=1"]);
+    let mut server = narthex(&folder, &arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let said: Vec<String> = lines.take_while(|line| !line.contains("OpenAI API")).collect();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let warning = format!("warning: the adapter `fr`: it was tuned from `base` ({})", &first[..12]);
+    assert!(said.iter().any(|line| line.starts_with(&warning)), "{said:?}");
 }
 
 #[test]
