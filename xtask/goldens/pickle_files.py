@@ -3,8 +3,8 @@
     python3 -m venv venv && venv/bin/pip install torch transformers safetensors tokenizers
     venv/bin/python xtask/goldens/pickle_files.py
 
-Writes to crates/formats/tests/golden/pickle/: checkpoints by torch.save, for each the tensors in NAME.safetensors, and a
-sharded folder. Hostile pickles are made in the tests themselves, opcode by opcode.
+Writes to crates/formats/tests/golden/pickle/: checkpoints by torch.save, for each the tensors in NAME.safetensors, a
+sharded folder, and an adapter. Hostile pickles are made in the tests themselves, opcode by opcode.
 """
 
 import json
@@ -14,7 +14,7 @@ import shutil
 import tokenizers
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 ROOT = pathlib.Path(__file__).resolve().parents[2] / "crates/formats/tests/golden/pickle"
 shutil.rmtree(ROOT, ignore_errors=True)
@@ -71,4 +71,9 @@ tokenizer.add_special_tokens(["<|end|>"])
 tokenizer.save(str(ROOT / "model/tokenizer.json"))
 (ROOT / "model/tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>"}))
 shutil.copy(ROOT.parents[4] / "LICENSE-MIT", ROOT / "model/LICENSE")
+# An adapter as PEFT wrote it before safetensors: the one of adapters.py in the other form.
+peft = ROOT.parents[3] / "model/tests/golden/adapters/lora"
+(ROOT / "adapter").mkdir()
+shutil.copy(peft / "adapter_config.json", ROOT / "adapter")
+torch.save(load_file(peft / "adapter_model.safetensors"), ROOT / "adapter/adapter_model.bin")
 print(torch.__version__, sorted(path.name for path in ROOT.iterdir()))

@@ -344,6 +344,97 @@ fn a_server_answers_and_ends_on_sigterm() {
 }
 
 #[test]
+fn served_adapters_bring_their_terms_and_ancestors() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = project(&home.path().join("p"));
+    succeed(&folder, &["run", "--to", "talker"]);
+    let exported = home.path().join("exported");
+    succeed(&folder, &["export", "talker", exported.to_str().unwrap()]);
+    for (name, license) in [("open", "mit"), ("closed", "cc-by-nc-4.0")] {
+        let adapter = folder.join("adapters").join(name);
+        fs::create_dir_all(&adapter).unwrap();
+        for file in ["adapter_config.json", "adapter_model.safetensors"] {
+            fs::copy(exported.join("adapter").join(file), adapter.join(file)).unwrap();
+        }
+        fs::write(adapter.join("README.md"), format!("---\nlicense: {license}\n---\n# An adapter\n")).unwrap();
+    }
+    let rule = "[policy]\ncommercial = true\n[policy.rules.sold]\nlicenses = [\"non-commercial\"]\n";
+    fs::write(folder.join("narthex.toml"), format!("{PROJECT}\n{rule}")).unwrap();
+    let error = fail(&folder, &["serve", "base", "--port", "0", "--lora-modules", "fr=adapters/closed"], 1);
+    for part in ["the adapter `fr` is not served", "fr (adapter_config.json and 1 more): CC-BY-NC-4.0", "rule sold"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(!error.contains("serving base"), "nothing is loaded: {error}");
+
+    let arguments =
+        ["serve", "base", "--port", "0", "--lora-modules", "fr=talker", "--lora-dir", "adapters", "--max-loras", "1"];
+    let mut server = narthex(&folder, &arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut said = Vec::new();
+    let address = lines
+        .inspect(|line| said.push(line.clone()))
+        .find_map(|line| Some(line.split_once("OpenAI API")?.1.trim().to_string()));
+    let address = address.unwrap();
+    assert!(said.iter().any(|line| line.starts_with("  adapter fr (LicenseRef-OpenMDW-1.1) from ")), "{said:?}");
+    assert!(!said.iter().any(|line| line.contains("warning")), "it is of this very model: {said:?}");
+    let get = |path: &str| -> serde_json::Value {
+        ureq::get(format!("{address}{path}")).call().unwrap().body_mut().read_json().unwrap()
+    };
+    let load = |name: &str| {
+        let request = ureq::post(format!("{address}/load_lora_adapter"));
+        let request = request.config().http_status_as_error(false).build();
+        let mut reply = request.send_json(serde_json::json!({"lora_name": name, "lora_path": name})).unwrap();
+        (reply.status().as_u16(), reply.body_mut().read_to_string().unwrap())
+    };
+    let (status, text) = load("closed");
+    assert!(status == 403 && text.contains("rule sold") && text.contains("adapter_refused"), "{status} {text}");
+    assert_eq!(load("open").0, 200);
+    let models = get("/models");
+    let found = models["data"].as_array().unwrap().iter().map(|model| [&model["id"], &model["license"]]);
+    let found: Vec<_> = found.map(|pair| pair.map(|value| value.as_str().unwrap())).collect();
+    let made_here = "LicenseRef-OpenMDW-1.1";
+    assert_eq!(found, [["base", made_here], ["fr", made_here], ["open", "MIT"]]);
+    let shown = get("/models/fr");
+    let parents = shown["lineage"]["parents"].as_array().unwrap();
+    let (from, under) = (&parents[0], parents.last().unwrap());
+    assert_eq!((&from["role"], &from["digest"]), (&"model".into(), &digest(&folder, "base").into()));
+    assert_eq!((&under["role"], &under["digest"], &under["repeated"]), (&"base".into(), &from["digest"], &true.into()));
+    let papers = get(shown["manifest"].as_str().unwrap().strip_prefix("/v1").unwrap());
+    assert_eq!(papers["manifest"]["recipe"]["kind"], "tune");
+    assert_eq!(get("/models/open")["lineage"]["files"][1]["path"], "adapter_model.safetensors");
+    let ask = |name: &str| {
+        let request = ureq::post(format!("{address}/completions")).config().http_status_as_error(false).build();
+        let question = serde_json::json!({"model": name, "prompt": "1 and", "max_tokens": 2});
+        let mut reply = request.send_json(question).unwrap();
+        (reply.status().as_u16(), reply.body_mut().read_to_string().unwrap())
+    };
+    assert_eq!([ask("open").0, ask("fr").0, ask("open").0, ask("fr").0], [200; 4], "each makes room for the other");
+    // Another adapter lies there by the time it is read again: its terms are others.
+    let open = folder.join("adapters/open");
+    let config = fs::read_to_string(open.join("adapter_config.json")).unwrap();
+    fs::write(open.join("adapter_config.json"), format!("{config}\n")).unwrap();
+    fs::copy(folder.join("adapters/closed/README.md"), open.join("README.md")).unwrap();
+    let (status, text) = ask("open");
+    assert!(
+        status == 404 && text.contains("cannot be loaded any more") && text.contains("rule sold"),
+        "{status} {text}"
+    );
+    assert!(Command::new("kill").args(["-s", "TERM", &server.id().to_string()]).status().unwrap().success());
+    assert!(server.wait().unwrap().success());
+
+    // Over another base it is served, and that is said.
+    let first = digest(&folder, "base");
+    succeed(&folder, &["run", "--to", "base", "--set", "base.steps=2", "--set", "base.warmup=1"]);
+    let mut server = narthex(&folder, &arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let said: Vec<String> = lines.take_while(|line| !line.contains("OpenAI API")).collect();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let warning = format!("warning: the adapter `fr`: it was tuned from `base` ({})", &first[..12]);
+    assert!(said.iter().any(|line| line.starts_with(&warning)), "{said:?}");
+}
+
+#[test]
 fn a_server_goes_over_to_the_newest_version() {
     let home = tempfile::tempdir().unwrap();
     let folder = project(&home.path().join("p"));

@@ -131,7 +131,7 @@ impl PeftAdapter {
         let path = folder.join("adapter_model.safetensors");
         if !path.is_file() && folder.join("adapter_model.bin").is_file() {
             return Err(Error::input("this adapter is a pickle, adapter_model.bin").at(folder.display(), None).help(
-                "convert it first: `narthex import` takes such files apart without running them; PEFT writes safetensors with `save_pretrained`",
+                "`narthex serve --lora-modules NAME=FOLDER` takes it apart without running it; PEFT writes safetensors with `save_pretrained`",
             ));
         }
         let mut tensors = read_safetensors(&path)?;

@@ -135,7 +135,7 @@ fn checkpoint(source: &Path, beside: &Path, name: String, project: &Path) -> Res
     Ok(ImportSource { folder, _made: Some(made), name, license: None, origin: None, notes })
 }
 
-fn shortened(names: &[String]) -> String {
+pub(crate) fn shortened(names: &[String]) -> String {
     const SHOWN_MAX: usize = 8;
     let mut shown = names.iter().take(SHOWN_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
     if names.len() > SHOWN_MAX {

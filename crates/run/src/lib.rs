@@ -1,6 +1,7 @@
 //! From a plan to artifacts: opens a project, decides which steps must run and why, runs them, and
 //! records what they made. Front ends render its events and reports.
 
+mod adapter_source;
 mod card;
 mod encoder;
 mod events;
@@ -21,6 +22,7 @@ mod source;
 mod steps;
 mod verify;
 
+pub use adapter_source::AdapterSource;
 pub use encoder::LoadedEncoder;
 pub use events::LineageEvents;
 pub use foreign::{GgufWeights, ImportSource, export_gguf, import_source};

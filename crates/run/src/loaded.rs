@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// Where a model comes from and under which terms.
 #[derive(Clone, Debug, Serialize)]
 pub struct Provenance {
-    /// The artifact's digest; absent for a folder outside any ledger.
+    /// The digest of its manifest; absent for a model folder without papers.
     pub digest: Option<String>,
     /// The licence of the weights.
     pub license: Option<License>,
@@ -34,7 +34,7 @@ impl Provenance {
     }
 
     /// What papers say.
-    fn of(papers: narthex_base::Provenance, lineage: LineageNode) -> Self {
+    pub(crate) fn of(papers: narthex_base::Provenance, lineage: LineageNode) -> Self {
         let manifest = &papers.manifest;
         Self {
             digest: Some(manifest.digest().to_string()),

@@ -166,14 +166,18 @@ fn collect(node: &LineageNode, parts: &mut Vec<Component>) {
 /// # Errors
 /// If the reference is unknown, or the project file is wrong.
 pub fn judge_reference(project: &Path, reference: &str, uses: Use, options: &OpenOptions) -> Result<Vec<Finding>> {
-    let policy = policy_of(project, options)?;
-    if uses == Use::ServeCommercially && !policy.commercial && !policy.open_source {
-        return Ok(vec![]);
-    }
+    let Some(policy) = policy_for(project, uses, options)? else { return Ok(vec![]) };
     let Some(provenance) = crate::provenance_of(project, reference)? else { return Ok(vec![]) };
     let mut tree = provenance.tree();
     tree.name = reference.into();
     Ok(judge(&policy, uses, &tree, &provenance.manifest.components))
+}
+
+/// The policy that speaks of a use; none where that is served for nobody's gain.
+pub(crate) fn policy_for(project: &Path, uses: Use, options: &OpenOptions) -> Result<Option<Policy>> {
+    let policy = policy_of(project, options)?;
+    let is_silent = uses == Use::ServeCommercially && !policy.commercial && !policy.open_source;
+    Ok((!is_silent).then_some(policy))
 }
 
 /// The policy in a project's file; the empty one where there is no file.

@@ -1,7 +1,8 @@
 //! The adapters over the model that answers: known by name, in memory while they are used. Those that were used longest ago
-//! make room; a request for one that is known and not there loads it.
+//! make room; a request for one that is known and not there loads it. What an adapter is and whether it may be served, others
+//! say.
 
-use crate::{Generator, error::ApiError};
+use crate::{AdapterSource, AdapterSources, Generator, ServedModel, adapter_source::NotServed, error::ApiError};
 use axum::http::StatusCode;
 use indexmap::IndexMap;
 use narthex_base::{Error, Result};
@@ -18,30 +19,29 @@ const KNOWN_MAX: usize = 4096;
 /// Bytes of a name.
 const NAME_BYTES_MAX: usize = 256;
 
-/// The adapters of a server.
-#[derive(Debug, Default)]
+/// The adapters of a server; by default there are none, and none can come.
+#[derive(Default)]
 pub struct Adapters {
     /// In memory at most.
     loaded_max: usize,
     /// Where adapters lie that may be loaded over HTTP; none may if there is no such folder.
     folder: Option<PathBuf>,
+    sources: Option<Arc<dyn AdapterSources>>,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     known: IndexMap<String, Known>,
     clock: u64,
 }
 
-#[derive(Debug)]
 struct Known {
-    folder: PathBuf,
+    source: Arc<dyn AdapterSource>,
     created: u64,
     loaded: Option<Loaded>,
 }
 
-#[derive(Debug)]
 struct Loaded {
     adapter: Arc<Adapter>,
     /// What it was loaded for: after an exchange it is another. As long as this is held, no other can have its address.
@@ -50,12 +50,12 @@ struct Loaded {
 }
 
 /// What is shown of an adapter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct AdapterEntry {
     /// The name that clients ask for.
     pub name: String,
-    /// Where it lies.
-    pub folder: PathBuf,
+    /// Where it lies, and what is known of it.
+    pub source: Arc<dyn AdapterSource>,
     /// When it was added, in seconds since 1970.
     pub created: u64,
     /// Whether it is in memory.
@@ -63,42 +63,61 @@ pub struct AdapterEntry {
 }
 
 impl Adapters {
-    /// With room for so many in memory, and a folder from which clients may load more.
+    /// With room for so many in memory, and a folder from which clients may load more. `sources` says what may be served.
     ///
     /// # Errors
     /// If there is no such folder.
-    pub fn new(loaded_max: usize, folder: Option<&Path>) -> Result<Self> {
+    pub fn new(loaded_max: usize, folder: Option<&Path>, sources: Arc<dyn AdapterSources>) -> Result<Self> {
         let folder =
             folder.map(|folder| folder.canonicalize().map_err(|error| Error::io("cannot read", folder, error)));
-        Ok(Self { loaded_max: loaded_max.max(1), folder: folder.transpose()?, state: Mutex::default() })
+        let (folder, sources) = (folder.transpose()?, Some(sources));
+        Ok(Self { loaded_max: loaded_max.max(1), folder, sources, state: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an adapter of this folder under a name, or puts it in the place of the one that has the name.
+    /// Opens the adapter at a place that is to be served under a name, without loading it.
     ///
     /// # Errors
-    /// If the name is none, there are too many, or the adapter does not fit the model.
-    pub fn add(&self, name: &str, folder: &Path, generator: &Arc<dyn Generator>) -> Result<()> {
+    /// If the name is none, there are too many, or the adapter may not be served or cannot be read.
+    pub fn open(&self, name: &str, place: &Path) -> Result<Arc<dyn AdapterSource>, NotServed> {
         if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-            return Err(Error::input("this is no name for an adapter")
-                .help(format!("take 1 to {NAME_BYTES_MAX} bytes without control characters")));
+            let help = format!("take 1 to {NAME_BYTES_MAX} bytes without control characters");
+            return Err(Error::input("this is no name for an adapter").help(help).into());
         }
         {
             let state = self.lock();
             if state.known.len() >= KNOWN_MAX && !state.known.contains_key(name) {
-                return Err(Error::input(format!("there are {KNOWN_MAX} adapters already"))
-                    .help("take one away with /v1/unload_lora_adapter"));
+                let help = "take one away with /v1/unload_lora_adapter";
+                return Err(Error::input(format!("there are {KNOWN_MAX} adapters already")).help(help).into());
             }
         }
-        let adapter = generator.adapter(folder)?;
+        match &self.sources {
+            Some(sources) => sources.open(name, place),
+            None => Err(Error::input("this server takes no adapters").into()),
+        }
+    }
+
+    /// Loads an adapter that was opened for this name, in the place of the one that has the name. Returns what the operator
+    /// should know; each a line.
+    ///
+    /// # Errors
+    /// If it cannot be read, or does not fit the model.
+    pub fn add(&self, name: &str, source: Arc<dyn AdapterSource>, base: &ServedModel) -> Result<Vec<String>> {
+        let adapter = base.generator.adapter(source.folder())?;
+        let warnings = warnings(name, source.as_ref(), base);
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let mut state = self.lock();
-        state.known.insert(name.into(), Known { folder: folder.into(), created, loaded: None });
-        state.keep(name, adapter, Arc::downgrade(generator), self.loaded_max);
-        Ok(())
+        state.known.insert(name.into(), Known { source, created, loaded: None });
+        state.keep(name, adapter, Arc::downgrade(&base.generator), self.loaded_max);
+        Ok(warnings)
+    }
+
+    /// What the operator should know of all adapters over this model; each a line.
+    pub fn warnings(&self, base: &ServedModel) -> Vec<String> {
+        self.list().iter().flat_map(|entry| warnings(&entry.name, entry.source.as_ref(), base)).collect()
     }
 
     /// Forgets a name. Returns whether there was one; requests under way keep the adapter.
@@ -106,13 +125,21 @@ impl Adapters {
         self.lock().known.shift_remove(name).is_some()
     }
 
-    /// The adapter of a name for this generator, loaded if it is not there; none if the name is not known.
+    /// Forgets all, and with them what was made for reading them.
+    pub fn clear(&self) {
+        let known = std::mem::take(&mut self.lock().known);
+        drop(known);
+    }
+
+    /// The adapter of a name for this generator, loaded if it is not there; none if the name is not known. If another lies in
+    /// its place by then, that one is opened, and must be allowed too. Not for asynchronous code: this reads files, and what it
+    /// calls may wait.
     ///
     /// # Errors
     /// If it must be loaded and cannot be.
     pub fn get(&self, name: &str, generator: &Arc<dyn Generator>) -> Result<Option<Arc<Adapter>>> {
         let of = Arc::downgrade(generator);
-        let folder = {
+        let source = {
             let mut state = self.lock();
             state.clock += 1;
             let clock = state.clock;
@@ -121,22 +148,28 @@ impl Adapters {
                 loaded.used = clock;
                 return Ok(Some(loaded.adapter.clone()));
             }
-            known.folder.clone()
+            known.source.clone()
         };
-        let adapter = generator.adapter(&folder)?;
-        self.lock().keep(name, adapter.clone(), of, self.loaded_max);
+        let newer = if source.is_current() { None } else { Some(self.open(name, source.place())?) };
+        let adapter = generator.adapter(newer.as_ref().unwrap_or(&source).folder())?;
+        let mut state = self.lock();
+        let known = state.known.get_mut(name);
+        // It may have been taken away, or replaced, while it was loaded: then this request alone has it.
+        if let Some(known) = known.filter(|known| Arc::ptr_eq(&known.source, &source)) {
+            known.source = newer.unwrap_or(source);
+            state.keep(name, adapter.clone(), of, self.loaded_max);
+        }
         Ok(Some(adapter))
     }
 
     /// All that are known, in the order in which they came.
     pub fn list(&self) -> Vec<AdapterEntry> {
-        let entry = |(name, known): (&String, &Known)| AdapterEntry {
-            name: name.clone(),
-            folder: known.folder.clone(),
-            created: known.created,
-            loaded: known.loaded.is_some(),
-        };
-        self.lock().known.iter().map(entry).collect()
+        self.lock().known.iter().map(|(name, known)| known.entry(name)).collect()
+    }
+
+    /// The one of this name, without loading it.
+    pub fn find(&self, name: &str) -> Option<AdapterEntry> {
+        self.lock().known.get(name).map(|known| known.entry(name))
     }
 
     /// Where an adapter lies that a client names.
@@ -158,8 +191,20 @@ impl Adapters {
     }
 
     /// Whether clients may load and unload.
-    pub(crate) fn open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.folder.is_some()
+    }
+}
+
+/// What there is to know of an adapter over a model, with its name in front.
+fn warnings(name: &str, source: &dyn AdapterSource, base: &ServedModel) -> Vec<String> {
+    source.warnings(base).into_iter().map(|what| format!("the adapter `{name}`: {what}")).collect()
+}
+
+impl Known {
+    fn entry(&self, name: &str) -> AdapterEntry {
+        let (source, created, loaded) = (self.source.clone(), self.created, self.loaded.is_some());
+        AdapterEntry { name: name.into(), source, created, loaded }
     }
 }
 
@@ -212,21 +257,75 @@ mod tests {
         }
     }
 
+    /// Folders whose file `terms` holds what is known of them as JSON, and which may not be served if that says so.
+    struct Folders;
+
+    struct Folder {
+        place: PathBuf,
+        rank: String,
+        terms: Value,
+    }
+
+    impl AdapterSources for Folders {
+        fn open(&self, name: &str, place: &Path) -> Result<Arc<dyn AdapterSource>, NotServed> {
+            let terms = std::fs::read_to_string(place.join("terms")).unwrap_or("{}".into());
+            let terms: Value = serde_json::from_str(&terms).unwrap();
+            if terms["refused"] == true {
+                let error = Error::input(format!("the policy does not allow to serve `{name}`"));
+                return Err(NotServed::Refused(error.cause("rule not-for-sale: we sell it")));
+            }
+            let rank = std::fs::read_to_string(place.join("rank")).unwrap_or_default();
+            Ok(Arc::new(Folder { place: place.into(), rank, terms }))
+        }
+    }
+
+    impl AdapterSource for Folder {
+        fn place(&self) -> &Path {
+            &self.place
+        }
+
+        fn folder(&self) -> &Path {
+            &self.place
+        }
+
+        fn is_current(&self) -> bool {
+            std::fs::read_to_string(self.place.join("rank")).is_ok_and(|rank| rank == self.rank)
+        }
+
+        fn provenance(&self) -> &Value {
+            &self.terms
+        }
+
+        fn papers(&self) -> Option<&Value> {
+            self.terms.get("papers")
+        }
+
+        fn warnings(&self, base: &ServedModel) -> Vec<String> {
+            let other = self.terms["base"].as_str().filter(|wanted| *wanted != base.id);
+            other.map(|wanted| format!("made for {wanted}")).into_iter().collect()
+        }
+    }
+
     fn adapters(folder: &Path) -> Adapters {
         for rank in 1..=4 {
             std::fs::create_dir_all(folder.join(format!("r{rank}"))).unwrap();
             std::fs::write(folder.join(format!("r{rank}/rank")), rank.to_string()).unwrap();
         }
-        Adapters::new(2, Some(folder)).unwrap()
+        Adapters::new(2, Some(folder), Arc::new(Folders)).unwrap()
+    }
+
+    fn add(adapters: &Adapters, name: &str, place: &Path, base: &ServedModel) -> Result<Vec<String>> {
+        adapters.add(name, adapters.open(name, place)?, base)
     }
 
     #[test]
     fn the_longest_unused_makes_room_and_comes_back() {
         let folder = tempfile::tempdir().unwrap();
         let adapters = adapters(folder.path());
-        let generator: Arc<dyn Generator> = Arc::new(Ranks);
+        let base = testing::model_of(Arc::new(Ranks));
+        let generator = base.generator.clone();
         for rank in 1..=3 {
-            adapters.add(&format!("a{rank}"), &folder.path().join(format!("r{rank}")), &generator).unwrap();
+            add(&adapters, &format!("a{rank}"), &folder.path().join(format!("r{rank}")), &base).unwrap();
         }
         let loaded = || -> Vec<bool> { adapters.list().iter().map(|entry| entry.loaded).collect() };
         assert_eq!(loaded(), [false, true, true]);
@@ -240,8 +339,113 @@ mod tests {
         assert!(adapters.remove("a2") && !adapters.remove("a2"));
         assert_eq!(get("a2"), None);
         assert_eq!(held.rank(), 2, "who has it keeps it");
-        let missing = adapters.add("x", &folder.path().join("r9"), &generator).unwrap_err();
+        let missing = add(&adapters, "x", &folder.path().join("r9"), &base).unwrap_err();
         assert!(missing.to_string().contains("cannot read"), "{missing}");
+        let none = Adapters::default().open("x", folder.path()).err().map(Error::from).unwrap();
+        assert!(none.what().contains("takes no adapters"), "{none}");
+    }
+
+    #[test]
+    fn what_was_changed_meanwhile_must_be_allowed_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let adapters = adapters(folder.path());
+        let base = testing::model_of(Arc::new(Ranks));
+        let place = folder.path().join("r1");
+        let write = |name: &str, text: &str| std::fs::write(place.join(name), text).unwrap();
+        add(&adapters, "a", &place, &base).unwrap();
+        write("rank", "7");
+        write("terms", r#"{"license": "MIT", "base": "other"}"#);
+        let get = |generator: &Arc<dyn Generator>| adapters.get("a", generator).map(|a| a.unwrap().rank());
+        assert_eq!(get(&base.generator).unwrap(), 1, "what is in memory stays");
+        let next: Arc<dyn Generator> = Arc::new(Ranks);
+        assert_eq!(get(&next).unwrap(), 7);
+        assert_eq!(adapters.find("a").unwrap().source.provenance()["license"], "MIT", "its terms are the new ones");
+        assert_eq!(adapters.warnings(&base), ["the adapter `a`: made for other"]);
+        write("rank", "8");
+        write("terms", r#"{"refused": true}"#);
+        let after: Arc<dyn Generator> = Arc::new(Ranks);
+        assert!(get(&after).unwrap_err().to_string().contains("rule not-for-sale"));
+        adapters.clear();
+        assert!(adapters.list().is_empty());
+    }
+
+    #[tokio::test]
+    async fn each_shows_its_own_terms_and_the_model_under_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let adapters = adapters(folder.path());
+        let tree = |name: &str, digest: &str, parents: Value| json!({"name": name, "digest": digest, "role": null, "parents": parents});
+        let terms = json!({
+            "digest": "aa", "license": "Apache-2.0", "openness": {"class": 2, "class_name": "Class II, Open Tooling"},
+            "lineage": tree("talker", "aa", json!([tree("words", "bb", json!([]))])), "papers": {"manifest": {"kind": "model"}},
+        });
+        std::fs::write(folder.path().join("r1/terms"), terms.to_string()).unwrap();
+        std::fs::write(folder.path().join("r4/terms"), r#"{"refused": true}"#).unwrap();
+        let mut model = testing::model_of(Arc::new(Ranks));
+        model.adapters = Arc::new(adapters);
+        let (known, served) = (model.adapters.clone(), Arc::new(Serving::new(model)));
+        let router = crate::router(served.clone(), &ServeOptions::default()).unwrap();
+        let get = async |path: &str, status: u16| testing::get(&router, path).await.json(status);
+        assert!(get("/v1/provenance", 200).await.get("adapters").is_none());
+        let load = |name: &str, path: &str| json!({"lora_name": name, "lora_path": path});
+        for (name, path) in [("papered", "r1"), ("bare", "r2")] {
+            testing::post(&router, "/v1/load_lora_adapter", &load(name, path)).await.text(200);
+        }
+        let error = testing::post(&router, "/v1/load_lora_adapter", &load("sold", "r4")).await.json(403);
+        let error = &error["error"];
+        assert_eq!((&error["code"], &error["param"]), (&json!("adapter_refused"), &json!("lora_path")));
+        assert!(error["message"].as_str().unwrap().contains("rule not-for-sale: we sell it"), "{error}");
+        assert!(known.find("sold").is_none() && known.list().len() == 2, "nothing is loaded");
+
+        let models = get("/v1/models", 200).await;
+        let terms: Vec<_> =
+            models["data"].as_array().unwrap().iter().map(|m| (&m["license"], &m["openness_class"])).collect();
+        assert_eq!(
+            terms,
+            [(&json!("MIT"), &json!(3)), (&json!("Apache-2.0"), &json!(2)), (&Value::Null, &Value::Null)]
+        );
+        let shown = get("/v1/models/papered", 200).await;
+        assert_eq!(
+            (&shown["license"], &shown["openness"]["class"], &shown["parent"]),
+            (&json!("Apache-2.0"), &json!(2), &json!("m"))
+        );
+        let parents = |shown: &Value| -> Vec<Value> {
+            let all = shown["lineage"]["parents"].as_array().unwrap();
+            all.iter().map(|node| json!([node["role"], node["name"], node["repeated"]])).collect()
+        };
+        assert_eq!(shown["lineage"]["name"], "talker");
+        assert_eq!(
+            parents(&shown),
+            [json!([null, "words", null]), json!(["base", "m", false])],
+            "of the base nothing is known"
+        );
+        assert_eq!(shown["manifest"], "/v1/models/papered/manifest");
+        assert_eq!(get("/v1/models/papered/manifest", 200).await["manifest"]["kind"], "model");
+        let bare = get("/v1/models/bare", 200).await;
+        assert_eq!((&bare["lineage"]["name"], &bare["manifest"]), (&json!("bare"), &Value::Null));
+        let error = get("/v1/models/bare/manifest", 404).await;
+        assert_eq!(error["error"]["message"], "the adapter `bare` came without papers");
+        let all = get("/v1/provenance", 200).await;
+        assert_eq!((&all["license"], &all["adapters"]["papered"]["license"]), (&json!("MIT"), &json!("Apache-2.0")));
+
+        // The base as it is known after an exchange: with its own tree, and once if it is an ancestor already.
+        for (digest, expected) in [("cc", json!([["words", "bb"]])), ("bb", json!([]))] {
+            let mut next = testing::model_of(Arc::new(Ranks));
+            next.adapters = known.clone();
+            next.provenance["lineage"] = tree("base", digest, json!([tree("words", "bb", json!([]))]));
+            served.exchange(next);
+            let shown = get("/v1/models/papered", 200).await;
+            let base = &shown["lineage"]["parents"][1];
+            assert_eq!((&base["role"], &base["name"]), (&json!("base"), &json!("base")));
+            let found: Vec<_> =
+                base["parents"].as_array().unwrap().iter().map(|n| json!([n["name"], n["digest"]])).collect();
+            assert_eq!(json!(found), expected);
+            assert_eq!(base.get("repeated"), (digest == "bb").then_some(&json!(true)));
+        }
+        // Over another model it would have to be read again; looks and other uses of the name load nothing.
+        std::fs::remove_dir_all(folder.path().join("r2")).unwrap();
+        let tokens = json!({"model": "bare", "tokens": [3]});
+        testing::post(&router, "/detokenize", &tokens).await.json(200);
+        get("/v1/models/bare", 200).await;
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 //! no tensors, reads no model files and knows no command line: the caller hands it a
 //! [`ServedModel`] (in a [`Serving`], which can exchange it) and a [`ServeOptions`].
 
+mod adapter_source;
 mod adapters;
 mod answer;
 mod api;
@@ -19,6 +20,7 @@ mod generation;
 mod generator;
 mod guard;
 mod head;
+mod lineage;
 mod log;
 mod logprobs;
 mod metrics;
@@ -35,6 +37,7 @@ mod testing;
 mod tls;
 mod trace;
 
+pub use adapter_source::{AdapterSource, AdapterSources, NotServed};
 pub use adapters::{AdapterEntry, Adapters};
 pub use batch::{BatchSummary, run_batch};
 pub use embedder::{Embedder, Encodes};

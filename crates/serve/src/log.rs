@@ -1,4 +1,4 @@
-//! The access log: a JSON object a line for each request, without its content.
+//! The access log: a JSON object a line for each request, without its content; and what is said to the operator.
 
 use crate::exchange::{Exchange, Outcome};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -13,6 +13,12 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
+
+/// Tells the operator.
+pub(crate) fn warn(what: &str) {
+    // Not `eprintln!`, which would panic if nobody listens.
+    _ = writeln!(io::stderr(), "warning: {what}");
+}
 
 /// Where lines go.
 pub(crate) struct AccessLog {
@@ -64,8 +70,7 @@ impl AccessLog {
         if let Err(error) = written
             && !self.failed.swap(true, Ordering::Relaxed)
         {
-            // Not `eprintln!`, which would panic if that is what failed.
-            _ = writeln!(io::stderr(), "warning: the access log is incomplete: {error}");
+            warn(&format!("the access log is incomplete: {error}"));
         }
     }
 }

@@ -100,9 +100,10 @@ impl Parameters {
     }
 }
 
-/// Refuses any name but those of the served model and of its adapters.
+/// Refuses any name but those of the served model and of its adapters. Loads nothing.
 pub(crate) fn check_model(name: &str, model: &ServedModel) -> Result<(), ApiError> {
-    chosen(name, model).map(|_| ())
+    let is_known = name == model.id || model.adapters.find(name).is_some();
+    if is_known { Ok(()) } else { Err(unknown_model(name, model)) }
 }
 
 /// The adapter of this name, none for the model itself.
@@ -118,8 +119,13 @@ fn chosen(name: &str, model: &ServedModel) -> Result<Option<Arc<Adapter>>, ApiEr
             return Err(ApiError::request(StatusCode::NOT_FOUND, message, Some("model_not_found")).param("model"));
         }
     }
+    Err(unknown_model(name, model))
+}
+
+/// There is neither a model nor an adapter of this name.
+pub(crate) fn unknown_model(name: &str, model: &ServedModel) -> ApiError {
     let message = format!("the model `{name}` does not exist; this server has `{}`", model.id);
-    Err(ApiError::request(StatusCode::NOT_FOUND, message, Some("model_not_found")).param("model"))
+    ApiError::request(StatusCode::NOT_FOUND, message, Some("model_not_found")).param("model")
 }
 
 fn read_sampling(fields: &mut Fields, model: &ServedModel, limits: &Limits) -> Result<Sampling, ApiError> {

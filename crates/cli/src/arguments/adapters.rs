@@ -8,11 +8,11 @@ const LOADED_MAX: u32 = 32;
 
 #[derive(Args)]
 pub struct AdapterFlags {
-    /// Serve a PEFT adapter over the model under a name of its own, from a folder or a tuned model of the ledger; may be
-    /// given several times
+    /// Serve a PEFT adapter over the model under a name of its own, from a folder or a tuned model of the ledger, if the
+    /// policy lets it; may be given several times
     #[arg(long, value_name = "NAME=PATH", value_parser = name_and_path)]
     pub lora_modules: Vec<(String, String)>,
-    /// Let clients load and unload adapters of this folder while the server runs
+    /// Let clients load and unload adapters of this folder while the server runs: those that the policy lets be served
     #[arg(long, value_name = "DIR")]
     pub lora_dir: Option<PathBuf>,
     /// Adapters in memory at most: those that were used longest ago make room

@@ -1,5 +1,6 @@
 //! One file for each group of verbs. Data goes to stdout, all else to stderr.
 
+pub mod adapters;
 pub mod bench;
 pub mod chat;
 pub mod config;

@@ -1,8 +1,8 @@
 //! `narthex serve` and `narthex batch`: a model behind the API.
 
 use crate::{
-    arguments::{AdapterFlags, Batch, Dtype, EngineLimits, KvCacheDtype, ModelRef, SchedulingPolicy, Serve},
-    commands::{base_options, openness::explain, print_json, speculative::SpeculativeConfig},
+    arguments::{Batch, Dtype, EngineLimits, KvCacheDtype, ModelRef, SchedulingPolicy, Serve},
+    commands::{adapters, base_options, openness::explain, print_json, speculative::SpeculativeConfig},
     render::Renderer,
     signals,
     style::{Style, bytes},
@@ -12,7 +12,7 @@ use narthex_infer::{Engine, EngineOptions, Policy};
 use narthex_kernels::{alloc::keep_at_most, memory::available_bytes};
 use narthex_model::Precision;
 use narthex_openness::Finding;
-use narthex_run::{LoadedModel, Project, WeightForm, judge_reference, permit};
+use narthex_run::{LoadedModel, WeightForm, judge_reference, permit};
 use narthex_serve::{
     Adapters, ApiKey, BatchSummary, SamplingDefaults, ServeOptions, ServedModel, Serving, TlsFiles, bind, run_batch,
     serve,
@@ -73,16 +73,13 @@ pub fn run(args: &Serve) -> Result<()> {
         options.api_keys.extend(read_keys(path)?);
     }
     let source = Source::new(&args.model, args.served_model_name.clone(), &args.engine)?;
-    let source = Source { adapters: Arc::new(adapters(&args.adapters)?), ..source };
-    let findings = source.judge()?;
+    let source = Source { adapters: Arc::new(adapters::adapters(&args.adapters, &source.project)?), ..source };
+    let mut findings = source.judge()?;
     if args.explain {
+        findings.extend(adapters::judge(&args.adapters, &source.project)?);
         explain(&findings);
     }
     listen(source, &args.adapters.lora_modules, args.follow, &options)
-}
-
-fn adapters(flags: &AdapterFlags) -> Result<Adapters> {
-    Adapters::new(flags.max_loras as usize, flags.lora_dir.as_deref())
 }
 
 /// Serves a model with the default options, as `run --serve` does.
@@ -302,10 +299,12 @@ impl Source {
                 Ok((model, Facts { license, .. })) => {
                     let digest = version.map_or("its folder".into(), |version| version.short());
                     let id = model.id.clone();
+                    let warnings = self.adapters.warnings(&model);
                     serving.exchange(model);
                     served = version;
                     let seconds = begun.elapsed().as_secs_f64();
                     eprintln!("new requests go to {id} from {digest} ({license}), ready after {seconds:.2} s");
+                    warn(&warnings);
                 }
                 Err(error) => eprintln!("warning: the model stays as it is: {error}"),
             }
@@ -313,7 +312,7 @@ impl Source {
     }
 }
 
-fn listen(source: Source, adapters: &[(String, String)], follow: bool, options: &ServeOptions) -> Result<()> {
+fn listen(source: Source, modules: &[(String, String)], follow: bool, options: &ServeOptions) -> Result<()> {
     let begun = Instant::now();
     // The port first: it is quick to find out that it is taken.
     let bound = bind(options)?;
@@ -322,16 +321,18 @@ fn listen(source: Source, adapters: &[(String, String)], follow: bool, options: 
         return Err(Error::usage(format!("`--follow` cannot watch the folder {}", source.reference))
             .help("name a model of a ledger, or send the server SIGHUP after the folder has changed"));
     }
+    // What may not be served is better said before a large model is loaded.
+    let opened = modules.iter().map(|(name, place)| source.adapters.open(name, Path::new(place)));
+    let opened: Vec<_> = opened.collect::<Result<_, _>>().map_err(Error::from)?;
     let (served, Facts { license, dtype, about, cut }) = source.ready()?;
     eprintln!("serving {} ({license}) in {dtype}, ready after {:.2} s", served.id, begun.elapsed().as_secs_f64());
-    for (name, place) in adapters {
+    for ((name, _), adapter) in modules.iter().zip(opened) {
         if *name == served.id {
             return Err(Error::usage(format!("the adapter `{name}` has the name of the model"))
                 .help("give one of them another name: `--lora-modules NAME=PATH`, `--served-model-name NAME`"));
         }
-        let folder = adapter_folder(&source.project, place)?;
-        source.adapters.add(name, &folder, &served.generator)?;
-        eprintln!("  adapter {name} from {}", folder.display());
+        eprintln!("  adapter {name} ({}) from {}", adapters::license_of(adapter.as_ref()), adapter.place().display());
+        warn(&source.adapters.add(name, adapter, &served)?);
     }
     eprintln!("  {about}");
     if let Some(tokens) = cut {
@@ -343,31 +344,19 @@ fn listen(source: Source, adapters: &[(String, String)], follow: bool, options: 
     eprintln!("  Ctrl-C ends");
     let serving = Arc::new(Serving::new(served));
     let asked = signals::hangups()?;
-    let exchanged = serving.clone();
+    let (exchanged, adapters) = (serving.clone(), source.adapters.clone());
     std::thread::Builder::new()
         .name("reload".into())
         .spawn(move || source.reload(current, &exchanged, &asked, follow))
         .map_err(|error| Error::internal("cannot start a thread").cause(error))?;
-    serve(bound, serving, options, stop_signal())
+    let served = serve(bound, serving, options, stop_signal());
+    // The thread that reloads holds them to the end: what was made for reading them would stay behind.
+    adapters.clear();
+    served
 }
 
-/// Where an adapter lies: in a folder, or beside a tuned model of the ledger.
-fn adapter_folder(project: &Path, place: &str) -> Result<PathBuf> {
-    let config = "adapter_config.json";
-    let path = Path::new(place);
-    if path.join(config).is_file() {
-        return Ok(path.into());
-    }
-    if let Ok(artifact) = Project::ledger(project).and_then(|ledger| ledger.resolve(place)) {
-        let folder = artifact.folder.join("adapter");
-        if folder.join(config).is_file() {
-            return Ok(folder);
-        }
-        return Err(Error::input(format!("`{place}` has no adapter beside its weights"))
-            .help("tune with `method = \"lora\"`, or name a folder with adapter_config.json"));
-    }
-    Err(Error::input(format!("there is no adapter at `{place}`"))
-        .help("name a folder with adapter_config.json and adapter_model.safetensors, or a model tuned with LoRA"))
+fn warn(warnings: &[String]) {
+    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
 }
 
 /// Ready on the first SIGINT or SIGTERM.

@@ -2,11 +2,14 @@
 //! answers.
 
 use crate::{
+    adapter_source::NotServed,
     app::App,
     error::ApiError,
     fields::{Fields, JsonBody},
+    log,
 };
 use axum::{extract::State, http::StatusCode};
+use narthex_base::Error;
 
 /// Adds an adapter under a name.
 pub(crate) async fn load(State(app): State<App>, JsonBody(fields): JsonBody) -> Result<String, ApiError> {
@@ -30,8 +33,19 @@ fn add(app: &App, mut fields: Fields) -> Result<String, ApiError> {
         return Err(ApiError::field("lora_name", message));
     }
     let folder = adapters.resolve(&path)?;
-    adapters.add(&name, &folder, &model.generator).map_err(|error| ApiError::field("lora_path", error.to_string()))?;
+    let source = adapters.open(&name, &folder).map_err(|reason| match reason {
+        NotServed::Refused(error) => {
+            ApiError::request(StatusCode::FORBIDDEN, error.to_string(), Some("adapter_refused")).param("lora_path")
+        }
+        NotServed::Unfit(error) => unfit(&error),
+    })?;
+    let warnings = adapters.add(&name, source, model).map_err(|error| unfit(&error))?;
+    warnings.iter().for_each(|warning| log::warn(warning));
     Ok(format!("Success: LoRA adapter '{name}' added successfully."))
+}
+
+fn unfit(error: &Error) -> ApiError {
+    ApiError::field("lora_path", error.to_string())
 }
 
 /// Takes an adapter away; requests under way keep it.
@@ -50,5 +64,5 @@ pub(crate) async fn unload(State(app): State<App>, JsonBody(mut fields): JsonBod
 
 /// Refuses where the server was not started for it.
 fn allowed(app: &App) -> Result<(), ApiError> {
-    if app.model.adapters.open() { Ok(()) } else { app.model.adapters.resolve("").map(|_| ()) }
+    if app.model.adapters.is_open() { Ok(()) } else { app.model.adapters.resolve("").map(|_| ()) }
 }

@@ -1,6 +1,12 @@
-//! `GET /v1/models`, `GET /v1/models/{id}` and `GET /v1/models/{id}/manifest`: the one model and its papers.
+//! `GET /v1/models`, `GET /v1/models/{id}` and `GET /v1/models/{id}/manifest`: the one model, its adapters, and their papers.
 
-use crate::{AdapterEntry, ServedModel, app::App, error::ApiError, parameters::check_model};
+use crate::{
+    AdapterEntry, ServedModel,
+    app::App,
+    error::ApiError,
+    lineage::{known, over},
+    parameters::unknown_model,
+};
 use axum::{
     Json,
     extract::{Path, State},
@@ -53,7 +59,7 @@ pub(crate) struct ModelWithLineage {
 
 impl Model {
     fn of(model: &ServedModel) -> Self {
-        let known = |key: &str| model.provenance.get(key).cloned().unwrap_or_default();
+        let own = &model.provenance;
         Self {
             id: model.id.clone(),
             object: "model",
@@ -61,22 +67,23 @@ impl Model {
             owned_by: "narthex",
             max_model_len: model.generator.context(),
             chat: model.template.is_some(),
-            license: known("license"),
-            openness_class: known("openness").get("class").cloned().unwrap_or_default(),
+            license: known(own, "license"),
+            openness_class: known(&known(own, "openness"), "class"),
             parent: None,
             root: None,
         }
     }
 
-    /// An adapter. Its own terms are not known here.
-    fn adapter(base: &Self, entry: AdapterEntry) -> Self {
+    /// An adapter, under its own terms.
+    fn adapter(base: &Self, entry: &AdapterEntry) -> Self {
+        let own = entry.source.provenance();
         Self {
-            id: entry.name,
+            id: entry.name.clone(),
             created: entry.created,
-            license: Value::Null,
-            openness_class: Value::Null,
+            license: known(own, "license"),
+            openness_class: known(&known(own, "openness"), "class"),
             parent: Some(base.id.clone()),
-            root: Some(entry.folder.display().to_string()),
+            root: Some(entry.source.place().display().to_string()),
             ..base.clone()
         }
     }
@@ -88,31 +95,53 @@ const MANIFEST: &str = "/manifest";
 /// Lists the model, then its adapters.
 pub(crate) async fn list(State(app): State<App>) -> Json<Models> {
     let base = Model::of(&app.model);
-    let adapters = app.model.adapters.list().into_iter().map(|entry| Model::adapter(&base, entry));
-    let adapters: Vec<Model> = adapters.collect();
+    let adapters = app.model.adapters.list();
+    let adapters: Vec<Model> = adapters.iter().map(|entry| Model::adapter(&base, entry)).collect();
     Json(Models { object: "list", data: std::iter::once(base).chain(adapters).collect() })
 }
 
-/// Shows one model by name, or, with `/manifest` behind the name, gives its manifest and those of its ancestors.
+/// Shows one model or adapter by name, or, with `/manifest` behind the name, gives its manifest and those of its ancestors.
 pub(crate) async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let model = &app.model;
-    if let Some(id) = id.strip_suffix(MANIFEST).filter(|id| *id == model.id) {
-        let papers = model.papers.as_ref().ok_or_else(|| {
-            let message = format!("the model `{id}` came without papers");
-            ApiError::request(StatusCode::NOT_FOUND, message, Some("manifest_not_found"))
-        })?;
-        let name = (header::CONTENT_DISPOSITION, "attachment; filename=\"narthex.json\"");
-        return Ok(([name], Json(papers)).into_response());
+    if let Some(shown) = shown(&id, model) {
+        return Ok(Json(shown).into_response());
     }
-    check_model(&id, model)?;
-    let known = |key: &str| model.provenance.get(key).cloned().unwrap_or_default();
-    let shown = ModelWithLineage {
-        model: Model::of(model),
-        openness: known("openness"),
-        lineage: known("lineage"),
-        manifest: model.papers.as_ref().map(|_| format!("/v1/models/{id}{MANIFEST}")),
+    let papers = id.strip_suffix(MANIFEST).and_then(|id| papers(id, model));
+    papers.unwrap_or_else(|| Err(unknown_model(&id, model)))
+}
+
+/// The model or adapter of this name, if there is one. Nothing is loaded for it.
+fn shown(id: &str, model: &ServedModel) -> Option<ModelWithLineage> {
+    let manifest = |papers: Option<&Value>| papers.map(|_| format!("/v1/models/{id}{MANIFEST}"));
+    if id == model.id {
+        return Some(ModelWithLineage {
+            model: Model::of(model),
+            openness: known(&model.provenance, "openness"),
+            lineage: known(&model.provenance, "lineage"),
+            manifest: manifest(model.papers.as_ref()),
+        });
+    }
+    let entry = model.adapters.find(id)?;
+    Some(ModelWithLineage {
+        model: Model::adapter(&Model::of(model), &entry),
+        openness: known(entry.source.provenance(), "openness"),
+        lineage: over(entry.source.as_ref(), id, model),
+        manifest: manifest(entry.source.papers()),
+    })
+}
+
+/// The papers of the model or adapter of this name as a download, or that it has none; none if there is no such name.
+fn papers(id: &str, model: &ServedModel) -> Option<Result<Response, ApiError>> {
+    let (kind, papers) = if id == model.id {
+        ("model", model.papers.clone())
+    } else {
+        ("adapter", model.adapters.find(id)?.source.papers().cloned())
     };
-    Ok(Json(shown).into_response())
+    let name = (header::CONTENT_DISPOSITION, "attachment; filename=\"narthex.json\"");
+    Some(papers.map(|papers| ([name], Json(papers)).into_response()).ok_or_else(|| {
+        let message = format!("the {kind} `{id}` came without papers");
+        ApiError::request(StatusCode::NOT_FOUND, message, Some("manifest_not_found"))
+    }))
 }
 
 #[cfg(test)]

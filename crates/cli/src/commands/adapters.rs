@@ -1,0 +1,93 @@
+//! The adapters of a server: found by the project's ledger and papers, judged by its policy, and handed to the server.
+
+use crate::{arguments::AdapterFlags, commands::base_options};
+use narthex_base::{Error, Result};
+use narthex_openness::Finding;
+use narthex_serve::{AdapterSources, Adapters, NotServed, ServedModel};
+use serde_json::Value;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// The adapters that a server may come to have.
+pub(super) fn adapters(flags: &AdapterFlags, project: &Path) -> Result<Adapters> {
+    let sources = Arc::new(ProjectAdapters { project: project.into() });
+    Adapters::new(flags.max_loras as usize, flags.lora_dir.as_deref(), sources)
+}
+
+/// What the project's policy says of serving the adapters that are named.
+pub(super) fn judge(flags: &AdapterFlags, project: &Path) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for (name, place) in &flags.lora_modules {
+        let source = narthex_run::AdapterSource::open(project, Path::new(place))?;
+        findings.extend(source.judge(project, name, &base_options(&[]))?);
+    }
+    Ok(findings)
+}
+
+/// Its licence, as people read it.
+pub(super) fn license_of(source: &dyn narthex_serve::AdapterSource) -> &str {
+    source.provenance().get("license").and_then(Value::as_str).unwrap_or("licence undeclared")
+}
+
+/// Adapters as a project sees them: with its ledger and its policy.
+struct ProjectAdapters {
+    project: PathBuf,
+}
+
+impl AdapterSources for ProjectAdapters {
+    fn open(&self, name: &str, place: &Path) -> Result<Arc<dyn narthex_serve::AdapterSource>, NotServed> {
+        let source = narthex_run::AdapterSource::open(&self.project, place)?;
+        let findings = source.judge(&self.project, name, &base_options(&[]))?;
+        source.permit(name, &findings).map_err(NotServed::Refused)?;
+        let wrong = |error| Error::internal("cannot write the provenance").cause(error);
+        let provenance = serde_json::to_value(&source.provenance).map_err(wrong)?;
+        let papers = source.provenance.papers.as_ref().map(serde_json::to_value).transpose().map_err(wrong)?;
+        Ok(Arc::new(KnownAdapter { source, provenance, papers }))
+    }
+}
+
+/// An adapter, and what is known of it as the server shows it.
+struct KnownAdapter {
+    source: narthex_run::AdapterSource,
+    provenance: Value,
+    papers: Option<Value>,
+}
+
+impl narthex_serve::AdapterSource for KnownAdapter {
+    fn place(&self) -> &Path {
+        self.source.place()
+    }
+
+    fn folder(&self) -> &Path {
+        self.source.folder()
+    }
+
+    fn is_current(&self) -> bool {
+        self.source.is_current()
+    }
+
+    fn provenance(&self) -> &Value {
+        &self.provenance
+    }
+
+    fn papers(&self) -> Option<&Value> {
+        self.papers.as_ref()
+    }
+
+    fn warnings(&self, base: &ServedModel) -> Vec<String> {
+        let mut warnings = self.source.notes.clone();
+        // Of a model without papers nobody can say what it is.
+        let papers = base.papers.as_ref().and_then(|papers| serde_json::from_value(papers.clone()).ok());
+        if let Some(parent) = papers.as_ref().and_then(|papers| self.source.other_base(papers)) {
+            warnings.push(format!(
+                "it was tuned from `{}` ({}), which is neither `{}` nor what that was made from: its answers may be worthless",
+                parent.name,
+                parent.digest.short(),
+                base.id
+            ));
+        }
+        warnings
+    }
+}
