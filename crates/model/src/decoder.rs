@@ -8,9 +8,9 @@ use crate::{
     block::Block,
     config::NormKind,
     layers::{Embedding, Norm, normal},
-    lora::Lora,
+    lora::{Lora, sizes},
     parameters::{Replacement, map_parameters, named_parameters},
-    peft::{Module as AdapterModule, PeftAdapter},
+    peft::{AdapterPart, Module as AdapterModule, PeftAdapter},
     quantize::QuantizedMatrix,
     quantized::{ModelWeights, Rounding},
     weight_map::{Mapped, to_theirs},
@@ -22,7 +22,11 @@ use burn::{
 };
 use narthex_base::{Error, Result};
 use narthex_kernels::{PackedWeight, Precision, Quantization, linear, linear_cross_entropy, packed_linear};
-use std::{cell::RefCell, collections::HashMap, path::Path};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 
 /// Standard deviation of fresh weights (Hugging Face's `initializer_range`).
 pub(crate) const DEVIATION: f32 = 0.02;
@@ -448,6 +452,28 @@ impl Decoder {
             block.map(move |(part, shape)| (format!("model.layers.{layer}.{part}"), shape))
         });
         shapes.collect()
+    }
+
+    /// Every projection that can carry an adapter, with the one that it trains.
+    pub(crate) fn adapter_parts(&self) -> BTreeMap<String, AdapterPart> {
+        let values = |tensor: Tensor<2>| tensor.into_data().try_to_vec::<f32>().expect("parameters are f32");
+        let part = |(name, linear): (String, &mut Linear)| {
+            let mut part = AdapterPart { outputs: linear.shape()[0], rank: 0, a: vec![], b: vec![], magnitude: None };
+            if let Some(lora) = &linear.lora {
+                part.rank = lora.lora_a.dims()[0];
+                (part.a, part.b) = (values(lora.lora_a.val()), values(lora.lora_b.val()));
+                part.magnitude = lora.magnitude.as_ref().map(|sizes| values(sizes.val().unsqueeze()));
+            }
+            (name, part)
+        };
+        self.clone().projections().map(part).collect()
+    }
+
+    /// The Euclidean size of each output's weights of a projection; empty if there is none of this name.
+    pub(crate) fn sizes(&self, module: &str) -> Vec<f32> {
+        let found = self.clone().projections().find(|(name, _)| name == module).map(|(_, linear)| linear.numbers());
+        let found = found.map(|weight| sizes(weight).into_data().try_to_vec::<f32>().expect("weights are f32"));
+        found.unwrap_or_default()
     }
 
     /// Values of row `row` of the weight of a packed model's projection.

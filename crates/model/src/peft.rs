@@ -1,8 +1,7 @@
 //! Adapters in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`, with the names of the base's family.
 
 use crate::{
-    Decoder, LoraSpec, ModelConfig, TensorMap,
-    parameters::named_parameters,
+    Decoder, LoraSpec, TensorMap,
     weight_map::rows_in_theirs,
     weights::{read_safetensors, write_safetensors},
 };
@@ -57,6 +56,19 @@ fn none() -> String {
 }
 
 const PREFIX: &str = "base_model.model.";
+
+/// A projection of the decoder and the adapter that it trains; of rank 0 if it has none.
+#[derive(Clone, Debug)]
+pub(crate) struct AdapterPart {
+    pub(crate) outputs: usize,
+    pub(crate) rank: usize,
+    /// `[rank, in]`
+    pub(crate) a: Vec<f32>,
+    /// `[out, rank]`
+    pub(crate) b: Vec<f32>,
+    /// `[out]`
+    pub(crate) magnitude: Option<Vec<f32>>,
+}
 
 /// The adapter of one projection of the decoder.
 #[derive(Clone, Debug)]
@@ -196,26 +208,55 @@ impl PeftAdapter {
     }
 }
 
-/// Writes `adapter_config.json` and `adapter_model.safetensors` as PEFT does.
+/// An adapter of one module of the base's checkpoints, put together from those of the projections that lie in it.
+struct Joined {
+    rank: usize,
+    /// `[rank, in]`
+    a: Vec<f32>,
+    /// `[out, rank]`
+    b: Vec<f32>,
+    /// `[out]`
+    magnitude: Option<Vec<f32>>,
+}
+
+/// Writes `adapter_config.json` and `adapter_model.safetensors` as PEFT does. Projections that lie in one matrix of the base's
+/// checkpoints become one adapter of the sum of their ranks, in which each has its own rows.
 ///
 /// # Errors
-/// If a file cannot be written, or the base's checkpoints hold several adapted projections in one matrix.
+/// If a file cannot be written.
 pub fn save_adapter(model: &Decoder, spec: &LoraSpec, base_name: &str, folder: &Path) -> Result<()> {
+    // In the decoder's order, in which those of one matrix follow each other.
+    let mut of_theirs: Vec<(String, Vec<String>)> = vec![];
+    for (module, [outputs, _]) in model.projection_shapes() {
+        let (theirs, ..) = rows_in_theirs(model.config(), &module, outputs);
+        match of_theirs.last_mut().filter(|(name, _)| *name == theirs) {
+            Some((_, modules)) => modules.push(module),
+            None => of_theirs.push((theirs, vec![module])),
+        }
+    }
+    let parts = model.adapter_parts();
     let mut tensors = TensorMap::new();
-    let mut targets: Vec<String> = Vec::new();
-    for tensor in named_parameters(model) {
-        let Some((module, part)) = tensor.name.split_once(".lora.") else { continue };
-        let part = match part {
-            "lora_a" => "lora_A.weight",
-            "lora_b" => "lora_B.weight",
-            _ => "lora_magnitude_vector",
-        };
-        let theirs = own_module(model.config(), module, base_name)?;
+    let (mut targets, mut ranks, mut alphas) = (vec![], serde_json::Map::new(), serde_json::Map::new());
+    for (theirs, modules) in of_theirs {
+        let Some(joined) = joined(model, &parts, &modules) else { continue };
         let target = theirs.rsplit('.').next().unwrap_or_default().to_string();
+        if joined.rank != spec.rank {
+            let more = joined.rank as f64 / spec.rank as f64;
+            let alpha = spec.alpha * if spec.rank_stabilized { more.sqrt() } else { more };
+            ranks.insert(target.clone(), joined.rank.into());
+            alphas.insert(target.clone(), alpha.into());
+        }
         if !targets.contains(&target) {
             targets.push(target);
         }
-        tensors.insert(format!("{PREFIX}{theirs}.{part}"), (tensor.shape, tensor.values));
+        let Joined { rank, a, b, magnitude } = joined;
+        let key = |part: &str| format!("{PREFIX}{theirs}.{part}");
+        let shapes = (vec![rank, a.len() / rank], vec![b.len() / rank, rank]);
+        tensors.insert(key("lora_A.weight"), (shapes.0, a));
+        tensors.insert(key("lora_B.weight"), (shapes.1, b));
+        if let Some(sizes) = magnitude {
+            tensors.insert(key("lora_magnitude_vector"), (vec![sizes.len()], sizes));
+        }
     }
     write_safetensors(&folder.join("adapter_model.safetensors"), &tensors)?;
     let mut config = serde_json::json!({
@@ -229,26 +270,45 @@ pub fn save_adapter(model: &Decoder, spec: &LoraSpec, base_name: &str, folder: &
         "bias": "none",
         "inference_mode": true,
     });
-    for (key, on) in [("use_rslora", spec.rank_stabilized), ("use_dora", spec.decomposed)] {
-        if on {
-            config[key] = true.into();
-        }
+    let turned = model.config().design.architecture.weights.transposed;
+    let switches = [("use_rslora", spec.rank_stabilized), ("use_dora", spec.decomposed), ("fan_in_fan_out", turned)];
+    for (key, _) in switches.into_iter().filter(|(_, on)| *on) {
+        config[key] = true.into();
+    }
+    if !ranks.is_empty() {
+        config["rank_pattern"] = ranks.into();
+        config["alpha_pattern"] = alphas.into();
     }
     let path = folder.join("adapter_config.json");
     let text = serde_json::to_string_pretty(&config).expect("JSON serializes");
     std::fs::write(&path, text).map_err(|error| Error::io("cannot write", &path, error))
 }
 
-/// The name of a module that is one matrix, the right way round, in the base's checkpoints.
-fn own_module(config: &ModelConfig, module: &str, base_name: &str) -> Result<String> {
-    let (theirs, whole, rows) = rows_in_theirs(config, module, 1);
-    if whole == 1 && rows == [0] {
-        return Ok(theirs);
+/// The adapters of projections that lie in one matrix, as one; none if none has any.
+fn joined(model: &Decoder, parts: &BTreeMap<String, AdapterPart>, modules: &[String]) -> Option<Joined> {
+    let adapted: Vec<&AdapterPart> =
+        modules.iter().filter_map(|module| parts.get(module)).filter(|part| part.rank > 0).collect();
+    let rank: usize = adapted.iter().map(|part| part.rank).sum();
+    let decomposed = adapted.first()?.magnitude.is_some();
+    let mut joined = Joined { rank, a: vec![], b: vec![], magnitude: None };
+    let mut first = 0;
+    for module in modules {
+        let part = &parts[module];
+        let (_, whole, rows) = rows_in_theirs(model.config(), module, part.outputs);
+        joined.b.resize(whole * rank, 0.0);
+        for (row, values) in rows.iter().zip(part.b.chunks_exact(part.rank.max(1))) {
+            joined.b[row * rank + first..][..part.rank].copy_from_slice(values);
+        }
+        joined.a.extend(&part.a);
+        first += part.rank;
+        if decomposed {
+            // Those without an adapter keep the size that they have.
+            let sizes = part.magnitude.clone().unwrap_or_else(|| model.sizes(module));
+            let all = joined.magnitude.get_or_insert_with(|| vec![0.0; whole]);
+            rows.iter().zip(sizes).for_each(|(row, size)| all[*row] = size);
+        }
     }
-    Err(Error::input(format!(
-        "the adapter of `{module}` has no place in PEFT's format: `{theirs}` of {base_name} holds others too"
-    ))
-    .help("leave q_proj, k_proj, v_proj, gate_proj and up_proj out of `targets`, or tune with `method = \"full\"`"))
+    Some(joined)
 }
 
 /// Reads a PEFT adapter onto a model, to go on training it or to merge it.

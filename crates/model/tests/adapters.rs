@@ -132,9 +132,12 @@ fn adapters_run_over_integers_as_over_their_numbers() {
 
 #[test]
 fn written_adapters_read_back_the_same() {
-    for (rank_stabilized, decomposed) in [(false, false), (true, false), (false, true)] {
-        let base = Decoder::read(&golden("qwen3"), &cpu()).unwrap();
-        let targets = vec!["q_proj".into(), "down_proj".into()];
+    // In Phi, GPT-NeoX and GPT-2 several projections lie in one matrix, of which not all need have an adapter.
+    let bases = ["qwen3", "phi4-partial", "gpt-neox", "gpt2"];
+    let ways = [(false, false), (true, false), (false, true)];
+    for (name, (rank_stabilized, decomposed)) in bases.into_iter().flat_map(|name| ways.map(|way| (name, way))) {
+        let base = Decoder::read(&golden(name), &cpu()).unwrap();
+        let targets = ["q_proj", "v_proj", "up_proj", "down_proj"].map(String::from).to_vec();
         let spec = LoraSpec { rank: 3, alpha: 6.0, targets, dropout: 0.0, rank_stabilized, decomposed };
         let tokens = vec![(5..20).collect::<Vec<i64>>()];
         let fresh = base.clone().with_lora(&spec, 1);
@@ -152,8 +155,10 @@ fn written_adapters_read_back_the_same() {
         let folder = tempfile::tempdir().unwrap();
         save_adapter(&trained, &spec, "base", folder.path()).unwrap();
         let expected = logits(&trained, &tokens, vec![]);
-        assert!(largest_difference(&expected, &plain) > 0.01);
-        assert_eq!(logits(&load_adapter(base, folder.path()).unwrap(), &tokens, vec![]), expected);
+        assert!(largest_difference(&expected, &plain) > 0.01, "{name}");
+        let found = logits(&load_adapter(base, folder.path()).unwrap(), &tokens, vec![]);
+        let error = largest_difference(&found, &expected);
+        assert!(error < 1e-4 && (name != "qwen3" || error == 0.0), "{name}, DoRA {decomposed}: {error}");
     }
 }
 
