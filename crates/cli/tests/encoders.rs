@@ -1,0 +1,128 @@
+//! A text encoder as a user meets it: into the ledger with its licence, vectors of lines, and the same ones over HTTP.
+
+mod program;
+
+use program::{digest, fail, narthex, succeed};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Child, Stdio},
+};
+
+/// The tiny BERT of the goldens in sentence-transformers' layout.
+fn encoder(at: &Path) {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/encoder-bert");
+    fs::create_dir_all(at.join("1_Pooling")).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(golden.join(name), at.join(name)).unwrap();
+    }
+    let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "cat", "sat", "dog", "ran"];
+    let vocabulary: serde_json::Map<_, _> =
+        words.iter().enumerate().map(|(id, word)| (word.to_string(), id.into())).collect();
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
+        "decoder": null,
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": vocabulary},
+    });
+    let modules = json!([
+        {"type": "sentence_transformers.models.Transformer", "path": ""},
+        {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"},
+        {"type": "sentence_transformers.models.Normalize", "path": "2_Normalize"},
+    ]);
+    let prompts = json!({"prompts": {"query": "the "}, "default_prompt_name": null});
+    for (name, text) in [
+        ("tokenizer.json", tokenizer.to_string()),
+        ("modules.json", modules.to_string()),
+        ("1_Pooling/config.json", json!({"pooling_mode_mean_tokens": true}).to_string()),
+        ("config_sentence_transformers.json", prompts.to_string()),
+        ("sentence_bert_config.json", json!({"max_seq_length": 12}).to_string()),
+        ("README.md", "---\nlicense: apache-2.0\n---\n# Tiny\n".into()),
+    ] {
+        fs::write(at.join(name), text).unwrap();
+    }
+}
+
+fn vectors(printed: &str) -> Vec<Vec<f64>> {
+    printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn lines_become_vectors_and_the_server_gives_the_same() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path();
+    encoder(&folder.join("tiny"));
+    let printed = succeed(folder, &["import", "tiny"]);
+    assert_eq!(printed, format!("tiny = {}\n", digest(folder, "tiny")));
+    let shown: Value = serde_json::from_str(&succeed(folder, &["show", "tiny", "--json"])).unwrap();
+    assert_eq!(shown["manifest"]["components"][0]["license"], "Apache-2.0");
+
+    let found = vectors(&succeed(folder, &["embed", "tiny", "the cat sat", "the dog ran"]));
+    assert_eq!((found.len(), found[0].len()), (2, 16));
+    assert!(found.iter().all(|vector| (vector.iter().map(|x| x * x).sum::<f64>() - 1.0).abs() < 1e-5));
+    assert_ne!(found[0], found[1]);
+    // From the folder, from a file, in any company.
+    fs::write(folder.join("lines.txt"), "the dog ran\ncat\n\nthe cat sat\r\n").unwrap();
+    let lines = vectors(&succeed(folder, &["embed", "./tiny", "--file", "lines.txt", "--threads", "1"]));
+    assert_eq!((lines.len(), &lines[0], &lines[3]), (4, &found[1], &found[0]));
+    let mut piped = narthex(folder, &["embed", "tiny", "-"]);
+    let mut piped = piped.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    piped.stdin.take().unwrap().write_all(b"the dog ran\n").unwrap();
+    assert_eq!(vectors(&String::from_utf8(piped.wait_with_output().unwrap().stdout).unwrap()), [found[1].clone()]);
+    // With a prompt, shortened, as objects.
+    let prompted = vectors(&succeed(folder, &["embed", "tiny", "cat sat", "--prompt-name", "query"]));
+    assert_eq!(prompted[0], found[0]);
+    let short = succeed(folder, &["embed", "tiny", "the cat sat", "--dimensions", "4", "--json"]);
+    let short: Value = serde_json::from_str(&short).unwrap();
+    assert_eq!((&short["text"], &short["tokens"]), (&json!("the cat sat"), &json!(5)));
+    let short: Vec<f64> = serde_json::from_value(short["embedding"].clone()).unwrap();
+    let norm = found[0][..4].iter().map(|x| x * x).sum::<f64>().sqrt();
+    assert!(short.iter().zip(&found[0]).all(|(short, long)| (short - long / norm).abs() < 1e-5), "{short:?}");
+
+    for (args, code, expected) in [
+        (vec!["embed", "tiny", "x", "--dimensions", "17"], 2, "more than the model's 16"),
+        (vec!["embed", "tiny", "x", "--prompt-name", "passage"], 2, "no prompt of this name"),
+        (vec!["embed", "tiny", "--file", "nothing.txt"], 1, "nothing.txt"),
+        (vec!["generate", "tiny", "--prompt", "x"], 1, "generates no text"),
+    ] {
+        let error = fail(folder, &args, code);
+        assert!(error.contains(expected), "{args:?}: {error}");
+    }
+    let mut long = narthex(folder, &["embed", "tiny", "the cat sat the cat sat the cat sat the cat sat"]);
+    let warned = String::from_utf8(long.output().unwrap().stderr).unwrap();
+    assert!(warned.contains("1 texts were longer than the model's 12 tokens"), "{warned}");
+
+    served(folder, &found);
+}
+
+fn served(folder: &Path, expected: &[Vec<f64>]) {
+    let mut server = narthex(folder, &["serve", "tiny", "--port", "0"]);
+    let mut server = Server(server.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    // Kept open: who cannot say where it listens does not go on.
+    let mut lines = BufReader::new(server.0.stderr.take().unwrap()).lines();
+    let address = lines
+        .by_ref()
+        .map_while(Result::ok)
+        .find_map(|line| Some(line.split_once("OpenAI API")?.1.trim().to_string()))
+        .expect("the server says where it listens");
+    let body = json!({"model": "tiny", "input": ["the cat sat", "the dog ran"]});
+    let mut answer = ureq::post(format!("{address}/embeddings")).send_json(&body).unwrap();
+    let answer: Value = answer.body_mut().read_json().unwrap();
+    for (one, expected) in answer["data"].as_array().unwrap().iter().zip(expected) {
+        assert_eq!(&serde_json::from_value::<Vec<f64>>(one["embedding"].clone()).unwrap(), expected);
+    }
+    assert_eq!(answer["data"].as_array().unwrap().len(), 2);
+}
