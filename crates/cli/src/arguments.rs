@@ -612,7 +612,7 @@ pub struct BenchMachine {
     /// Threads; all processors by default
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// The instruction set: portable, neon, avx2, avx512 or avx512-bf16; the best by default
+    /// The instruction set: portable, neon, avx2, avx512, avx512-bf16 or amx; the best by default
     #[arg(long, value_name = "NAME")]
     pub isa: Option<String>,
     /// As JSON

@@ -12,12 +12,14 @@
 use crate::{
     Precision, parallel,
     parallel::{Shared, SharedMut, with_scratch},
-    simd::{LANES, Lanes, for_each_isa},
+    simd::{Isa, LANES, Lanes, for_each_isa, isa},
 };
 
 mod packed;
 mod quantized;
 mod tile;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod tiles;
 
 pub use packed::WeightValues;
 pub(crate) use packed::{PackedB, part_of};
@@ -190,6 +192,8 @@ struct Job {
 #[derive(Clone, Copy)]
 struct Target {
     pairs: bool,
+    /// Whether pairs are multiplied on matrix tiles; then A lies in rows.
+    tiles: bool,
     c: SharedMut,
     n: usize,
     k: usize,
@@ -213,7 +217,8 @@ impl Target {
         assert!(finish.residual.is_none_or(|residual| residual.len() == c.len()), "the residual has C's shape");
         let address = |values: Option<&[f32]>| values.map_or(std::ptr::null(), |values| values.as_ptr());
         let finish = FinishAt { bias: address(finish.bias), residual: address(finish.residual) };
-        Self { pairs: precision == Precision::Bf16, c: SharedMut::new(c), n, k, start, finish }
+        let pairs = precision == Precision::Bf16;
+        Self { pairs, tiles: pairs && isa() == Isa::Amx, c: SharedMut::new(c), n, k, start, finish }
     }
 
     fn slabs(&self) -> Vec<Slab> {
@@ -254,7 +259,34 @@ impl Target {
     /// `a` and `b` hold the packed rows and columns of the area; nobody else touches that part of C.
     unsafe fn multiply_area(&self, area: Area, a: *const f32, b: *const f32) {
         // SAFETY: the caller's promises.
-        unsafe { if self.pairs { multiply_pairs(area, a, b) } else { multiply_words(area, a, b) } }
+        unsafe {
+            match (self.pairs, self.tiles) {
+                #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+                (true, true) => tiles::multiply(area, a, b),
+                (true, _) => multiply_pairs(area, a, b),
+                (false, _) => multiply_words(area, a, b),
+            }
+        }
+    }
+
+    /// Rows of A that are packed together.
+    fn tile_rows(&self) -> usize {
+        if self.tiles { LANES } else { tile_rows() }
+    }
+
+    /// Packs rows of A: in tiles of 16 x words, or on matrix tiles one row after the other.
+    ///
+    /// # Safety
+    /// `to` has room for 16 x words for each tile of the rows.
+    unsafe fn pack_a(&self, a: &Operand, rows: Panels, slab: Slab, to: *mut f32) {
+        // SAFETY: the caller's promise; rows and depth are inside A.
+        unsafe {
+            match self.tiles {
+                #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+                true => tiles::pack_rows(a, rows.first..rows.first + rows.count, slab, to),
+                _ => pack(self.pairs, a, rows, slab, to),
+            }
+        }
     }
 
     /// A part of C with A in tiles of the usual height.
@@ -263,7 +295,7 @@ impl Target {
         let nothing = FinishAt { bias: std::ptr::null(), residual: std::ptr::null() };
         Area {
             rows: rows.len(),
-            tile_rows: tile_rows(),
+            tile_rows: self.tile_rows(),
             a_word: LANES,
             columns: columns.len(),
             words: slab.words,
@@ -281,7 +313,7 @@ impl Job {
     fn many_rows(self) {
         let slabs = self.to.slabs();
         let words = slabs.last().map_or(0, |slab| slab.words_before + slab.words);
-        let tile_rows = tile_rows();
+        let tile_rows = self.to.tile_rows();
         let tiles = self.m.div_ceil(tile_rows);
         // At least four tasks a thread, so that an interrupted one holds up little.
         let block_rows = tile_rows * (tiles / (4 * parallel::threads())).clamp(1, BLOCK_TILES);
@@ -324,7 +356,7 @@ impl Job {
     /// A packed once and shared; tasks are panels of B, packed by the task.
     fn few_rows(self) {
         let slabs = self.to.slabs();
-        let tile_rows = tile_rows();
+        let tile_rows = self.to.tile_rows();
         let tiles = self.m.div_ceil(tile_rows);
         let words = slabs.last().map_or(0, |slab| slab.words_before + slab.words);
         let deepest = slabs.iter().map(|slab| slab.words).max().unwrap_or(0);
@@ -366,9 +398,9 @@ impl Job {
     /// # Safety
     /// `to` has room for a panel of 16 x words for each tile of the rows.
     unsafe fn pack_a(&self, rows: std::ops::Range<usize>, slab: Slab, to: *mut f32) {
-        let panels = Panels { first: rows.start, count: rows.len(), used: tile_rows(), width: LANES };
+        let panels = Panels { first: rows.start, count: rows.len(), used: self.to.tile_rows(), width: LANES };
         // SAFETY: the caller's promise; rows and depth are inside A.
-        unsafe { pack(self.to.pairs, &self.a, panels, slab, to) }
+        unsafe { self.to.pack_a(&self.a, panels, slab, to) }
     }
 }
 

@@ -6,7 +6,7 @@ use narthex_base::{
     config::{Precision, Step, TrainStep, TuneStep},
     plan::PlannedStep,
 };
-use narthex_model::{Isa, isa};
+use narthex_model::isa;
 use serde_json::{Value, json};
 
 /// The version of the recipe for each kind of step: it rises when the same configuration and inputs give other bytes.
@@ -37,9 +37,9 @@ pub(crate) fn instruction_set(step: &Step) -> Option<&'static str> {
         Step::Quantize(step) if step.calibrate.is_some() => Precision::F32,
         _ => return None,
     };
-    Some(match (isa(), precision) {
-        (Isa::Avx512Bf16, Precision::F32) => Isa::Avx512.name(),
-        (set, _) => set.name(),
+    Some(match precision {
+        Precision::F32 => isa().in_single_precision().name(),
+        Precision::Bf16 => isa().name(),
     })
 }
 

@@ -139,7 +139,7 @@ pub(crate) fn require_machine(provenance: &Provenance) -> Result<()> {
         [] => return Ok(()),
         [one] => *one,
         // Single precision is the same with and without the instructions for bf16.
-        ["avx512", both] if *both == Isa::Avx512Bf16.name() => both,
+        ["avx512", both] | [both, "avx512"] if [Isa::Avx512Bf16, Isa::Amx].map(Isa::name).contains(both) => both,
         many => {
             return Err(Error::input(format!(
                 "its steps were computed with different instruction sets: {}",

@@ -172,11 +172,11 @@ impl PackedB {
         let target = Target::new(self.precision, c, [self.n, self.k], Start::Zero, finish);
         let slabs = target.slabs();
         // Tiles of like height, too.
-        let tiles = m.div_ceil(tile_rows());
-        let tile_rows = m.div_ceil(tiles);
+        let tiles = m.div_ceil(target.tile_rows());
+        let tile_rows = if target.tiles { LANES } else { m.div_ceil(tiles) };
         let operand = Operand::new(Stack::strided(a, m, self.k, self.k), Along::Depth);
         // Words of few rows lie close together: they are read again for every panel, and should stay in the nearest cache.
-        let a_word = if tiles == 1 { m } else { LANES };
+        let a_word = if tiles == 1 && !target.tiles { m } else { LANES };
         // Packing stores whole vectors; what overlaps the next word is written over by it.
         with_scratch(tiles * a_word * self.words_deep + LANES, |packed| {
             let to = SharedMut::new(packed);
@@ -184,7 +184,7 @@ impl PackedB {
                 let rows = tile * tile_rows..m.min((tile + 1) * tile_rows);
                 let panels = Panels { first: rows.start, count: rows.len(), used: tile_rows, width: a_word };
                 for slab in &slabs {
-                    if m == 1 {
+                    if m == 1 && !target.tiles {
                         // SAFETY: the row is in A, and each slab has its own part of the buffer, `words`.
                         unsafe { pack_row(target.pairs, a.as_ptr(), *slab, to.at(slab.words_before)) };
                         continue;
@@ -193,7 +193,7 @@ impl PackedB {
                     // a lone tile's slabs are packed in their order.
                     unsafe {
                         let to = to.at((slab.words_before * tiles + tile * slab.words) * a_word);
-                        pack(target.pairs, &operand, panels, *slab, to);
+                        target.pack_a(&operand, panels, *slab, to);
                     }
                 }
             };

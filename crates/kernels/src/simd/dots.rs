@@ -495,9 +495,9 @@ macro_rules! for_each_dots {
             unsafe {
                 match $crate::simd::isa() {
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512Bf16 | Isa::Avx512 if dots::vnni512() => avx512_vnni($($arg),*),
+                    Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 if dots::vnni512() => avx512_vnni($($arg),*),
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512Bf16 | Isa::Avx512 => avx512($($arg),*),
+                    Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 => avx512($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 if dots::vnni256() => avx2_vnni($($arg),*),
                     #[cfg(target_arch = "x86_64")]

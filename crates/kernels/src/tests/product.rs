@@ -1,7 +1,7 @@
 //! The product is one chain of fused multiply-adds over k in ascending order, bit for bit.
 
 use crate::{
-    Precision,
+    Isa, Precision, isa,
     product::{Along, Finish, Operand, Stack, Start, product},
     testing::{any_isa, normal, on_every_machine, round_to_bf16},
 };
@@ -18,6 +18,16 @@ fn chain(precision: Precision, start: f32, a: &[f32], b: &[f32]) -> f32 {
         Precision::F32 => a.iter().zip(b).fold(start, |sum, (a, b)| a.mul_add(*b, sum)),
         Precision::Bf16 => {
             let value = |x: &[f32], i: usize| x.get(i).map_or(0.0, |x| round_to_bf16(flush(*x)));
+            if isa() == Isa::Amx {
+                // On matrix tiles two chains for each 32 values, from 0.
+                let half = |block: usize, first: usize| {
+                    (0..16)
+                        .map(|pair| block + 2 * pair + first)
+                        .fold(0.0, |sum: f32, i| flush(value(a, i).mul_add(value(b, i), sum)))
+                };
+                let blocks = (0..a.len()).step_by(32);
+                return blocks.fold(start, |sum, block| flush(flush(sum) + flush(half(block, 0) + half(block, 1))));
+            }
             (0..a.len().div_ceil(2)).map(|pair| 2 * pair).fold(start, |sum, i| {
                 let sum = flush(value(a, i + 1).mul_add(value(b, i + 1), flush(sum)));
                 flush(value(a, i).mul_add(value(b, i), sum))
