@@ -1,6 +1,8 @@
 //! What this machine can do at most: the peaks that kernels are held against, with the instruction
 //! set in use and the threads at hand.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::simd::amx;
 use crate::{
     Isa, Precision, isa,
     parallel::{self, Shared},
@@ -20,6 +22,10 @@ const TRIES: usize = 8;
 /// Multiply-adds in registers with nothing else: floating-point operations per second of all threads together, measured
 /// now, in about 10 ms. The speed of shared machines drifts, so measure it beside what is held against it.
 pub fn flop_per_second_now(precision: Precision) -> f64 {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if precision == Precision::Bf16 && isa() == Isa::Amx {
+        return tile_flop_per_second_now();
+    }
     // Without a fused multiply-add in the machine one takes a hundred times as long.
     let rounds = if isa() == Isa::Portable { ROUNDS / 256 } else { ROUNDS };
     let threads = parallel::threads();
@@ -36,6 +42,18 @@ pub fn flop_per_second_now(precision: Precision) -> f64 {
         };
         std::hint::black_box(sum);
     });
+    flop / start.elapsed().as_secs_f64()
+}
+
+/// The same on matrix tiles.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn tile_flop_per_second_now() -> f64 {
+    const TILE_ROUNDS: usize = 1 << 18;
+    let threads = parallel::threads();
+    let flop = (threads * TILE_ROUNDS * 4 * 2 * amx::SIDE * amx::SIDE * 2 * amx::SIDE) as f64;
+    let start = Instant::now();
+    // SAFETY: the set in use has tiles.
+    parallel::for_each(threads, |_| unsafe { amx::spin(TILE_ROUNDS) });
     flop / start.elapsed().as_secs_f64()
 }
 
