@@ -316,7 +316,8 @@ impl Job {
         let tile_rows = self.to.tile_rows();
         let tiles = self.m.div_ceil(tile_rows);
         // At least four tasks a thread, so that an interrupted one holds up little.
-        let block_rows = tile_rows * (tiles / (4 * parallel::threads())).clamp(1, BLOCK_TILES);
+        let block_tiles = if self.to.tiles { 4 * BLOCK_TILES } else { BLOCK_TILES };
+        let block_rows = tile_rows * (tiles / (4 * parallel::threads())).clamp(1, block_tiles);
         let panels = self.to.n.div_ceil(TILE_COLUMNS);
         let panels_at_once = (PACKED_WORDS / (words.max(1) * TILE_COLUMNS)).clamp(1, panels);
         for first_panel in (0..panels).step_by(panels_at_once) {
