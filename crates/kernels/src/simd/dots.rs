@@ -396,23 +396,47 @@ impl<const SDOT: bool> Dots for NeonDots<SDOT> {
     unsafe fn dot<const WIDE: bool>(sums: Self::Sums, weights: Self::Bytes, x: i32) -> Self::Sums {
         unsafe {
             let x = vreinterpretq_s8_s32(vdupq_n_s32(x));
-            std::array::from_fn(|i| {
-                let unsigned = if WIDE { veorq_u8(weights[i], vdupq_n_u8(128)) } else { weights[i] };
-                let weights = vreinterpretq_s8_u8(unsigned);
-                if SDOT {
-                    let mut sums = sums[i];
-                    std::arch::asm!(
-                        "sdot {0:v}.4s, {1:v}.16b, {2:v}.16b",
-                        inout(vreg) sums, in(vreg) weights, in(vreg) x,
-                        options(pure, nomem, nostack, preserves_flags)
-                    );
-                    return sums;
-                }
-                let low = vpaddlq_s16(vmull_s8(vget_low_s8(weights), vget_low_s8(x)));
-                let high = vpaddlq_s16(vmull_high_s8(weights, x));
-                vaddq_s32(sums[i], vpaddq_s32(low, high))
-            })
+            let [a, b, c, d] = sums;
+            [
+                dot_of_four::<SDOT, WIDE>(a, weights[0], x),
+                dot_of_four::<SDOT, WIDE>(b, weights[1], x),
+                dot_of_four::<SDOT, WIDE>(c, weights[2], x),
+                dot_of_four::<SDOT, WIDE>(d, weights[3], x),
+            ]
         }
+    }
+}
+
+/// [`Dots::dot`] of four lanes. A function that is always inlined, never a closure: a closure that is not inlined is
+/// compiled without `sdot`, and its assembly refused.
+///
+/// # Safety
+/// With `SDOT` the machine has it, and so does the function that this is inlined in.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+unsafe fn dot_of_four<const SDOT: bool, const WIDE: bool>(
+    sums: int32x4_t,
+    weights: uint8x16_t,
+    x: int8x16_t,
+) -> int32x4_t {
+    // SAFETY: register operations, of instructions that are there.
+    unsafe {
+        // A byte less 128, as a signed one.
+        let weights = if WIDE { veorq_u8(weights, vdupq_n_u8(128)) } else { weights };
+        let weights = vreinterpretq_s8_u8(weights);
+        if SDOT {
+            let mut sums = sums;
+            // The intrinsic, `vdotq_s32`, is not stable.
+            std::arch::asm!(
+                "sdot {0:v}.4s, {1:v}.16b, {2:v}.16b",
+                inout(vreg) sums, in(vreg) weights, in(vreg) x,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+            return sums;
+        }
+        let low = vpaddlq_s16(vmull_s8(vget_low_s8(weights), vget_low_s8(x)));
+        let high = vpaddlq_s16(vmull_high_s8(weights, x));
+        vaddq_s32(sums, vpaddq_s32(low, high))
     }
 }
 
