@@ -9,6 +9,7 @@ mod style;
 
 use arguments::{Arguments, Command};
 use clap::Parser;
+use narthex_base::Result;
 use std::process::ExitCode;
 
 /// Training allocates the same large buffers at every step; this keeps them.
@@ -18,7 +19,18 @@ static ALLOCATOR: narthex_kernels::alloc::Retaining = narthex_kernels::alloc::Re
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let style = style::Style::detect();
-    let outcome = match arguments.command {
+    let outcome = commands::choose_isa_of_environment().and_then(|()| run(arguments.command, style));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            style.print_error(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(command: Option<Command>, style: style::Style) -> Result<()> {
+    match command {
         None => commands::welcome(),
         Some(Command::New(args)) => commands::new::run(&args),
         Some(Command::Run(args)) => commands::run::run(&args, style),
@@ -49,12 +61,5 @@ fn main() -> ExitCode {
         Some(Command::Gc(args)) => commands::transfer::gc(&args),
         Some(Command::Bench(args)) => commands::bench::run(&args.command),
         Some(Command::Config(args)) => commands::config::run(&args),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            style.print_error(&error);
-            ExitCode::from(error.exit_code())
-        }
     }
 }

@@ -535,6 +535,20 @@ fn what_was_made_elsewhere_keeps_its_licence() {
 }
 
 #[test]
+fn the_environment_chooses_the_instruction_set() {
+    let home = tempfile::tempdir().unwrap();
+    let with =
+        |set: &str| narthex(home.path(), &["bench", "train", "--steps", "1"]).env("NARTHEX_ISA", set).output().unwrap();
+    let refused = with("sse9");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("NARTHEX_ISA cannot be followed") && said.contains("no instruction set `sse9`"), "{said}");
+    let mut listed = narthex(home.path(), &["bench", "train", "--isa", "portable", "--shape", "none"]);
+    let said = String::from_utf8(listed.env("NARTHEX_ISA", "portable").output().unwrap().stderr).unwrap();
+    assert!(said.contains("there is no shape"), "the same twice is fine: {said}");
+}
+
+#[test]
 fn benchmarks_report_and_name_what_they_do_not_know() {
     let folder = tempfile::tempdir().unwrap();
     let train = ["bench", "train", "--steps", "1", "--precision", "bf16", "--threads", "2", "--json"];

@@ -1,12 +1,12 @@
 //! `narthex bench train` and `narthex bench kernels`
 
-use super::print_json;
+use super::{choose_isa, print_json};
 use crate::{
     arguments::{BenchCommand, BenchKernels, BenchMachine, BenchTrain},
     style::table,
 };
 use narthex_base::{Error, Result};
-use narthex_kernels::{ForceIsaError, Isa, Precision, bench, force_isa, isa, probe};
+use narthex_kernels::{Precision, bench, isa, probe};
 use narthex_train::{BenchShape, TrainBench, TrainTiming};
 use std::io::{BufRead, Write};
 
@@ -28,18 +28,7 @@ fn prepare(machine: &BenchMachine) -> Result<()> {
             .build_global()
             .map_err(|error| Error::internal("the threads are running already").cause(error))?;
     }
-    let Some(name) = &machine.isa else { return Ok(()) };
-    let names = |sets: Vec<Isa>| sets.into_iter().map(Isa::name).collect::<Vec<_>>().join(", ");
-    let set = Isa::from_name(name).ok_or_else(|| {
-        Error::usage(format!("there is no instruction set `{name}`"))
-            .help(format!("one of: {}", names(Isa::ALL.to_vec())))
-    })?;
-    force_isa(set).map_err(|error| match error {
-        ForceIsaError::Missing(available) => {
-            Error::usage(format!("this machine has no {name}")).help(format!("it has: {}", names(available)))
-        }
-        ForceIsaError::InUse(other) => Error::internal(format!("{} is in use already", other.name())),
-    })
+    machine.isa.as_deref().map_or(Ok(()), choose_isa)
 }
 
 fn train(args: &BenchTrain) -> Result<()> {

@@ -21,6 +21,7 @@ pub mod transfer;
 use crate::arguments::{Arguments, Settings};
 use clap::CommandFactory;
 use narthex_base::{Error, Result};
+use narthex_kernels::{ForceIsaError, Isa, force_isa};
 use narthex_run::{OpenOptions, Project, SourceCode};
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,36 @@ pub fn welcome() -> Result<()> {
     let program = program();
     println!("\nstart here:\n  {program} new hello && {program} run hello");
     Ok(())
+}
+
+/// Makes kernels compute with the instruction set of this name, before anything is computed.
+///
+/// # Errors
+/// If there is none, or this machine does not have it.
+pub fn choose_isa(name: &str) -> Result<()> {
+    let names = |sets: Vec<Isa>| sets.into_iter().map(Isa::name).collect::<Vec<_>>().join(", ");
+    let set = Isa::from_name(name).ok_or_else(|| {
+        Error::usage(format!("there is no instruction set `{name}`"))
+            .help(format!("one of: {}", names(Isa::ALL.to_vec())))
+    })?;
+    force_isa(set).map_err(|error| match error {
+        ForceIsaError::Missing(available) => {
+            Error::usage(format!("this machine has no {name}")).help(format!("it has: {}", names(available)))
+        }
+        ForceIsaError::InUse(other) => {
+            Error::usage(format!("{} is in use already", other.name())).help("leave `--isa` or NARTHEX_ISA out")
+        }
+    })
+}
+
+/// The instruction set that the environment asks for, if it does.
+pub fn choose_isa_of_environment() -> Result<()> {
+    match std::env::var("NARTHEX_ISA") {
+        Ok(name) if !name.is_empty() => {
+            choose_isa(&name).map_err(|error| error.context("NARTHEX_ISA cannot be followed"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// How this program was called, so that printed commands can be pasted.
