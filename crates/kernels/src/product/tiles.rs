@@ -38,14 +38,28 @@ unsafe fn run(area: &Area, go_on: bool, finishes: bool, a: *const f32, b: *const
         let b = b.wrapping_add(column * area.words);
         for row in (0..area.rows).step_by(amx::ROWS) {
             let rows = row..area.rows.min(row + amx::ROWS);
+            let a = a.wrapping_add(row * area.words);
+            // Whole tiles to which nothing is added go straight into C, others by way of a buffer.
+            let adds = finishes && !(area.finish.bias.is_null() && area.finish.residual.is_null());
+            let whole = columns == TILE_COLUMNS && rows.len().is_multiple_of(amx::SIDE);
             // SAFETY: the caller's promises of the area.
             unsafe {
+                if whole && !adds && blocks > 0 {
+                    let to = area.c.add(row * area.stride + column);
+                    let sums = amx::Block { to, stride: area.stride, rows: rows.len(), fresh: !go_on };
+                    amx::multiply(sums, a, area.words, b, blocks);
+                    continue;
+                }
+                let fresh = !go_on && blocks > 0;
                 match go_on {
                     true => take(area, rows.clone(), column, columns, &mut sums),
-                    false => sums.0[..rows.len().next_multiple_of(amx::SIDE)].fill([0.0; amx::COLUMNS]),
+                    false if blocks == 0 => sums.0.fill([0.0; amx::COLUMNS]),
+                    false => {}
                 }
                 if blocks > 0 {
-                    amx::multiply(&mut sums, rows.len(), a.wrapping_add(row * area.words), area.words, b, blocks);
+                    let to = sums.0.as_mut_ptr().cast();
+                    let sums = amx::Block { to, stride: amx::COLUMNS, rows: rows.len(), fresh };
+                    amx::multiply(sums, a, area.words, b, blocks);
                 }
                 put(area, rows, column, columns, finishes, &sums);
             }

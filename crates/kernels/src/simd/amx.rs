@@ -98,19 +98,36 @@ pub(crate) unsafe fn release() {
     unsafe { asm!("tilerelease", options(nostack, nomem)) };
 }
 
-/// Adds to `sums` the products of up to 32 rows of A, `a_row` words apart, and a panel of B of 32 words a row, over `blocks`
-/// times as many words as were set up. Rows of A that do not count must be readable up to the next 16.
+/// A block of sums in memory, of 32 columns and up to 32 rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Block {
+    /// The first sum.
+    pub(crate) to: *mut f32,
+    /// Values from row to row.
+    pub(crate) stride: usize,
+    /// Rows: those up to the next 16 are written too.
+    pub(crate) rows: usize,
+    /// Whether the sums start at 0, and not at what is there.
+    pub(crate) fresh: bool,
+}
+
+/// Adds to a block of sums the products of as many rows of A, `a_row` words apart, and a panel of B of 32 words a row, over
+/// `blocks` times as many words as were set up. Rows of A that do not count must be readable up to the next 16.
 ///
 /// # Safety
-/// Tiles are set up in this thread; A and B are there.
-pub(crate) unsafe fn multiply(sums: &mut Sums, rows: usize, a: *const f32, a_row: usize, b: *const f32, blocks: usize) {
-    let to = sums.0.as_mut_ptr();
+/// Tiles are set up in this thread; A, B and the sums are there; `blocks` is not 0.
+pub(crate) unsafe fn multiply(sums: Block, a: *const f32, a_row: usize, b: *const f32, blocks: usize) {
+    let Block { to, stride, rows, fresh } = sums;
     // SAFETY: the caller's promises; what is fetched ahead may be anything.
     unsafe {
         if rows <= SIDE {
             asm!(
-                "tileloadd tmm0, [{to} + {line} * 1]",
-                "tileloadd tmm1, [{to} + {line} * 1 + 64]",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "test {fresh:e}, {fresh:e}",
+                "jnz 2f",
+                "tileloadd tmm0, [{to} + {stride} * 1]",
+                "tileloadd tmm1, [{to} + {stride} * 1 + 64]",
                 "2:",
                 "tileloadd tmm4, [{a} + {a_row} * 1]",
                 "tileloadd tmm6, [{b} + {line} * 1]",
@@ -128,9 +145,11 @@ pub(crate) unsafe fn multiply(sums: &mut Sums, rows: usize, a: *const f32, a_row
                 "add {next}, 2048",
                 "dec {blocks}",
                 "jnz 2b",
-                "tilestored [{to} + {line} * 1], tmm0",
-                "tilestored [{to} + {line} * 1 + 64], tmm1",
+                "tilestored [{to} + {stride} * 1], tmm0",
+                "tilestored [{to} + {stride} * 1 + 64], tmm1",
                 to = in(reg) to,
+                stride = in(reg) 4 * stride,
+                fresh = in(reg) u32::from(fresh),
                 line = in(reg) 4 * COLUMNS,
                 a = inout(reg) a => _,
                 a_row = in(reg) 4 * a_row,
@@ -143,10 +162,16 @@ pub(crate) unsafe fn multiply(sums: &mut Sums, rows: usize, a: *const f32, a_row
             );
         } else {
             asm!(
-                "tileloadd tmm0, [{to} + {line} * 1]",
-                "tileloadd tmm1, [{to} + {line} * 1 + 64]",
-                "tileloadd tmm2, [{to} + {line} * 1 + 2048]",
-                "tileloadd tmm3, [{to} + {line} * 1 + 2112]",
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "test {fresh:e}, {fresh:e}",
+                "jnz 2f",
+                "tileloadd tmm0, [{to} + {stride} * 1]",
+                "tileloadd tmm1, [{to} + {stride} * 1 + 64]",
+                "tileloadd tmm2, [{to_low} + {stride} * 1]",
+                "tileloadd tmm3, [{to_low} + {stride} * 1 + 64]",
                 "2:",
                 "tileloadd tmm4, [{a} + {a_row} * 1]",
                 "tileloadd tmm6, [{b} + {line} * 1]",
@@ -161,11 +186,14 @@ pub(crate) unsafe fn multiply(sums: &mut Sums, rows: usize, a: *const f32, a_row
                 "add {b}, 2048",
                 "dec {blocks}",
                 "jnz 2b",
-                "tilestored [{to} + {line} * 1], tmm0",
-                "tilestored [{to} + {line} * 1 + 64], tmm1",
-                "tilestored [{to} + {line} * 1 + 2048], tmm2",
-                "tilestored [{to} + {line} * 1 + 2112], tmm3",
+                "tilestored [{to} + {stride} * 1], tmm0",
+                "tilestored [{to} + {stride} * 1 + 64], tmm1",
+                "tilestored [{to_low} + {stride} * 1], tmm2",
+                "tilestored [{to_low} + {stride} * 1 + 64], tmm3",
                 to = in(reg) to,
+                to_low = in(reg) to.wrapping_add(SIDE * stride),
+                stride = in(reg) 4 * stride,
+                fresh = in(reg) u32::from(fresh),
                 line = in(reg) 4 * COLUMNS,
                 a = inout(reg) a => _,
                 low = inout(reg) a.wrapping_add(SIDE * a_row) => _,
