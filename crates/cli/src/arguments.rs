@@ -3,12 +3,14 @@
 mod adapters;
 mod embed;
 mod pull;
+mod quantize;
 
 use crate::commands::speculative::SpeculativeConfig;
 pub use adapters::AdapterFlags;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use embed::Embed;
 pub use pull::Pull;
+pub use quantize::{Quantize, QuantizeKind};
 use std::path::PathBuf;
 
 /// From raw data to a licensed model that answers over the OpenAI API, in one binary
@@ -72,7 +74,7 @@ pub enum Command {
     /// Take a model folder into the ledger
     Import(Import),
     /// Make a model of another with its weights in 8 or 4 bits, and show what that costs
-    Quantize(crate::commands::quantize::Quantize),
+    Quantize(Quantize),
     /// Find artifacts that nothing leads to any more, and remove them
     Gc(Gc),
     /// Measure this machine: a training step, or every operator, against its peaks

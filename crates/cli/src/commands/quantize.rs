@@ -1,59 +1,17 @@
 //! `narthex quantize`
 
 use super::{base_options, program, project_flag, run::go};
-use crate::style::{Style, bytes};
-use clap::{Args, ValueEnum};
-use narthex_base::{
-    Result,
-    config::{IntegerKind, QuantizeStep},
+use crate::{
+    arguments::{Quantize, QuantizeKind},
+    style::{Style, bytes},
 };
+use narthex_base::{Result, config::IntegerKind};
 use narthex_run::{QuantizeOptions, RunOptions, quantizing};
-use std::path::PathBuf;
-
-#[derive(Args)]
-pub struct Quantize {
-    /// A model in the ledger, or a folder in Hugging Face layout
-    #[arg(value_name = "REF")]
-    pub reference: String,
-    /// What weights become: 8 bits, or 4 bits in groups
-    #[arg(long, value_name = "KIND")]
-    pub to: Kind,
-    /// Weights that share a scale, with int4
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = group)]
-    pub group: usize,
-    /// Text like that which the model will meet: a file of plain text, or what a tokenize step made. It shows where errors
-    /// count most, and its last quarter (or the validation part) what they cost
-    #[arg(long, value_name = "TEXT")]
-    pub calibrate: Option<String>,
-    /// What the artifact is called [default: REF-KIND]
-    #[arg(long)]
-    pub name: Option<String>,
-    /// The project whose ledger holds the model and takes the artifact
-    #[arg(long, default_value = ".")]
-    pub project: PathBuf,
-    /// Make it even if it is there
-    #[arg(long)]
-    pub force: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum Kind {
-    Int8,
-    Int4,
-}
-
-fn group(text: &str) -> Result<usize, String> {
-    let known = QuantizeStep::GROUPS;
-    text.parse().ok().filter(|size| known.contains(size)).ok_or_else(|| format!("there are groups of {known:?} only"))
-}
 
 pub fn run(args: &Quantize, style: Style) -> Result<()> {
     let to = match args.to {
-        Kind::Int8 => IntegerKind::Int8,
-        Kind::Int4 => IntegerKind::Int4,
+        QuantizeKind::Int8 => IntegerKind::Int8,
+        QuantizeKind::Int4 => IntegerKind::Int4,
     };
     let options = QuantizeOptions { to, group: args.group, calibrate: args.calibrate.clone(), name: args.name.clone() };
     let (project, name) = quantizing(&args.project, &args.reference, &options, &base_options(&[]))?;
