@@ -153,7 +153,10 @@ pub(crate) fn require_machine(provenance: &Provenance) -> Result<()> {
             .cause(format!("this machine has: {}", names(Isa::available())))
             .help(format!("use a machine with {name}; other instruction sets need not give the same bytes"))
     })?;
-    force_isa(set).map_err(|_| Error::internal(format!("{} is in use already", isa().name())))
+    force_isa(set).map_err(|_| {
+        Error::input(format!("the recipe was computed with {name}, and {} is in use here", isa().name()))
+            .help("leave NARTHEX_ISA out: the recipe says what it needs")
+    })
 }
 
 /// Refuses recipes of other versions than this one follows.
