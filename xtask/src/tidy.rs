@@ -50,6 +50,9 @@ const FORBIDDEN: [(&str, &str); 5] = [
     (concat!("X", "XX"), "say what is meant, or open an issue"),
 ];
 
+/// What panics where nobody reads the output or the disk is full: only examples, tests and chores may.
+const PRINTING: [&str; 4] = ["print!(", "println!(", "eprint!(", "eprintln!("];
+
 /// A longer file asks for a better cut.
 const LINES_MAX: usize = 700;
 
@@ -108,8 +111,12 @@ pub fn violations(root: &Path) -> Result<Vec<Violation>, String> {
         add(file.clone(), dependencies(&name, &manifest).map_err(|error| format!("{}: {error}", file.display()))?);
     }
     for path in rust_files(root)? {
-        let complaints = source(&read(&path)?);
-        add(path.strip_prefix(root).unwrap_or(&path).to_path_buf(), complaints);
+        let (text, file) = (read(&path)?, path.strip_prefix(root).unwrap_or(&path));
+        let mut complaints = source(&text);
+        if is_product(file) {
+            complaints.extend(printing(&text));
+        }
+        add(file.to_path_buf(), complaints);
     }
     found.sort();
     Ok(found)
@@ -207,6 +214,20 @@ fn source(text: &str) -> Vec<Complaint> {
     complaints
 }
 
+/// Whether a file is a part of what users get.
+fn is_product(file: &Path) -> bool {
+    let mut parts = file.components().map(|part| part.as_os_str());
+    parts.next().is_some_and(|first| first == "crates") && parts.nth(1).is_some_and(|inside| inside == "src")
+}
+
+/// Where a file prints by itself.
+fn printing(text: &str) -> Vec<Complaint> {
+    let code = text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
+    let found = code.filter(|(_, line)| PRINTING.iter().any(|word| holds(line, word)));
+    let help = "printing panics on a closed pipe: in `cli` use `outln!` or `noteln!`, elsewhere hand the text out";
+    found.map(|(number, _)| (number + 1, help.into())).collect()
+}
+
 /// Whether a word stands in a line by itself, and not as part of a longer one.
 fn holds(line: &str, word: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
@@ -292,6 +313,24 @@ mod tests {
 
     fn members_of(workspace: &str, folders: &BTreeSet<String>) -> Vec<Complaint> {
         members(workspace, folders).unwrap()
+    }
+
+    #[test]
+    fn prints() {
+        check(printing("//! println!(\nfn f() {\n    // print!(\n    outln!(\"a\");\n}\n"), &[]);
+        for word in PRINTING {
+            check(printing(&format!("//! It.\nfn f() {{ {word}\"a\") }}\n")), &[(2, "closed pipe")]);
+        }
+        for (file, expected) in [
+            ("crates/cli/src/main.rs", true),
+            ("crates/cli/src/commands/run.rs", true),
+            ("crates/cli/build.rs", false),
+            ("crates/cli/tests/cli.rs", false),
+            ("crates/infer/examples/engine.rs", false),
+            ("xtask/src/main.rs", false),
+        ] {
+            assert_eq!(is_product(Path::new(file)), expected, "{file}");
+        }
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The one binary. It reads flags and the environment, calls the crates, and renders what they
 //! say; it holds no logic that another front end would need.
 
+#[macro_use]
+mod output;
+
 mod arguments;
 mod commands;
 mod render;
@@ -20,7 +23,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let style = style::Style::detect();
     let outcome = commands::choose_isa_of_environment().and_then(|()| run(arguments.command, style));
-    match outcome {
+    match output::finish(outcome) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             style.print_error(&error);

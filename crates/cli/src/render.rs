@@ -36,7 +36,7 @@ impl Renderer {
 
     pub fn event(&self, event: Event) {
         if self.json {
-            println!("{}", serde_json::to_string(&event).expect("events serialize"));
+            outln!("{}", serde_json::to_string(&event).expect("events serialize"));
             return;
         }
         let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -44,7 +44,7 @@ impl Renderer {
             Event::StepStarted { step, kind, reason } => {
                 state.first_progress = None;
                 state.last_line = Some(Instant::now());
-                eprintln!(
+                noteln!(
                     "{} {} {}",
                     self.style.bold(&step),
                     self.style.dim(&format!("({kind})")),
@@ -53,13 +53,13 @@ impl Renderer {
                 state.wants_bar = self.style.terminal;
             }
             Event::StepUnchanged { step, digest } => {
-                eprintln!("{} {}", self.style.bold(&step), self.style.dim(&format!("unchanged, {}", digest.short())));
+                noteln!("{} {}", self.style.bold(&step), self.style.dim(&format!("unchanged, {}", digest.short())));
             }
             Event::StepFinished { step, digest, seconds: took } => {
                 if let Some(bar) = state.bar.take() {
                     bar.finish_and_clear();
                 }
-                eprintln!("  {step} = {} in {}", digest.short(), seconds(took));
+                noteln!("  {step} = {} in {}", digest.short(), seconds(took));
             }
             Event::Progress { done, total, unit, detail, .. } => state.progress(done, total, &unit, &detail),
             Event::Metric { .. } => {}
@@ -102,13 +102,13 @@ impl State {
             String::new()
         };
         let detail = if detail.is_empty() { String::new() } else { format!(", {detail}") };
-        eprintln!("  {done}/{total} {unit}{detail}{left}");
+        noteln!("  {done}/{total} {unit}{detail}{left}");
     }
 
     fn print(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| noteln!("{text}")),
+            None => noteln!("{text}"),
         }
     }
 }

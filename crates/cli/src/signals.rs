@@ -33,7 +33,7 @@ pub fn interrupt_flag() -> Result<Arc<AtomicBool>> {
                 None => {
                     first = Some(Instant::now());
                     raised.store(true, Ordering::Relaxed);
-                    eprintln!("stopping at the next safe point; Ctrl-C again quits at once");
+                    noteln!("stopping at the next safe point; Ctrl-C again quits at once");
                 }
                 Some(then) if then.elapsed() > SAME_SIGNAL => std::process::exit(INTERRUPTED),
                 Some(_) => {}

@@ -32,20 +32,20 @@ impl Style {
     }
 
     pub fn warning(self, message: &str) {
-        eprintln!("{} {message}", self.paint("33", "warning:"));
+        noteln!("{} {message}", self.paint("33", "warning:"));
     }
 
     /// `error:`, `at:`, `cause:` and `help:` lines on stderr.
     pub fn print_error(self, error: &Error) {
-        eprintln!("{} {}", self.paint("1;31", "error:"), error.what());
+        noteln!("{} {}", self.paint("1;31", "error:"), error.what());
         if let Some(place) = error.place() {
-            eprintln!("{} {place}", self.paint("1", "   at:"));
+            noteln!("{} {place}", self.paint("1", "   at:"));
         }
         for cause in error.causes() {
-            eprintln!("{} {cause}", self.paint("1", "cause:"));
+            noteln!("{} {cause}", self.paint("1", "cause:"));
         }
         if let Some(help) = error.help_text() {
-            eprintln!("{} {help}", self.paint("1;36", " help:"));
+            noteln!("{} {help}", self.paint("1;36", " help:"));
         }
     }
 }

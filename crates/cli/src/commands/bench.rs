@@ -3,12 +3,13 @@
 use super::{choose_isa, print_json};
 use crate::{
     arguments::{BenchCommand, BenchKernels, BenchMachine, BenchTrain},
+    output,
     style::table,
 };
 use narthex_base::{Error, Result};
 use narthex_kernels::{Precision, bench, isa, probe};
 use narthex_train::{BenchShape, TrainBench, TrainTiming};
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 
 pub fn run(command: &BenchCommand) -> Result<()> {
     match command {
@@ -45,12 +46,14 @@ fn train(args: &BenchTrain) -> Result<()> {
     let device = narthex_model::device(&args.device, precision)?;
     let mut bench = TrainBench::new(shape, precision, args.activation_checkpointing, &device);
     if args.repeat {
-        println!("ready");
-        std::io::stdout().flush().map_err(|error| Error::io("cannot write to", "stdout", error))?;
+        outln!("ready");
         for line in std::io::stdin().lock().lines() {
+            if output::is_lost() {
+                break;
+            }
             line.map_err(|error| Error::io("cannot read", "stdin", error))?;
             let timing = bench.run(args.steps, false);
-            println!("{}", serde_json::to_string(&timing).expect("our own types serialize"));
+            outln!("{}", serde_json::to_string(&timing).expect("our own types serialize"));
         }
         return Ok(());
     }
@@ -64,7 +67,7 @@ fn train(args: &BenchTrain) -> Result<()> {
 }
 
 fn print_timing(timing: &TrainTiming) {
-    println!(
+    outln!(
         "{}, {}, {} on {} threads: {:.0} tokens/s, {:.1} ms a step (median of {})",
         timing.shape,
         precision_name(timing.precision),
@@ -74,7 +77,7 @@ fn print_timing(timing: &TrainTiming) {
         timing.step_ms,
         timing.steps
     );
-    println!(
+    outln!(
         "model FLOP utilisation {:.1} % of {:.0} GFLOP/s, {:.0} MB resident at most, {:.0} page faults a step, loss {:.4}\n",
         100.0 * timing.mfu,
         timing.peak_gflop_per_second,
@@ -92,7 +95,7 @@ fn print_timing(timing: &TrainTiming) {
             if speed >= 0.5 { format!("{speed:.0}") } else { String::new() },
         ]);
     }
-    print!("{}", table(&rows));
+    out!("{}", table(&rows));
 }
 
 fn precision_name(precision: Precision) -> &'static str {
@@ -129,13 +132,8 @@ fn kernels(args: &BenchKernels) -> Result<()> {
         }));
         return Ok(());
     }
-    println!(
-        "{} on {} threads, reading memory at {:.1} GB/s",
-        isa().name(),
-        rayon::current_num_threads(),
-        memory / 1e9
-    );
-    println!("the peak is that of multiply-adds in registers, measured beside each operator\n");
+    outln!("{} on {} threads, reading memory at {:.1} GB/s", isa().name(), rayon::current_num_threads(), memory / 1e9);
+    outln!("the peak is that of multiply-adds in registers, measured beside each operator\n");
     let header = ["operator", "shape", "precision", "ms", "GFLOP/s", "peak", "of peak", "GB/s"];
     let mut rows = vec![header.map(String::from).to_vec()];
     for timing in &timings {
@@ -151,6 +149,6 @@ fn kernels(args: &BenchKernels) -> Result<()> {
             format!("{:.1}", timing.bytes / timing.seconds / 1e9),
         ]);
     }
-    print!("{}", table(&rows));
+    out!("{}", table(&rows));
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `narthex chat`: a conversation in the terminal.
 
-use super::generate::{print, request, stream};
-use crate::{arguments::Chat, style::Style};
+use super::generate::{request, stream};
+use crate::{arguments::Chat, output, style::Style};
 use narthex_base::{Error, Message, Result, Role};
 use narthex_infer::{Engine, EngineOptions};
 use narthex_run::LoadedModel;
@@ -15,14 +15,14 @@ pub fn run(args: &Chat, style: Style) -> Result<()> {
     let license = model.provenance.license.as_ref().map(|license| format!(", {license}")).unwrap_or_default();
     let interactive = std::io::stdin().is_terminal();
     if interactive {
-        eprintln!("{}", style.dim(&format!("{}{license}; /new starts over, /quit or Ctrl-D ends", model.name)));
+        noteln!("{}", style.dim(&format!("{}{license}; /new starts over, /quit or Ctrl-D ends", model.name)));
     }
     let opening: Vec<Message> = args.system.iter().map(|text| Message::new(Role::System, text)).collect();
     let mut messages = opening.clone();
     let mut turn = 0;
     loop {
         if interactive {
-            eprint!("{}", style.bold("> "));
+            note!("{}", style.bold("> "));
         }
         let mut line = String::new();
         if std::io::stdin().lock().read_line(&mut line).map_err(|error| Error::io("cannot read", "stdin", error))? == 0
@@ -39,10 +39,13 @@ pub fn run(args: &Chat, style: Style) -> Result<()> {
             text => messages.push(Message::new(Role::User, text)),
         }
         let ids = fit(&model, &mut messages, opening.len(), args.sampling.max_tokens, style)?;
-        let answer = stream(&model, &engine, request(&model, ids, &args.sampling, turn), print)?;
-        println!();
+        let answer = stream(&model, &engine, request(&model, ids, &args.sampling, turn), output::stream)?;
+        outln!();
+        if output::is_lost() {
+            return Ok(());
+        }
         if interactive {
-            eprintln!("{}", style.dim(&answer.summary()));
+            noteln!("{}", style.dim(&answer.summary()));
         }
         messages.push(Message::new(Role::Assistant, answer.text));
         turn += 1;

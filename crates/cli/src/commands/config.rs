@@ -19,7 +19,7 @@ pub fn run(args: &Config) -> Result<()> {
             } else {
                 let rows =
                     values.into_iter().map(|(path, value, origin)| vec![path, value.to_string(), origin.to_string()]);
-                print!("{}", table(&rows.collect::<Vec<_>>()));
+                out!("{}", table(&rows.collect::<Vec<_>>()));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `narthex embed`, and encoders behind `narthex serve`.
 
 use super::serve::{Facts, Source};
-use crate::arguments::Embed;
+use crate::{arguments::Embed, output};
 use narthex_base::{Error, Result};
 use narthex_infer::{EncoderEngine, EncoderInput, EncoderOptions, EncoderTask};
 use narthex_model::Precision;
@@ -10,7 +10,7 @@ use narthex_serve::{Embedder, SamplingDefaults, ServedModel};
 use serde::Serialize;
 use std::{
     fs::File,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Read},
     sync::{
         Arc,
         mpsc::{Receiver, sync_channel},
@@ -67,7 +67,7 @@ pub fn run(args: &Embed) -> Result<()> {
         Error::usage("the model has no prompt of this name").help(help)
     })?;
     let mut lines = lines(args)?;
-    let (mut out, mut cut, mut under_way) = (std::io::stdout().lock(), 0, std::collections::VecDeque::new());
+    let (mut cut, mut under_way) = (0, std::collections::VecDeque::new());
     loop {
         let texts: Vec<String> = lines.by_ref().take(TEXTS_AT_ONCE).collect::<Result<_>>()?;
         let done = texts.is_empty();
@@ -87,15 +87,15 @@ pub fn run(args: &Embed) -> Result<()> {
         }
         while under_way.len() > if done { 0 } else { LOTS_AHEAD } {
             let lot = under_way.pop_front().expect("there is one");
-            write(&mut out, lot, dimensions, args.json)?;
+            write(lot, dimensions, args.json)?;
         }
-        if done {
+        if done || output::is_lost() {
             break;
         }
     }
     if cut > 0 {
         let context = embedder.encoder.context();
-        eprintln!("warning: {cut} texts were longer than the model's {context} tokens and were cut");
+        noteln!("warning: {cut} texts were longer than the model's {context} tokens and were cut");
     }
     Ok(())
 }
@@ -126,7 +126,7 @@ fn lines_of(mut reader: impl BufRead, name: String) -> impl Iterator<Item = Resu
     })
 }
 
-fn write(out: &mut impl Write, lot: Lot, dimensions: usize, json: bool) -> Result<()> {
+fn write(lot: Lot, dimensions: usize, json: bool) -> Result<()> {
     let outcome = lot.vectors.recv().map_err(|_| Error::internal("the engine has stopped"))?;
     let vectors = outcome.map_err(Error::internal)?;
     for ((text, tokens), vector) in lot.texts.iter().zip(lot.tokens).zip(vectors) {
@@ -136,7 +136,7 @@ fn write(out: &mut impl Write, lot: Lot, dimensions: usize, json: bool) -> Resul
             false => serde_json::to_string(&vector),
         };
         let line = line.map_err(|error| Error::internal("cannot write the vector").cause(error))?;
-        writeln!(out, "{line}").map_err(|error| Error::io("cannot write to", "stdout", error))?;
+        outln!("{line}");
     }
     Ok(())
 }

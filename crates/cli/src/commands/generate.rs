@@ -1,16 +1,15 @@
 //! `narthex generate`
 
 use super::print_json;
-use crate::arguments::{Generate, Sampling};
+use crate::{
+    arguments::{Generate, Sampling},
+    output,
+};
 use narthex_base::{Error, Result};
 use narthex_infer::{Engine, EngineOptions, FinishReason, Output, Request};
 use narthex_run::LoadedModel;
 use narthex_text::TextStream;
-use std::{
-    io::{Read, Write},
-    sync::mpsc::channel,
-    time::Instant,
-};
+use std::{io::Read, ops::ControlFlow, sync::mpsc::channel, time::Instant};
 
 /// The temperature where neither the user nor the model's author says one.
 const TEMPERATURE: f32 = 0.8;
@@ -31,12 +30,12 @@ pub fn run(args: &Generate) -> Result<()> {
     let mut shown = args.json;
     let answer = stream(&model, &engine, request(&model, ids.clone(), &args.sampling, 0), |text| {
         if args.json {
-            return Ok(());
+            return ControlFlow::Continue(());
         }
         if !std::mem::replace(&mut shown, true) {
-            print(&prompt)?;
+            output::stream(&prompt)?;
         }
-        print(text)
+        output::stream(text)
     })?;
     if args.json {
         print_json(&serde_json::json!({
@@ -44,8 +43,8 @@ pub fn run(args: &Generate) -> Result<()> {
             "completion_tokens": answer.tokens, "finish_reason": answer.reason, "seconds": answer.seconds,
         }));
     } else {
-        println!();
-        eprintln!("{}", answer.summary());
+        outln!();
+        noteln!("{}", answer.summary());
     }
     Ok(())
 }
@@ -89,12 +88,12 @@ impl Answer {
     }
 }
 
-/// Runs a request and hands out its text as it comes.
+/// Runs a request and hands out its text as it comes, until nobody wants more of it.
 pub fn stream(
     model: &LoadedModel,
     engine: &Engine,
     request: Request,
-    mut show: impl FnMut(&str) -> Result<()>,
+    mut show: impl FnMut(&str) -> ControlFlow<()>,
 ) -> Result<Answer> {
     let start = Instant::now();
     let (sender, outputs) = channel();
@@ -117,7 +116,9 @@ pub fn stream(
                 }
                 if let Some(text) = text_stream.push(id)? {
                     answer.text += &text;
-                    show(&text)?;
+                    if show(&text).is_break() {
+                        break;
+                    }
                 }
             }
             Output::Finished(reason) => {
@@ -129,16 +130,7 @@ pub fn stream(
     }
     let rest = text_stream.finish()?;
     answer.text += &rest;
-    show(&rest)?;
+    _ = show(&rest);
     answer.seconds = start.elapsed().as_secs_f64();
     Ok(answer)
-}
-
-/// Writes text to stdout at once.
-pub fn print(text: &str) -> Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .map_err(|error| Error::io("cannot write to", "stdout", error))
 }

@@ -32,11 +32,11 @@ pub fn ls(args: &Ls) -> Result<()> {
             age(now.saturating_sub(listing.created)),
         ]);
     }
-    print!("{}", table(&rows));
+    out!("{}", table(&rows));
     let flag = project_flag(&args.project);
     match listings.first() {
-        Some(first) => eprintln!("\nnext: {} show {}{flag}", program(), first.name),
-        None => eprintln!("\nnothing yet\nnext: {} run {}", program(), args.project.display()),
+        Some(first) => noteln!("\nnext: {} show {}{flag}", program(), first.name),
+        None => noteln!("\nnothing yet\nnext: {} run {}", program(), args.project.display()),
     }
     Ok(())
 }
@@ -59,11 +59,11 @@ pub fn show(args: &Look) -> Result<()> {
         }));
         return Ok(());
     }
-    println!("{} ({})", artifact.name(), manifest.kind);
-    println!("  digest   {}", artifact.digest);
-    println!("  folder   {}", artifact.folder.display());
-    println!("  licence  {}", manifest.license().map_or("undeclared".into(), |license| license.to_string()));
-    println!(
+    outln!("{} ({})", artifact.name(), manifest.kind);
+    outln!("  digest   {}", artifact.digest);
+    outln!("  folder   {}", artifact.folder.display());
+    outln!("  licence  {}", manifest.license().map_or("undeclared".into(), |license| license.to_string()));
+    outln!(
         "  made     in {} by narthex {} with seed {}",
         seconds(artifact.run.seconds),
         manifest.recipe.narthex,
@@ -85,18 +85,15 @@ pub fn show(args: &Look) -> Result<()> {
     section("declared", manifest.declared().iter().map(|origin| vec![origin.to_string()]));
     section("figures", manifest.figures.iter().map(|(name, value)| vec![name.clone(), figure(*value)]));
     section("measured", artifact.run.measured.iter().map(|(name, value)| vec![name.clone(), figure(*value)]));
-    println!(
-        "recipe\n{}",
-        indent(&serde_json::to_string_pretty(&manifest.recipe.config).expect("a recipe serializes"))
-    );
-    eprintln!("\nnext: {} trace {}{}", program(), args.reference, project_flag(&args.project));
+    outln!("recipe\n{}", indent(&serde_json::to_string_pretty(&manifest.recipe.config).expect("a recipe serializes")));
+    noteln!("\nnext: {} trace {}{}", program(), args.reference, project_flag(&args.project));
     Ok(())
 }
 
 fn section(title: &str, rows: impl Iterator<Item = Vec<String>>) {
     let rows: Vec<_> = rows.collect();
     if !rows.is_empty() {
-        println!("{title}\n{}", indent(table(&rows).trim_end()));
+        outln!("{title}\n{}", indent(table(&rows).trim_end()));
     }
 }
 
@@ -115,11 +112,11 @@ pub fn trace(args: &Trace) -> Result<()> {
     }
     if html {
         let class = openness(&artifact.manifest).class_name.unwrap_or("no class of the Model Openness Framework");
-        print!("{}", lineage_html(&args.reference, class, &lineage));
+        out!("{}", lineage_html(&args.reference, class, &lineage));
         return Ok(());
     }
     print_node(&lineage, "", "");
-    eprintln!("\nnext: {} export {} DIR{}", program(), args.reference, project_flag(&args.project));
+    noteln!("\nnext: {} export {} DIR{}", program(), args.reference, project_flag(&args.project));
     Ok(())
 }
 
@@ -127,7 +124,7 @@ fn print_node(node: &LineageNode, lead: &str, below: &str) {
     let role = node.role.as_deref().map(|role| format!("{role}: ")).unwrap_or_default();
     let license = node.license.as_ref().map_or("undeclared".into(), |license| license.to_string());
     let again = if node.repeated { "  (see above)" } else { "" };
-    println!("{lead}{role}{} ({}, {})  {license}{again}", node.name, node.kind, node.digest.short());
+    outln!("{lead}{role}{} ({}, {})  {license}{again}", node.name, node.kind, node.digest.short());
     let files =
         node.files.iter().map(|file| format!("{}  {}  blake3 {}", file.path, bytes(file.bytes), file.digest.short()));
     // What a model was trained on tells where it comes from, except where it came in from elsewhere.
@@ -135,7 +132,7 @@ fn print_node(node: &LineageNode, lead: &str, below: &str) {
     let told = node.origins.iter().filter(|origin| !node.files.is_empty() || is_foreign(origin));
     let origins = told.map(|origin| format!("origin: {origin}")).chain(node.declared.iter().map(ToString::to_string));
     let pipe = if node.parents.is_empty() { "    " } else { "│   " };
-    files.chain(origins).for_each(|line| println!("{below}{pipe}{line}"));
+    files.chain(origins).for_each(|line| outln!("{below}{pipe}{line}"));
     for (i, parent) in node.parents.iter().enumerate() {
         let last = i + 1 == node.parents.len();
         let (branch, next) = if last { ("└── ", "    ") } else { ("├── ", "│   ") };

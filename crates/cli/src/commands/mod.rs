@@ -18,7 +18,10 @@ pub mod signing;
 pub mod speculative;
 pub mod transfer;
 
-use crate::arguments::{Arguments, Settings};
+use crate::{
+    arguments::{Arguments, Settings},
+    output,
+};
 use clap::CommandFactory;
 use narthex_base::{Error, Result};
 use narthex_kernels::{ForceIsaError, Isa, force_isa};
@@ -31,9 +34,9 @@ const SOURCE_NAME: &str = concat!("narthex-", env!("CARGO_PKG_VERSION"), ".tar.g
 
 /// Bare `narthex`: short help and the next command to type.
 pub fn welcome() -> Result<()> {
-    Arguments::command().print_help().map_err(|error| Error::io("cannot write to", "stdout", error))?;
+    output::attempt(|| Arguments::command().print_help());
     let program = program();
-    println!("\nstart here:\n  {program} new hello && {program} run hello");
+    outln!("\nstart here:\n  {program} new hello && {program} run hello");
     Ok(())
 }
 
@@ -108,5 +111,5 @@ fn user_file() -> Option<PathBuf> {
 
 /// Prints a value as JSON on stdout.
 pub fn print_json(value: &impl serde::Serialize) {
-    println!("{}", serde_json::to_string_pretty(value).expect("our own types serialize"));
+    outln!("{}", serde_json::to_string_pretty(value).expect("our own types serialize"));
 }

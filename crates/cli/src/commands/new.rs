@@ -7,7 +7,7 @@ use narthex_base::Result;
 pub fn run(args: &New) -> Result<()> {
     narthex_run::scaffold(&args.name)?;
     let folder = args.name.display();
-    eprintln!("made {folder}/narthex.toml and {folder}/data/sample.txt");
-    eprintln!("next: {} run {folder}", program());
+    noteln!("made {folder}/narthex.toml and {folder}/data/sample.txt");
+    noteln!("next: {} run {folder}", program());
     Ok(())
 }

@@ -23,9 +23,9 @@ pub fn license(args: &License) -> Result<()> {
         if args.json {
             print_json(&found);
         } else {
-            println!("{}", class_line(&found));
-            found.reasons.iter().for_each(|reason| println!("  {reason}"));
-            found.remarks.iter().for_each(|remark| println!("  remark: {remark}"));
+            outln!("{}", class_line(&found));
+            found.reasons.iter().for_each(|reason| outln!("  {reason}"));
+            found.remarks.iter().for_each(|remark| outln!("  remark: {remark}"));
         }
         return Ok(());
     }
@@ -43,7 +43,7 @@ fn write(subject: &Subject, format: LicenseFormat, args: &License, reference: &s
     match format {
         LicenseFormat::Table => print_table(subject, args, reference),
         LicenseFormat::Json => print_json(&json_of(subject)),
-        LicenseFormat::Mof => print!("{}", mof_yaml(subject)),
+        LicenseFormat::Mof => out!("{}", mof_yaml(subject)),
         LicenseFormat::Spdx => print_json(&spdx(subject)),
         LicenseFormat::Cyclonedx => print_json(&cyclonedx(subject)),
         LicenseFormat::Croissant => print_json(&croissant(subject)),
@@ -56,7 +56,7 @@ fn write(subject: &Subject, format: LicenseFormat, args: &License, reference: &s
 fn print_yaml(value: &Value) -> Result<()> {
     let text = serde_saphyr::to_string(value)
         .map_err(|error| Error::internal("the metadata cannot be written").cause(error))?;
-    println!("---\n{}\n---", text.trim_end());
+    outln!("---\n{}\n---", text.trim_end());
     Ok(())
 }
 
@@ -89,20 +89,20 @@ fn print_table(subject: &Subject, args: &License, reference: &str) {
             place(component),
         ]
     }));
-    print!("{}", table(&rows));
-    manifest.declared().iter().for_each(|origin| println!("{origin}"));
+    out!("{}", table(&rows));
+    manifest.declared().iter().for_each(|origin| outln!("{origin}"));
     let (ours, tools) = (openness(manifest), openness_by_tool(manifest));
-    println!("\n{}", class_line(&ours));
+    outln!("\n{}", class_line(&ours));
     for (reason, way) in advice(manifest, &ours) {
-        println!("  {reason}\n    {way}");
+        outln!("  {reason}\n    {way}");
     }
-    ours.remarks.iter().for_each(|remark| println!("  remark: {remark}"));
+    ours.remarks.iter().for_each(|remark| outln!("  remark: {remark}"));
     if tools.class != ours.class {
-        println!("  remark: the Model Openness Tool says: {}", class_line(&tools));
-        tools.reasons.iter().for_each(|reason| println!("    {reason}"));
+        outln!("  remark: the Model Openness Tool says: {}", class_line(&tools));
+        tools.reasons.iter().for_each(|reason| outln!("    {reason}"));
     }
     let flag = if std::path::Path::new(reference).is_dir() { String::new() } else { project_flag(&args.project) };
-    eprintln!("\nnext: {} license {reference} --format mof{flag}", program());
+    noteln!("\nnext: {} license {reference} --format mof{flag}", program());
 }
 
 /// The files of an own component, the origin of an inherited one.
@@ -133,9 +133,9 @@ pub fn explain(findings: &[Finding]) {
         ]);
     }
     if !findings.is_empty() {
-        eprint!("{}", table(&rows));
+        note!("{}", table(&rows));
     }
     for finding in findings.iter().filter(|finding| finding.verdict != Verdict::Allow) {
-        eprintln!("  {}", finding.path);
+        noteln!("  {}", finding.path);
     }
 }

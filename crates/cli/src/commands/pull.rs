@@ -47,7 +47,7 @@ pub fn run(args: &Pull, style: Style) -> Result<()> {
     announce(&hub, &listing, &chosen, args.dry_run && !args.json);
     if args.dry_run {
         report(args, &listing, &chosen, json!({"fetched": false}));
-        eprintln!("next: {} pull {}{}", program(), args.repository, project_flag(&args.project));
+        noteln!("next: {} pull {}{}", program(), args.repository, project_flag(&args.project));
         return Ok(());
     }
     let ledger = Ledger::open(&args.project.join(".narthex"))?;
@@ -62,7 +62,7 @@ pub fn run(args: &Pull, style: Style) -> Result<()> {
     {
         let _lock = ledger.lock()?;
         ledger.set_ref(&name, known.digest)?;
-        eprintln!("the ledger has it already");
+        noteln!("the ledger has it already");
         return finish(args, style, &name, &known, &listing, &chosen, 0);
     }
     let begun = Instant::now();
@@ -97,20 +97,20 @@ fn told(file: &RepoFile, checksums: &BTreeMap<String, Checksum>) -> String {
 fn announce(hub: &Hub, listing: &Listing, chosen: &Selected, to_stdout: bool) {
     let count = chosen.all().count();
     let left = if chosen.left > 0 { format!("; not fetched: {}", chosen.left) } else { String::new() };
-    eprintln!("{} from {}", listing.origin(), hub.page(&listing.spec));
+    noteln!("{} from {}", listing.origin(), hub.page(&listing.spec));
     let size = |file: &RepoFile| file.bytes.map_or("size unknown".into(), bytes);
     let shown = if to_stdout { count } else { LISTED_MAX };
     let rows: Vec<Vec<String>> = chosen.all().take(shown).map(|file| vec![file.path.clone(), size(file)]).collect();
     let listed: String = table(&rows).lines().map(|line| format!("  {line}\n")).collect();
     if to_stdout {
-        print!("{listed}")
+        out!("{listed}")
     } else {
-        eprint!("{listed}")
+        note!("{listed}")
     }
     if count > shown {
-        eprintln!("  … and {} more", count - shown);
+        noteln!("  … and {} more", count - shown);
     }
-    eprintln!("{count} files, {}{left}", bytes(chosen.bytes()));
+    noteln!("{count} files, {}{left}", bytes(chosen.bytes()));
 }
 
 fn take_model(
@@ -189,8 +189,8 @@ fn move_folder(from: &Path, to: &Path) -> Result<()> {
 /// What a card says and nobody here has checked, on stderr.
 pub fn print_declared(manifest: &Manifest) {
     let parents = manifest.parents.iter().filter(|parent| parent.role.starts_with("declared "));
-    parents.for_each(|parent| eprintln!("{}: {}, {}", parent.role, parent.name, parent.digest.short()));
-    manifest.declared().iter().for_each(|origin| eprintln!("{origin}"));
+    parents.for_each(|parent| noteln!("{}: {}, {}", parent.role, parent.name, parent.digest.short()));
+    manifest.declared().iter().for_each(|origin| noteln!("{origin}"));
 }
 
 fn finish(
@@ -215,20 +215,20 @@ fn finish(
                 "network_bytes": network_bytes, "declared": manifest.declared(), "parents": manifest.parents,
             }),
         ),
-        false => println!("{name} = {}", artifact.digest),
+        false => outln!("{name} = {}", artifact.digest),
     }
     match &license {
-        Some(found) => eprintln!("licence: {found}"),
+        Some(found) => noteln!("licence: {found}"),
         None => style.warning("neither its card nor a text names a licence that is known, so it cannot be passed on; pull it again with `--license SPDX`"),
     }
     print_declared(manifest);
     if listing.spec.kind == RepoKind::Dataset {
-        eprintln!("to use it, add this to narthex.toml:\n\n[sources.{name}]\npath = \"{}\"", data_folder(name));
-        license.iter().for_each(|license| eprintln!("license = \"{license}\""));
-        eprintln!("origin = \"{}\"\n\nnext: {} show {name}{flag}", listing.origin(), program());
+        noteln!("to use it, add this to narthex.toml:\n\n[sources.{name}]\npath = \"{}\"", data_folder(name));
+        license.iter().for_each(|license| noteln!("license = \"{license}\""));
+        noteln!("origin = \"{}\"\n\nnext: {} show {name}{flag}", listing.origin(), program());
         return Ok(());
     }
-    eprintln!("next: {} serve {name}{flag}", program());
+    noteln!("next: {} serve {name}{flag}", program());
     Ok(())
 }
 
@@ -245,5 +245,5 @@ fn report(args: &Pull, listing: &Listing, chosen: &Selected, rest: serde_json::V
     if let (Some(line), Some(rest)) = (line.as_object_mut(), rest.as_object()) {
         line.extend(rest.clone());
     }
-    println!("{line}");
+    outln!("{line}");
 }

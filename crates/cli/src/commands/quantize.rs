@@ -19,13 +19,13 @@ pub fn run(args: &Quantize, style: Style) -> Result<()> {
     let run = RunOptions { to: Some(name.clone()), force, dry_run: false };
     let report = go(&project, &run, style, args.json, None)?;
     if args.json {
-        println!("{}", serde_json::json!({ "type": "report", "rows": report.rows, "seconds": report.seconds }));
+        outln!("{}", serde_json::json!({ "type": "report", "rows": report.rows, "seconds": report.seconds }));
         return Ok(());
     }
-    println!("{name}");
+    outln!("{name}");
     let Some(row) = report.rows.last() else { return Ok(()) };
     let figure = |name: &str| row.figures.get(name).copied().unwrap_or_default();
-    eprintln!(
+    noteln!(
         "{} matrices, {} -> {}, weights off by {:.2} % of their size",
         figure("matrices"),
         bytes(figure("baseline_bytes") as u64),
@@ -35,15 +35,15 @@ pub fn run(args: &Quantize, style: Style) -> Result<()> {
     match row.figures.contains_key("nats_per_byte") {
         true => {
             let (before, after) = (figure("baseline_nats_per_byte"), figure("nats_per_byte"));
-            eprintln!(
+            noteln!(
                 "{before:.4} -> {after:.4} nats per byte ({:+.2} %), the same likeliest token {:.1} % of the time",
                 100.0 * (after / before - 1.0),
                 100.0 * figure("same_likeliest_token")
             );
         }
-        false => eprintln!("give some text with `--calibrate FILE` to round better and to see what it costs"),
+        false => noteln!("give some text with `--calibrate FILE` to round better and to see what it costs"),
     }
     let (program, flag) = (program(), project_flag(&args.project));
-    eprintln!("next:\n  {program} serve {name}{flag}\n  {program} trace {name}{flag}");
+    noteln!("next:\n  {program} serve {name}{flag}\n  {program} trace {name}{flag}");
     Ok(())
 }

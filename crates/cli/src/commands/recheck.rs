@@ -42,10 +42,10 @@ pub fn reproduce(args: &Reproduce, style: Style) -> Result<()> {
     rows.extend(made.iter().map(|step| {
         vec![step.step.clone(), step.kind.clone(), step.digest.short(), seconds(step.seconds), "the same".into()]
     }));
-    print!("{}", table(&rows));
+    out!("{}", table(&rows));
     match made.last() {
-        Some(last) => eprintln!("\n{} is reproduced: {}", args.reference, last.digest),
-        None => eprintln!("\n{} is raw material: its files are what was recorded", args.reference),
+        Some(last) => noteln!("\n{} is reproduced: {}", args.reference, last.digest),
+        None => noteln!("\n{} is raw material: its files are what was recorded", args.reference),
     }
     Ok(())
 }
@@ -71,8 +71,8 @@ pub fn verify(args: &Verify, style: Style) -> Result<()> {
         let (from, until) = (interval.from.to_string(), interval.until.to_string());
         vec![interval.step.clone(), from, until, seconds(interval.seconds), "as recorded".into()]
     }));
-    print!("{}", table(&rows));
-    println!(
+    out!("{}", table(&rows));
+    outln!(
         "\n{} of {} intervals, chosen with seed {seed}, in {}",
         found.checked.len(),
         found.intervals,
@@ -80,12 +80,13 @@ pub fn verify(args: &Verify, style: Style) -> Result<()> {
     );
     if found.training_seconds > 0.0 {
         let share = 100.0 * found.seconds / found.training_seconds;
-        println!("training took {}: this is {share:.1} % of it", seconds(found.training_seconds));
+        outln!("training took {}: this is {share:.1} % of it", seconds(found.training_seconds));
     }
-    println!(
+    outln!(
         "one forged interval would have been found with probability {:.3}, a tenth of them with {:.3}",
-        found.finds_one, found.finds_tenth
+        found.finds_one,
+        found.finds_tenth
     );
-    eprintln!("\nnext: {} reproduce {}{}", program(), args.reference, project_flag(&args.project));
+    noteln!("\nnext: {} reproduce {}{}", program(), args.reference, project_flag(&args.project));
     Ok(())
 }

@@ -51,7 +51,7 @@ fn explain_steps(project: &Project, to: Option<&str>) -> Result<()> {
         None => project.plan.steps.iter().collect(),
     };
     for (step, findings) in project.judge_steps(&steps)? {
-        eprintln!("{step}:");
+        noteln!("{step}:");
         explain(&findings);
     }
     Ok(())
@@ -111,7 +111,7 @@ fn send(to: &str, event: &serde_json::Value) -> std::result::Result<(), String> 
 /// The table, and the next commands to type.
 fn finish(project: &Path, report: &RunReport, json: bool, dry_run: bool) {
     if json {
-        println!("{}", serde_json::json!({ "type": "report", "rows": report.rows, "seconds": report.seconds }));
+        outln!("{}", serde_json::json!({ "type": "report", "rows": report.rows, "seconds": report.seconds }));
         return;
     }
     if dry_run {
@@ -119,7 +119,7 @@ fn finish(project: &Path, report: &RunReport, json: bool, dry_run: bool) {
             let state = if row.state == RowState::Planned { "would run" } else { "unchanged" };
             vec![row.step.clone(), row.kind.into(), state.into(), row.reason.clone().unwrap_or_default()]
         });
-        print!("{}", table(&head(&["step", "kind", "", "why"]).chain(rows).collect::<Vec<_>>()));
+        out!("{}", table(&head(&["step", "kind", "", "why"]).chain(rows).collect::<Vec<_>>()));
         return;
     }
     let rows = report.rows.iter().map(|row| {
@@ -128,9 +128,9 @@ fn finish(project: &Path, report: &RunReport, json: bool, dry_run: bool) {
         vec![row.step.clone(), time, digest, row.license.clone().unwrap_or_else(|| "undeclared".into()), number(row)]
     });
     let rows: Vec<_> = head(&["step", "time", "artifact", "licence", "result"]).chain(rows).collect();
-    eprintln!();
-    print!("{}", table(&rows));
-    eprintln!("\n{} steps in {}", report.rows.len(), seconds(report.seconds));
+    noteln!();
+    out!("{}", table(&rows));
+    noteln!("\n{} steps in {}", report.rows.len(), seconds(report.seconds));
     next_commands(project, report);
 }
 
@@ -172,7 +172,7 @@ fn next_commands(project: &Path, report: &RunReport) {
         commands.push(format!("{program} trace {}{flag}", row.step));
     }
     if !commands.is_empty() {
-        eprintln!("next:");
+        noteln!("next:");
     }
-    commands.iter().for_each(|command| eprintln!("  {command}"));
+    commands.iter().for_each(|command| noteln!("  {command}"));
 }

@@ -112,8 +112,8 @@ pub fn batch(args: &Batch, style: Style) -> Result<()> {
         print_json(&summary);
     } else {
         let BatchSummary { lines, known, answered, failed } = summary;
-        eprintln!("{lines} requests: {known} answered before, {answered} now, {failed} of those with an error");
-        eprintln!("  answers in {}", args.output.display());
+        noteln!("{lines} requests: {known} answered before, {answered} now, {failed} of those with an error");
+        noteln!("  answers in {}", args.output.display());
     }
     Ok(())
 }
@@ -281,12 +281,12 @@ impl Source {
                 // A name may be away for a moment while a run renews it.
                 Err(_) if !by_hand => continue,
                 Err(error) => {
-                    eprintln!("warning: the model stays as it is: {error}");
+                    noteln!("warning: the model stays as it is: {error}");
                     continue;
                 }
             };
             if version.is_some() && version == served && by_hand {
-                eprintln!("{} has no other version: nothing changes", self.reference);
+                noteln!("{} has no other version: nothing changes", self.reference);
                 continue;
             }
             // A version that could not be loaded is tried again by hand only.
@@ -303,10 +303,10 @@ impl Source {
                     serving.exchange(model);
                     served = version;
                     let seconds = begun.elapsed().as_secs_f64();
-                    eprintln!("new requests go to {id} from {digest} ({license}), ready after {seconds:.2} s");
+                    noteln!("new requests go to {id} from {digest} ({license}), ready after {seconds:.2} s");
                     warn(&warnings);
                 }
-                Err(error) => eprintln!("warning: the model stays as it is: {error}"),
+                Err(error) => noteln!("warning: the model stays as it is: {error}"),
             }
         }
     }
@@ -325,23 +325,23 @@ fn listen(source: Source, modules: &[(String, String)], follow: bool, options: &
     let opened = modules.iter().map(|(name, place)| source.adapters.open(name, Path::new(place)));
     let opened: Vec<_> = opened.collect::<Result<_, _>>().map_err(Error::from)?;
     let (served, Facts { license, dtype, about, cut }) = source.ready()?;
-    eprintln!("serving {} ({license}) in {dtype}, ready after {:.2} s", served.id, begun.elapsed().as_secs_f64());
+    noteln!("serving {} ({license}) in {dtype}, ready after {:.2} s", served.id, begun.elapsed().as_secs_f64());
     for ((name, _), adapter) in modules.iter().zip(opened) {
         if *name == served.id {
             return Err(Error::usage(format!("the adapter `{name}` has the name of the model"))
                 .help("give one of them another name: `--lora-modules NAME=PATH`, `--served-model-name NAME`"));
         }
-        eprintln!("  adapter {name} ({}) from {}", adapters::license_of(adapter.as_ref()), adapter.place().display());
+        noteln!("  adapter {name} ({}) from {}", adapters::license_of(adapter.as_ref()), adapter.place().display());
         warn(&source.adapters.add(name, adapter, &served)?);
     }
-    eprintln!("  {about}");
+    noteln!("  {about}");
     if let Some(tokens) = cut {
-        eprintln!("  the model could hold {tokens} a sequence: raise `--kv-cache-memory-bytes`");
+        noteln!("  the model could hold {tokens} a sequence: raise `--kv-cache-memory-bytes`");
     }
     let address = format!("{}://{}", if options.tls.is_some() { "https" } else { "http" }, bound.address());
-    eprintln!("  chat page   {address}/");
-    eprintln!("  OpenAI API  {address}/v1");
-    eprintln!("  Ctrl-C ends");
+    noteln!("  chat page   {address}/");
+    noteln!("  OpenAI API  {address}/v1");
+    noteln!("  Ctrl-C ends");
     let serving = Arc::new(Serving::new(served));
     let asked = signals::hangups()?;
     let (exchanged, adapters) = (serving.clone(), source.adapters.clone());
@@ -356,7 +356,7 @@ fn listen(source: Source, modules: &[(String, String)], follow: bool, options: &
 }
 
 fn warn(warnings: &[String]) {
-    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    warnings.iter().for_each(|warning| noteln!("warning: {warning}"));
 }
 
 /// Ready on the first SIGINT or SIGTERM.

@@ -41,15 +41,15 @@ pub fn sign(args: &Sign) -> Result<()> {
     let name = name.unwrap_or_else(|| "model".into());
     // The statement is about the files, so it is not one of them.
     let signed = sign_folder(&args.folder, &name, &key, &signature, &[PathBuf::from(STATEMENT)])?;
-    println!("{}", signature.display());
+    outln!("{}", signature.display());
     if let Some(provenance) = provenance {
         let predicate = openness_predicate(&provenance);
         let bundle = sign_statement(&name, &signed.digest, OPENNESS_PREDICATE, &predicate, &key);
         std::fs::write(&statement, bundle.to_string()).map_err(|error| Error::io("cannot write", &statement, error))?;
-        println!("{}", statement.display());
+        outln!("{}", statement.display());
     }
-    eprintln!("signed {} files, {}", signed.files, bytes(signed.bytes));
-    eprintln!("next: {} verify-signature {} --public-key KEY.pub.pem", program(), args.folder.display());
+    noteln!("signed {} files, {}", signed.files, bytes(signed.bytes));
+    noteln!("next: {} verify-signature {} --public-key KEY.pub.pem", program(), args.folder.display());
     Ok(())
 }
 
@@ -58,7 +58,7 @@ pub fn verify(args: &VerifySignature) -> Result<()> {
     let key = VerifyingKey::from_pem(&read(&args.public_key)?, &args.public_key)?;
     let signature = args.signature.clone().unwrap_or_else(|| args.folder.join(SIGNATURE));
     let signed = verify_folder(&args.folder, &signature, &key)?;
-    println!("{}: {} files, {}, as signed", args.folder.display(), signed.files, bytes(signed.bytes));
+    outln!("{}: {} files, {}, as signed", args.folder.display(), signed.files, bytes(signed.bytes));
     let path = args.folder.join(STATEMENT);
     if path.is_file() {
         let statement = verify_statement(&read(&path)?, &path, &key, OPENNESS_PREDICATE)?;
@@ -73,9 +73,9 @@ pub fn verify(args: &VerifySignature) -> Result<()> {
                 .at(path.display(), None)
                 .help("sign the folder again, or do not trust its papers"));
         }
-        println!("{}: lineage and licences as signed", path.display());
+        outln!("{}: lineage and licences as signed", path.display());
     } else if args.folder.join("narthex.json").is_file() {
-        eprintln!(
+        noteln!(
             "there is no signed statement on lineage and licences ({STATEMENT}): narthex.json is signed as a file only"
         );
     }

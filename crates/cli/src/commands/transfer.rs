@@ -24,14 +24,14 @@ pub fn export(args: &Export, style: Style) -> Result<()> {
             ExportWeights::Q8 => GgufWeights::Q8_0,
         };
         export_gguf(&ledger, &artifact, &args.folder, weights)?;
-        println!("{}", args.folder.display());
+        outln!("{}", args.folder.display());
         style.warning("a GGUF file has no room for lineage, licence texts and notices: pass on a folder beside it");
-        eprintln!("next: llama-cli -m {}", args.folder.display());
+        noteln!("next: llama-cli -m {}", args.folder.display());
         return Ok(());
     }
     let written = ledger.export(&artifact, &args.folder)?;
-    written.iter().for_each(|path| println!("{}", path.display()));
-    eprintln!("next: {} serve {}", program(), args.folder.display());
+    written.iter().for_each(|path| outln!("{}", path.display()));
+    noteln!("next: {} serve {}", program(), args.folder.display());
     Ok(())
 }
 
@@ -48,9 +48,9 @@ pub fn push(args: &Push) -> Result<()> {
     let folder = made.path().join("files");
     ledger.export(&artifact, &folder)?;
     let pushed = narthex_deploy::push(&folder, &ledger.provenance(&artifact)?, artifact.run.created_ms, &target)?;
-    println!("{}:{}@{}", target.folder.display(), target.tag, pushed.digest);
-    eprintln!("{} layers, {}", pushed.layers, bytes(pushed.bytes));
-    eprintln!("next: skopeo copy oci:{}:{} docker://REGISTRY/NAME:{}", target.folder.display(), target.tag, target.tag);
+    outln!("{}:{}@{}", target.folder.display(), target.tag, pushed.digest);
+    noteln!("{} layers, {}", pushed.layers, bytes(pushed.bytes));
+    noteln!("next: skopeo copy oci:{}:{} docker://REGISTRY/NAME:{}", target.folder.display(), target.tag, target.tag);
     Ok(())
 }
 
@@ -84,15 +84,15 @@ pub fn import(args: &Import, style: Style) -> Result<()> {
     let artifact = ledger.import(source.folder(), &name, manifest)?;
     source.notes.iter().for_each(|note| style.warning(note));
     ledger.take_warnings().iter().for_each(|warning| style.warning(warning));
-    println!("{name} = {}", artifact.digest);
+    outln!("{name} = {}", artifact.digest);
     match artifact.manifest.license() {
         Some(found) => {
-            eprintln!("licence: {found}");
+            noteln!("licence: {found}");
         }
         None => style.warning("no licence declared, so it cannot be bundled; import it again with `--license SPDX`"),
     }
     print_declared(&artifact.manifest);
-    eprintln!("next: {} serve {name}{}", program(), project_flag(&args.project));
+    noteln!("next: {} serve {name}{}", program(), project_flag(&args.project));
     Ok(())
 }
 
@@ -114,12 +114,12 @@ pub fn gc(args: &Gc) -> Result<()> {
             vec![kind.into(), item.name.clone().unwrap_or_default(), bytes(item.bytes), item.path.display().to_string()]
         })
         .collect();
-    print!("{}", table(&rows));
+    out!("{}", table(&rows));
     let total = bytes(report.bytes);
     match (report.items.is_empty(), report.applied) {
-        (true, _) => eprintln!("nothing to remove"),
-        (false, true) => eprintln!("removed {total}"),
-        (false, false) => eprintln!("{total} can go\nnext: {} gc --apply{}", program(), project_flag(&args.project)),
+        (true, _) => noteln!("nothing to remove"),
+        (false, true) => noteln!("removed {total}"),
+        (false, false) => noteln!("{total} can go\nnext: {} gc --apply{}", program(), project_flag(&args.project)),
     }
     Ok(())
 }
