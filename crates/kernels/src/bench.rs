@@ -2,13 +2,12 @@
 
 use crate::{
     Activation, AdamwStep, AttentionShape, KV_BLOCK, KvLayer, KvShape, PackedWeight, PagedBatch, Precision, Scores,
-    WeightValues, activation, adamw, causal_attention, embedding, layer_norm,
-    linear::{forward_slices, input_gradient_slices, weight_gradient_slices},
-    linear_cross_entropy, packed_linear, paged_attention, parallel,
-    probe::flop_per_second_now,
+    WeightValues, activation, adamw, causal_attention, embedding, layer_norm, linear_cross_entropy,
+    machine::{parallel, probe::flop_per_second_now, team::Team},
+    operators::linear::{forward_slices, input_gradient_slices, weight_gradient_slices},
+    packed_linear, paged_attention,
     product::{Finish, Start},
     rms_norm, softmax, swiglu,
-    team::Team,
 };
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 use std::{sync::Arc, time::Instant};

@@ -1,6 +1,6 @@
 //! Between Burn's tensors and slices, and the recording of a handwritten backward pass.
 
-use crate::parallel::uninitialised;
+use crate::machine::parallel::uninitialised;
 use burn::{
     backend::{
         Autodiff, Bytes, DType, Flex, Shape,

@@ -3,63 +3,57 @@
 //! runs on every other device and under its autodiff; the kernel for f32 on the CPU with its
 //! handwritten backward pass; the test of one against the other.
 //!
+//! Five floors, each on those before it: `machine` (lanes, threads, memory), `product` (matrix products), `operators`,
+//! `packed` (weights that are packed once) and `paged` (keys and values in blocks of a pool).
+//!
 //! Kernels give the same bytes whatever the number of threads and the instruction set: see
 //! [`isa`]. They know tensors and slices; no models, no files.
 
-mod activation;
-mod adamw;
-pub mod alloc;
-mod attention;
 pub mod bench;
-mod cross_entropy;
-mod embedding;
 mod flex;
-mod frozen;
-mod gated;
-mod layer_norm;
-mod linear;
-mod low_rank;
-pub mod memory;
-mod muon;
+mod machine;
+mod operators;
 mod packed;
 mod paged;
-mod parallel;
-pub mod probe;
 mod product;
-pub mod profile;
-pub mod quantize;
-mod ragged;
-mod rms_norm;
-mod rotary;
-mod simd;
-mod softmax;
-pub mod team;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use activation::{Activation, activation};
-pub use adamw::{AdamwStep, adamw, square_sum};
-pub use attention::{AttentionDropout, AttentionShape, Scores, causal_attention};
-pub use cross_entropy::linear_cross_entropy;
-pub use embedding::embedding;
-pub use frozen::frozen_linear;
-pub use gated::{gated, swiglu};
-pub use layer_norm::layer_norm;
-pub use linear::linear;
-pub use low_rank::{Adapted, LowRank, LowRankPart};
-pub use muon::{MuonStep, muon};
+/// Threads that stay close at hand, and work spread over those at hand.
+pub mod team {
+    pub use crate::machine::{parallel::map, team::Team};
+}
+
+pub use machine::{
+    alloc, memory, probe, profile,
+    simd::{ForceIsaError, Isa, activation::Activation, force_isa, isa},
+};
 pub use narthex_base::config::Precision;
+pub use operators::{
+    activation::activation,
+    adamw::{AdamwStep, adamw, square_sum},
+    attention::{AttentionDropout, AttentionShape, Scores, causal_attention},
+    cross_entropy::linear_cross_entropy,
+    embedding::embedding,
+    gated::{gated, swiglu},
+    layer_norm::layer_norm,
+    linear::linear,
+    muon::{MuonStep, muon},
+    ragged::{RaggedShape, ragged_attention},
+    rms_norm::rms_norm,
+    rotary::rotary,
+    softmax::softmax,
+};
 pub use packed::{
-    InputStatistics, Int4Values, Int8Values, PackedFinish, PackedWeight, packed_affine, packed_linear,
-    packed_linear_adapted, packed_rows,
+    InputStatistics, Int4Values, Int8Values, PackedFinish, PackedWeight,
+    frozen::frozen_linear,
+    low_rank::{Adapted, LowRank, LowRankPart},
+    packed_affine, packed_linear, packed_linear_adapted, packed_rows,
 };
 pub use paged::{KV_BLOCK, KvLayer, KvShape, PagedBatch, PagedSequence, paged_attention};
-pub use product::WeightValues;
-pub use quantize::Quantization;
-pub use ragged::{RaggedShape, ragged_attention};
-pub use rms_norm::rms_norm;
-pub use rotary::rotary;
-pub use simd::{ForceIsaError, Isa, force_isa, isa};
-pub use softmax::softmax;
+pub use product::{
+    WeightValues,
+    quantize::{self, Quantization},
+};

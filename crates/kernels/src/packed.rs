@@ -6,25 +6,32 @@
 //! more than an eighth.
 
 use crate::{
-    Activation, Precision, Quantization,
     flex::{contiguous, filled, values},
-    linear::Maybe,
-    low_rank::{self, Adapted},
-    parallel,
-    parallel::SharedMut,
-    product::{Finish, PackedB, QuantizedB, WeightValues, part_of},
-    profile::timed,
-    quantize::{INT4_ZERO, int4_group, int8_row},
+    machine::{
+        parallel::{self, SharedMut},
+        profile::timed,
+        simd::activation::Activation,
+    },
+    operators::linear::Maybe,
+    product::{
+        Finish, PackedB, QuantizedB, WeightValues, part_of,
+        quantize::{INT4_ZERO, Quantization, int4_group, int8_row},
+    },
 };
 use burn::{
     backend::{Backend, Dispatch, Flex, backend_extension, flex::FlexTensor, tensor::FloatTensor},
     tensor::{Device, Tensor, TensorData},
 };
 use half::f16;
+use low_rank::Adapted;
+use narthex_base::config::Precision;
 use std::{
     fmt,
     sync::{Arc, Mutex},
 };
+
+pub(crate) mod frozen;
+pub(crate) mod low_rank;
 
 /// Weights `[O, I]` in the order in which products read them, and a bias `[O]`. Clones share them.
 #[derive(Clone)]

@@ -13,17 +13,20 @@ mod composed;
 mod kernel;
 
 use crate::{
-    Precision, Scores,
     flex::{contiguous, dims, filled, is_ours, values},
-    parallel::{self, Shared, SharedMut, uninitialised, with_scratch},
-    profile::timed,
-    simd::LANES,
+    machine::{
+        parallel::{self, Shared, SharedMut, uninitialised, with_scratch},
+        profile::timed,
+        simd::LANES,
+    },
+    operators::attention::Scores,
 };
 use burn::{
     backend::{Backend, Dispatch, Flex, backend_extension, flex::FlexTensor, tensor::FloatTensor},
     tensor::{Device, Tensor},
 };
 use kernel::{Job, SEGMENT, Sizes, To, append_bf16, append_f32, attend_bf16, attend_f32, join};
+use narthex_base::config::Precision;
 use std::{
     ops::Range,
     sync::{Arc, Mutex, MutexGuard},

@@ -9,22 +9,26 @@
 //! multiplication", 2008): B in packed panels of 32 columns shared by all threads, A packed by each
 //! thread in blocks that stay in its L2, a register tile of up to 14 x 32 sums.
 
-use crate::{
-    Precision, parallel,
-    parallel::{Shared, SharedMut, with_scratch},
-    simd::{Isa, LANES, Lanes, for_each_isa, isa},
+use crate::machine::{
+    parallel::{self, Shared, SharedMut, with_scratch},
+    simd::{
+        Isa, LANES, Lanes, for_each_isa, isa,
+        rows::{load_up_to, store},
+    },
 };
+use narthex_base::config::Precision;
 
+mod integers;
 mod packed;
-mod quantized;
+pub mod quantize;
 mod tile;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tiles;
 
+pub(crate) use integers::QuantizedB;
 pub use packed::WeightValues;
 pub(crate) use packed::{PackedB, part_of};
 use packed::{ROWS_AT_ONCE, ROWS_PACKED_ALONE};
-pub(crate) use quantized::QuantizedB;
 use tile::Fetch;
 pub(crate) use tile::{Tile, tile_of};
 
@@ -427,22 +431,6 @@ fn tile_rows() -> usize {
     unsafe { tile_rows_of_isa() }
 }
 
-/// Reads up to 16 values; the other lanes are 0.
-///
-/// # Safety
-/// `count` values are readable; `count` <= 16.
-#[inline(always)]
-unsafe fn load_up_to<V: Lanes>(from: *const f32, count: usize) -> V {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match count {
-            LANES => V::load(from),
-            0 => V::splat(0.0),
-            _ => V::load_partial(from, count),
-        }
-    }
-}
-
 /// Rows ahead of the one being packed that are fetched from memory: they lie too far apart for the processor to guess.
 const PREFETCH_ROWS: usize = 8;
 
@@ -555,7 +543,7 @@ unsafe fn pack_row_generic<V: Lanes>(pairs: bool, row: *const f32, slab: Slab, t
             let here = (slab.len - depth).min(2 * LANES);
             let first = load_up_to::<V>(row.add(depth), here.min(LANES));
             let second = load_up_to::<V>(row.wrapping_add(depth + LANES), here.saturating_sub(LANES));
-            crate::rms_norm::store(V::pairs_within(first, second), to.add(depth / 2), here.div_ceil(2));
+            store(V::pairs_within(first, second), to.add(depth / 2), here.div_ceil(2));
         }
     }
 }

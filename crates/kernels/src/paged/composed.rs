@@ -2,8 +2,8 @@
 //! gathered sequence by sequence.
 
 use super::{Call, Content, KV_BLOCK, KvLayer, KvShape, PagedSequence};
-use crate::Precision;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::softmax};
+use narthex_base::config::Precision;
 
 /// Keys and values `[positions, K D]` of all blocks.
 pub(super) fn pool(shape: &KvShape, device: &Device, dtype: DType) -> Box<[Tensor<2>; 2]> {
@@ -21,7 +21,7 @@ pub(super) fn attend(qkv: Tensor<2>, table: Tensor<2>, call: &Call) -> Tensor<2>
     };
     let part = |first: usize, heads: usize| qkv.clone().narrow(1, first * d, heads * d);
     let scale = scores.scale(d);
-    let q = round(crate::rotary::reference(part(0, *h), table.clone()) * scale);
+    let q = round(crate::operators::rotary::reference(part(0, *h), table.clone()) * scale);
     // What 8 bits keep, in the tensors' own type.
     let quantized = |x: Tensor<2>| {
         let [n, width] = x.dims();
@@ -30,7 +30,7 @@ pub(super) fn attend(qkv: Tensor<2>, table: Tensor<2>, call: &Call) -> Tensor<2>
         ((heads / scale.clone()).round() * scale).reshape([n, width])
     };
     let store = |x: Tensor<2>| if int8 { quantized(x) } else { round(x) };
-    let new_keys = store(crate::rotary::reference(part(*h, k), table));
+    let new_keys = store(crate::operators::rotary::reference(part(*h, k), table));
     let new_values = store(part(h + k, k));
     let mut content = call.layer.lock();
     let Content::Tensors(pool) = &mut *content else { panic!("the pool of the CPU's kernels") };

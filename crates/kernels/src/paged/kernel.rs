@@ -9,14 +9,16 @@
 
 use super::{KV_BLOCK, KvShape, Piece};
 use crate::{
-    Precision, Scores,
-    attention::{masked, transpose, words_within},
-    parallel::{Shared, SharedMut},
-    rms_norm::for_vectors,
-    rms_norm::store,
-    rotary::rotate,
-    simd::{LANES, Lanes, for_each_isa},
+    machine::{
+        parallel::{Shared, SharedMut},
+        simd::{
+            LANES, Lanes, for_each_isa,
+            rows::{for_vectors, masked, store, transpose, words_within},
+        },
+    },
+    operators::{attention::Scores, rotary::rotate},
 };
+use narthex_base::config::Precision;
 
 /// Positions whose scores are weighed together; chunks start at its multiples.
 const CHUNK: usize = 256;

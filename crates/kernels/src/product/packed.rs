@@ -1,9 +1,9 @@
 //! B packed once for many products: the weights of a model that is served.
 
 use super::*;
-use crate::{
-    activation::{Activation, rows_in_place},
+use crate::machine::{
     parallel::uninitialised,
+    simd::activation::{Activation, rows_in_place},
 };
 use half::{bf16, f16};
 

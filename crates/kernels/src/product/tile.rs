@@ -1,7 +1,7 @@
 //! The innermost loop of products: a register tile of sums.
 
 use super::{FinishAt, TILE_COLUMNS};
-use crate::simd::{LANES, Lanes};
+use crate::machine::simd::{LANES, Lanes};
 
 /// One register tile: up to 14 rows of A times 32 columns of B.
 #[derive(Clone, Copy)]

@@ -1,9 +1,9 @@
 //! Products in bf16 on matrix tiles: the same packed panels of B, with A in rows of words.
 
-use super::{Along, Area, Operand, Slab, TILE_COLUMNS, load_up_to, pack_row_generic};
-use crate::{
-    rms_norm::store,
-    simd::{LANES, Lanes, amx, for_each_isa},
+use super::{Along, Area, Operand, Slab, TILE_COLUMNS, pack_row_generic};
+use crate::machine::simd::{
+    LANES, Lanes, amx, for_each_isa,
+    rows::{load_up_to, store},
 };
 use std::ops::Range;
 

@@ -1,10 +1,9 @@
 //! AdamW and the sum of squares.
 
 use crate::{
-    AdamwStep, adamw,
-    adamw::AdamwBackend,
-    flex,
-    parallel::uninitialised,
+    AdamwStep, adamw, flex,
+    machine::parallel::uninitialised,
+    operators::adamw::AdamwBackend,
     square_sum,
     testing::{Input, View, any_isa, assert_close, normal, on_every_machine, values_of},
 };
@@ -152,9 +151,9 @@ fn square_sums_are_exact_enough_and_the_same_everywhere() {
 #[test]
 fn unwritten_values_are_poisoned() {
     assert!(uninitialised(100).iter().all(|x| x.is_nan()));
-    crate::parallel::with_scratch(100, |scratch| {
+    crate::machine::parallel::with_scratch(100, |scratch| {
         assert!(scratch.iter().all(|x| x.is_nan()));
         scratch.fill(1.0);
     });
-    crate::parallel::with_scratch(50, |scratch| assert!(scratch.iter().all(|x| x.is_nan())));
+    crate::machine::parallel::with_scratch(50, |scratch| assert!(scratch.iter().all(|x| x.is_nan())));
 }

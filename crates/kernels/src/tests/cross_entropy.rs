@@ -1,7 +1,8 @@
 //! The output projection and its cross-entropy.
 
 use crate::{
-    Precision, cross_entropy, flex, linear_cross_entropy,
+    Precision, flex, linear_cross_entropy,
+    operators::cross_entropy,
     testing::{
         Input, Outcome, View, any_isa, assert_close, assert_within, check_against_reference, check_gradients,
         check_same_bytes, cotangent, indices, normal, outcome, output, round_to_bf16,

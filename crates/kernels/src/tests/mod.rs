@@ -23,7 +23,8 @@ mod softmax;
 
 use crate::{
     Activation, AttentionShape, Isa, Precision, Scores, activation as activate, causal_attention,
-    embedding as embedding_rows, layer_norm as centred_norm, linear as linear_layer, linear_cross_entropy, profile,
+    embedding as embedding_rows, layer_norm as centred_norm, linear as linear_layer, linear_cross_entropy,
+    machine::profile,
     rms_norm as norm, rotary as rotate, softmax as shares, swiglu,
     testing::{Input, Operator, constant, indices, outcome, with_isa},
 };

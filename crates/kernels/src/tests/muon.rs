@@ -2,7 +2,7 @@
 
 use crate::{
     MuonStep, muon,
-    muon::orthogonal,
+    operators::muon::orthogonal,
     testing::{Input, View, any_isa, assert_close, assert_near, on_every_machine, values_of},
 };
 use burn::tensor::DType;

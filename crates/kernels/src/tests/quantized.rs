@@ -1,8 +1,9 @@
 //! Weights of integers against an f64 reference of the same rounding, and against themselves on other machines.
 
 use crate::{
-    Int4Values, Int8Values, Isa, PackedWeight, Quantization, WeightValues, packed_linear, packed_rows,
-    simd::dots::USE_DOTS,
+    Int4Values, Int8Values, Isa, PackedWeight, Quantization, WeightValues,
+    machine::simd::dots::USE_DOTS,
+    packed_linear, packed_rows,
     testing::{any_isa, normal, on_every_machine, with_isa},
 };
 use burn::tensor::{Device, Tensor, TensorData};

@@ -3,7 +3,8 @@
 
 use crate::{
     Activation, Isa, PackedFinish, PackedWeight, Precision, RaggedShape, WeightValues, activation, gated,
-    packed_affine, packed_linear, ragged, ragged_attention,
+    operators::ragged,
+    packed_affine, packed_linear, ragged_attention,
     testing::{any_isa, normal, on_every_machine, with_isa},
 };
 use burn::tensor::{DType, Device, Tensor, TensorData};

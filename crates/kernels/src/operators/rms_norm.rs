@@ -5,9 +5,14 @@
 
 use crate::{
     flex::{contiguous, dims, filled, is_ours, record, tensor, values},
-    parallel::{self, Shared, SharedMut, uninitialised},
-    profile::timed,
-    simd::{LANES, Lanes, for_each_isa},
+    machine::{
+        parallel::{self, Shared, SharedMut, uninitialised},
+        profile::timed,
+        simd::{
+            Lanes, for_each_isa,
+            rows::{column_sums, for_vectors, load, store},
+        },
+    },
 };
 use burn::{
     backend::{
@@ -114,54 +119,6 @@ fn backward(x: &FlexTensor, weight: &FlexTensor, scales: &[f32], gradient: &Flex
         })
     });
     (dx, tensor(column_sums(&partial, blocks, d), [d]))
-}
-
-/// Sums over the rows of `[rows, columns]`, in ascending order in blocks of 64, then over the blocks.
-pub(crate) fn column_sums(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut sums = vec![0f32; columns];
-    for block in x[..rows * columns].chunks(ROWS * columns.max(1)) {
-        let mut part = vec![0f32; columns];
-        for row in block.chunks_exact(columns) {
-            part.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
-        }
-        sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
-    }
-    sums
-}
-
-/// Runs a body for each vector of a row, with its offset and how many of its lanes count. A macro, because a closure
-/// that the compiler does not inline is compiled without the kernel's instructions.
-macro_rules! for_vectors {
-    ($len:expr, |$i:ident, $count:ident| $body:expr) => {{
-        let len: usize = $len;
-        let mut $i = 0;
-        while $i < len {
-            let $count = (len - $i).min($crate::simd::LANES);
-            $body;
-            $i += $crate::simd::LANES;
-        }
-    }};
-}
-pub(crate) use for_vectors;
-
-/// Reads up to 16 values.
-///
-/// # Safety
-/// `count` values are readable; `count` <= 16.
-#[inline(always)]
-pub(crate) unsafe fn load<V: Lanes>(from: *const f32, count: usize) -> V {
-    // SAFETY: the caller's promise.
-    unsafe { if count == LANES { V::load(from) } else { V::load_partial(from, count) } }
-}
-
-/// Writes up to 16 values.
-///
-/// # Safety
-/// `count` places are writable; `count` <= 16.
-#[inline(always)]
-pub(crate) unsafe fn store<V: Lanes>(x: V, to: *mut f32, count: usize) {
-    // SAFETY: the caller's promise.
-    unsafe { if count == LANES { x.store(to) } else { x.store_partial(to, count) } }
 }
 
 #[inline(always)]

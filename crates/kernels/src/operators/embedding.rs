@@ -4,8 +4,10 @@
 
 use crate::{
     flex::{contiguous, dims, filled, integers, is_ours, record, values},
-    parallel::{self, Shared, SharedMut},
-    profile::timed,
+    machine::{
+        parallel::{self, Shared, SharedMut},
+        profile::timed,
+    },
 };
 use burn::{
     backend::{

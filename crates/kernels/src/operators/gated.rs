@@ -5,12 +5,18 @@
 //! output forward, 5 backward; it is bound by memory.
 
 use crate::{
-    activation::{self, Activation},
     flex::{contiguous, dims, filled, is_ours, record, values, values_mut},
-    parallel::{self, Shared, SharedMut},
-    profile::timed,
-    rms_norm::{for_vectors, load, store},
-    simd::{Lanes, for_each_isa},
+    machine::{
+        parallel::{self, Shared, SharedMut, uninitialised},
+        profile::timed,
+        simd::{
+            Lanes,
+            activation::{Activation, rows_in_place},
+            for_each_isa,
+            rows::{for_vectors, load, store},
+        },
+    },
+    operators::activation,
 };
 use burn::{
     backend::{
@@ -55,7 +61,7 @@ pub fn gated(pair: Tensor<2>, function: Activation) -> Tensor<2> {
     }
     let data = pair.into_data();
     let x = data.as_slice::<f32>().expect("checked to be f32");
-    let mut y = crate::parallel::uninitialised(n * width);
+    let mut y = uninitialised(n * width);
     let (shared, to) = (Shared::new(x), SharedMut::new(&mut y));
     parallel::for_blocks(n, ROWS, |rows| {
         for row in rows {
@@ -63,7 +69,7 @@ pub fn gated(pair: Tensor<2>, function: Activation) -> Tensor<2> {
             unsafe {
                 let (x, y) = (shared.at(row * double), to.slice(row * width..(row + 1) * width));
                 y.copy_from_slice(std::slice::from_raw_parts(x, width));
-                activation::rows_in_place(function, y.as_mut_ptr(), 1, width, width);
+                rows_in_place(function, y.as_mut_ptr(), 1, width, width);
                 let second = std::slice::from_raw_parts(x.add(width), width);
                 y.iter_mut().zip(second).for_each(|(y, factor)| *y *= factor);
             }

@@ -4,8 +4,9 @@
 //! Shapes: R rows, C columns, S the smaller and L the larger of them.
 //! Arithmetic: 5 (4 S² L + 2 S³). Bytes: little beside that.
 
-use crate::{Precision, linear};
+use crate::operators::{adamw::square_sum, linear::linear};
 use burn::tensor::Tensor;
+use narthex_base::config::Precision;
 
 /// The constants of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,7 +45,7 @@ pub fn muon(weights: Tensor<2>, gradient: Tensor<2>, momentum: Tensor<2>, step: 
 /// The nearest (semi-)orthogonal matrix, roughly: all singular values between about 0.7 and 1.2.
 pub(crate) fn orthogonal(x: Tensor<2>) -> Tensor<2> {
     let [rows, columns] = x.dims();
-    let norm = crate::square_sum(&x).sqrt();
+    let norm = square_sum(&x).sqrt();
     // The columns of the taller form: products with it are inner products along its rows.
     let mut tall = if rows > columns { x } else { x.transpose() } * (1.0 / (norm + 1e-7));
     let product = |x: &Tensor<2>, y: &Tensor<2>| linear(x.clone(), std::slice::from_ref(y), None, None, Precision::F32);

@@ -2,12 +2,12 @@
 //! set in use and the threads at hand.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use crate::simd::amx;
-use crate::{
-    Isa, Precision, isa,
+use crate::machine::simd::amx;
+use crate::machine::{
     parallel::{self, Shared},
-    simd::{LANES, Lanes, for_each_isa},
+    simd::{Isa, LANES, Lanes, for_each_isa, isa},
 };
+use narthex_base::config::Precision;
 use std::{sync::OnceLock, time::Instant};
 
 /// Independent sums in flight: more than the latency times the number of multiply-add units of any CPU so far.

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+pub(crate) mod activation;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
@@ -15,6 +16,7 @@ pub(crate) mod dots;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+pub(crate) mod rows;
 #[cfg(test)]
 mod tests;
 
@@ -285,37 +287,37 @@ macro_rules! for_each_isa {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
         $vis unsafe fn $name($($arg: $ty),*) $(-> $out)? {
-            use $crate::simd::Isa;
+            use $crate::machine::simd::Isa;
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
             #[allow(clippy::too_many_arguments)]
             unsafe fn avx512_bf16($($arg: $ty),*) $(-> $out)? {
                 // SAFETY: the caller's promises are passed on.
-                unsafe { $generic::<$crate::simd::Avx512Bf16>($($arg),*) }
+                unsafe { $generic::<$crate::machine::simd::Avx512Bf16>($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
             #[allow(clippy::too_many_arguments)]
             unsafe fn avx512($($arg: $ty),*) $(-> $out)? {
                 // SAFETY: the caller's promises are passed on.
-                unsafe { $generic::<$crate::simd::Avx512>($($arg),*) }
+                unsafe { $generic::<$crate::machine::simd::Avx512>($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             #[allow(clippy::too_many_arguments)]
             unsafe fn avx2($($arg: $ty),*) $(-> $out)? {
                 // SAFETY: the caller's promises are passed on.
-                unsafe { $generic::<$crate::simd::Avx2>($($arg),*) }
+                unsafe { $generic::<$crate::machine::simd::Avx2>($($arg),*) }
             }
             #[cfg(target_arch = "aarch64")]
             #[allow(clippy::too_many_arguments)]
             unsafe fn neon($($arg: $ty),*) $(-> $out)? {
                 // SAFETY: the caller's promises are passed on.
-                unsafe { $generic::<$crate::simd::Neon>($($arg),*) }
+                unsafe { $generic::<$crate::machine::simd::Neon>($($arg),*) }
             }
             // SAFETY: `isa` only names what this machine has; the caller's promises are passed on.
             unsafe {
-                match $crate::simd::isa() {
+                match $crate::machine::simd::isa() {
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx512Bf16 | Isa::Amx => avx512_bf16($($arg),*),
                     #[cfg(target_arch = "x86_64")]
@@ -324,7 +326,7 @@ macro_rules! for_each_isa {
                     Isa::Avx2 => avx2($($arg),*),
                     #[cfg(target_arch = "aarch64")]
                     Isa::Neon => neon($($arg),*),
-                    _ => $generic::<$crate::simd::Portable>($($arg),*),
+                    _ => $generic::<$crate::machine::simd::Portable>($($arg),*),
                 }
             }
         }

@@ -7,13 +7,12 @@
 
 mod blocks;
 
-pub(crate) use blocks::{masked, transpose, words_within};
-
 use crate::{
-    Precision,
     flex::{contiguous, dims, filled, is_ours, record, values},
-    parallel::{self, Shared, SharedMut, uninitialised, with_scratch},
-    profile::timed,
+    machine::{
+        parallel::{self, Shared, SharedMut, uninitialised, with_scratch},
+        profile::timed,
+    },
 };
 use blocks::{Given, Job, Sizes, backward_bf16, backward_f32, forward_bf16, forward_f32};
 use burn::{
@@ -23,6 +22,7 @@ use burn::{
     },
     tensor::{Tensor, TensorData, activation::softmax},
 };
+use narthex_base::config::Precision;
 use narthex_base::random::Stream;
 use std::sync::Arc;
 
@@ -137,8 +137,8 @@ pub(crate) fn reference(qkv: Tensor<2>, table: Tensor<2>, shape: &AttentionShape
     let split = |first: usize, heads: usize| qkv.clone().narrow(1, first * d, heads * d);
     let table = table.repeat_dim(0, b);
     let per_head = |x: Tensor<2>, heads: usize| x.reshape([b, t, heads, d]).swap_dims(1, 2);
-    let q = per_head(crate::rotary::reference(split(0, h), table.clone()) * shape.scale(), h);
-    let keys = per_head(crate::rotary::reference(split(h, k), table), k);
+    let q = per_head(crate::operators::rotary::reference(split(0, h), table.clone()) * shape.scale(), h);
+    let keys = per_head(crate::operators::rotary::reference(split(h, k), table), k);
     let v = per_head(split(h + k, k), k);
     let mut mask = vec![0f32; b * t * t];
     let mut kept = vec![1f32; if shape.dropout.is_some() { b * h * t * t } else { 0 }];

@@ -6,10 +6,14 @@
 
 use crate::{
     flex::{contiguous, dims, filled, is_ours, record, tensor, values},
-    parallel::{self, Shared, SharedMut, uninitialised},
-    profile::timed,
-    rms_norm::{column_sums, for_vectors, load, store},
-    simd::{LANES, Lanes, for_each_isa},
+    machine::{
+        parallel::{self, Shared, SharedMut, uninitialised},
+        profile::timed,
+        simd::{
+            LANES, Lanes, for_each_isa,
+            rows::{column_sums, for_vectors, load, store},
+        },
+    },
 };
 use burn::{
     backend::{

@@ -6,10 +6,14 @@
 
 use crate::{
     flex::{contiguous, dims, filled, is_ours, record, values},
-    parallel::{self, Shared, SharedMut},
-    profile::timed,
-    rms_norm::{for_vectors, load, store},
-    simd::{Lanes, for_each_isa},
+    machine::{
+        parallel::{self, Shared, SharedMut},
+        profile::timed,
+        simd::{
+            Lanes, for_each_isa,
+            rows::{for_vectors, load, store},
+        },
+    },
 };
 use burn::{
     backend::{

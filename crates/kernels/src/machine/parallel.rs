@@ -1,9 +1,9 @@
 //! Work split over threads by rows and columns, never over a sum: what a task computes does not
 //! depend on which thread runs it, nor on how many there are.
 
-use crate::team;
+use super::team;
 use rayon::prelude::*;
-use std::{cell::RefCell, ops::Range};
+use std::{cell::RefCell, ops::Range, sync::OnceLock};
 
 /// Threads at hand.
 pub(crate) fn threads() -> usize {
@@ -25,10 +25,19 @@ pub(crate) fn for_blocks(len: usize, block: usize, task: impl Fn(Range<usize>) +
     for_each(len.div_ceil(block), |i| task(i * block..len.min((i + 1) * block)));
 }
 
+/// `f` of 0..count, in order: computed by the team that this thread leads, else by rayon's threads.
+pub fn map<R: Send + Sync>(count: usize, f: impl Fn(usize) -> R + Send + Sync) -> Vec<R> {
+    let results: Vec<OnceLock<R>> = (0..count).map(|_| OnceLock::new()).collect();
+    for_each(count, |index| {
+        let _ = results[index].set(f(index));
+    });
+    results.into_iter().map(|result| result.into_inner().expect("every task ran")).collect()
+}
+
 /// The sum over blocks of fixed size, added in the order of the blocks.
 pub(crate) fn sum_blocks(len: usize, block: usize, part: impl Fn(Range<usize>) -> f64 + Send + Sync) -> f64 {
     let blocks = len.div_ceil(block);
-    let parts = team::map(blocks, |i| part(i * block..len.min((i + 1) * block)));
+    let parts = map(blocks, |i| part(i * block..len.min((i + 1) * block)));
     parts.iter().sum()
 }
 

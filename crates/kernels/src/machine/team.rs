@@ -10,7 +10,7 @@ use std::{
     cell::{Cell, UnsafeCell},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
@@ -272,19 +272,10 @@ pub(crate) fn threads_here() -> Option<usize> {
     unsafe { LEADS.get().as_ref() }.map(Team::threads)
 }
 
-/// `f` of 0..count, in order: computed by the team that this thread leads, else by rayon's threads.
-pub fn map<R: Send + Sync>(count: usize, f: impl Fn(usize) -> R + Send + Sync) -> Vec<R> {
-    let results: Vec<OnceLock<R>> = (0..count).map(|_| OnceLock::new()).collect();
-    crate::parallel::for_each(count, |index| {
-        let _ = results[index].set(f(index));
-    });
-    results.into_iter().map(|result| result.into_inner().expect("every task ran")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parallel::for_each;
+    use crate::machine::parallel::{for_each, map};
 
     #[test]
     fn every_task_runs_once() {

@@ -3,13 +3,17 @@
 
 use super::AttentionShape;
 use crate::{
-    Precision,
-    parallel::{Shared, SharedMut},
+    machine::{
+        parallel::{Shared, SharedMut},
+        simd::{
+            LANES, Lanes, for_each_isa,
+            rows::{for_vectors, load, masked, store, transpose, words_within},
+        },
+    },
+    operators::rotary::rotate,
     product::{Tile, tile_of},
-    rms_norm::{for_vectors, load, store},
-    rotary::rotate,
-    simd::{LANES, Lanes, for_each_isa},
 };
+use narthex_base::config::Precision;
 
 /// Queries, and keys, in a block of scores.
 const BLOCK: usize = 64;
@@ -146,29 +150,6 @@ impl Job<'_> {
     }
 }
 
-/// Words along the rows of `[rows, width]`: in f32 the array itself, in bf16 pairs in half the width.
-///
-/// # Safety
-/// `to` has room for `rows * width` values; width is a multiple of 32.
-#[inline(always)]
-pub(crate) unsafe fn words_within<V: Lanes, const PAIRS: bool>(
-    from: *const f32,
-    rows: usize,
-    width: usize,
-    to: *mut f32,
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if PAIRS {
-            for i in (0..rows * width).step_by(2 * LANES) {
-                V::pairs_within(V::load(from.add(i)), V::load(from.add(i + LANES))).store(to.add(i / 2));
-            }
-        } else if from != to {
-            to.copy_from_nonoverlapping(from, rows * width);
-        }
-    }
-}
-
 /// Words down the columns of `[rows, width]`: in f32 the array itself, in bf16 pairs of rows in half the height.
 ///
 /// # Safety
@@ -186,31 +167,6 @@ unsafe fn words_across<V: Lanes, const PAIRS: bool>(from: *const f32, rows: usiz
             }
         } else if from != to {
             to.copy_from_nonoverlapping(from, rows * width);
-        }
-    }
-}
-
-/// `[rows, words]` -> `[words, rows]`; both multiples of 16.
-///
-/// # Safety
-/// Both arrays have that size and do not overlap.
-// Plain loops over constants: closures and iterators over arrays need not be inlined into a kernel.
-#[allow(clippy::needless_range_loop)]
-#[inline(always)]
-pub(crate) unsafe fn transpose<V: Lanes>(from: *const f32, rows: usize, words: usize, to: *mut f32) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        for row in (0..rows).step_by(LANES) {
-            for word in (0..words).step_by(LANES) {
-                let mut block = [V::splat(0.0); LANES];
-                for i in 0..LANES {
-                    block[i] = V::load(from.add((row + i) * words + word));
-                }
-                V::transpose(&mut block);
-                for i in 0..LANES {
-                    block[i].store(to.add((word + i) * rows + row));
-                }
-            }
         }
     }
 }
@@ -389,25 +345,6 @@ unsafe fn forward_generic<V: Lanes, const PAIRS: bool>(
 #[inline(always)]
 fn lanes_within(j: usize, from: usize, to: usize) -> (usize, usize) {
     (from.saturating_sub(j).min(LANES), to.saturating_sub(j).min(LANES))
-}
-
-/// The vector with the lanes outside `from..to` replaced.
-///
-/// # Safety
-/// The machine has the instruction set.
-#[inline(always)]
-pub(crate) unsafe fn masked<V: Lanes>(x: V, (from, to): (usize, usize), other: f32) -> V {
-    if (from, to) == (0, LANES) {
-        return x;
-    }
-    let mut lanes = [other; LANES];
-    // SAFETY: `to` is at most 16, and the array has as many places.
-    unsafe {
-        let mut values = [0f32; LANES];
-        x.store(values.as_mut_ptr());
-        lanes[from..to.max(from)].copy_from_slice(&values[from..to.max(from)]);
-        V::load(lanes.as_ptr())
-    }
 }
 
 /// Turns scores `from..to` of a row of 64 into exponentials relative to the largest so far, and the others into 0:

@@ -6,14 +6,17 @@
 //! training the weight's gradient once a chunk.
 
 use crate::{
-    Precision,
     flex::{contiguous, dims, integers, is_ours, record, tensor, values},
-    linear::{forward_slices, input_gradient_slices, weight_gradient_slices},
-    parallel::{self, SharedMut, uninitialised},
+    machine::{
+        parallel::{self, SharedMut, uninitialised},
+        profile::timed,
+        simd::{
+            Lanes, for_each_isa,
+            rows::{for_vectors, load, store},
+        },
+    },
+    operators::linear::{forward_slices, input_gradient_slices, weight_gradient_slices},
     product::{Finish, Start},
-    profile::timed,
-    rms_norm::{for_vectors, load, store},
-    simd::{Lanes, for_each_isa},
 };
 use burn::{
     backend::{
@@ -25,6 +28,7 @@ use burn::{
     },
     tensor::{Int, Tensor, activation::log_softmax},
 };
+use narthex_base::config::Precision;
 
 /// Logits of a chunk: 48 MB.
 const LOGITS_MAX: usize = 12 << 20;
@@ -59,7 +63,7 @@ pub(crate) fn reference(
     scale: f64,
     precision: Precision,
 ) -> Tensor<1> {
-    let logits = crate::linear::reference(hidden, &[weight], None, None, precision);
+    let logits = crate::operators::linear::reference(hidden, &[weight], None, None, precision);
     log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1)).sum() * -scale
 }
 
@@ -211,7 +215,7 @@ unsafe fn softmax_row_generic<V: Lanes>(logits: *mut f32, v: usize, target: usiz
         let mut largest = V::splat(f32::NEG_INFINITY);
         let mut tail = f32::NEG_INFINITY;
         for_vectors!(v, |i, count| {
-            if count == crate::simd::LANES {
+            if count == crate::machine::simd::LANES {
                 largest = largest.max(V::load(logits.add(i)));
             } else {
                 tail = (i..i + count).map(|i| *logits.add(i)).fold(tail, f32::max);
@@ -224,7 +228,7 @@ unsafe fn softmax_row_generic<V: Lanes>(logits: *mut f32, v: usize, target: usiz
         for_vectors!(v, |i, count| {
             let e = load::<V>(logits.add(i), count).sub(shift).exp();
             store(e, logits.add(i), count);
-            if count == crate::simd::LANES {
+            if count == crate::machine::simd::LANES {
                 sum = sum.add(e);
             } else {
                 tail = load::<V>(logits.add(i), count).sum();

@@ -5,12 +5,11 @@
 //! Shapes: I inputs, O outputs, R ranks of all parts of an update, each padded to whole vectors.
 //! Arithmetic: 2 R (I + O) for a row. Bytes: R (I + O) values for each update, read again for every four of its rows.
 
-use crate::{
-    Precision,
-    attention::words_within,
+use crate::machine::{
     parallel::{self, Shared, SharedMut, with_scratch},
-    simd::{LANES, Lanes, for_each_isa},
+    simd::{LANES, Lanes, for_each_isa, rows::words_within},
 };
+use narthex_base::config::Precision;
 use std::{fmt, ops::Range, sync::Arc};
 
 /// Rows that a task handles.

@@ -2,11 +2,11 @@
 
 use super::{ActivationsAt, INT4_OFFSET, INT8_OFFSET};
 use crate::{
-    product::{FinishAt, TILE_COLUMNS, tile::read},
-    simd::{
+    machine::simd::{
         LANES, Lanes,
         dots::{BYTES, Dots},
     },
+    product::{FinishAt, TILE_COLUMNS, tile::read},
 };
 
 /// Bytes ahead of the word in hand that are fetched from memory.

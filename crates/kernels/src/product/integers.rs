@@ -9,12 +9,17 @@ mod tile;
 
 use super::{Finish, ROWS_AT_ONCE, ROWS_PACKED_ALONE, TILE_COLUMNS, Target};
 use crate::{
-    Precision, Quantization, parallel,
-    parallel::with_scratch,
-    quantize::INT4_GROUPS,
-    simd::{LANES, Lanes, dots::BYTES, dots::Dots, dots::for_each_dots},
+    machine::{
+        parallel::{self, with_scratch},
+        simd::{
+            LANES, Lanes,
+            dots::{BYTES, Dots, for_each_dots},
+        },
+    },
+    product::quantize::{INT4_GROUPS, Quantization},
 };
 use half::f16;
+use narthex_base::config::Precision;
 use std::{ops::Range, slice};
 use tile::{Codes, Tile, tile_of};
 

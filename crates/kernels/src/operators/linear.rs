@@ -5,10 +5,9 @@
 //! Arithmetic: 2 N I O forward, and again for each gradient. Bytes: N I + I O + N O values.
 
 use crate::{
-    Precision, flex,
-    flex::{contiguous, dims, filled, is_ours, record, values},
+    flex::{self, contiguous, dims, filled, is_ours, record, values},
+    machine::{profile::timed, simd::rows::column_sums},
     product::{Along, Finish, Operand, STACK, Stack, Start, product},
-    profile::timed,
 };
 use burn::{
     backend::{
@@ -20,6 +19,7 @@ use burn::{
     },
     tensor::{DType, Tensor},
 };
+use narthex_base::config::Precision;
 
 /// `x [N, I]`, weights `[O_i, I]`, bias `[O]`, residual `[N, O]` -> `[N, O]`: the outputs of the weights side by side.
 /// In bf16 the inputs of the product are rounded to bf16 and its sums, the bias and the residual stay f32.
@@ -255,7 +255,7 @@ fn weight_gradients(x: &FlexTensor, gradient: &FlexTensor, rows: &[usize], preci
 fn bias_gradient(gradient: &FlexTensor) -> FlexTensor {
     let [n, outputs] = dims(gradient);
     let gradient = values(gradient);
-    flex::tensor(crate::rms_norm::column_sums(gradient, n, outputs), [outputs])
+    flex::tensor(column_sums(gradient, n, outputs), [outputs])
 }
 
 /// `Y = X Wᵀ` on slices: `x [n, inputs]`, weights `[.., inputs]` with `outputs` rows together -> `y [n, outputs]`.

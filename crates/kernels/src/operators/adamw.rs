@@ -5,10 +5,14 @@
 
 use crate::{
     flex::{contiguous, is_ours, values, values_mut},
-    parallel::{self, Shared, SharedMut},
-    profile::timed,
-    rms_norm::{for_vectors, load, store},
-    simd::{Lanes, for_each_isa},
+    machine::{
+        parallel::{self, Shared, SharedMut},
+        profile::timed,
+        simd::{
+            Lanes, for_each_isa,
+            rows::{for_vectors, load, store},
+        },
+    },
 };
 use burn::{
     backend::{Backend, Dispatch, Flex, backend_extension, flex::FlexTensor, tensor::FloatTensor},
@@ -206,7 +210,7 @@ unsafe fn block_squares_generic<V: Lanes>(x: *const f32, len: usize) -> f64 {
     // SAFETY: the caller promises `len` values.
     unsafe {
         // 64 vectors in f32 lose nothing that matters, and then one addition in f64.
-        const RUN: usize = 64 * crate::simd::LANES;
+        const RUN: usize = 64 * crate::machine::simd::LANES;
         for start in (0..len).step_by(RUN) {
             let mut sum = V::splat(0.0);
             for_vectors!(RUN.min(len - start), |i, count| {

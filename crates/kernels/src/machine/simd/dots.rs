@@ -478,7 +478,7 @@ macro_rules! for_each_dots {
     ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? = $generic:ident) => {
         $(#[$meta])*
         $vis unsafe fn $name($($arg: $ty),*) $(-> $out)? {
-            use $crate::simd::{Isa, dots};
+            use $crate::machine::simd::{Isa, dots};
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
             unsafe fn avx512_vnni($($arg: $ty),*) $(-> $out)? {
@@ -517,7 +517,7 @@ macro_rules! for_each_dots {
             // SAFETY: `isa` only names what this machine has, as do the looks for dot products; the caller's promises are
             // passed on.
             unsafe {
-                match $crate::simd::isa() {
+                match $crate::machine::simd::isa() {
                     #[cfg(target_arch = "x86_64")]
                     Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 if dots::vnni512() => avx512_vnni($($arg),*),
                     #[cfg(target_arch = "x86_64")]

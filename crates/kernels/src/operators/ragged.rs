@@ -6,15 +6,17 @@
 //! way; scores of 64 queries at a time stay in cache. All of it is f32, as the products around it decide the time.
 
 use crate::{
-    attention::transpose,
     flex::{contiguous, dims, filled, is_ours, values},
-    linear::Maybe,
-    parallel::{self, Shared, SharedMut, with_scratch},
+    machine::{
+        parallel::{self, Shared, SharedMut, with_scratch},
+        profile::timed,
+        simd::{
+            LANES, Lanes, for_each_isa,
+            rows::{for_vectors, load, masked, store, transpose},
+        },
+    },
+    operators::{linear::Maybe, rotary::rotate},
     product::{Tile, tile_of},
-    profile::timed,
-    rms_norm::{for_vectors, load, store},
-    rotary::rotate,
-    simd::{LANES, Lanes, for_each_isa},
 };
 use burn::{
     backend::{Backend, Dispatch, Flex, backend_extension, flex::FlexTensor, tensor::FloatTensor},
@@ -97,7 +99,7 @@ pub(crate) fn reference(qkv: Tensor<2>, table: Option<Tensor<2>>, shape: &Ragged
         let rows = qkv.clone().narrow(0, first, t);
         let part = |number: usize| rows.clone().narrow(1, number * h * d, h * d);
         let turned = |x: Tensor<2>| match &table {
-            Some(table) => crate::rotary::reference(x, table.clone().narrow(0, 0, t)),
+            Some(table) => crate::operators::rotary::reference(x, table.clone().narrow(0, 0, t)),
             None => x,
         };
         let per_head = |x: Tensor<2>| x.reshape([t, h, d]).swap_dims(0, 1);
@@ -348,18 +350,15 @@ unsafe fn weigh<V: Lanes>(row: *mut f32, across: usize, counting: Range<usize>) 
         for at in (0..across).step_by(LANES) {
             let (from, to) = lanes(at);
             if from < to {
-                largest = largest.max(crate::attention::masked(V::load(row.add(at)), (from, to), f32::NEG_INFINITY));
+                largest = largest.max(masked(V::load(row.add(at)), (from, to), f32::NEG_INFINITY));
             }
         }
         let shift = V::splat(largest.largest());
         let mut total = V::splat(0.0);
         for at in (0..across).step_by(LANES) {
             let (from, to) = lanes(at);
-            let weight = if from < to {
-                crate::attention::masked(V::load(row.add(at)).sub(shift).exp(), (from, to), 0.0)
-            } else {
-                V::splat(0.0)
-            };
+            let weight =
+                if from < to { masked(V::load(row.add(at)).sub(shift).exp(), (from, to), 0.0) } else { V::splat(0.0) };
             total = total.add(weight);
             weight.store(row.add(at));
         }

@@ -6,11 +6,10 @@
 //! a time as numbers.
 
 use crate::{
-    PackedWeight, Precision,
     flex::{contiguous, dims, filled, record, values},
-    linear::{Maybe, input_gradient_slices},
-    packed::PackedLinearBackend,
-    profile::timed,
+    machine::profile::timed,
+    operators::linear::{Maybe, input_gradient_slices},
+    packed::{PackedLinearBackend, PackedWeight},
 };
 use burn::{
     backend::{
@@ -19,6 +18,7 @@ use burn::{
     },
     tensor::Tensor,
 };
+use narthex_base::config::Precision;
 
 /// `x [N, I]`, weights `[O, I]` -> `[N, O]`, with gradients for `x`. The product is that of
 /// [`packed_linear`](crate::packed_linear), to the byte: what is trained sees what will be served. The gradient is that of
