@@ -6,12 +6,13 @@ mod output;
 
 mod arguments;
 mod commands;
+mod flags;
 mod render;
 mod signals;
 mod style;
 
 use arguments::{Arguments, Command};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use narthex_base::Result;
 use std::process::ExitCode;
 
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
 
 fn run(command: Option<Command>, style: style::Style) -> Result<()> {
     match command {
-        None => commands::welcome(),
+        None => welcome(),
         Some(Command::New(args)) => commands::new::run(&args),
         Some(Command::Run(args)) => commands::run::run(&args, style),
         Some(Command::Data(args)) => commands::run::run_kind("data", &args, style),
@@ -65,4 +66,12 @@ fn run(command: Option<Command>, style: style::Style) -> Result<()> {
         Some(Command::Bench(args)) => commands::bench::run(&args.command),
         Some(Command::Config(args)) => commands::config::run(&args),
     }
+}
+
+/// Bare `narthex`: short help and the next command to type.
+fn welcome() -> Result<()> {
+    output::attempt(|| Arguments::command().print_help());
+    let program = commands::program();
+    outln!("\nstart here:\n  {program} new hello && {program} run hello");
+    Ok(())
 }

@@ -1,15 +1,77 @@
 //! `narthex bench train` and `narthex bench kernels`
 
 use super::{choose_isa, print_json};
-use crate::{
-    arguments::{BenchCommand, BenchKernels, BenchMachine, BenchTrain},
-    output,
-    style::table,
-};
+use crate::{flags::JsonFlag, output, style::table};
+use clap::{Args, Subcommand};
 use narthex_base::{Error, Result};
 use narthex_kernels::{Precision, bench, isa, probe};
 use narthex_train::{BenchShape, TrainBench, TrainTiming};
 use std::io::BufRead;
+
+/// The arguments of `narthex bench`.
+#[derive(Args)]
+pub struct Bench {
+    #[command(subcommand)]
+    pub command: BenchCommand,
+}
+
+/// What is measured.
+#[derive(Subcommand)]
+pub enum BenchCommand {
+    /// Time whole training steps of a known shape on random tokens
+    Train(BenchTrain),
+    /// Time every operator alone beside the machine's measured peaks
+    Kernels(BenchKernels),
+}
+
+/// The machine as a benchmark uses it.
+#[derive(Args)]
+pub struct BenchMachine {
+    /// Threads; all processors by default
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// The instruction set: portable, neon, avx2, avx512, avx512-bf16 or amx; the best by default
+    #[arg(long, value_name = "NAME")]
+    pub isa: Option<String>,
+    #[command(flatten)]
+    pub output: JsonFlag,
+}
+
+/// The arguments of `narthex bench train`.
+#[derive(Args)]
+pub struct BenchTrain {
+    /// llama-10m (8 x 256 tokens a step) or llama-100m (4 x 512)
+    #[arg(long, default_value = "llama-10m")]
+    pub shape: String,
+    /// f32 or bf16
+    #[arg(long, default_value = "f32")]
+    pub precision: String,
+    /// Steps to time, after three to warm up
+    #[arg(long, default_value_t = 20)]
+    pub steps: usize,
+    /// Keep only what enters each block and compute the rest again
+    #[arg(long)]
+    pub activation_checkpointing: bool,
+    /// cpu, or cuda, rocm, vulkan, metal or wgpu in a binary built with that feature
+    #[arg(long, default_value = "cpu", value_name = "NAME")]
+    pub device: String,
+    /// Say `ready`, then time the steps and print one line of JSON for each line on stdin: so that a
+    /// script can take turns between programs
+    #[arg(long)]
+    pub repeat: bool,
+    #[command(flatten)]
+    pub machine: BenchMachine,
+}
+
+/// The arguments of `narthex bench kernels`.
+#[derive(Args)]
+pub struct BenchKernels {
+    /// Calls of each operator, after one to warm up
+    #[arg(long, default_value_t = 10)]
+    pub repetitions: usize,
+    #[command(flatten)]
+    pub machine: BenchMachine,
+}
 
 pub fn run(command: &BenchCommand) -> Result<()> {
     match command {
@@ -58,7 +120,7 @@ fn train(args: &BenchTrain) -> Result<()> {
         return Ok(());
     }
     let timing = bench.run(args.steps, true);
-    if args.machine.json {
+    if args.machine.output.json {
         print_json(&timing);
     } else {
         print_timing(&timing);
@@ -109,7 +171,7 @@ fn kernels(args: &BenchKernels) -> Result<()> {
     prepare(&args.machine)?;
     let memory = probe::read_bytes_per_second();
     let timings = bench::operators(args.repetitions);
-    if args.machine.json {
+    if args.machine.output.json {
         let list: Vec<serde_json::Value> = timings
             .iter()
             .map(|timing| {

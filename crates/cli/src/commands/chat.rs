@@ -1,11 +1,24 @@
 //! `narthex chat`: a conversation in the terminal.
 
-use super::generate::{request, stream};
-use crate::{arguments::Chat, output, style::Style};
+use super::generate::{Sampling, request, stream};
+use crate::{flags::ModelRef, output, style::Style};
+use clap::Args;
 use narthex_base::{Error, Message, Result, Role};
 use narthex_infer::{Engine, EngineOptions};
 use narthex_run::LoadedModel;
 use std::io::{BufRead, IsTerminal};
+
+/// The arguments of `narthex chat`.
+#[derive(Args)]
+pub struct Chat {
+    #[command(flatten)]
+    pub model: ModelRef,
+    /// Instructions that come before the conversation
+    #[arg(long)]
+    pub system: Option<String>,
+    #[command(flatten)]
+    pub sampling: Sampling,
+}
 
 pub fn run(args: &Chat, style: Style) -> Result<()> {
     let model = LoadedModel::open(&args.model.project, &args.model.reference, args.model.dtype.form())?;

@@ -2,18 +2,44 @@
 
 use super::{open_options, print_json};
 use crate::{
-    arguments::{Config, ConfigCommand},
+    flags::{JsonFlag, Settings},
     style::table,
 };
+use clap::{Args, Subcommand};
 use narthex_base::{Plan, Result};
 use narthex_run::Project;
+use std::path::PathBuf;
+
+/// The arguments of `narthex config`.
+#[derive(Args)]
+pub struct Config {
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+/// What is shown of a configuration.
+#[derive(Subcommand)]
+pub enum ConfigCommand {
+    /// Every value of a project with its origin
+    Show {
+        /// The project: a folder with a narthex.toml
+        #[arg(default_value = ".")]
+        project: PathBuf,
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        output: JsonFlag,
+    },
+    /// The JSON schema of narthex.toml
+    Schema,
+}
 
 pub fn run(args: &Config) -> Result<()> {
     match &args.command {
         ConfigCommand::Schema => print_json(&Plan::schema()),
-        ConfigCommand::Show { project, settings, json } => {
+        ConfigCommand::Show { project, settings, output } => {
             let values = Project::plan(project, &open_options(project, settings)?)?.values();
-            if *json {
+            if output.json {
                 let entry = |(path, value, origin): (String, serde_json::Value, narthex_base::plan::Origin)| serde_json::json!({ "key": path, "value": value, "origin": origin.to_string() });
                 print_json(&values.into_iter().map(entry).collect::<Vec<_>>());
             } else {

@@ -1,7 +1,11 @@
 //! `narthex embed`, and encoders behind `narthex serve`.
 
 use super::serve::{Facts, Source};
-use crate::{arguments::Embed, output};
+use crate::{
+    flags::{ModelRef, ThreadsFlag},
+    output,
+};
+use clap::Args;
 use narthex_base::{Error, Result};
 use narthex_infer::{EncoderEngine, EncoderInput, EncoderOptions, EncoderTask};
 use narthex_model::Precision;
@@ -11,11 +15,36 @@ use serde::Serialize;
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read},
+    path::PathBuf,
     sync::{
         Arc,
         mpsc::{Receiver, sync_channel},
     },
 };
+
+/// The arguments of `narthex embed`.
+#[derive(Args)]
+pub struct Embed {
+    #[command(flatten)]
+    pub model: ModelRef,
+    /// The texts; `-` reads lines from stdin
+    #[arg(value_name = "TEXT", required_unless_present = "file")]
+    pub texts: Vec<String>,
+    /// Embed each line of this file
+    #[arg(long, value_name = "FILE", conflicts_with = "texts")]
+    pub file: Option<PathBuf>,
+    /// Put the model's prompt of this name before each text, such as `query`; its default prompt otherwise
+    #[arg(long, value_name = "NAME")]
+    pub prompt_name: Option<String>,
+    /// Keep the first N values and give the vector the length 1 again
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub dimensions: Option<u32>,
+    #[command(flatten)]
+    pub threads: ThreadsFlag,
+    /// Objects with the text and its tokens beside the vector
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Texts that are tokenized and computed together.
 const TEXTS_AT_ONCE: usize = 256;
@@ -58,8 +87,10 @@ pub fn run(args: &Embed) -> Result<()> {
     if dimensions > own {
         return Err(Error::usage(format!("`--dimensions {dimensions}` is more than the model's {own}")));
     }
-    let options =
-        EncoderOptions { threads: args.threads.map_or(0, |threads| threads as usize), ..EncoderOptions::default() };
+    let options = EncoderOptions {
+        threads: args.threads.threads.map_or(0, |threads| threads as usize),
+        ..EncoderOptions::default()
+    };
     let embedder = embedder(encoder, &options).0;
     let prompt = embedder.prompt(args.prompt_name.as_deref()).ok_or_else(|| {
         let names: Vec<&str> = embedder.prompts.keys().map(String::as_str).collect();

@@ -1,15 +1,48 @@
 //! `narthex generate`
 
 use super::print_json;
-use crate::{
-    arguments::{Generate, Sampling},
-    output,
-};
+use crate::{flags::ModelRef, output};
+use clap::Args;
 use narthex_base::{Error, Result};
 use narthex_infer::{Engine, EngineOptions, FinishReason, Output, Request};
 use narthex_run::LoadedModel;
 use narthex_text::TextStream;
 use std::{io::Read, ops::ControlFlow, sync::mpsc::channel, time::Instant};
+
+/// The arguments of `narthex generate`.
+#[derive(Args)]
+pub struct Generate {
+    #[command(flatten)]
+    pub model: ModelRef,
+    /// The text to continue; `-` reads it from stdin
+    #[arg(long, short)]
+    pub prompt: String,
+    #[command(flatten)]
+    pub sampling: Sampling,
+    /// Text and counts as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How tokens are chosen.
+#[derive(Args)]
+pub struct Sampling {
+    /// 0 always takes the likeliest token; the model's own setting by default, else 0.8
+    #[arg(long)]
+    pub temperature: Option<f32>,
+    /// Keep the likeliest tokens up to this probability
+    #[arg(long)]
+    pub top_p: Option<f32>,
+    /// Keep this many of the likeliest tokens; 0 keeps all
+    #[arg(long)]
+    pub top_k: Option<usize>,
+    /// The same seed gives the same text
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// New tokens at most
+    #[arg(long, default_value_t = 200)]
+    pub max_tokens: usize,
+}
 
 /// The temperature where neither the user nor the model's author says one.
 const TEMPERATURE: f32 = 0.8;

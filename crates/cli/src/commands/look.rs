@@ -2,21 +2,59 @@
 
 use super::{print_json, program, project_flag};
 use crate::{
-    arguments::{Look, Ls, Trace},
+    flags::{JsonFlag, LedgerFlag},
     style::{bytes, figure, seconds, table},
 };
+use clap::Args;
 use narthex_base::{ArtifactKind, LineageNode, Result};
 use narthex_openness::{lineage_html, openness};
 use narthex_run::Project;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// The arguments of `narthex ls`.
+#[derive(Args)]
+pub struct Ls {
+    #[command(flatten)]
+    pub ledger: LedgerFlag,
+    /// Only artifacts of this kind: source, documents, chat, tokens, model, evaluation, bundle
+    #[arg(long)]
+    pub kind: Option<String>,
+    /// Also what names pointed to earlier
+    #[arg(long)]
+    pub all: bool,
+    #[command(flatten)]
+    pub output: JsonFlag,
+}
+
+/// Which artifact to show.
+#[derive(Args)]
+pub struct Look {
+    /// A step's or source's name, `name@digest-prefix`, or a digest
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    #[command(flatten)]
+    pub ledger: LedgerFlag,
+    #[command(flatten)]
+    pub output: JsonFlag,
+}
+
+/// The arguments of `narthex trace`.
+#[derive(Args)]
+pub struct Trace {
+    #[command(flatten)]
+    pub look: Look,
+    /// As an HTML page with a drawing, on stdout
+    #[arg(long, conflicts_with = "json")]
+    pub html: bool,
+}
+
 pub fn ls(args: &Ls) -> Result<()> {
-    let ledger = Project::ledger(&args.project)?;
+    let ledger = Project::ledger(&args.ledger.project)?;
     let mut listings = ledger.list()?;
     listings.retain(|listing| {
         (args.all || listing.current) && args.kind.as_ref().is_none_or(|kind| listing.kind.to_string() == *kind)
     });
-    if args.json {
+    if args.output.json {
         print_json(&listings);
         return Ok(());
     }
@@ -33,10 +71,10 @@ pub fn ls(args: &Ls) -> Result<()> {
         ]);
     }
     out!("{}", table(&rows));
-    let flag = project_flag(&args.project);
+    let flag = project_flag(&args.ledger.project);
     match listings.first() {
         Some(first) => noteln!("\nnext: {} show {}{flag}", program(), first.name),
-        None => noteln!("\nnothing yet\nnext: {} run {}", program(), args.project.display()),
+        None => noteln!("\nnothing yet\nnext: {} run {}", program(), args.ledger.project.display()),
     }
     Ok(())
 }
@@ -51,9 +89,9 @@ fn age(seconds: u64) -> String {
 }
 
 pub fn show(args: &Look) -> Result<()> {
-    let artifact = Project::ledger(&args.project)?.resolve(&args.reference)?;
+    let artifact = Project::ledger(&args.ledger.project)?.resolve(&args.reference)?;
     let manifest = &artifact.manifest;
-    if args.json {
+    if args.output.json {
         print_json(&serde_json::json!({
             "digest": artifact.digest, "folder": artifact.folder, "manifest": manifest, "run": artifact.run,
         }));
@@ -86,7 +124,7 @@ pub fn show(args: &Look) -> Result<()> {
     section("figures", manifest.figures.iter().map(|(name, value)| vec![name.clone(), figure(*value)]));
     section("measured", artifact.run.measured.iter().map(|(name, value)| vec![name.clone(), figure(*value)]));
     outln!("recipe\n{}", indent(&serde_json::to_string_pretty(&manifest.recipe.config).expect("a recipe serializes")));
-    noteln!("\nnext: {} trace {}{}", program(), args.reference, project_flag(&args.project));
+    noteln!("\nnext: {} trace {}{}", program(), args.reference, project_flag(&args.ledger.project));
     Ok(())
 }
 
@@ -103,10 +141,10 @@ fn indent(text: &str) -> String {
 
 pub fn trace(args: &Trace) -> Result<()> {
     let (html, args) = (args.html, &args.look);
-    let ledger = Project::ledger(&args.project)?;
+    let ledger = Project::ledger(&args.ledger.project)?;
     let artifact = ledger.resolve(&args.reference)?;
     let lineage = ledger.lineage(artifact.digest)?;
-    if args.json {
+    if args.output.json {
         print_json(&lineage);
         return Ok(());
     }
@@ -116,7 +154,7 @@ pub fn trace(args: &Trace) -> Result<()> {
         return Ok(());
     }
     print_node(&lineage, "", "");
-    noteln!("\nnext: {} export {} DIR{}", program(), args.reference, project_flag(&args.project));
+    noteln!("\nnext: {} export {} DIR{}", program(), args.reference, project_flag(&args.ledger.project));
     Ok(())
 }
 

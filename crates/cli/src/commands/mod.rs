@@ -5,6 +5,7 @@ pub mod bench;
 pub mod chat;
 pub mod config;
 pub mod embed;
+pub mod engine;
 pub mod generate;
 pub mod look;
 pub mod new;
@@ -18,11 +19,7 @@ pub mod signing;
 pub mod speculative;
 pub mod transfer;
 
-use crate::{
-    arguments::{Arguments, Settings},
-    output,
-};
-use clap::CommandFactory;
+use crate::flags::Settings;
 use narthex_base::{Error, Result};
 use narthex_kernels::{ForceIsaError, Isa, force_isa};
 use narthex_run::{OpenOptions, Project, SourceCode};
@@ -31,14 +28,6 @@ use std::path::{Path, PathBuf};
 /// The source code that this program was built from, as a gzipped tar archive that `build.rs` packs.
 static SOURCE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/source.tar.gz"));
 const SOURCE_NAME: &str = concat!("narthex-", env!("CARGO_PKG_VERSION"), ".tar.gz");
-
-/// Bare `narthex`: short help and the next command to type.
-pub fn welcome() -> Result<()> {
-    output::attempt(|| Arguments::command().print_help());
-    let program = program();
-    outln!("\nstart here:\n  {program} new hello && {program} run hello");
-    Ok(())
-}
 
 /// Makes kernels compute with the instruction set of this name, before anything is computed.
 ///

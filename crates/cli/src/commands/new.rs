@@ -1,8 +1,16 @@
 //! `narthex new`
 
 use super::program;
-use crate::arguments::New;
+use clap::Args;
 use narthex_base::Result;
+use std::path::PathBuf;
+
+/// The arguments of `narthex new`.
+#[derive(Args)]
+pub struct New {
+    /// The folder to make; its name becomes the project's
+    pub name: PathBuf,
+}
 
 pub fn run(args: &New) -> Result<()> {
     narthex_run::scaffold(&args.name)?;

@@ -2,10 +2,11 @@
 
 use super::{print_json, program, project_flag};
 use crate::{
-    arguments::{License, LicenseFormat},
     commands::base_options,
+    flags::{JsonFlag, LedgerFlag},
     style::table,
 };
+use clap::{Args, ValueEnum};
 use narthex_base::{
     Component, Error, Result,
     config::{Use, Verdict},
@@ -16,11 +17,54 @@ use narthex_openness::{
 };
 use narthex_run::{judge_reference, with_subject};
 use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// The arguments of `narthex license`.
+#[derive(Args)]
+pub struct License {
+    /// A step's or source's name, `name@digest-prefix`, a digest, or an exported folder
+    #[arg(value_name = "REF", required_unless_present = "mof")]
+    pub reference: Option<String>,
+    #[command(flatten)]
+    pub ledger: LedgerFlag,
+    /// How to write it
+    #[arg(long, value_enum, default_value = "table", conflicts_with = "json")]
+    pub format: LicenseFormat,
+    /// Give the class of a file of the Model Openness Tool instead, as that tool gives it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["reference", "format"])]
+    pub mof: Option<PathBuf>,
+    /// Say by which rule of the policy each component may be used, or not
+    #[arg(long, conflicts_with = "mof")]
+    pub explain: bool,
+    #[command(flatten)]
+    pub output: JsonFlag,
+}
+
+/// How components and licences are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LicenseFormat {
+    /// For people
+    Table,
+    /// As JSON
+    Json,
+    /// YAML for the Model Openness Tool
+    Mof,
+    /// SPDX 3.0 (JSON-LD) with the AI and Dataset profiles
+    Spdx,
+    /// CycloneDX 1.6 ML-BOM (JSON)
+    Cyclonedx,
+    /// Metadata of a Hugging Face model card (YAML)
+    ModelCard,
+    /// Metadata of a Hugging Face dataset card (YAML)
+    DatasetCard,
+    /// Croissant (JSON-LD), for documents, conversations, tokens and sources
+    Croissant,
+}
 
 pub fn license(args: &License) -> Result<()> {
     if let Some(file) = &args.mof {
         let found = read_mof(file)?;
-        if args.json {
+        if args.output.json {
             print_json(&found);
         } else {
             outln!("{}", class_line(&found));
@@ -32,11 +76,11 @@ pub fn license(args: &License) -> Result<()> {
     let reference = args.reference.as_deref().ok_or_else(|| Error::usage("name an artifact"))?;
     if args.explain {
         for uses in [Use::Train, Use::Redistribute, Use::ServeCommercially] {
-            explain(&judge_reference(&args.project, reference, uses, &base_options(&[]))?);
+            explain(&judge_reference(&args.ledger.project, reference, uses, &base_options(&[]))?);
         }
     }
-    let format = if args.json { LicenseFormat::Json } else { args.format };
-    with_subject(&args.project, reference, |subject| write(subject, format, args, reference))?
+    let format = if args.output.json { LicenseFormat::Json } else { args.format };
+    with_subject(&args.ledger.project, reference, |subject| write(subject, format, args, reference))?
 }
 
 fn write(subject: &Subject, format: LicenseFormat, args: &License, reference: &str) -> Result<()> {
@@ -101,7 +145,8 @@ fn print_table(subject: &Subject, args: &License, reference: &str) {
         outln!("  remark: the Model Openness Tool says: {}", class_line(&tools));
         tools.reasons.iter().for_each(|reason| outln!("    {reason}"));
     }
-    let flag = if std::path::Path::new(reference).is_dir() { String::new() } else { project_flag(&args.project) };
+    let flag =
+        if std::path::Path::new(reference).is_dir() { String::new() } else { project_flag(&args.ledger.project) };
     noteln!("\nnext: {} license {reference} --format mof{flag}", program());
 }
 

@@ -2,11 +2,12 @@
 
 use super::{program, project_flag};
 use crate::{
-    arguments::Pull,
+    flags::EventsFlag,
     render::Renderer,
     signals,
     style::{Style, bytes, table},
 };
+use clap::Args;
 use narthex_base::{Error, Event, License, Manifest, Observer, Result};
 use narthex_deploy::hub::{
     Checksum, Download, Hub, HubSettings, Listing, RepoFile, RepoKind, RepoSpec, Selected, select,
@@ -23,6 +24,38 @@ use std::{
     time::Instant,
 };
 
+/// The arguments of `narthex pull`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  narthex pull hf:HuggingFaceTB/SmolLM2-135M-Instruct --as smol && narthex serve smol
+  narthex pull hf:datasets/org/name@v1.0 --include 'data/train-*'
+
+HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE mean what they mean to Hugging Face's own tools.")]
+pub struct Pull {
+    /// `hf:ORG/NAME` or `hf:datasets/ORG/NAME`, and perhaps a branch, tag or commit: `hf:ORG/NAME@REVISION`
+    #[arg(value_name = "REPOSITORY")]
+    pub repository: String,
+    /// Fetch the weights or data files that fit this pattern instead of the usual ones; may be given several times. Card,
+    /// licence, configuration and tokenizer always come along
+    #[arg(long, value_name = "GLOB")]
+    pub include: Vec<String>,
+    /// The name in the ledger; the repository's by default
+    #[arg(long = "as", value_name = "NAME")]
+    pub name: Option<String>,
+    /// The SPDX licence, where you know better than the card
+    #[arg(long, value_name = "SPDX")]
+    pub license: Option<String>,
+    /// List what would be fetched; fetch nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The project whose ledger takes it
+    #[arg(long, default_value = ".")]
+    pub project: PathBuf,
+    #[command(flatten)]
+    pub output: EventsFlag,
+}
+
 /// Files that are listed one by one before they are fetched.
 const LISTED_MAX: usize = 20;
 
@@ -35,7 +68,7 @@ pub fn run(args: &Pull, style: Style) -> Result<()> {
     let mirror = settings.is_mirror().then(|| settings.endpoint.clone());
     let hub = Hub::new(settings)?;
     let interrupt = signals::interrupt_flag()?;
-    let renderer = Renderer::new(style, args.json);
+    let renderer = Renderer::new(style, args.output.json);
     let emit = |event| renderer.event(event);
     let observer = Observer::new(&emit, &interrupt).for_step("pull");
     hub.warnings().iter().for_each(|warning| observer.warn(warning));
@@ -44,7 +77,7 @@ pub fn run(args: &Pull, style: Style) -> Result<()> {
         observer.warn(format!("{} is now {}", asked.origin(), listing.spec.origin()));
     }
     let chosen = select(asked.kind, &listing.files, &args.include)?;
-    announce(&hub, &listing, &chosen, args.dry_run && !args.json);
+    announce(&hub, &listing, &chosen, args.dry_run && !args.output.json);
     if args.dry_run {
         report(args, &listing, &chosen, json!({"fetched": false}));
         noteln!("next: {} pull {}{}", program(), args.repository, project_flag(&args.project));
@@ -205,7 +238,7 @@ fn finish(
     let manifest = &artifact.manifest;
     let license = manifest.license();
     let flag = project_flag(&args.project);
-    match args.json {
+    match args.output.json {
         true => report(
             args,
             listing,
@@ -233,7 +266,7 @@ fn finish(
 }
 
 fn report(args: &Pull, listing: &Listing, chosen: &Selected, rest: serde_json::Value) {
-    if !args.json {
+    if !args.output.json {
         return;
     }
     let none = BTreeMap::new();

@@ -2,14 +2,61 @@
 
 use super::{base_options, print_json, program, project_flag};
 use crate::{
-    arguments::{Reproduce, Verify},
+    flags::{JsonFlag, ThreadsFlag},
     render::Renderer,
     signals,
     style::{Style, seconds, table},
 };
+use clap::Args;
 use narthex_base::{Error, Event, Observer, Result};
 use narthex_run::ReproduceOptions;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// The arguments of `narthex reproduce`.
+#[derive(Args)]
+pub struct Reproduce {
+    /// A name or digest in the ledger, an exported folder, or its narthex.json
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// The project, where the sources lie
+    #[arg(long, default_value = ".")]
+    pub project: PathBuf,
+    /// Threads that compute; all processors by default. The bytes are the same
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub threads: Option<u32>,
+    /// Work in this folder and keep it; a temporary one by default
+    #[arg(long, value_name = "DIR")]
+    pub work: Option<PathBuf>,
+    /// Follow the recipe even where narthex.toml says something else by now
+    #[arg(long)]
+    pub ignore_project_file: bool,
+    #[command(flatten)]
+    pub output: JsonFlag,
+}
+
+/// The arguments of `narthex verify`.
+#[derive(Args)]
+pub struct Verify {
+    /// A name or digest of a model or bundle in the ledger
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// The project whose ledger has the checkpoints
+    #[arg(long, default_value = ".")]
+    pub project: PathBuf,
+    /// Intervals between checkpoints to compute again
+    #[arg(long, default_value_t = 3, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    pub samples: u32,
+    /// Which intervals; a number that whoever trained could not know. The clock's by default
+    #[arg(long)]
+    pub seed: Option<u64>,
+    #[command(flatten)]
+    pub threads: ThreadsFlag,
+    #[command(flatten)]
+    pub output: JsonFlag,
+}
 
 /// Threads for everything that follows.
 pub fn set_threads(threads: Option<u32>) -> Result<()> {
@@ -34,7 +81,7 @@ pub fn reproduce(args: &Reproduce, style: Style) -> Result<()> {
     let observer = Observer::new(&emit, &interrupt);
     let made = narthex_run::reproduce(&args.project, &args.reference, &options, &base_options(&[]), observer)?;
     drop(renderer);
-    if args.json {
+    if args.output.json {
         print_json(&made);
         return Ok(());
     }
@@ -51,7 +98,7 @@ pub fn reproduce(args: &Reproduce, style: Style) -> Result<()> {
 }
 
 pub fn verify(args: &Verify, style: Style) -> Result<()> {
-    set_threads(args.threads)?;
+    set_threads(args.threads.threads)?;
     let interrupt = signals::interrupt_flag()?;
     let renderer = Renderer::new(style, false);
     let emit = |event| renderer.event(event);
@@ -60,7 +107,7 @@ pub fn verify(args: &Verify, style: Style) -> Result<()> {
     let observer = Observer::new(&emit, &interrupt);
     let found = narthex_run::verify(&args.project, &args.reference, args.samples as usize, seed, observer)?;
     drop(renderer);
-    if args.json {
+    if args.output.json {
         let mut value = serde_json::to_value(&found).map_err(|error| Error::internal("no JSON").cause(error))?;
         value["seed"] = seed.into();
         print_json(&value);

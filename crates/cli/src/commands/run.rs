@@ -2,24 +2,84 @@
 
 use super::{open_options, openness::explain, program, project_flag, serve};
 use crate::{
-    arguments::{Run, Step},
+    flags::{EventsFlag, Settings},
     render::Renderer,
     signals,
     style::{Style, figure, seconds, table},
 };
+use clap::Args;
 use narthex_base::{ErrorKind, Event, Observer, Result};
 use narthex_kernels::alloc::release;
 use narthex_run::{LineageEvents, Project, Row, RowState, RunOptions, RunReport};
-use std::{io::Write, path::Path};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+/// The arguments of `narthex run`.
+#[derive(Args)]
+pub struct Run {
+    /// The project: a folder with a narthex.toml
+    #[arg(default_value = ".")]
+    pub project: PathBuf,
+    /// Only this step and what it needs
+    #[arg(long, value_name = "STEP")]
+    pub to: Option<String>,
+    /// Run this step even if its result is known
+    #[arg(long, value_name = "STEP")]
+    pub force: Vec<String>,
+    #[command(flatten)]
+    pub step_flags: StepFlags,
+    /// Serve the last model afterwards
+    #[arg(long, conflicts_with = "dry_run")]
+    pub serve: bool,
+    #[command(flatten)]
+    pub settings: Settings,
+    #[command(flatten)]
+    pub output: EventsFlag,
+}
+
+/// The arguments of the verbs that run one step.
+#[derive(Args)]
+pub struct Step {
+    /// The step's name; the last of its kind by default
+    pub step: Option<String>,
+    /// The project: a folder with a narthex.toml
+    #[arg(long, default_value = ".")]
+    pub project: PathBuf,
+    /// Run it even if its result is known
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub step_flags: StepFlags,
+    #[command(flatten)]
+    pub settings: Settings,
+    #[command(flatten)]
+    pub output: EventsFlag,
+}
+
+/// How steps are run.
+#[derive(Args)]
+pub struct StepFlags {
+    /// Say what would run, and why; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Say by which rule of the policy each component may be used, or not
+    #[arg(long)]
+    pub explain: bool,
+    /// Send OpenLineage events to this address, or add them to this file as JSON lines
+    #[arg(long, value_name = "URL|FILE", env = "OPENLINEAGE_URL", hide_env_values = true)]
+    pub openlineage: Option<String>,
+}
 
 pub fn run(args: &Run, style: Style) -> Result<()> {
     let project = Project::open(&args.project, &open_options(&args.project, &args.settings)?)?;
-    let options = RunOptions { to: args.to.clone(), force: args.force.clone(), dry_run: args.dry_run };
-    if args.explain {
+    let options = RunOptions { to: args.to.clone(), force: args.force.clone(), dry_run: args.step_flags.dry_run };
+    if args.step_flags.explain {
         explain_steps(&project, args.to.as_deref())?;
     }
-    let report = go(&project, &options, style, args.json, args.openlineage.as_deref())?;
-    finish(&args.project, &report, args.json, args.dry_run);
+    let report = go(&project, &options, style, args.output.json, args.step_flags.openlineage.as_deref())?;
+    finish(&args.project, &report, args.output.json, args.step_flags.dry_run);
     if args.serve {
         let model = ["bundle", "tune", "train"].iter().find_map(|kind| report.last(kind)).map(|row| row.step.clone());
         return match model {
@@ -35,12 +95,12 @@ pub fn run_kind(kind: &str, args: &Step, style: Style) -> Result<()> {
     let project = Project::open(&args.project, &open_options(&args.project, &args.settings)?)?;
     let step = project.step_of_kind(kind, args.step.as_deref())?.name.clone();
     let force = if args.force { vec![step.clone()] } else { vec![] };
-    if args.explain {
+    if args.step_flags.explain {
         explain_steps(&project, Some(&step))?;
     }
-    let options = RunOptions { to: Some(step), force, dry_run: args.dry_run };
-    let report = go(&project, &options, style, args.json, args.openlineage.as_deref())?;
-    finish(&args.project, &report, args.json, args.dry_run);
+    let options = RunOptions { to: Some(step), force, dry_run: args.step_flags.dry_run };
+    let report = go(&project, &options, style, args.output.json, args.step_flags.openlineage.as_deref())?;
+    finish(&args.project, &report, args.output.json, args.step_flags.dry_run);
     Ok(())
 }
 

@@ -1,18 +1,26 @@
 //! `narthex serve` and `narthex batch`: a model behind the API.
 
 use crate::{
-    arguments::{Batch, Dtype, EngineLimits, KvCacheDtype, ModelRef, SchedulingPolicy, Serve},
-    commands::{adapters, base_options, openness::explain, print_json, speculative::SpeculativeConfig},
+    commands::{
+        adapters::{self, AdapterFlags},
+        base_options,
+        engine::{EngineLimits, KV_CACHE_MEMORY_SHARE, kv_cache_bytes},
+        openness::explain,
+        print_json,
+        speculative::SpeculativeConfig,
+    },
+    flags::{Dtype, ModelRef},
     render::Renderer,
     signals,
     style::{Style, bytes},
 };
+use clap::Args;
 use narthex_base::{Digest, Error, Observer, Result, config::Use};
-use narthex_infer::{Engine, EngineOptions, Policy};
-use narthex_kernels::{alloc::keep_at_most, memory::available_bytes};
+use narthex_infer::{Engine, EngineOptions};
+use narthex_kernels::alloc::keep_at_most;
 use narthex_model::Precision;
 use narthex_openness::Finding;
-use narthex_run::{LoadedModel, WeightForm, judge_reference, permit};
+use narthex_run::{LoadedModel, judge_reference, permit};
 use narthex_serve::{
     Adapters, ApiKey, BatchSummary, SamplingDefaults, ServeOptions, ServedModel, Serving, TlsFiles, bind, run_batch,
     serve,
@@ -26,11 +34,74 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The share of the available memory that keys and values may take unless set otherwise.
-const KV_CACHE_MEMORY_SHARE: f64 = 0.25;
+/// The arguments of `narthex serve`.
+#[derive(Args)]
+pub struct Serve {
+    #[command(flatten)]
+    pub model: ModelRef,
+    /// The address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// The port to listen on; 0 takes any free one
+    #[arg(long, default_value_t = 8000)]
+    pub port: u16,
+    /// Ask clients for this key; may be given several times
+    #[arg(long, env = "NARTHEX_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub api_key: Vec<String>,
+    /// The name clients ask for; the reference by default
+    #[arg(long, value_name = "NAME")]
+    pub served_model_name: Option<String>,
+    /// Ask clients for one of the keys in this file, one a line; `sha256:` begins a key's digest, `#` a comment
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// Say by which rule of the policy each component may be served, or not
+    #[arg(long)]
+    pub explain: bool,
+    #[command(flatten)]
+    pub engine: EngineLimits,
+    #[command(flatten)]
+    pub adapters: AdapterFlags,
+    /// Go over to the newest version of the model as soon as its name points to one; SIGHUP does so once
+    #[arg(long)]
+    pub follow: bool,
+    /// Speak TLS with this certificate, followed by those that vouch for it, as PEM
+    #[arg(long, value_name = "FILE", requires = "ssl_keyfile")]
+    pub ssl_certfile: Option<PathBuf>,
+    /// The certificate's private key as PEM
+    #[arg(long, value_name = "FILE", requires = "ssl_certfile")]
+    pub ssl_keyfile: Option<PathBuf>,
+    /// Add a line of JSON for each request to this file, without its content; `-` is standard error
+    #[arg(long, value_name = "FILE")]
+    pub access_log: Option<PathBuf>,
+    /// Send an OpenTelemetry span for each generation, without its content, to this collector by OTLP over HTTP
+    #[arg(long, value_name = "URL")]
+    pub otlp_traces_endpoint: Option<String>,
+    /// Seconds that answers under way get after the signal to stop
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub shutdown_timeout: u64,
+    /// A further host name under which the server may be addressed, as by a reverse proxy
+    #[arg(long, value_name = "NAME")]
+    pub allowed_host: Vec<String>,
+}
 
-/// Bytes for keys and values where the system does not say how much memory is available.
-const KV_CACHE_BYTES: usize = 1 << 30;
+/// The arguments of `narthex batch`.
+#[derive(Args)]
+pub struct Batch {
+    #[command(flatten)]
+    pub model: ModelRef,
+    /// Requests as JSON lines: `{"custom_id", "method", "url", "body"}`, as OpenAI's batches have them
+    pub input: PathBuf,
+    /// Where answers go, a line as soon as it is there; lines of an earlier run are not asked again
+    pub output: PathBuf,
+    /// The name that the requests ask for; the reference by default
+    #[arg(long, value_name = "NAME")]
+    pub served_model_name: Option<String>,
+    #[command(flatten)]
+    pub engine: EngineLimits,
+    /// The summary as JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Bytes of working memory kept between steps: what a step of 256 rows needs of a model of a billion parameters or so. Steps
 /// differ, and would otherwise come to hold their largest buffers of every size.
@@ -38,22 +109,6 @@ const WORKING_BYTES_KEPT: usize = 64 << 20;
 
 /// How often `--follow` looks whether there is a new version.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
-
-impl Dtype {
-    /// How weights are loaded for inference.
-    pub fn form(self) -> WeightForm {
-        WeightForm::Packed(self.precision())
-    }
-
-    /// The precision that was asked for.
-    pub fn precision(self) -> Option<Precision> {
-        match self {
-            Dtype::Auto => None,
-            Dtype::Float32 => Some(Precision::F32),
-            Dtype::Bfloat16 => Some(Precision::Bf16),
-        }
-    }
-}
 
 /// `narthex serve`
 pub fn run(args: &Serve) -> Result<()> {
@@ -116,47 +171,6 @@ pub fn batch(args: &Batch, style: Style) -> Result<()> {
         noteln!("  answers in {}", args.output.display());
     }
     Ok(())
-}
-
-impl EngineLimits {
-    fn options(&self) -> Result<EngineOptions> {
-        if !(self.kv_cache_memory_share > 0.0 && self.kv_cache_memory_share <= 0.95) {
-            return Err(Error::usage(format!(
-                "`--kv-cache-memory-share {}` is not a share",
-                self.kv_cache_memory_share
-            ))
-            .help("a number above 0 and up to 0.95: the machine needs memory for other things too"));
-        }
-        if self.max_num_batched_tokens < self.max_num_seqs {
-            return Err(Error::usage(format!(
-                "`--max-num-batched-tokens {}` is less than `--max-num-seqs {}`",
-                self.max_num_batched_tokens, self.max_num_seqs
-            ))
-            .help("every sequence that runs gets a token in every step: raise the former or lower the latter"));
-        }
-        Ok(EngineOptions {
-            sequences_max: self.max_num_seqs as usize,
-            waiting_max: self.max_num_waiting as usize,
-            step_tokens_max: self.max_num_batched_tokens as usize,
-            chunk_tokens_max: self.long_prefill_token_threshold as usize,
-            kv_cache_bytes: self.kv_cache_memory_bytes.unwrap_or_else(|| kv_cache_bytes(self.kv_cache_memory_share)),
-            context_max: self.max_model_len.map_or(usize::MAX, |len| len as usize),
-            kv_cache_int8: self.kv_cache_dtype == KvCacheDtype::Int8,
-            prefix_cache: !self.no_enable_prefix_caching,
-            policy: match self.scheduling_policy {
-                SchedulingPolicy::Fcfs => Policy::Fcfs,
-                SchedulingPolicy::Priority => Policy::Priority,
-            },
-            threads: self.threads.map_or(0, |threads| threads as usize),
-            pinned: self.pin_threads,
-            // A draft model is loaded with the model.
-            speculation: None,
-        })
-    }
-}
-
-fn kv_cache_bytes(share: f64) -> usize {
-    available_bytes().map_or(KV_CACHE_BYTES, |bytes| (bytes as f64 * share) as usize)
 }
 
 /// Keys or their digests, one a line; empty lines and those that begin with `#` do not count.

@@ -1,10 +1,8 @@
 //! `narthex sign` and `narthex verify-signature`
 
 use super::program;
-use crate::{
-    arguments::{Sign, VerifySignature},
-    style::bytes,
-};
+use crate::style::bytes;
+use clap::Args;
 use narthex_base::{Error, Result};
 use narthex_openness::{
     OPENNESS_PREDICATE, SigningKey, VerifyingKey, openness_predicate, sign_folder, sign_statement, verify_folder,
@@ -12,6 +10,32 @@ use narthex_openness::{
 };
 use narthex_run::provenance_of;
 use std::path::{Path, PathBuf};
+
+/// The arguments of `narthex sign`.
+#[derive(Args)]
+pub struct Sign {
+    /// A folder that `narthex export` wrote, or any other
+    pub folder: PathBuf,
+    /// The private key as PEM: ECDSA on P-256 or P-384, PKCS#8 or SEC1
+    #[arg(long, value_name = "FILE")]
+    pub private_key: PathBuf,
+    /// Where the signature goes; `model.sig` in the folder by default
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
+}
+
+/// The arguments of `narthex verify-signature`.
+#[derive(Args)]
+pub struct VerifySignature {
+    /// The signed folder
+    pub folder: PathBuf,
+    /// The public key as PEM
+    #[arg(long, value_name = "FILE")]
+    pub public_key: PathBuf,
+    /// Where the signature is; `model.sig` in the folder by default
+    #[arg(long, value_name = "FILE")]
+    pub signature: Option<PathBuf>,
+}
 
 /// The signature of the files.
 const SIGNATURE: &str = "model.sig";

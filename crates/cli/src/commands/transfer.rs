@@ -2,9 +2,10 @@
 
 use super::{base_options, openness::explain, print_json, program, project_flag, pull::print_declared};
 use crate::{
-    arguments::{Export, ExportFormat, ExportWeights, Gc, Import, Push},
+    flags::{JsonFlag, LedgerFlag},
     style::{Style, bytes, table},
 };
+use clap::{Args, ValueEnum};
 use narthex_base::{Error, License, Result, config::Use};
 use narthex_deploy::OciTarget;
 use narthex_ledger::{GcKind, Ledger};
@@ -12,9 +13,98 @@ use narthex_run::{
     GgufWeights, Project, export_gguf, import_manifest, import_source, judge_reference, link_declared, permit,
     provenance_of,
 };
+use std::path::PathBuf;
+
+/// The arguments of `narthex push`.
+#[derive(Args)]
+pub struct Push {
+    /// A step's name, `name@digest-prefix`, or a digest
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// An OCI image layout, as a folder and perhaps a tag: `oci:DIR[:TAG]`
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+    #[command(flatten)]
+    pub ledger: LedgerFlag,
+    /// Say by which rule of the policy each component may be passed on, or not
+    #[arg(long)]
+    pub explain: bool,
+}
+
+/// The arguments of `narthex export`.
+#[derive(Args)]
+pub struct Export {
+    /// A step's name, `name@digest-prefix`, or a digest
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// A folder that is new or empty; with `--format gguf`, a file that is not there yet
+    pub folder: PathBuf,
+    /// Its files and papers, or one file for llama.cpp
+    #[arg(long, value_enum, default_value = "folder")]
+    pub format: ExportFormat,
+    /// How a GGUF file stores matrices
+    #[arg(long, value_enum, default_value = "f16")]
+    pub weights: ExportWeights,
+    #[command(flatten)]
+    pub ledger: LedgerFlag,
+}
+
+/// What an artifact is written as.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    Folder,
+    Gguf,
+}
+
+/// How a GGUF file stores matrices.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ExportWeights {
+    F32,
+    F16,
+    Bf16,
+    #[value(name = "q8_0")]
+    Q8,
+}
+
+/// The arguments of `narthex import`.
+#[derive(Args)]
+pub struct Import {
+    /// A model folder in Hugging Face layout, or one that `narthex export` wrote; a GGUF file; a PyTorch
+    /// checkpoint (.pt, .bin) beside its config.json and tokenizer.json
+    #[arg(value_name = "FOLDER|FILE")]
+    pub folder: PathBuf,
+    /// The name in the ledger; by default the folder's, or the file's without its ending
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The SPDX licence of the model; without one it cannot be bundled
+    #[arg(long, value_name = "SPDX")]
+    pub license: Option<String>,
+    /// Where it comes from
+    #[arg(long, value_name = "URL")]
+    pub origin: Option<String>,
+    /// The project whose ledger takes it
+    #[arg(long, default_value = ".")]
+    pub project: PathBuf,
+}
+
+/// The arguments of `narthex gc`.
+#[derive(Args)]
+pub struct Gc {
+    /// The project whose ledger to clean
+    #[arg(long, default_value = ".")]
+    pub project: PathBuf,
+    /// Remove what was found; without it nothing changes
+    #[arg(long)]
+    pub apply: bool,
+    /// Keep what names pointed to earlier
+    #[arg(long)]
+    pub keep_history: bool,
+    #[command(flatten)]
+    pub output: JsonFlag,
+}
 
 pub fn export(args: &Export, style: Style) -> Result<()> {
-    let ledger = Project::ledger(&args.project)?;
+    let ledger = Project::ledger(&args.ledger.project)?;
     let artifact = ledger.resolve(&args.reference)?;
     if args.format == ExportFormat::Gguf {
         let weights = match args.weights {
@@ -37,12 +127,12 @@ pub fn export(args: &Export, style: Style) -> Result<()> {
 
 pub fn push(args: &Push) -> Result<()> {
     let target = OciTarget::parse(&args.target)?;
-    let findings = judge_reference(&args.project, &args.reference, Use::Redistribute, &base_options(&[]))?;
+    let findings = judge_reference(&args.ledger.project, &args.reference, Use::Redistribute, &base_options(&[]))?;
     if args.explain {
         explain(&findings);
     }
     permit(&format!("`{}` is not pushed", args.reference), &findings)?;
-    let ledger = Project::ledger(&args.project)?;
+    let ledger = Project::ledger(&args.ledger.project)?;
     let artifact = ledger.resolve(&args.reference)?;
     let made = tempfile::tempdir_in(ledger.root()).map_err(|e| Error::io("cannot write into", ledger.root(), e))?;
     let folder = made.path().join("files");
@@ -98,7 +188,7 @@ pub fn import(args: &Import, style: Style) -> Result<()> {
 
 pub fn gc(args: &Gc) -> Result<()> {
     let report = Project::ledger(&args.project)?.gc(args.apply, args.keep_history)?;
-    if args.json {
+    if args.output.json {
         print_json(&report);
         return Ok(());
     }
