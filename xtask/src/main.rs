@@ -1,5 +1,6 @@
 //! Chores of this repository: `cargo xtask NAME`. No part of what users get.
 
+mod dependencies;
 mod docs;
 mod page_test;
 mod tidy;
@@ -10,14 +11,16 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask CHORE
 
-  tidy        checks the crates' dependencies and the form of all Rust files
-  docs        runs every command block of the documentation; `cargo xtask docs --help` tells more
-  page-test   drives the chat page in headless Chromium; `cargo xtask page-test --help` tells more";
+  tidy          checks the crates' dependencies and the form of all Rust files
+  dependencies  writes the list of crates that the default binary is built from
+  docs          runs every command block of the documentation; `cargo xtask docs --help` tells more
+  page-test     drives the chat page in headless Chromium; `cargo xtask page-test --help` tells more";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.split_first().map(|(chore, rest)| (chore.as_str(), rest)) {
         Some(("tidy", rest)) => tidy::run(rest),
+        Some(("dependencies", rest)) => dependencies::run(rest),
         Some(("docs", rest)) => docs::run(rest),
         Some(("page-test", rest)) => page_test::run(rest),
         Some(("--help" | "-h" | "help", _)) => {
