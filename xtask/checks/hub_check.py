@@ -1,7 +1,7 @@
 """Hugging Face's own client fetches from the server that the tests of `narthex pull` use: so that what they test is the Hub's API.
 
 usage: python xtask/checks/hub_check.py target/debug/examples/fake_hub
-(build it with `cargo build -p narthex-deploy --example fake_hub`; needs the package huggingface_hub)
+(build it with `cargo build -p narthex-hub --example fake_hub`; needs the package huggingface_hub)
 """
 
 import hashlib

@@ -15,11 +15,12 @@ usage: cargo xtask tidy
 /// The crates in chain order, and the crates of ours that each may use. No other edge is allowed.
 /// Tests (`[dev-dependencies]`) are free.
 #[rustfmt::skip]
-const EDGES: [(&str, &[&str]); 14] = [
+const EDGES: [(&str, &[&str]); 15] = [
     ("base",    &[]),
     ("ledger",  &["base"]),
     ("openness", &["base"]),
     ("formats", &["base"]),
+    ("hub",     &["base"]),
     ("text",    &["base"]),
     ("data",    &["base", "text"]),
     ("kernels", &["base"]),
@@ -28,8 +29,8 @@ const EDGES: [(&str, &[&str]); 14] = [
     ("train",   &["base", "text", "kernels", "model", "infer"]),
     ("serve",   &["base", "text", "infer"]),
     ("run",     &["base", "ledger", "openness", "formats", "text", "data", "model", "infer", "train"]),
-    ("deploy",  &["base"]),
-    ("cli",     &["base", "ledger", "openness", "formats", "text", "data", "kernels", "model", "infer", "train", "serve", "run", "deploy"]),
+    ("oci",     &["base"]),
+    ("cli",     &["base", "ledger", "openness", "formats", "text", "data", "kernels", "model", "infer", "train", "serve", "run", "hub", "oci"]),
 ];
 
 /// Heavy dependencies, with all that is named `NAME-…`, and the only crates that may use them.

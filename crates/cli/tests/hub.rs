@@ -1,6 +1,6 @@
 //! `narthex pull` as a user meets it, against a local server that speaks the Hub's API.
 
-#[path = "../../deploy/src/hub/fake.rs"]
+#[path = "../../hub/src/fake.rs"]
 mod fake;
 
 use fake::{COMMIT, FakeFile, FakeHub, Faults};

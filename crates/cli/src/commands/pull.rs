@@ -9,9 +9,7 @@ use crate::{
 };
 use clap::Args;
 use narthex_base::{Error, Event, License, Manifest, Observer, Result};
-use narthex_deploy::hub::{
-    Checksum, Download, Hub, HubSettings, Listing, RepoFile, RepoKind, RepoSpec, Selected, select,
-};
+use narthex_hub::{Checksum, Download, Hub, HubSettings, Listing, RepoFile, RepoKind, RepoSpec, Selected, select};
 use narthex_ledger::{Artifact, Ledger, check_name};
 use narthex_run::{
     PulledFrom, already_pulled, check_model_config, has_safetensors, link_declared, pulled_dataset, pulled_model,

@@ -7,8 +7,8 @@ use crate::{
 };
 use clap::{Args, ValueEnum};
 use narthex_base::{Error, License, Result, config::Use};
-use narthex_deploy::OciTarget;
 use narthex_ledger::{GcKind, Ledger};
+use narthex_oci::OciTarget;
 use narthex_run::{
     GgufWeights, Project, export_gguf, import_manifest, import_source, judge_reference, link_declared, permit,
     provenance_of,
@@ -137,7 +137,7 @@ pub fn push(args: &Push) -> Result<()> {
     let made = tempfile::tempdir_in(ledger.root()).map_err(|e| Error::io("cannot write into", ledger.root(), e))?;
     let folder = made.path().join("files");
     ledger.export(&artifact, &folder)?;
-    let pushed = narthex_deploy::push(&folder, &ledger.provenance(&artifact)?, artifact.run.created_ms, &target)?;
+    let pushed = narthex_oci::push(&folder, &ledger.provenance(&artifact)?, artifact.run.created_ms, &target)?;
     outln!("{}:{}@{}", target.folder.display(), target.tag, pushed.digest);
     noteln!("{} layers, {}", pushed.layers, bytes(pushed.bytes));
     noteln!("next: skopeo copy oci:{}:{} docker://REGISTRY/NAME:{}", target.folder.display(), target.tag, target.tag);

@@ -1,6 +1,7 @@
 //! A model as an OCI image layout (OCI image specification 1.1) with the media types of the CNCF's ModelPack: what
 //! registries and their tools copy (`oras cp --from-oci-layout`, `skopeo copy oci:…`). One layer for each file, so that
-//! what two models share is stored once. Each layer says which component it is and under which licence.
+//! what two models share is stored once. Each layer says which component it is and under which licence. Knows files and
+//! their papers; no network.
 
 use narthex_base::{Component, ComponentKind, Error, Provenance, Result};
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! The tests' server of the Hub's API by itself, for `xtask/checks/hub_check.py`: prints its address and serves until stdin ends.
 
-#[path = "../src/hub/fake.rs"]
+#[path = "../src/fake.rs"]
 mod fake;
 
 use fake::{COMMIT, FakeHub, Faults, git, sha256};
