@@ -13,6 +13,7 @@ mod output;
 mod prepare;
 mod query;
 mod rows;
+mod scan;
 mod spec;
 mod split;
 mod statistics;

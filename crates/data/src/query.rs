@@ -4,6 +4,7 @@
 use crate::{
     bad_rows::Tally,
     in_order::InOrder,
+    scan::provider,
     spec::{DataOutput, PrepareSpec},
     table::Table,
 };
@@ -67,9 +68,9 @@ fn session(tables: &[Arc<Table>], tally: &Arc<Tally>) -> Result<SessionContext> 
             names.push(ONLY);
         }
         for name in names {
-            let provider = Arc::new(table.clone().provider(tally.clone())?);
+            let scanned = Arc::new(provider(table.clone(), tally.clone())?);
             context
-                .register_table(TableReference::bare(name), provider)
+                .register_table(TableReference::bare(name), scanned)
                 .map_err(|error| Error::input(format!("`{name}` can't be a table's name")).cause(error))?;
         }
     }

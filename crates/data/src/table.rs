@@ -1,20 +1,15 @@
-//! A source as a table: which columns it has, and how DataFusion reads it. Knows columns and
-//! files; rows and batches are read elsewhere.
+//! A source as a table: which columns it has, found out from its files. Knows columns and files; rows and batches are
+//! read elsewhere.
 
 use crate::{
     bad_rows::{Counts, Tally},
-    batches::BatchReader,
     files,
     rows::{Column, FileRows, Kind, Row, no_such_column},
     spec::{Format, SourceSpec},
 };
 use datafusion::{
     arrow::datatypes::{DataType, Field, Schema, SchemaRef},
-    catalog::streaming::StreamingTable,
-    error::DataFusionError,
-    execution::TaskContext,
     parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder,
-    physical_plan::{SendableRecordBatchStream, stream::RecordBatchStreamAdapter, streaming::PartitionStream},
 };
 use narthex_base::{Error, Observer, Result};
 use serde_json::Value;
@@ -100,44 +95,6 @@ impl Table {
     /// Whether there is a column of this name.
     pub(crate) fn has(&self, column: &str) -> bool {
         self.schema.field_with_name(column).is_ok()
-    }
-
-    /// The table for DataFusion; every scan reads the files anew.
-    pub(crate) fn provider(self: Arc<Self>, tally: Arc<Tally>) -> Result<StreamingTable> {
-        let schema = self.schema.clone();
-        StreamingTable::try_new(schema, vec![Arc::new(Scan { table: self, tally })])
-            .map_err(|error| Error::internal("cannot make a table of the source").cause(error))
-    }
-}
-
-/// One reading of a table's files.
-#[derive(Debug)]
-struct Scan {
-    table: Arc<Table>,
-    tally: Arc<Tally>,
-}
-
-impl PartitionStream for Scan {
-    fn schema(&self) -> &SchemaRef {
-        &self.table.schema
-    }
-
-    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let reader = BatchReader::new(self.table.clone(), self.tally.clone());
-        let tally = self.tally.clone();
-        let batches = futures::stream::unfold(reader, move |mut reader| {
-            let tally = tally.clone();
-            async move {
-                // Reading does not wait for anything, so it must let others have a turn.
-                tokio::task::yield_now().await;
-                let batch = reader.next()?.map_err(|error| {
-                    tally.fail(error);
-                    DataFusionError::Execution("reading the source failed".into())
-                });
-                Some((batch, reader))
-            }
-        });
-        Box::pin(RecordBatchStreamAdapter::new(self.table.schema.clone(), batches))
     }
 }
 
