@@ -34,12 +34,12 @@ pub enum Format {
     Csv,
     /// Tab-separated, otherwise as CSV.
     Tsv,
-    /// Apache Parquet.
+    /// Columns of an Apache Parquet file.
     Parquet,
 }
 
 impl Format {
-    /// All formats.
+    /// All formats, in the order in which they are listed to people.
     pub const ALL: [Format; 5] = [Format::Text, Format::Jsonl, Format::Csv, Format::Tsv, Format::Parquet];
 
     /// The format a file's name tells, seeing through `.gz` and `.zst`.

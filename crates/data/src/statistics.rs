@@ -13,7 +13,7 @@ pub struct Statistics {
     pub bad_rows: u64,
     /// Documents (or chats) kept.
     pub documents: u64,
-    /// Their bytes.
+    /// Bytes of their text.
     pub bytes: u64,
     /// Documents left out because an equal one came before.
     pub duplicates_removed: u64,

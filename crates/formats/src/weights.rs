@@ -20,7 +20,7 @@ const JSON_BYTES_MAX: u64 = 1 << 28;
 /// The number formats that weights are kept in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Element {
-    /// 32 bits.
+    /// Single precision, 32 bits a value.
     F32,
     /// 16 bits, IEEE.
     F16,
@@ -37,7 +37,7 @@ impl Element {
         }
     }
 
-    /// transformers' name.
+    /// The name that transformers gives the type.
     pub fn name(self) -> &'static str {
         match self {
             Element::F32 => "float32",

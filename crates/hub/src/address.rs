@@ -5,7 +5,7 @@ use narthex_base::{Error, Result};
 /// What a repository holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepoKind {
-    /// A model.
+    /// A repository of a model.
     Model,
     /// A data set.
     Dataset,

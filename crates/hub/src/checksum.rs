@@ -30,7 +30,7 @@ impl Checksum {
         }
     }
 
-    /// The digits.
+    /// The digest's hexadecimal digits.
     pub fn digits(&self) -> &str {
         match self {
             Self::Sha256(digits) | Self::Git(digits) => digits,

@@ -19,7 +19,7 @@ pub use decode::{BenchDecoder, DecoderShape, QWEN3_600M, STORAGES, Storage};
 /// One operator on one shape.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Timing {
-    /// The operator.
+    /// The operator's name.
     pub operator: &'static str,
     /// The shape, as text.
     pub shape: String,

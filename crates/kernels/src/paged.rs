@@ -46,7 +46,7 @@ const ROWS_WRITTEN_ALONE: usize = 8;
 pub struct KvShape {
     /// Blocks of [`KV_BLOCK`] positions.
     pub blocks: usize,
-    /// Key/value heads.
+    /// Heads of the keys and values.
     pub kv_heads: usize,
     /// Head width, even.
     pub head_width: usize,

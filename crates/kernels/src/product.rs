@@ -135,7 +135,7 @@ impl Operand {
 /// Where a sum starts.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Start {
-    /// At 0.
+    /// Sums begin at 0.
     Zero,
     /// At what C holds: the chain of an earlier product over smaller k goes on.
     Continue,

@@ -38,7 +38,7 @@ pub struct RunRecord {
 /// An artifact in the store.
 #[derive(Clone, Debug)]
 pub struct Artifact {
-    /// Its identity.
+    /// The artifact's identity.
     pub digest: Digest,
     /// What it is.
     pub manifest: Manifest,

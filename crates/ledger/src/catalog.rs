@@ -67,7 +67,7 @@ pub(crate) struct StepRow {
     pub step: String,
     pub artifact: Digest,
     pub at_ms: u64,
-    /// JSON.
+    /// What the step is made of, as JSON.
     pub material: String,
 }
 

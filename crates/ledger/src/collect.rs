@@ -31,7 +31,7 @@ pub enum GcKind {
 /// One thing that may go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GcItem {
-    /// Why.
+    /// Why it can go.
     pub kind: GcKind,
     /// The file or folder.
     pub path: PathBuf,

@@ -12,7 +12,7 @@ pub struct Listing {
     pub name: String,
     /// What it is.
     pub kind: ArtifactKind,
-    /// Its identity.
+    /// The artifact's identity.
     pub digest: Digest,
     /// When it was made: seconds since 1970.
     pub created: u64,

@@ -15,7 +15,7 @@ use std::{
 pub struct StepRecord {
     /// The step's name.
     pub step: String,
-    /// Its key.
+    /// The step's key.
     pub key: Digest,
     /// The artifact that it gave.
     pub artifact: Digest,

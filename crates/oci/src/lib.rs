@@ -54,7 +54,7 @@ impl OciTarget {
 pub struct Pushed {
     /// The manifest's digest: `sha256:…`.
     pub digest: String,
-    /// Layers.
+    /// How many layers the image has.
     pub layers: usize,
     /// Bytes of all layers.
     pub bytes: u64,

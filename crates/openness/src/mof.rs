@@ -166,7 +166,7 @@ pub struct JudgedComponent {
 pub struct Openness {
     /// 3 (Open Model), 2 (Open Tooling), 1 (Open Science), or none.
     pub class: Option<u8>,
-    /// Its name.
+    /// The name of the class.
     pub class_name: Option<&'static str>,
     /// What stands between this and the next better class.
     pub reasons: Vec<String>,

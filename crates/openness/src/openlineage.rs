@@ -14,11 +14,11 @@ const PRODUCER: &str = concat!("urn:narthex:", env!("CARGO_PKG_VERSION"));
 /// How far a step has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunState {
-    /// It begins.
+    /// The run begins.
     Start,
     /// It has made its artifact.
     Complete,
-    /// It failed.
+    /// The run failed.
     Fail,
     /// Somebody stopped it.
     Abort,
@@ -43,7 +43,7 @@ pub struct Dataset<'a> {
     pub name: &'a str,
     /// What it is.
     pub manifest: &'a Manifest,
-    /// Its identity.
+    /// The artifact's identity.
     pub digest: Digest,
 }
 

@@ -20,7 +20,7 @@ pub struct Finding {
     pub kind: narthex_base::ComponentKind,
     /// Its licence; absent means undeclared.
     pub license: Option<License>,
-    /// The verdict.
+    /// What the policy says of it.
     pub verdict: Verdict,
     /// The rule's name; absent where none applies, so that it may be done.
     pub rule: Option<String>,

@@ -23,7 +23,7 @@ impl Subject<'_> {
         &self.provenance.manifest
     }
 
-    /// Its identity.
+    /// The artifact's identity.
     pub fn digest(&self) -> Digest {
         self.manifest().digest()
     }
@@ -125,7 +125,7 @@ impl Subject<'_> {
 pub(crate) struct Ancestor<'m> {
     /// The name its child knew it by.
     pub(crate) name: &'m str,
-    /// Its identity.
+    /// The artifact's identity.
     pub(crate) digest: Digest,
     /// What is known of it, if anything.
     pub(crate) manifest: Option<&'m Manifest>,

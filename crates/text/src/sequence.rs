@@ -10,7 +10,7 @@ use tokenizers::{
 /// A text or a pair as an encoder reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenSequence {
-    /// Token ids.
+    /// Token ids of the sequence.
     pub ids: Vec<u32>,
     /// The segment of each token: 0, and 1 for the second of a pair where the tokenizer tells them apart.
     pub types: Vec<u32>,

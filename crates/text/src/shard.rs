@@ -279,7 +279,7 @@ impl TokenShard {
         }
     }
 
-    /// Tokens.
+    /// How many tokens the shard holds.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -289,7 +289,7 @@ impl TokenShard {
         self.len == 0
     }
 
-    /// Documents.
+    /// How many documents the shard holds.
     pub fn documents(&self) -> usize {
         self.documents
     }

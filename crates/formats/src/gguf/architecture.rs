@@ -4,7 +4,7 @@
 /// What the way into GGUF does to a tensor; the way out undoes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// Nothing.
+    /// Nothing is done to the matrix.
     Plain,
     /// Rows of each query head are interleaved: the rotary embedding of ggml turns neighbours, that of Hugging Face
     /// elements half a head apart.
@@ -41,7 +41,7 @@ const fn optional(gguf: &'static str, hugging_face: &'static str, change: Change
     Name { gguf, hugging_face, change, is_optional: true }
 }
 
-/// An architecture.
+/// What GGUF calls an architecture, and how its tensors map to Hugging Face's.
 #[derive(Debug)]
 pub(super) struct Architecture {
     /// `general.architecture`.

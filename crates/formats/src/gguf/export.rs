@@ -20,7 +20,7 @@ use std::{borrow::Cow, path::Path};
 /// How matrices are stored. Vectors, as norms and biases, are always stored in 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// 32 bits.
+    /// Single precision, 32 bits a value.
     F32,
     /// 16 bits, IEEE. Values beyond 65,504 become infinite.
     F16,

@@ -42,7 +42,7 @@ pub enum Value {
     Float(f64),
     /// True or false.
     Bool(bool),
-    /// UTF-8.
+    /// Text in UTF-8.
     Text(String),
     /// An array of texts.
     Texts(Vec<String>),

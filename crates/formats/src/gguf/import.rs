@@ -33,7 +33,7 @@ const SHORT_FACTORS: &str = "rope_factors_short.weight";
 /// A model that a model was made from, as the file names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BaseModel {
-    /// Its name.
+    /// The model's name.
     pub name: Option<String>,
     /// Who made it.
     pub organization: Option<String>,

@@ -9,7 +9,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(non_camel_case_types)]
 pub enum TensorType {
-    /// 32 bits.
+    /// Single precision, 32 bits a value.
     F32,
     /// 16 bits, IEEE.
     F16,
@@ -84,7 +84,7 @@ impl TensorType {
         TYPES[TYPES.iter().position(|(kind, ..)| *kind == self).expect("every type is in the table")]
     }
 
-    /// The identifier.
+    /// The identifier of the type in the file.
     pub fn id(self) -> u32 {
         self.row().1
     }

@@ -22,7 +22,7 @@ pub(super) enum Step {
     Split(&'static str),
     /// Each digit is a piece.
     Digits,
-    /// GPT-2's expression.
+    /// The regular expression of GPT-2.
     Gpt2,
 }
 

@@ -29,9 +29,9 @@ const WRAPPERS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"
 pub struct StateTensor {
     /// How its values are stored.
     pub element: Element,
-    /// Outermost first.
+    /// The sizes of the dimensions, outermost first.
     pub shape: Vec<usize>,
-    /// In elements.
+    /// Distances between neighbours of each dimension, in elements.
     strides: Vec<usize>,
     /// From its first element to the end of its storage.
     bytes: Range<usize>,

@@ -18,7 +18,7 @@ pub struct DecoderShape {
     pub feed_forward: usize,
     /// Blocks of attention and feed-forward.
     pub layers: usize,
-    /// Query heads.
+    /// Heads of the queries.
     pub heads: usize,
     /// Key and value heads.
     pub kv_heads: usize,

@@ -15,9 +15,9 @@ static TOTALS: Mutex<BTreeMap<&'static str, OperatorTime>> = Mutex::new(BTreeMap
 /// What one operator took.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct OperatorTime {
-    /// Wall time.
+    /// Wall time of all calls, in seconds.
     pub seconds: f64,
-    /// Calls.
+    /// How often it was called.
     pub calls: u64,
     /// Floating-point operations asked for.
     pub flop: f64,

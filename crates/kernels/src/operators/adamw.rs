@@ -25,7 +25,7 @@ const BLOCK: usize = 1 << 14;
 /// The constants of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamwStep {
-    /// Learning rate.
+    /// The learning rate of this step.
     pub lr: f64,
     /// Decay of the first moment.
     pub beta1: f64,

@@ -29,11 +29,11 @@ use std::sync::Arc;
 /// What attends to what.
 #[derive(Clone, Debug)]
 pub struct AttentionShape {
-    /// Sequences.
+    /// Sequences of the batch.
     pub batch: usize,
     /// Positions of each.
     pub len: usize,
-    /// Query heads.
+    /// Heads of the queries.
     pub heads: usize,
     /// Key/value heads; a divisor of `heads`.
     pub kv_heads: usize,

@@ -11,7 +11,7 @@ use narthex_base::config::Precision;
 /// The constants of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MuonStep {
-    /// Learning rate.
+    /// The learning rate of this step.
     pub lr: f64,
     /// Decay of the momentum, used in Nesterov's way.
     pub momentum: f64,
@@ -21,7 +21,7 @@ pub struct MuonStep {
     pub gradient_scale: f64,
 }
 
-/// Newton-Schulz iterations.
+/// How many Newton-Schulz iterations bring a matrix near enough to an orthogonal one.
 const ITERATIONS: usize = 5;
 
 /// The coefficients of the quintic that takes singular values from (0, 1] to about 0.7..1.2.

@@ -41,7 +41,7 @@ const LONG: usize = 192;
 pub struct RaggedShape {
     /// Positions of each sequence.
     pub lengths: Arc<[usize]>,
-    /// Heads.
+    /// Heads of queries, keys and values alike.
     pub heads: usize,
     /// Head width, even.
     pub head_width: usize,

@@ -25,11 +25,11 @@ pub struct LowRankPart {
     pub a: Vec<f32>,
     /// `[O of the part, rank]`, scaled.
     pub b: Vec<f32>,
-    /// The rank.
+    /// The rank of the part: rows of `a`.
     pub rank: usize,
     /// Where its outputs begin.
     pub column: usize,
-    /// Outputs.
+    /// Outputs of the part, from there on.
     pub outputs: usize,
     /// What the product itself, without its bias, is multiplied with besides, less 1: `[O of the part]`.
     pub gain: Option<Vec<f32>>,
@@ -169,7 +169,7 @@ pub(crate) fn update(x: &[f32], y: &mut [f32], outputs: usize, bias: Option<&[f3
     });
 }
 
-/// One row.
+/// The update of one row.
 ///
 /// # Safety
 /// `x` has the inputs, `y` the outputs, `bias` as many or is null, the scratch its size.

@@ -38,7 +38,7 @@ const INT8_MAX: f32 = 127.0;
 /// The sizes that the kernel works with.
 #[derive(Clone, Copy)]
 pub(super) struct Sizes {
-    /// Head width.
+    /// Values in a row of one head.
     d: usize,
     /// Head width rounded up to whole vectors of words, two by two.
     d_padded: usize,

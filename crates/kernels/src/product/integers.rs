@@ -26,7 +26,7 @@ use tile::{Codes, Tile, tile_of};
 /// Values of A that share a scale where B is int8.
 const INT8_GROUP: usize = 64;
 
-/// Longest group.
+/// Values of the longest group that shares a scale.
 const GROUP_MAX: usize = 128;
 
 /// What is added to an int8 code to store it as a byte.
@@ -64,7 +64,7 @@ impl<T> Places<T> {
 pub(crate) struct Column<'a> {
     /// `[k]`: of int8 the code + 128, of int4 the code.
     pub(crate) codes: &'a mut [u8],
-    /// Of int8.
+    /// The scale of a column of int8.
     pub(crate) scale: &'a mut f32,
     /// `[groups]`, of int4.
     pub(crate) scales: &'a mut [f16],

@@ -16,7 +16,7 @@ pub(super) const ROWS_PACKED_ALONE: usize = 16;
 /// Values as a file or a tensor holds them, row-major.
 #[derive(Clone, Debug)]
 pub enum WeightValues<'a> {
-    /// Single precision.
+    /// Values in single precision.
     F32(&'a [f32]),
     /// Single precision as little-endian bytes, of any alignment.
     F32Bytes(&'a [u8]),
@@ -44,7 +44,7 @@ impl<'a> WeightValues<'a> {
         }
     }
 
-    /// How many.
+    /// How many values there are.
     pub fn len(&self) -> usize {
         match self {
             WeightValues::F32(values) => values.len(),

@@ -30,7 +30,7 @@ pub(crate) struct Tile {
 /// What will be read after a tile, in lines of 16 values.
 #[derive(Clone, Copy)]
 pub(crate) enum Fetch {
-    /// Nobody knows.
+    /// Nothing, since nobody knows what will be read next.
     Nothing,
     /// As much as B has: two lines for each word.
     All(*const f32),

@@ -21,9 +21,9 @@ pub(crate) const BYTES: usize = 4 * LANES;
 pub(crate) trait Dots: Copy {
     /// The floating-point lanes of the same machine.
     type Lanes: Lanes;
-    /// Sixteen i32.
+    /// Sixteen sums as i32, one a lane.
     type Sums: Copy;
-    /// 64 bytes.
+    /// 64 small integers, four a lane.
     type Bytes: Copy;
     /// Rows of a register tile.
     const TILE_ROWS: usize;
@@ -86,7 +86,7 @@ fn half_to_f32(bits: u16) -> f32 {
     f32::from_bits(size.to_bits() | u32::from(bits & 0x8000) << 16)
 }
 
-/// Plain Rust.
+/// Dot products in plain Rust, for every machine.
 #[derive(Clone, Copy)]
 pub(crate) struct PortableDots;
 

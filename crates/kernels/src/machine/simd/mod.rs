@@ -212,21 +212,21 @@ pub(crate) trait Lanes: Copy {
     /// Says that the value will be read soon. A hint: nothing is touched, so the address may be anything.
     #[inline(always)]
     unsafe fn prefetch(_from: *const f32) {}
-    /// Sum.
+    /// The sum of each pair of lanes.
     unsafe fn add(self, other: Self) -> Self;
-    /// Difference.
+    /// The difference of each pair of lanes.
     unsafe fn sub(self, other: Self) -> Self;
-    /// Product.
+    /// The product of each pair of lanes.
     unsafe fn mul(self, other: Self) -> Self;
-    /// Quotient.
+    /// The quotient of each pair of lanes.
     unsafe fn div(self, other: Self) -> Self;
     /// `self * factor + addend`, rounded once.
     unsafe fn fma(self, factor: Self, addend: Self) -> Self;
-    /// The larger.
+    /// The larger of each pair of lanes.
     unsafe fn max(self, other: Self) -> Self;
-    /// The smaller.
+    /// The smaller of each pair of lanes.
     unsafe fn min(self, other: Self) -> Self;
-    /// Square root.
+    /// The square root of each lane.
     unsafe fn sqrt(self) -> Self;
     /// The nearest integer, ties to even.
     unsafe fn round(self) -> Self;

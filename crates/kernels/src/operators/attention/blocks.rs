@@ -24,11 +24,11 @@ const COLUMNS: usize = 2 * LANES;
 /// The sizes that a kernel works with.
 #[derive(Clone, Copy)]
 pub(super) struct Sizes {
-    /// Positions.
+    /// Positions of the sequence.
     pub(super) t: usize,
     /// Positions rounded up to whole blocks.
     pub(super) t_padded: usize,
-    /// Head width.
+    /// Values in a row of one head.
     pub(super) d: usize,
     /// Head width rounded up to whole tiles.
     pub(super) d_padded: usize,
