@@ -1,15 +1,25 @@
 //! The operators on shapes of real models, each timed alone beside the machine's peak at that moment.
 
 use crate::{
-    Activation, AdamwStep, AttentionShape, KV_BLOCK, KvLayer, KvShape, PackedWeight, PagedBatch, Precision, Scores,
-    WeightValues, activation, adamw, causal_attention, embedding, layer_norm, linear_cross_entropy,
-    machine::{parallel, probe::flop_per_second_now, team::Team},
-    operators::linear::{forward_slices, input_gradient_slices, weight_gradient_slices},
-    packed_linear, paged_attention,
-    product::{Finish, Start},
-    rms_norm, softmax, swiglu,
+    machine::{parallel, probe::flop_per_second_now, simd::activation::Activation, team::Team},
+    operators::{
+        activation::activation,
+        adamw::{AdamwStep, adamw},
+        attention::{AttentionShape, Scores, causal_attention},
+        cross_entropy::linear_cross_entropy,
+        embedding::embedding,
+        gated::swiglu,
+        layer_norm::layer_norm,
+        linear::{forward_slices, input_gradient_slices, weight_gradient_slices},
+        rms_norm::rms_norm,
+        softmax::softmax,
+    },
+    packed::{PackedWeight, packed_linear},
+    paged::{KV_BLOCK, KvLayer, KvShape, PagedBatch, paged_attention},
+    product::{Finish, Start, WeightValues},
 };
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
+use narthex_base::config::Precision;
 use std::{sync::Arc, time::Instant};
 
 mod decode;

@@ -1,8 +1,8 @@
 //! Garbage collection: what nothing needs any more is listed, and removed on request.
 
 use crate::{
-    Ledger, disk,
-    open::{CATALOG_FILE, DAMAGED_CATALOG_PREFIX, first_line},
+    disk,
+    open::{CATALOG_FILE, DAMAGED_CATALOG_PREFIX, Ledger, first_line},
 };
 use narthex_base::{Digest, Error, Result};
 use serde::Serialize;

@@ -2,10 +2,10 @@
 //! nothing of names: see `names.rs`.
 
 use crate::{
-    Artifact, Ledger, RunRecord,
-    artifact::{MANIFEST_FILE, RUN_FILE, RUN_FOLDER, check_paths, parse_manifest},
+    artifact::{Artifact, MANIFEST_FILE, RUN_FILE, RUN_FOLDER, RunRecord, check_paths, parse_manifest},
     catalog::FileStamp,
     disk, names,
+    open::Ledger,
 };
 use narthex_base::{ArtifactKind, Error, FileEntry, Manifest, Result};
 use std::{

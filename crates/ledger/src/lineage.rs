@@ -1,7 +1,7 @@
 //! What an artifact was made from, down to the raw files, and whether it is still what it was.
 //! Reads manifests; decides nothing about licences.
 
-use crate::{Artifact, Ledger, disk};
+use crate::{artifact::Artifact, disk, open::Ledger};
 use narthex_base::{ArtifactKind, Digest, Error, LineageNode, Parent, Presence, Provenance, Result};
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
 //! The list of what a ledger holds, from the catalog alone.
 
-use crate::{Ledger, catalog::ArtifactRow};
+use crate::{catalog::ArtifactRow, open::Ledger};
 use narthex_base::{ArtifactKind, Digest, Error, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -1,9 +1,10 @@
 //! Names of artifacts: setting them, their history, and finding an artifact by what a user types.
 
 use crate::{
-    Artifact, Ledger,
+    artifact::Artifact,
     catalog::{ArtifactRow, RefRow},
     disk,
+    open::Ledger,
 };
 use narthex_base::{Digest, Error, Result, error::nearest};
 use std::{collections::BTreeMap, fs, path::PathBuf};

@@ -1,10 +1,10 @@
 //! Opening a ledger: its folders, its catalog, and bringing the second up to date with the first.
 
 use crate::{
-    Artifact, Lock,
-    artifact::RunRecord,
+    artifact::{Artifact, RunRecord},
     catalog::{ArtifactRow, Catalog, OpenError},
     disk,
+    lock::Lock,
 };
 use narthex_base::{Digest, Error, Result};
 use std::{

@@ -1,6 +1,11 @@
 //! Which step gave which artifact, so that a step whose key is known need not run.
 
-use crate::{Artifact, Ledger, catalog::StepRow, disk, open::first_line};
+use crate::{
+    artifact::Artifact,
+    catalog::StepRow,
+    disk,
+    open::{Ledger, first_line},
+};
 use narthex_base::{Digest, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -1,10 +1,10 @@
 //! Artifacts in and out of the store as plain folders, with their lineage in `narthex.json`.
 
 use crate::{
-    Artifact, Ledger, RunRecord,
-    artifact::{MANIFEST_FILE, PROVENANCE_FILE, RUN_FOLDER, parse_manifest},
+    artifact::{Artifact, MANIFEST_FILE, PROVENANCE_FILE, RUN_FOLDER, RunRecord, parse_manifest},
     disk::{self, Links},
     names,
+    open::Ledger,
 };
 use narthex_base::{ArtifactKind, Digest, Error, FileEntry, Manifest, Provenance, Result, papers, papers::is_paper};
 use std::{

@@ -1,6 +1,6 @@
 //! What would bring an artifact to the next better class, as commands.
 
-use crate::{JudgedComponent, Openness, Standing};
+use crate::mof::{JudgedComponent, Openness, Standing};
 use narthex_base::{ArtifactKind, Component, ComponentKind, License, Manifest};
 
 /// For each component that the next class lacks: the reason, and what to type or write.
@@ -69,7 +69,7 @@ fn way(manifest: &Manifest, lacking: &JudgedComponent) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::openness;
+    use crate::mof::openness;
     use narthex_base::{Evidence, Recipe};
 
     #[test]

@@ -1,6 +1,6 @@
 //! What an in-toto statement says of an artifact's lineage and licences.
 
-use crate::openness;
+use crate::mof::openness;
 use narthex_base::Provenance;
 use serde_json::{Value, json};
 

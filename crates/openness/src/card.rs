@@ -5,10 +5,7 @@
 //!
 //! Source: Hugging Face Hub documentation, "Model Cards", "Dataset Cards" and "Licenses".
 
-use crate::{
-    Subject,
-    subject::{measures, split_measure, stated},
-};
+use crate::subject::{Subject, measures, split_measure, stated};
 use narthex_base::{ComponentKind, License, license};
 use serde_json::{Value, json};
 

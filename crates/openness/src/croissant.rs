@@ -6,9 +6,8 @@
 //! Source: MLCommons Croissant format specification 1.1.
 
 use crate::{
-    Subject,
     card::license_address,
-    subject::{extension, media_type, notices, stated},
+    subject::{Subject, extension, media_type, notices, stated},
 };
 use narthex_base::{ArtifactKind, Component, FileEntry};
 use serde_json::{Value, json};

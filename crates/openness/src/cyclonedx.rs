@@ -6,11 +6,9 @@
 //!
 //! Source: CycloneDX specification 1.6 (ECMA-424), JSON.
 
-use crate::{
-    Subject,
-    subject::{
-        Ancestor, component_key, custom_texts, is_model, measures, media_type, notices, split_measure, stated, uuid,
-    },
+use crate::subject::{
+    Ancestor, Subject, component_key, custom_texts, is_model, measures, media_type, notices, split_measure, stated,
+    uuid,
 };
 use narthex_base::{ArtifactKind, Component, Digest, FileEntry, License, Manifest, license::Term};
 use serde_json::{Value, json};

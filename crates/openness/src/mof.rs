@@ -4,7 +4,7 @@
 //! Two readings share the arithmetic. The tool's own compares identifiers letter by letter, knows neither expressions nor
 //! OpenMDW 1.1, and takes what it has never heard of for closed. Ours evaluates expressions and knows both.
 
-use crate::Subject;
+use crate::subject::Subject;
 use narthex_base::{Component, ComponentKind, Content, Error, License, Manifest, Result, license::Term};
 use serde::Serialize;
 use serde_json::Value;

@@ -7,9 +7,8 @@
 //!
 //! Source: SPDX specification 3.0.1, profiles Core, Software, SimpleLicensing, AI and Dataset.
 
-use crate::{
-    Subject,
-    subject::{Ancestor, component_key, custom_texts, extension, measures, media_type, notices, stated},
+use crate::subject::{
+    Ancestor, Subject, component_key, custom_texts, extension, measures, media_type, notices, stated,
 };
 use narthex_base::{ArtifactKind, Component, ComponentKind, Digest, Evidence, FileEntry, License, Manifest};
 use serde_json::{Map, Value, json};

@@ -536,10 +536,10 @@ pub(crate) mod testing {
             let events = [(RunState::Start, begun), (RunState::Complete, ended), (RunState::Fail, failed)];
             let events = events.map(|(state, run)| openlineage_event(state, CREATED_MS, &run).to_string() + "\n");
             for (end, text) in [
-                ("spdx.json", json(&crate::spdx(&subject))),
-                ("cdx.json", json(&crate::cyclonedx(&subject))),
+                ("spdx.json", json(&crate::spdx::spdx(&subject))),
+                ("cdx.json", json(&crate::cyclonedx::cyclonedx(&subject))),
                 ("card.md", format!("---\n{card}---\n\n# {name}\n")),
-                ("croissant.json", json(&crate::croissant(&subject))),
+                ("croissant.json", json(&crate::croissant::croissant(&subject))),
                 ("openlineage.ndjson", events.concat()),
             ] {
                 std::fs::write(folder.join(format!("{name}.{end}")), text).unwrap();

@@ -1,7 +1,7 @@
 //! Texts and pairs of texts as an encoder reads them: with the tokens that begin, part and end them, their segments, and cut
 //! to a length. Knows no model.
 
-use crate::Tokenizer;
+use crate::tokenizer::Tokenizer;
 use narthex_base::{Error, Result};
 use tokenizers::{
     Encoding, PostProcessor, TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,

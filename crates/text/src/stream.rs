@@ -1,7 +1,7 @@
 //! Tokens to text as they come: text is given out once its characters are complete.
 //! Knows one sequence of one tokenizer.
 
-use crate::Tokenizer;
+use crate::tokenizer::Tokenizer;
 use narthex_base::Result;
 
 /// A decoder that is not byte-level gives up waiting for a complete character after this many tokens.

@@ -2,8 +2,9 @@
 //! what is trained. Knows messages and one template, but no model.
 
 use crate::{
-    Tokenizer, TokenizerConfig,
+    config::TokenizerConfig,
     python::{Raised, raise_exception, strftime, tojson},
+    tokenizer::Tokenizer,
 };
 use minijinja::{Environment, Value, syntax::SyntaxConfig};
 use narthex_base::{Error, Message, Result, Role};

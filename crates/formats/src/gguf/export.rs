@@ -9,9 +9,8 @@ use super::{
     write::Writer,
 };
 use crate::{
-    Element,
     bytes::shown,
-    weights::{Weights, read_json},
+    weights::{Element, Weights, read_json},
 };
 use narthex_base::{Error, Result};
 use serde_json::{Map, Value};

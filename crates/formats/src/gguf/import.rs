@@ -7,9 +7,8 @@ use super::{
     dequantize, tokenizer,
 };
 use crate::{
-    Element,
     bytes::shown,
-    weights::{Entry, write, write_json},
+    weights::{Element, Entry, write, write_json},
 };
 use narthex_base::{Error, Result};
 use serde_json::{Map, Value, json};

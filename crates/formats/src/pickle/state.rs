@@ -5,8 +5,8 @@ use super::{
     machine::{self, Heap, Scalar, Value, unpickle},
 };
 use crate::{
-    Element,
     bytes::{map, shown},
+    weights::Element,
 };
 use memmap2::Mmap;
 use narthex_base::{Error, Result};

@@ -2,10 +2,13 @@
 
 use super::{median, random};
 use crate::{
-    KV_BLOCK, KvLayer, KvShape, PackedWeight, PagedBatch, Precision, Quantization, Scores, WeightValues, packed_linear,
-    packed_rows, paged_attention, rms_norm, swiglu,
+    operators::{attention::Scores, gated::swiglu, rms_norm::rms_norm},
+    packed::{PackedWeight, packed_linear, packed_rows},
+    paged::{KV_BLOCK, KvLayer, KvShape, PagedBatch, paged_attention},
+    product::{WeightValues, quantize::Quantization},
 };
 use burn::tensor::{Device, Tensor};
+use narthex_base::config::Precision;
 use narthex_base::random::Stream;
 use std::{sync::Arc, time::Instant};
 
