@@ -11,6 +11,7 @@
 
 mod composed;
 mod kernel;
+mod sizes;
 
 use crate::{
     flex::{contiguous, dims, filled, is_ours, values},
@@ -25,8 +26,9 @@ use burn::{
     backend::{Backend, Dispatch, Flex, backend_extension, flex::FlexTensor, tensor::FloatTensor},
     tensor::{Device, Tensor},
 };
-use kernel::{Job, SEGMENT, Sizes, To, append_bf16, append_f32, attend_bf16, attend_f32, join};
+use kernel::{Job, To, append_bf16, append_f32, attend_bf16, attend_f32, join};
 use narthex_base::config::Precision;
+use sizes::{SEGMENT, Sizes};
 use std::{
     ops::Range,
     sync::{Arc, Mutex, MutexGuard},

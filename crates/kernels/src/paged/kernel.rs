@@ -7,7 +7,10 @@
 //! for each position's key and one for its value. Before a chunk is read its integers become words (which hold them
 //! exactly); the scales go onto scores and weights.
 
-use super::{KV_BLOCK, KvShape, Piece};
+use super::{
+    KV_BLOCK, Piece,
+    sizes::{CHUNK, CHUNK_BLOCKS, SEGMENT, SEGMENT_CHUNKS, Sizes},
+};
 use crate::{
     machine::{
         parallel::{Shared, SharedMut},
@@ -18,69 +21,9 @@ use crate::{
     },
     operators::{attention::Scores, rotary::rotate},
 };
-use narthex_base::config::Precision;
-
-/// Positions whose scores are weighed together; chunks start at its multiples.
-const CHUNK: usize = 256;
-
-/// Blocks in a chunk.
-const CHUNK_BLOCKS: usize = CHUNK / KV_BLOCK;
-
-/// Chunks that are summed one after the other. What whole segments give is merged in their order, whoever computed them.
-const SEGMENT_CHUNKS: usize = if cfg!(test) { 2 } else { 8 };
-
-/// Positions of a segment; segments start at its multiples.
-pub(super) const SEGMENT: usize = SEGMENT_CHUNKS * CHUNK;
 
 /// The largest integer in 8 bits that is used.
 const INT8_MAX: f32 = 127.0;
-
-/// The sizes that the kernel works with.
-#[derive(Clone, Copy)]
-pub(super) struct Sizes {
-    /// Values in a row of one head.
-    d: usize,
-    /// Head width rounded up to whole vectors of words, two by two.
-    d_padded: usize,
-    /// Values in a word.
-    per_word: usize,
-    /// Whether blocks hold integers and scales.
-    int8: bool,
-}
-
-impl Sizes {
-    pub(super) fn new(shape: &KvShape) -> Self {
-        let per_word = if shape.precision == Precision::Bf16 { 2 } else { 1 };
-        let d_padded = shape.head_width.next_multiple_of(2 * LANES);
-        Self { d: shape.head_width, d_padded, per_word, int8: shape.int8 }
-    }
-
-    /// Words of the keys, or of the values, of a block of one head, as they are multiplied.
-    fn half(&self) -> usize {
-        KV_BLOCK * self.d_padded / self.per_word
-    }
-
-    /// Values of four bytes that a block of one head takes.
-    pub(super) fn block(&self) -> usize {
-        if self.int8 { self.scales() + 2 * KV_BLOCK } else { 2 * self.half() }
-    }
-
-    /// Values of four bytes before the scales.
-    fn scales(&self) -> usize {
-        2 * KV_BLOCK * self.d_padded / size_of::<f32>()
-    }
-
-    /// Values of scratch that a task needs.
-    pub(super) fn scratch(&self) -> usize {
-        let words = if self.int8 { CHUNK_BLOCKS * 2 * self.half() } else { 0 };
-        5 * LANES * self.d_padded + 2 * LANES * CHUNK + words
-    }
-
-    /// Values that the part of a segment takes: for each row its sums, its largest score and its total.
-    pub(super) fn part(&self, group: usize) -> usize {
-        group * (self.d_padded + 2)
-    }
-}
 
 /// What all tasks of a call share.
 #[derive(Clone, Copy)]
