@@ -2,7 +2,9 @@
 
 mod dependencies;
 mod docs;
+mod kinds;
 mod page_test;
+mod reference;
 mod tidy;
 mod webdriver;
 
@@ -13,6 +15,7 @@ usage: cargo xtask CHORE
 
   tidy          checks the crates' dependencies and the form of all Rust files
   dependencies  writes the list of crates that the default binary is built from
+  reference     writes the tables of keys in the reference of narthex.toml
   docs          runs every command block of the documentation; `cargo xtask docs --help` tells more
   page-test     drives the chat page in headless Chromium; `cargo xtask page-test --help` tells more";
 
@@ -22,6 +25,7 @@ fn main() -> ExitCode {
         Some(("tidy", rest)) => tidy::run(rest),
         Some(("dependencies", rest)) => dependencies::run(rest),
         Some(("docs", rest)) => docs::run(rest),
+        Some(("reference", rest)) => reference::run(rest),
         Some(("page-test", rest)) => page_test::run(rest),
         Some(("--help" | "-h" | "help", _)) => {
             println!("{USAGE}");

@@ -1,6 +1,7 @@
 //! The fences of this repository, checked: who may depend on whom, and how files look. Reads text
 //! only; knows Cargo manifests and Rust files, compiles nothing.
 
+use crate::kinds;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs,
@@ -114,6 +115,7 @@ pub fn violations(root: &Path) -> Result<Vec<Violation>, String> {
     for path in rust_files(root)? {
         let (text, file) = (read(&path)?, path.strip_prefix(root).unwrap_or(&path));
         let mut complaints = source(&text);
+        complaints.extend(kinds::complaints(file, &text));
         if is_product(file) {
             complaints.extend(printing(&text));
         }

@@ -292,7 +292,7 @@ impl schemars::JsonSchema for License {
         "License".into()
     }
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"type": "string", "description": "An SPDX licence expression (https://spdx.org/licenses); `OpenMDW-1.1` and `LicenseRef-…` are accepted"})
+        schemars::json_schema!({"type": "string", "format": "spdx-expression", "description": "An SPDX licence expression (https://spdx.org/licenses); `OpenMDW-1.1` and `LicenseRef-…` are accepted"})
     }
 }
 

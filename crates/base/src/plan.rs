@@ -4,11 +4,12 @@
 //! defaults. This module reads texts that it is given; it knows no files and no environment.
 
 mod check;
+mod conform;
 mod layers;
 
 use crate::{
     Error, Result,
-    config::{Policy, Project, ProjectFile, Source, Step},
+    config::{Accepts, Policy, Project, ProjectFile, Source, Step},
 };
 use layers::Merged;
 use std::{collections::BTreeMap, fmt};
@@ -72,6 +73,8 @@ pub struct Input {
     pub name: String,
     /// What the name stands for.
     pub kind: InputKind,
+    /// What the step takes it for.
+    pub accepts: Accepts,
 }
 
 /// A step with its inputs resolved.

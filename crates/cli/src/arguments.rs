@@ -12,9 +12,10 @@ use crate::commands::{
     pull::Pull,
     quantize::Quantize,
     recheck::{Reproduce, Verify},
-    run::{Run, Step},
+    run::Run,
     serve::{Batch, Serve},
     signing::{Sign, VerifySignature},
+    step_verb::StepVerb,
     transfer::{Export, Gc, Import, Push},
 };
 use clap::{Parser, Subcommand};
@@ -34,18 +35,8 @@ pub enum Command {
     New(New),
     /// Make everything in a project that is not made yet
     Run(Run),
-    /// Run a data step and what it needs
-    Data(Step),
-    /// Run a tokenize step and what it needs
-    Tokenize(Step),
-    /// Run a train step and what it needs
-    Train(Step),
-    /// Run a tune step and what it needs
-    Tune(Step),
-    /// Run an eval step and what it needs
-    Eval(Step),
-    /// Run a bundle step and what it needs
-    Bundle(Step),
+    #[command(flatten)]
+    Step(StepVerb),
     /// Continue a prompt
     Generate(Generate),
     /// Talk to a model in the terminal

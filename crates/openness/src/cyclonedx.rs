@@ -10,7 +10,7 @@ use crate::subject::{
     Ancestor, Subject, component_key, custom_texts, is_model, measures, media_type, notices, split_measure, stated,
     uuid,
 };
-use narthex_base::{ArtifactKind, Component, Digest, FileEntry, License, Manifest, license::Term};
+use narthex_base::{ArtifactKind, Component, Digest, FileEntry, License, Manifest, config::Kind, license::Term};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -196,13 +196,9 @@ fn model_card(subject: &Subject) -> Value {
         "outputs": [{"format": "text"}],
     });
     let trained = subject.trained();
-    let approach = match trained.recipe.kind.as_str() {
-        "train" => Some("self-supervised"),
-        "tune" => Some("supervised"),
-        _ => None,
-    };
-    if let Some(approach) = approach.filter(|_| is_model(trained)) {
-        set(&mut parameters, "approach", json!({"type": approach}));
+    let learning = Kind::named(&trained.recipe.kind).and_then(|kind| kind.learning);
+    if let Some(learning) = learning.filter(|_| is_model(trained)) {
+        set(&mut parameters, "approach", json!({"type": learning.name()}));
     }
     let metrics: Vec<Value> = measures(&subject.manifest().figures).map(metric).collect();
     let mut card = json!({"bom-ref": format!("{}/card", main_reference(subject)), "modelParameters": parameters});

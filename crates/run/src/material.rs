@@ -3,41 +3,15 @@
 use crate::project::SourceCode;
 use narthex_base::{
     Digest, Plan,
-    config::{Precision, Step, TrainStep, TuneStep},
+    config::{Precision, Step, Use},
     plan::PlannedStep,
 };
 use narthex_model::isa;
 use serde_json::{Value, json};
 
-/// The version of the recipe for each kind of step: it rises when the same configuration and inputs give other bytes.
-pub(crate) fn version_of(kind: &str) -> Option<u32> {
-    Some(match kind {
-        "data" | "tokenize" => 1,
-        "train" | "tune" => 2,
-        "quantize" => 1,
-        "eval" => 4,
-        "bundle" => 2,
-        _ => return None,
-    })
-}
-
-/// The version of a step's recipe.
-pub(crate) fn recipe_version(step: &Step) -> u32 {
-    version_of(step.kind()).unwrap_or_default()
-}
-
 /// The instruction set that decides a step's bytes, where one does. Single precision does not use those for bf16.
 pub(crate) fn instruction_set(step: &Step) -> Option<&'static str> {
-    let precision = match step {
-        Step::Train(TrainStep { schedule, .. }) | Step::Tune(TuneStep { schedule, .. }) if schedule.device == "cpu" => {
-            schedule.precision
-        }
-        Step::Eval(_) => Precision::F32,
-        // What the layers are given is measured in single precision.
-        Step::Quantize(step) if step.calibrate.is_some() => Precision::F32,
-        _ => return None,
-    };
-    Some(match precision {
+    Some(match step.computes_in()? {
         Precision::F32 => isa().in_single_precision().name(),
         Precision::Bf16 => isa().name(),
     })
@@ -57,22 +31,23 @@ pub(crate) fn material(
 ) -> Value {
     let inputs: serde_json::Map<String, Value> =
         inputs.iter().map(|(role, name, digest)| (format!("{role} ({name})"), json!(digest))).collect();
+    let kind = planned.step.kind();
     let mut material = json!({
-        "kind": planned.step.kind(),
-        "recipe_version": recipe_version(&planned.step),
+        "kind": kind.name,
+        "recipe_version": kind.recipe_version,
         "config": config(planned),
         "inputs": inputs,
         "license": plan.project.license,
     });
-    if matches!(planned.step, Step::Data(_) | Step::Train(_) | Step::Tune(_)) {
+    if kind.uses_seed {
         material["seed"] = json!(plan.project.seed);
     }
     if let Some(set) = instruction_set(&planned.step) {
         material["isa"] = json!(set);
     }
-    if let Step::Bundle(step) = &planned.step {
+    if kind.policy_use == Some(Use::Redistribute) {
         material["project"] = json!(plan.project.name);
-        if step.code {
+        if planned.step.takes_code() {
             material["code"] = json!(code.map(|code| Digest::of(code.bytes)));
         }
     }

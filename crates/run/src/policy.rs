@@ -2,8 +2,8 @@
 
 use crate::{OpenOptions, Project, source};
 use narthex_base::{
-    ArtifactKind, Component, ComponentKind, Digest, Error, Evidence, License, LineageNode, Presence, Result,
-    config::{Policy, Step, Use, Verdict},
+    Component, ComponentKind, Digest, Error, Evidence, License, LineageNode, Presence, Result,
+    config::{Policy, Use, Verdict},
     plan::{InputKind, Origin, PlannedStep},
 };
 use narthex_openness::{Finding, judge, refusal};
@@ -47,17 +47,14 @@ impl Project {
             known.insert(planned.name.clone(), node);
         }
         for planned in steps {
-            let uses = match planned.step {
-                Step::Train(_) | Step::Tune(_) | Step::Quantize(_) => Use::Train,
-                Step::Bundle(_) => Use::Redistribute,
-                _ => continue,
-            };
+            let Some(uses) = planned.step.kind().policy_use else { continue };
             let node = &known[&planned.name];
             let mut parts = Vec::new();
             collect(node, &mut parts);
-            if let Step::Bundle(step) = &planned.step {
-                parts.extend(step.code.then(|| code_components("code")).into_iter().flatten());
-                self.require_code(step.code, &planned.name)?;
+            if uses == Use::Redistribute {
+                let code = planned.step.takes_code();
+                parts.extend(code.then(|| code_components("code")).into_iter().flatten());
+                self.require_code(code, &planned.name)?;
             }
             found.push((planned.name.clone(), judge(&self.plan.policy, uses, node, &parts)));
         }
@@ -126,17 +123,10 @@ impl Project {
             node.name = input.name.clone();
             parents.push(node);
         }
-        let kind = match &planned.step {
-            Step::Data(_) => ArtifactKind::Documents,
-            Step::Tokenize(_) => ArtifactKind::Tokens,
-            Step::Train(_) | Step::Tune(_) | Step::Quantize(_) => ArtifactKind::Model,
-            Step::Eval(_) => ArtifactKind::Evaluation,
-            Step::Bundle(_) => ArtifactKind::Bundle,
-        };
         Ok(LineageNode {
             role: None,
             name: planned.name.clone(),
-            kind,
+            kind: planned.step.yields(),
             digest: Digest::of(planned.name.as_bytes()),
             license: None,
             origins: vec![],

@@ -4,7 +4,10 @@ use crate::{
     OpenOptions, Project, RunOptions, material, provenance_of,
     recipe::{self, folder_of, in_order, is_step, made_here},
 };
-use narthex_base::{ArtifactKind, Digest, Error, FileEntry, Manifest, Observer, Provenance, Result};
+use narthex_base::{
+    ArtifactKind, Digest, Error, FileEntry, Manifest, Observer, Provenance, Result,
+    config::{Kind, Verb},
+};
 use narthex_ledger::{Artifact, Ledger, hash_file as hash};
 use narthex_model::{Isa, force_isa, isa};
 use serde::Serialize;
@@ -164,7 +167,7 @@ pub(crate) fn require_version(provenance: &Provenance) -> Result<()> {
     let ours = env!("CARGO_PKG_VERSION");
     for manifest in provenance.all().filter(|manifest| is_step(manifest)) {
         let recipe = &manifest.recipe;
-        let version = material::version_of(&recipe.kind);
+        let version = Kind::named(&recipe.kind).map(|kind| kind.recipe_version);
         if recipe.narthex != ours || version.is_some_and(|version| version != recipe.version) {
             return Err(Error::input(format!(
                 "`{}` was made by narthex {} (recipe {}), and this is narthex {ours} (recipe {})",
@@ -192,8 +195,8 @@ fn require_same_plan(project: &Path, open: &OpenOptions, provenance: &Provenance
     for manifest in provenance.all().filter(|manifest| is_step(manifest)) {
         let recipe = &manifest.recipe;
         match now.steps.iter().find(|step| step.name == recipe.step) {
-            // What `narthex quantize` makes is in no project file.
-            None if recipe.kind == "quantize" => {}
+            // What such a verb makes is in no project file.
+            None if Kind::named(&recipe.kind).is_some_and(|kind| kind.verb == Verb::MakesApart) => {}
             None => changes.push(format!("step `{}` is gone", recipe.step)),
             Some(planned) => {
                 let found = material::config_changes(&recipe.config, &material::config(planned));

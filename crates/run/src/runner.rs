@@ -3,13 +3,13 @@
 use crate::{
     Project,
     loaded::require_model,
-    material::{changes, config, instruction_set, material, recipe_version},
+    material::{changes, config, instruction_set, material},
     source,
     steps::{self, Made, StepContext},
 };
 use narthex_base::{
-    ArtifactKind, Digest, Error, Event, Manifest, Observer, Parent, Recipe, Result,
-    config::{SourceFormat, Step},
+    ArtifactKind, Digest, Error, Event, Figure, Manifest, Observer, Parent, Recipe, Result,
+    config::{Kind, SourceFormat, Step},
     plan::{Input, InputKind, PlannedStep},
 };
 use narthex_ledger::{Artifact, RunRecord};
@@ -47,6 +47,9 @@ pub struct Row {
     pub step: String,
     /// Its kind.
     pub kind: &'static str,
+    /// What it yields.
+    #[serde(skip)]
+    pub yields: ArtifactKind,
     /// What became of it.
     pub state: RowState,
     /// Why it ran.
@@ -58,7 +61,7 @@ pub struct Row {
     /// The licence of the artifact's own components.
     pub license: Option<String>,
     /// The number that matters.
-    pub figure: Option<(String, f64)>,
+    pub figure: Option<(Figure, f64)>,
     /// All figures.
     pub figures: BTreeMap<String, f64>,
     /// Times and speeds.
@@ -75,9 +78,10 @@ pub struct RunReport {
 }
 
 impl RunReport {
-    /// The last step of a kind.
-    pub fn last(&self, kind: &str) -> Option<&Row> {
-        self.rows.iter().rev().find(|row| row.kind == kind)
+    /// The last step that yields a model, or else a bundle of one: what is served or talked to afterwards.
+    pub fn model(&self) -> Option<&Row> {
+        let last = |kind| self.rows.iter().rev().find(move |row| row.yields == kind);
+        last(ArtifactKind::Model).or_else(|| last(ArtifactKind::Bundle))
     }
 }
 
@@ -147,7 +151,7 @@ impl Project {
         }
         observer.emit(Event::StepStarted {
             step: planned.name.clone(),
-            kind: planned.step.kind().into(),
+            kind: planned.step.kind().name.into(),
             reason: reason.clone(),
         });
         let artifact = self.make(planned, &inputs, key, &material, observer)?;
@@ -170,7 +174,7 @@ impl Project {
             InputKind::Step => Ok(done.get(&input.name).cloned().flatten()),
             InputKind::Ref => {
                 let artifact = self.ledger.resolve(&input.name)?;
-                if input.role == "model" || input.role == "baseline" {
+                if input.accepts.is_model() {
                     require_model(&artifact, &input.name)?;
                 }
                 Ok(Some(artifact))
@@ -247,23 +251,18 @@ impl Project {
         Recipe {
             config: config(planned),
             seed: self.plan.project.seed,
-            version: recipe_version(&planned.step),
+            version: planned.step.kind().recipe_version,
             project: self.plan.project.name.clone(),
             license: Some(self.plan.project.license.clone()),
             isa: instruction_set(&planned.step).map(String::from),
-            ..Recipe::new(&planned.name, planned.step.kind())
+            ..Recipe::new(&planned.name, planned.step.kind().name)
         }
     }
 }
 
 /// Moves the states that training passed through into the record of the run, where the schedule asks for it.
 fn keep_checkpoints(planned: &PlannedStep, manifest: &Manifest, stage: &Path, run: &Path) -> Result<()> {
-    let keep = match &planned.step {
-        Step::Train(step) => step.schedule.keep_checkpoints,
-        Step::Tune(step) => step.schedule.keep_checkpoints,
-        _ => false,
-    };
-    if !keep {
+    if !planned.step.schedule().is_some_and(|schedule| schedule.keep_checkpoints) {
         return Ok(());
     }
     let folder = run.join("checkpoints");
@@ -291,29 +290,17 @@ fn parent(input: &Input, artifact: &Artifact) -> Parent {
     Parent { role: input.role.clone(), name: input.name.clone(), kind: artifact.manifest.kind, digest: artifact.digest }
 }
 
-/// The figures that matter, best first, by kind of artifact.
-fn headline(artifact: &Artifact) -> Option<(String, f64)> {
-    let names: &[&str] = match artifact.manifest.kind {
-        ArtifactKind::Documents | ArtifactKind::Chat => &["documents"],
-        ArtifactKind::Tokens => &["train_tokens"],
-        ArtifactKind::Model => &["validation_nats_per_byte", "nats_per_byte", "training_nats_per_token", "bytes"],
-        ArtifactKind::Evaluation => &["nats_per_byte", "exact_match", "choice_accuracy"],
-        ArtifactKind::Bundle => &["bytes"],
-        ArtifactKind::Source => &[],
-    };
-    names.iter().find_map(|name| Some((name.to_string(), *artifact.manifest.figures.get(*name)?)))
-}
-
 fn row(planned: &PlannedStep, artifact: &Artifact, state: RowState, reason: Option<String>) -> Row {
     Row {
         step: planned.name.clone(),
-        kind: planned.step.kind(),
+        kind: planned.step.kind().name,
+        yields: planned.step.yields(),
         state,
         reason,
         seconds: artifact.run.seconds,
         digest: Some(artifact.digest),
         license: artifact.manifest.license().map(|license| license.to_string()),
-        figure: headline(artifact),
+        figure: planned.step.kind().figure(&artifact.manifest.figures),
         figures: artifact.manifest.figures.clone(),
         measured: artifact.run.measured.clone(),
     }
@@ -322,7 +309,8 @@ fn row(planned: &PlannedStep, artifact: &Artifact, state: RowState, reason: Opti
 fn row_planned(planned: &PlannedStep, reason: String) -> Row {
     Row {
         step: planned.name.clone(),
-        kind: planned.step.kind(),
+        kind: planned.step.kind().name,
+        yields: planned.step.yields(),
         state: RowState::Planned,
         reason: Some(reason),
         seconds: 0.0,
@@ -334,27 +322,27 @@ fn row_planned(planned: &PlannedStep, reason: String) -> Row {
     }
 }
 
-/// The name under which a step's kind is asked for on the command line finds its step: the named one, or the last of
-/// that kind.
 impl Project {
-    /// The step that a verb such as `train` means.
+    /// The step that the verb of a kind means: the named one, or the last of that kind.
     ///
     /// # Errors
     /// If there is no step of this kind, or the named one is of another kind.
-    pub fn step_of_kind(&self, kind: &str, name: Option<&str>) -> Result<&PlannedStep> {
-        let of_kind = |step: &&PlannedStep| step.step.kind() == kind;
+    pub fn step_of_kind(&self, kind: &Kind, name: Option<&str>) -> Result<&PlannedStep> {
+        let kind = kind.name;
+        let of_kind = |step: &&PlannedStep| step.step.kind().name == kind;
         match name {
             Some(name) => {
                 let step = self.plan.step(name)?;
                 if of_kind(&step) {
                     return Ok(step);
                 }
-                Err(Error::input(format!("step `{name}` is of kind `{}`, not `{kind}`", step.step.kind()))
-                    .help(format!("run it with `narthex {} {name}`", step.step.kind())))
+                let its_own = step.step.kind().name;
+                Err(Error::input(format!("step `{name}` is of kind `{its_own}`, not `{kind}`"))
+                    .help(format!("run it with `narthex {its_own} {name}`")))
             }
             None => self.plan.steps.iter().rev().find(of_kind).ok_or_else(|| {
-                let kinds: Vec<&str> =
-                    Step::KINDS.into_iter().filter(|k| self.plan.steps.iter().any(|s| s.step.kind() == *k)).collect();
+                let has = |kind: &&str| self.plan.steps.iter().any(|step| step.step.kind().name == *kind);
+                let kinds: Vec<&str> = Step::kind_names().into_iter().filter(has).collect();
                 Error::input(format!("this project has no step of kind `{kind}`"))
                     .at(&self.plan.file_name, None)
                     .help(format!("it has: {}", kinds.join(", ")))

@@ -3,8 +3,9 @@
 use crate::{Project, hub_card::HubCard};
 use narthex_base::{
     ArtifactKind, Component, ComponentKind, Digest, Error, Evidence, License, Manifest, Recipe, Result,
-    config::{OneOrMany, Source, SourceFormat, Step},
+    config::{OneOrMany, Source, SourceForm, SourceFormat},
     license,
+    plan::InputKind,
 };
 use narthex_data::{Format, SourceSpec, expand};
 use narthex_ledger::{Artifact, RunRecord};
@@ -210,11 +211,12 @@ pub(crate) fn manifest(project: &Project, name: &str, source: &Source) -> Result
 
 /// What a source of files is: a document where a bundle takes it for one, else data.
 fn kind_of(project: &Project, name: &str) -> ComponentKind {
-    let documents = project.plan.steps.iter().filter_map(|planned| match &planned.step {
-        Step::Bundle(step) => step.documents().into_iter().find(|(_, _, source)| source == name),
+    let mut inputs = project.plan.steps.iter().flat_map(|planned| &planned.inputs);
+    let document = inputs.find_map(|input| match input.accepts.source {
+        Some(SourceForm::Document(kind)) if input.kind == InputKind::Source && input.name == name => Some(kind),
         _ => None,
     });
-    documents.map(|(_, kind, _)| kind).next().unwrap_or(ComponentKind::Datasets)
+    document.unwrap_or(ComponentKind::Datasets)
 }
 
 /// Records the source as it is now.

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    /// Open source in the strict sense: every code component is there and under a licence that the OSI approved.
+    /// Open source in the strict sense: a bundle has code (`code = true`), and every code component is under a licence that
+    /// the OSI approved.
     pub open_source: bool,
-    /// Serving is commercial: rules for `serve-commercially` apply to `narthex serve`.
+    /// Serving is commercial: rules for `serve-commercially` apply to `narthex serve` and `batch`.
     pub commercial: bool,
     /// Rules by name. Of those that apply, the strictest verdict counts.
     pub rules: BTreeMap<String, PolicyRule>,
@@ -35,11 +36,11 @@ pub struct PolicyRule {
     /// For which components: kinds such as `datasets`, or `code`, `data`, `document`; all by default.
     #[serde(default)]
     pub components: Vec<String>,
-    /// For which licences: SPDX identifiers, with `*` at the end for any ending, or terms: `non-commercial`,
-    /// `no-derivatives`, `share-alike`, `unknown`, `undeclared`, `osi-approved`, `fsf-libre`.
+    /// For which licences: SPDX identifiers, a beginning such as `CC-BY-*`, or `non-commercial`, `no-derivatives`,
+    /// `share-alike`, `unknown`, `undeclared`, `osi-approved`, `fsf-libre`; all by default.
     #[serde(default)]
     pub licenses: Vec<String>,
-    /// For all licences but these, written the same way.
+    /// For all licences but these, written the same way. Not together with `licenses`.
     #[serde(default)]
     pub only: Vec<String>,
     /// What follows.

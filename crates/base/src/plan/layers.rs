@@ -1,16 +1,16 @@
 //! Merging the layers of configuration into one tree whose every value still knows its text and
 //! line, so that a mistake can be shown where it was written.
 
-use super::{Layers, Origin};
+use super::{
+    Layers, Origin,
+    conform::{self, SCHEMA_HELP},
+};
 use crate::{
     Error, Result,
-    config::{BundleStep, Lora, ModelShape},
-    config::{
-        DataStep, EvalStep, Policy, Project, ProjectFile, QuantizeStep, Schedule, Source, Step, TokenizeStep,
-        TrainStep, TuneStep,
-    },
+    config::{Kind, Policy, Project, ProjectFile, Source, Step, Table},
     error::nearest,
 };
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use std::{collections::BTreeMap, ops::Range};
 use toml::{
@@ -126,9 +126,10 @@ impl<'a> Merged<'a> {
             }
             let DeValue::Table(kinds) = value.into_inner() else { continue };
             for (kind, value) in kinds {
-                if !Step::KINDS.contains(&kind.get_ref().as_ref()) {
+                if Kind::named(kind.get_ref()).is_none() {
                     let report = Error::input(format!("unknown step kind `{}`", kind.get_ref()));
-                    return Err(self.place(report, kind.span()).help(format!("kinds: {}", Step::KINDS.join(", "))));
+                    let kinds = Step::kind_names().join(", ");
+                    return Err(self.place(report, kind.span()).help(format!("kinds: {kinds}")));
                 }
                 let DeValue::Table(defaults) = value.into_inner() else { continue };
                 for (_, step) in self.steps_mut() {
@@ -217,18 +218,12 @@ impl<'a> Merged<'a> {
     fn add_subtable(&self, path: &mut Vec<String>, key: &str) -> Result<()> {
         let kind = self.root.get("steps").and_then(|steps| steps.get_ref().get(path[1].as_str()));
         let kind = kind.and_then(|step| step.get_ref().get("kind")).and_then(|kind| kind.get_ref().as_str());
-        let subtables = match kind {
-            Some("train") => {
-                vec![("schedule", keys_of(&Schedule::default())), ("model", keys_of(&ModelShape::default()))]
-            }
-            Some("tune") => vec![
-                ("schedule", keys_of(&Schedule::default())),
-                ("lora", keys_of(&Lora { use_rslora: true, use_dora: true, ..Lora::default() })),
-            ],
-            _ => vec![],
-        };
+        let Some(table) = kind.and_then(Kind::named).map(|kind| (kind.table)()) else { return Ok(()) };
+        if table.key(&path[2]).is_some() {
+            return Ok(());
+        }
         let holders: Vec<&str> =
-            subtables.iter().filter(|(_, keys)| keys.contains(&path[2])).map(|(name, _)| *name).collect();
+            table.subtables().filter(|(_, inner)| inner.key(&path[2]).is_some()).map(|(name, _)| name).collect();
         match holders.as_slice() {
             [] => {}
             [holder] => path.insert(2, holder.to_string()),
@@ -283,41 +278,43 @@ impl<'a> Merged<'a> {
         let DeValue::Table(table) = value.get_ref() else {
             return Err(self.place(Error::input(format!("`steps.{name}` must be a table")), value.span()));
         };
-        let kinds = Step::KINDS.join(", ");
+        let kinds = Step::kind_names().join(", ");
         let mut table = table.clone();
         let Some((_, kind)) = table.remove_entry("kind") else {
             let report = Error::input(format!("step `{name}` has no `kind`"));
             return Err(self.place(report, value.span()).help(format!("add `kind = \"…\"`, one of: {kinds}")));
         };
+        let written = kind.get_ref().as_str();
+        let Some(known) = written.and_then(Kind::named) else {
+            let report =
+                Error::input(format!("step `{name}` has an unknown kind `{}`", written.unwrap_or("(not a string)")));
+            let near = written.and_then(|written| nearest(written, Step::kind_names()));
+            let help = near.map_or(format!("kinds: {kinds}"), |near| format!("did you mean `{near}`? kinds: {kinds}"));
+            return Err(self.place(report, kind.span()).help(help));
+        };
         let rest = Spanned::new(value.span(), DeValue::Table(table));
-        match kind.get_ref().as_str() {
-            Some("data") => Ok(Step::Data(self.typed_value::<DataStep>(&rest)?)),
-            Some("tokenize") => Ok(Step::Tokenize(self.typed_value::<TokenizeStep>(&rest)?)),
-            Some("train") => Ok(Step::Train(self.typed_value::<TrainStep>(&rest)?)),
-            Some("tune") => Ok(Step::Tune(self.typed_value::<TuneStep>(&rest)?)),
-            Some("quantize") => Ok(Step::Quantize(self.typed_value::<QuantizeStep>(&rest)?)),
-            Some("eval") => Ok(Step::Eval(self.typed_value::<EvalStep>(&rest)?)),
-            Some("bundle") => Ok(Step::Bundle(self.typed_value::<BundleStep>(&rest)?)),
-            other => {
-                let report =
-                    Error::input(format!("step `{name}` has an unknown kind `{}`", other.unwrap_or("(not a string)")));
-                let near = other.and_then(|other| nearest(other, Step::KINDS));
-                let help =
-                    near.map_or(format!("kinds: {kinds}"), |near| format!("did you mean `{near}`? kinds: {kinds}"));
-                Err(self.place(report, kind.span()).help(help))
-            }
-        }
+        self.conforming(&(known.table)(), &rest, known.read)
     }
 
-    fn typed_value<T: DeserializeOwned>(&self, value: &Spanned<DeValue<'a>>) -> Result<T> {
-        T::deserialize(ValueDeserializer::from(value.clone())).map_err(|error| {
-            let message = error.message().trim().to_string();
-            let (what, help) = explain(&message);
-            let report = self.place(Error::input(what), error.span().unwrap_or(value.span()));
-            match help {
-                Some(help) => report.help(help),
-                None => report.help("`narthex config schema` prints what may be written"),
-            }
+    fn typed_value<T: DeserializeOwned + JsonSchema>(&self, value: &Spanned<DeValue<'a>>) -> Result<T> {
+        self.conforming(&Table::of::<T>(), value, T::deserialize)
+    }
+
+    /// What a table says, in its typed form.
+    fn conforming<T>(
+        &self,
+        form: &Table,
+        value: &Spanned<DeValue<'a>>,
+        read: impl FnOnce(ValueDeserializer<'a>) -> std::result::Result<T, toml::de::Error>,
+    ) -> Result<T> {
+        conform::table(form, value)
+            .map_err(|wrong| self.place(Error::input(wrong.what), wrong.span).help(wrong.help))?;
+        read(ValueDeserializer::from(value.clone())).map_err(|error| {
+            // What only its own type can judge, such as a licence: what is wrong, and perhaps what to do.
+            let message = error.message().trim();
+            let first_line = message.lines().next().unwrap_or(message);
+            let (what, help) = first_line.split_once("; ").unwrap_or((first_line, SCHEMA_HELP));
+            self.place(Error::input(what), error.span().unwrap_or(value.span())).help(help)
         })
     }
 
@@ -380,45 +377,6 @@ impl Text {
     fn line_of(&self, offset: usize) -> usize {
         let end = (offset - self.base).min(self.content.len());
         self.content.as_bytes()[..end].iter().filter(|byte| **byte == b'\n').count() + 1
-    }
-}
-
-/// Rewords serde's messages and finds the fix.
-fn explain(message: &str) -> (String, Option<String>) {
-    let first_line = message.lines().next().unwrap_or(message);
-    if let Some(rest) = first_line.strip_prefix("unknown field `")
-        && let Some((field, expected)) = rest.split_once("`, expected ")
-    {
-        let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
-        let help = match nearest(field, known.iter().copied()) {
-            Some(near) => format!("did you mean `{near}`? keys here: {}", known.join(", ")),
-            None => format!("keys here: {}", known.join(", ")),
-        };
-        return (format!("unknown key `{field}`"), Some(help));
-    }
-    if let Some(rest) = first_line.strip_prefix("unknown variant `")
-        && let Some((variant, expected)) = rest.split_once("`, expected ")
-    {
-        let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
-        return (
-            format!("`{variant}` is not one of: {}", known.join(", ")),
-            nearest(variant, known).map(|near| format!("did you mean `{near}`?")),
-        );
-    }
-    if let Some(field) = first_line.strip_prefix("missing field `") {
-        let field = field.trim_end_matches('`');
-        return (format!("the key `{field}` is missing"), Some(format!("add `{field} = …`")));
-    }
-    if let Some((what, help)) = first_line.split_once("; ") {
-        return (what.to_string(), Some(help.to_string()));
-    }
-    (first_line.to_string(), None)
-}
-
-fn keys_of<T: serde::Serialize>(value: &T) -> Vec<String> {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::Object(map)) => map.keys().cloned().collect(),
-        _ => vec![],
     }
 }
 

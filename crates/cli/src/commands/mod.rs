@@ -17,6 +17,7 @@ pub mod run;
 pub mod serve;
 pub mod signing;
 pub mod speculative;
+pub mod step_verb;
 pub mod transfer;
 
 use crate::flags::Settings;
@@ -74,7 +75,7 @@ pub fn open_options(project: &Path, settings: &Settings) -> Result<OpenOptions> 
     let mut options = base_options(&settings.set);
     if let Some(device) = &settings.device {
         let plan = Project::plan(project, &options)?;
-        let training = plan.steps.iter().filter(|step| ["train", "tune"].contains(&step.step.kind()));
+        let training = plan.steps.iter().filter(|step| step.step.schedule().is_some());
         options.flags.extend(training.map(|step| format!("{}.device={device}", step.name)));
     }
     Ok(options)

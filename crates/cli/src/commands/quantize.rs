@@ -4,7 +4,7 @@ use super::{base_options, program, project_flag, run::go};
 use crate::style::{Style, bytes};
 use clap::{Args, ValueEnum};
 use narthex_base::{
-    Result,
+    Figure, Result,
     config::{IntegerKind, QuantizeStep},
 };
 use narthex_run::{QuantizeOptions, RunOptions, quantizing};
@@ -76,9 +76,10 @@ pub fn run(args: &Quantize, style: Style) -> Result<()> {
         bytes(figure("bytes") as u64),
         100.0 * figure("relative_weight_error")
     );
-    match row.figures.contains_key("nats_per_byte") {
+    let loss = Figure::NATS_PER_BYTE;
+    match row.figures.contains_key(loss.name) {
         true => {
-            let (before, after) = (figure("baseline_nats_per_byte"), figure("nats_per_byte"));
+            let (before, after) = (figure(&loss.of_baseline()), figure(loss.name));
             noteln!(
                 "{before:.4} -> {after:.4} nats per byte ({:+.2} %), the same likeliest token {:.1} % of the time",
                 100.0 * (after / before - 1.0),

@@ -8,7 +8,10 @@ use crate::{
     style::{Style, figure, seconds, table},
 };
 use clap::Args;
-use narthex_base::{ErrorKind, Event, Observer, Result};
+use narthex_base::{
+    ErrorKind, Event, Observer, Result, Unit,
+    config::{Kind, Learning},
+};
 use narthex_kernels::alloc::release;
 use narthex_run::{LineageEvents, Project, Row, RowState, RunOptions, RunReport};
 use std::{
@@ -81,9 +84,8 @@ pub fn run(args: &Run, style: Style) -> Result<()> {
     let report = go(&project, &options, style, args.output.json, args.step_flags.openlineage.as_deref())?;
     finish(&args.project, &report, args.output.json, args.step_flags.dry_run);
     if args.serve {
-        let model = ["bundle", "tune", "train"].iter().find_map(|kind| report.last(kind)).map(|row| row.step.clone());
-        return match model {
-            Some(model) => serve::serve_reference(&args.project, &model),
+        return match report.model() {
+            Some(row) => serve::serve_reference(&args.project, &row.step),
             None => Err(narthex_base::Error::input("there is no model to serve in this project")
                 .help("add a step of kind `train`")),
         };
@@ -91,7 +93,7 @@ pub fn run(args: &Run, style: Style) -> Result<()> {
     Ok(())
 }
 
-pub fn run_kind(kind: &str, args: &Step, style: Style) -> Result<()> {
+pub fn run_kind(kind: &Kind, args: &Step, style: Style) -> Result<()> {
     let project = Project::open(&args.project, &open_options(&args.project, &args.settings)?)?;
     let step = project.step_of_kind(kind, args.step.as_deref())?.name.clone();
     let force = if args.force { vec![step.clone()] } else { vec![] };
@@ -200,33 +202,28 @@ fn head(names: &[&str]) -> impl Iterator<Item = Vec<String>> {
 
 /// The number that matters, in words.
 fn number(row: &Row) -> String {
-    let Some((name, value)) = &row.figure else { return String::new() };
-    let before = row.figures.get(&format!("baseline_{name}"));
+    let Some((figure_of_row, value)) = row.figure else { return String::new() };
+    let before = row.figures.get(&figure_of_row.of_baseline());
     let before = before.map(|before| format!(" (before: {})", figure(*before))).unwrap_or_default();
-    match name.as_str() {
-        "bytes" => crate::style::bytes(*value as u64),
-        "exact_match" | "choice_accuracy" => format!("{:.1} % {}{before}", 100.0 * value, name.replace('_', " ")),
-        "validation_nats_per_byte" | "nats_per_byte" => format!("{value:.4} nats/byte{before}"),
-        name => format!("{} {}{before}", figure(*value), name.replace('_', " ")),
+    let words = figure_of_row.name.replace('_', " ");
+    match figure_of_row.unit {
+        Unit::Bytes => crate::style::bytes(value as u64),
+        Unit::Share => format!("{:.1} % {words}{before}", 100.0 * value),
+        Unit::NatsPerByte => format!("{value:.4} nats/byte{before}"),
+        Unit::NatsPerToken | Unit::Count => format!("{} {words}{before}", figure(value)),
     }
 }
 
 fn next_commands(project: &Path, report: &RunReport) {
     let (program, flag) = (program(), project_flag(project));
     let mut commands = Vec::new();
-    if let Some(rounded) = report.last("quantize") {
-        commands.push(format!("{program} serve {}{flag}", rounded.step));
-    }
-    match (report.last("tune"), report.last("train")) {
-        (Some(tuned), _) => {
-            commands.push(format!("{program} chat {}{flag}", tuned.step));
-            commands.push(format!("{program} serve {}{flag}", tuned.step));
-        }
-        (None, Some(trained)) => {
-            commands.push(format!("{program} generate {}{flag} --prompt \"…\"", trained.step));
-            commands.push(format!("{program} serve {}{flag}", trained.step));
-        }
-        (None, None) => {}
+    if let Some(Row { step, .. }) = report.model() {
+        let learns = |row: &Row| Kind::named(row.kind).is_some_and(|kind| kind.learning == Some(Learning::Supervised));
+        commands.push(match report.rows.iter().any(learns) {
+            true => format!("{program} chat {step}{flag}"),
+            false => format!("{program} generate {step}{flag} --prompt \"…\""),
+        });
+        commands.push(format!("{program} serve {step}{flag}"));
     }
     if let Some(row) = report.rows.last() {
         commands.push(format!("{program} trace {}{flag}", row.step));

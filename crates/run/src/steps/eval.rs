@@ -2,7 +2,7 @@
 
 use super::{Made, StepContext};
 use crate::{LoadedModel, Provenance, WeightForm, source};
-use narthex_base::{ArtifactKind, Component, ComponentKind, Error, Message, Result, Role, config::EvalStep};
+use narthex_base::{ArtifactKind, Component, ComponentKind, Error, Figure, Message, Result, Role, config::EvalStep};
 use narthex_infer::{Engine, EngineOptions};
 use narthex_text::TokenShard;
 use narthex_train::{Objective, TaskItem, score_task, validate};
@@ -61,8 +61,8 @@ fn measure(context: &StepContext, step: &EvalStep, model: &LoadedModel) -> Resul
         let objective = if shard.has_mask() { Objective::Chat } else { Objective::Pretrain { document_mask: false } };
         observer.progress(0, 1, "models", format!("{} on {}", model.name, input.name));
         let found = validate(&model.decoder, &shard, objective, model.decoder.config().context, usize::MAX, observer)?;
-        figures.insert("nats_per_byte".into(), found.nats_per_byte);
-        figures.insert("nats_per_token".into(), found.nats_per_token);
+        figures.insert(Figure::NATS_PER_BYTE.name.into(), found.nats_per_byte);
+        figures.insert(Figure::NATS_PER_TOKEN.name.into(), found.nats_per_token);
         figures.insert("tokens".into(), found.tokens as f64);
     }
     if let Some((input, _)) = context.inputs_as("task").next() {

@@ -70,7 +70,7 @@ pub(crate) fn replay(context: &StepContext, from: Option<(&Path, Passed)>, until
     match &context.planned.step {
         Step::Train(step) => train::with_fit(context, step, again),
         Step::Tune(step) => tune::with_fit(context, step, again),
-        other => Err(Error::internal(format!("a {} step has no states", other.kind()))),
+        other => Err(Error::internal(format!("a {} step has no states", other.kind().name))),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Made, StepContext, train::Shards};
 use crate::source;
 use narthex_base::{
-    ArtifactKind, Component, ComponentKind, Error, Result,
+    ArtifactKind, Component, ComponentKind, Error, Figure, Result,
     config::{IntegerKind, QuantizeStep},
 };
 use narthex_ledger::Artifact;
@@ -58,7 +58,7 @@ pub(super) fn make(context: &StepContext, step: &QuantizeStep) -> Result<Made> {
     }
     let mut figures = BTreeMap::from([
         ("matrices".to_string(), written.matrices as f64),
-        ("bytes".into(), written.bytes_after as f64),
+        (Figure::BYTES.name.into(), written.bytes_after as f64),
         ("baseline_bytes".into(), written.bytes_before as f64),
         ("relative_weight_error".into(), written.relative_error.sqrt()),
     ]);
@@ -67,8 +67,8 @@ pub(super) fn make(context: &StepContext, step: &QuantizeStep) -> Result<Made> {
             compare(&original, &Decoder::read_packed(context.files, None)?, &text.measures);
         let per_byte = |nats: f64| nats / tokens.max(1) as f64 / text.bytes_per_token;
         figures.extend([
-            ("nats_per_byte".to_string(), per_byte(other_nats)),
-            ("baseline_nats_per_byte".into(), per_byte(nats)),
+            (Figure::NATS_PER_BYTE.name.to_string(), per_byte(other_nats)),
+            (Figure::NATS_PER_BYTE.of_baseline(), per_byte(nats)),
             ("same_likeliest_token".into(), same_top as f64 / tokens.max(1) as f64),
         ]);
     }

@@ -1,0 +1,122 @@
+//! `kind = "data"`: what is asked of rows on their way to documents or conversations. Reading them is `data`'s work.
+
+use super::{Accepts, Complaint, Kind, SourceForm, StepInput, StepKind, Verb, inputs, require};
+use crate::{
+    ArtifactKind, Figure,
+    config::{OneOrMany, Step, Table},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// `kind = "data"`: rows -> documents or conversations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataStep {
+    /// Sources with the same columns, or data steps.
+    pub from: OneOrMany,
+    /// What the rows become: `documents` needs the column `text`; `chat` needs `messages`, or `user` and `assistant` (and
+    /// perhaps `system`).
+    #[serde(default)]
+    pub output: DataOutput,
+    /// One SQL query over the table `source`, or over the sources by their names. The column `row` numbers the rows from 0.
+    #[serde(default)]
+    pub transform: Option<String>,
+    /// Unicode normalisation; line ends become `\n` in any case.
+    #[serde(default)]
+    pub normalize: Normalize,
+    /// Removes documents whose text was seen before.
+    #[serde(default = "yes")]
+    pub deduplicate: bool,
+    /// How the validation part is chosen. `hash`: the content decides, so the split is stable when other documents come or
+    /// go. `position`: the last part of the input.
+    #[serde(default)]
+    pub split: SplitBy,
+    /// The part held back for validation: of the bytes (`position`) or of the documents (`hash`).
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 0.5), extend("x-hint" = "0.1 keeps a tenth for validation"))]
+    pub validation: f64,
+    /// More broken rows than this fail the step.
+    #[serde(default)]
+    pub max_bad_rows: u64,
+}
+
+/// What the rows of a data step become.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DataOutput {
+    /// Texts: the column `text`.
+    #[default]
+    Documents,
+    /// Conversations: the column `messages` (JSON, or a list of role and content), or the columns `user` and
+    /// `assistant`, and `system` if there is one.
+    Chat,
+}
+
+/// Unicode normalisation forms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Normalize {
+    /// As it is.
+    None,
+    /// Canonical composition.
+    #[default]
+    Nfc,
+    /// Compatibility composition.
+    Nfkc,
+}
+
+/// How documents are divided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SplitBy {
+    /// By the hash of the content: stable when other documents come or go.
+    #[default]
+    Hash,
+    /// The last part of the bytes. A text file that lies across the border is cut at the nearest line end; other
+    /// documents stay whole.
+    Position,
+}
+
+impl DataStep {
+    /// What is known of the kind.
+    pub const KIND: Kind = Kind {
+        name: "data",
+        recipe_version: 1,
+        uses_seed: true,
+        policy_use: None,
+        learning: None,
+        verb: Verb::RunsStep,
+        figures: &[Figure::DOCUMENTS],
+        table: Table::of::<DataStep>,
+        read: |value| DataStep::deserialize(value).map(Step::Data),
+    };
+}
+
+impl StepKind for DataStep {
+    fn kind(&self) -> &'static Kind {
+        &Self::KIND
+    }
+
+    fn inputs(&self) -> Vec<StepInput> {
+        let accepts = Accepts {
+            source: Some(SourceForm::Data),
+            ..Accepts::steps("a source or a data step", &[ArtifactKind::Documents, ArtifactKind::Chat])
+        };
+        inputs("from", accepts, self.from.to_vec()).collect()
+    }
+
+    fn yields(&self) -> ArtifactKind {
+        match self.output {
+            DataOutput::Documents => ArtifactKind::Documents,
+            DataOutput::Chat => ArtifactKind::Chat,
+        }
+    }
+
+    fn check(&self) -> Result<(), Complaint> {
+        require(!self.from.to_vec().is_empty(), "from", "`from` is empty", "name a source")
+    }
+}
+
+fn yes() -> bool {
+    true
+}

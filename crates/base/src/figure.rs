@@ -1,0 +1,82 @@
+//! Figures: numbers that the same recipe always gives. Names are what manifests hold; unit and direction say how to read
+//! them. It computes none.
+
+use serde::{Serialize, Serializer};
+
+/// A figure by name. Written as its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figure {
+    /// The name in manifests and reports.
+    pub name: &'static str,
+    /// What it counts or measures.
+    pub unit: Unit,
+    /// Which way it gets better.
+    pub better: Better,
+}
+
+/// What a figure counts or measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Things, as the name says which.
+    Count,
+    /// Bytes.
+    Bytes,
+    /// A part of a whole, 0 to 1.
+    Share,
+    /// Negative natural logarithms of probability, for each byte of the text.
+    NatsPerByte,
+    /// The same for each token.
+    NatsPerToken,
+}
+
+/// Which way a figure gets better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    /// The lower the better.
+    Lower,
+    /// The higher the better.
+    Higher,
+    /// It says how much there is, not how good.
+    Neither,
+}
+
+impl Figure {
+    /// Documents kept, or conversations.
+    pub const DOCUMENTS: Figure = Figure::new("documents", Unit::Count, Better::Neither);
+    /// Tokens of the training part.
+    pub const TRAIN_TOKENS: Figure = Figure::new("train_tokens", Unit::Count, Better::Neither);
+    /// The size of the files.
+    pub const BYTES: Figure = Figure::new("bytes", Unit::Bytes, Better::Lower);
+    /// The loss for each byte of the text: can be compared between tokenizers.
+    pub const NATS_PER_BYTE: Figure = Figure::new("nats_per_byte", Unit::NatsPerByte, Better::Lower);
+    /// The loss for each predicted token.
+    pub const NATS_PER_TOKEN: Figure = Figure::new("nats_per_token", Unit::NatsPerToken, Better::Lower);
+    /// The loss on the validation part at the end of training.
+    pub const VALIDATION_NATS_PER_BYTE: Figure =
+        Figure::new("validation_nats_per_byte", Unit::NatsPerByte, Better::Lower);
+    /// The same for each token.
+    pub const VALIDATION_NATS_PER_TOKEN: Figure =
+        Figure::new("validation_nats_per_token", Unit::NatsPerToken, Better::Lower);
+    /// The loss of the last step of training.
+    pub const TRAINING_NATS_PER_TOKEN: Figure =
+        Figure::new("training_nats_per_token", Unit::NatsPerToken, Better::Lower);
+    /// Rows whose greedy answer equals the expected one.
+    pub const EXACT_MATCH: Figure = Figure::new("exact_match", Unit::Share, Better::Higher);
+    /// Rows whose right choice is the most likely one.
+    pub const CHOICE_ACCURACY: Figure = Figure::new("choice_accuracy", Unit::Share, Better::Higher);
+
+    const fn new(name: &'static str, unit: Unit, better: Better) -> Self {
+        Figure { name, unit, better }
+    }
+
+    /// The name of the same figure of the model that this one is compared with.
+    pub fn of_baseline(self) -> String {
+        format!("baseline_{}", self.name)
+    }
+}
+
+impl Serialize for Figure {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name)
+    }
+}
