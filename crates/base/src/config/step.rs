@@ -71,7 +71,7 @@ impl Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Plan;
+    use crate::{Plan, config::Use};
 
     #[test]
     fn the_list_names_every_variant_by_its_own_name() {
@@ -80,5 +80,23 @@ mod tests {
         let names: Vec<&str> = variants.filter_map(|v| v["properties"]["kind"]["const"].as_str()).collect();
         assert_eq!(names, Step::kind_names());
         assert!(Kind::named("tran").is_none());
+    }
+
+    /// These enter every step's key: a change makes every artifact of the kind anew, and must be meant.
+    #[test]
+    fn what_keys_are_made_of() {
+        let facts = Step::KINDS.map(|kind| (kind.name, kind.recipe_version, kind.uses_seed, kind.policy_use));
+        assert_eq!(
+            facts,
+            [
+                ("data", 1, true, None),
+                ("tokenize", 1, false, None),
+                ("train", 2, true, Some(Use::Train)),
+                ("tune", 2, true, Some(Use::Train)),
+                ("quantize", 1, false, Some(Use::Train)),
+                ("eval", 4, false, None),
+                ("bundle", 2, false, Some(Use::Redistribute)),
+            ]
+        );
     }
 }

@@ -20,8 +20,8 @@ pub struct QuantizeStep {
     #[schemars(extend("enum" = QuantizeStep::GROUPS, "x-hint" = "64 is usual"))]
     #[serde(default = "group")]
     pub group: usize,
-    /// Text like that which the model will meet: a tokenize step with the model's tokenizer, or a source of plain text. It shows
-    /// where errors count most, and a part that is kept back (the validation part, or the last quarter) what they cost.
+    /// Text like that which the model will meet: a tokenize step with the model's tokenizer, a source of plain text, or
+    /// `ref:NAME`. It shows where errors count most; its validation part, or the last quarter, what they cost.
     #[serde(default)]
     pub calibrate: Option<String>,
 }
