@@ -1,7 +1,11 @@
 //! Artifacts: what every stage consumes and yields. A manifest says what an artifact is, what it
 //! was made from, under which licences, and how to make it again. Its digest is its identity.
 
-use crate::{Component, ComponentKind, Digest, License};
+use crate::{
+    component::{Component, ComponentKind},
+    digest::Digest,
+    license::License,
+};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 

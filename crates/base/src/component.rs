@@ -1,7 +1,7 @@
 //! Components: the parts of an artifact, each with its own licence and origin, named after the 17
 //! components of the Model Openness Framework (White et al., 2024, arXiv:2403.13784).
 
-use crate::{Digest, License};
+use crate::{digest::Digest, license::License};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{

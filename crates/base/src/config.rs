@@ -8,7 +8,7 @@ mod policy;
 mod schedule;
 mod step;
 
-use crate::License;
+use crate::license::License;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! What a model's or data set's card says that it was made from, and that nobody here has checked: kept in the recipe of
 //! what came in from elsewhere. Where the ledger holds what is named, it becomes a parent instead.
 
-use crate::Manifest;
+use crate::artifact::Manifest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;

@@ -1,7 +1,10 @@
 //! What a running job tells the world: one closed set of events. Terminal, JSON and web page
 //! are renderers of it; nothing here prints.
 
-use crate::{Digest, Error, Result};
+use crate::{
+    digest::Digest,
+    error::{Error, Result},
+};
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -2,7 +2,7 @@
 //!
 //! Source: Hugging Face Hub documentation, "Licenses".
 
-use crate::License;
+use crate::license::License;
 
 /// The Hub's names whose SPDX identifier differs by more than capitals. Where the Hub leaves open whether later versions count,
 /// the narrower reading is taken.

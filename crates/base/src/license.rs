@@ -1,7 +1,7 @@
 //! Licences: validated SPDX expressions, and their texts. Both OpenMDW versions are known;
 //! 1.1 is not in SPDX's list, so it is written `LicenseRef-OpenMDW-1.1` as its FAQ prescribes.
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use spdx::detection::{Store, TextData};
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::OnceLock};

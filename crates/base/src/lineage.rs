@@ -1,7 +1,13 @@
 //! Lineage: what an artifact was made from, down to the raw files, as a tree and as a set of manifests. Data only: how it is
 //! found is the ledger's work.
 
-use crate::{ArtifactKind, Component, DeclaredOrigin, Digest, FileEntry, License, Manifest, Parent};
+use crate::{
+    artifact::{ArtifactKind, FileEntry, Manifest, Parent},
+    component::Component,
+    declared::DeclaredOrigin,
+    digest::Digest,
+    license::License,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
 //! The papers that go with every folder that is passed on: `LICENSE`, `NOTICE` and `LICENSES/<id>.txt`. Pure text, made
 //! from components and the licence texts that their manifest carries.
 
-use crate::{Component, Digest, License};
+use crate::{component::Component, digest::Digest, license::License};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,

@@ -8,8 +8,8 @@ mod conform;
 mod layers;
 
 use crate::{
-    Error, Result,
     config::{Accepts, Policy, Project, ProjectFile, Source, Step},
+    error::{Error, Result},
 };
 use layers::Merged;
 use std::{collections::BTreeMap, fmt};

@@ -18,7 +18,7 @@ pub use train::{ModelShape, TrainStep};
 pub use tune::{Lora, TuneMethod, TuneStep};
 
 use super::{Precision, Schedule, Step, Table, Use};
-use crate::{ArtifactKind, ComponentKind, Figure};
+use crate::{artifact::ArtifactKind, component::ComponentKind, figure::Figure};
 use std::collections::BTreeMap;
 use toml::de::{Error, ValueDeserializer};
 

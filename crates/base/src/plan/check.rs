@@ -2,10 +2,10 @@
 
 use super::{Input, InputKind, PlannedStep, layers::Merged};
 use crate::{
-    ComponentKind, Content, Error, License, Result,
+    component::{ComponentKind, Content},
     config::{Accepts, Policy, ProjectFile, SourceForm, SourceFormat, Step, StepInput},
-    error::nearest,
-    license::Term,
+    error::{Error, Result, nearest},
+    license::{License, Term},
 };
 
 /// Rules that can never apply, or say nothing, are mistakes.

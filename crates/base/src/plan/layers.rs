@@ -6,9 +6,8 @@ use super::{
     conform::{self, SCHEMA_HELP},
 };
 use crate::{
-    Error, Result,
     config::{Kind, Policy, Project, ProjectFile, Source, Step, Table},
-    error::nearest,
+    error::{Error, Result, nearest},
 };
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;

@@ -2,8 +2,11 @@
 
 use super::{Accepts, Kind, SourceForm, StepInput, StepKind, Verb, inputs};
 use crate::{
-    ArtifactKind, ComponentKind, Figure, License,
+    artifact::ArtifactKind,
+    component::ComponentKind,
     config::{Step, Table, Use},
+    figure::Figure,
+    license::License,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -2,8 +2,9 @@
 
 use super::{Accepts, Complaint, Kind, SourceForm, StepInput, StepKind, Verb, inputs, require};
 use crate::{
-    ArtifactKind, Figure,
+    artifact::ArtifactKind,
     config::{OneOrMany, Step, Table},
+    figure::Figure,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -2,8 +2,9 @@
 
 use super::{Accepts, Kind, SourceForm, StepInput, StepKind, Verb, inputs};
 use crate::{
-    ArtifactKind, Figure,
+    artifact::ArtifactKind,
     config::{Precision, Step, Table, Use},
+    figure::Figure,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

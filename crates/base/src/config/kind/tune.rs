@@ -2,8 +2,9 @@
 
 use super::{Accepts, Complaint, Kind, Learning, StepInput, StepKind, Verb, inputs};
 use crate::{
-    ArtifactKind, Figure,
+    artifact::ArtifactKind,
     config::{Schedule, Step, Table, Use},
+    figure::Figure,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
