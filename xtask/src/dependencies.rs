@@ -1,5 +1,5 @@
-//! What the default binary is built from: every crate that is not ours, so that the list does not grow unseen. Asks Cargo;
-//! compiles nothing.
+//! What the default binary is built from: every crate that is not ours, so that the list does not grow unseen. Asks
+//! Cargo; compiles nothing.
 
 use crate::tidy::root;
 use std::{collections::BTreeMap, fs, process::Command};

@@ -3,6 +3,7 @@
 mod dependencies;
 mod docs;
 mod kinds;
+mod modules;
 mod page_test;
 mod reference;
 mod tidy;

@@ -2,6 +2,7 @@
 //! only; knows Cargo manifests and Rust files, compiles nothing.
 
 use crate::kinds;
+use crate::modules::{Modules, Source};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs,
@@ -52,8 +53,21 @@ const FORBIDDEN: [(&str, &str); 5] = [
     (concat!("X", "XX"), "say what is meant, or open an issue"),
 ];
 
+/// Crates in which files may still use each other in circles. A crate leaves the list for good; none joins it.
+const WITH_CIRCLES: [&str; 3] = ["model", "run", "serve"];
+
+/// Crates whose files may still take names from the crate's root rather than from the module that defines them.
+/// Likewise.
+const WITH_DETOURS: [&str; 5] = ["infer", "model", "run", "serve", "train"];
+
+/// Crates that may still have comments wider than `COLUMNS_MAX`. Likewise.
+const WITH_WIDE_COMMENTS: [&str; 7] = ["base", "cli", "infer", "model", "run", "serve", "train"];
+
 /// What panics where nobody reads the output or the disk is full: only examples, tests and chores may.
 const PRINTING: [&str; 4] = ["print!(", "println!(", "eprint!(", "eprintln!("];
+
+/// Columns of a comment at most, as rustfmt has it for code: it breaks no comments by itself.
+const COLUMNS_MAX: usize = 120;
 
 /// A longer file asks for a better cut.
 const LINES_MAX: usize = 700;
@@ -112,12 +126,29 @@ pub fn violations(root: &Path) -> Result<Vec<Violation>, String> {
         let manifest = read(&root.join(&file))?;
         add(file.clone(), dependencies(&name, &manifest).map_err(|error| format!("{}: {error}", file.display()))?);
     }
+    for name in folders(&root.join("crates"))? {
+        let inside = PathBuf::from(format!("crates/{name}/src"));
+        let source = |path: PathBuf| {
+            let file = path.strip_prefix(root.join(&inside)).map(Path::to_path_buf).unwrap_or_default();
+            Ok(Source { text: read(&path)?, file })
+        };
+        let files = rust_files(&root.join(&inside))?.into_iter();
+        let modules = Modules::read(&files.map(source).collect::<Result<Vec<_>, String>>()?);
+        let circles = if WITH_CIRCLES.contains(&name.as_str()) { vec![] } else { modules.circles() };
+        let detours = if WITH_DETOURS.contains(&name.as_str()) { vec![] } else { modules.detours() };
+        for (file, line, what) in [circles, detours].concat() {
+            add(inside.join(file), vec![(line, what)]);
+        }
+    }
     for path in rust_files(root)? {
         let (text, file) = (read(&path)?, path.strip_prefix(root).unwrap_or(&path));
         let mut complaints = source(&text);
         complaints.extend(kinds::complaints(file, &text));
         if is_product(file) {
             complaints.extend(printing(&text));
+        }
+        if !crate_of(file).is_some_and(|name| WITH_WIDE_COMMENTS.contains(&name)) {
+            complaints.extend(wide_comments(&text));
         }
         add(file.to_path_buf(), complaints);
     }
@@ -221,6 +252,19 @@ fn source(text: &str) -> Vec<Complaint> {
 fn is_product(file: &Path) -> bool {
     let mut parts = file.components().map(|part| part.as_os_str());
     parts.next().is_some_and(|first| first == "crates") && parts.nth(1).is_some_and(|inside| inside == "src")
+}
+
+/// The crate of ours that a file belongs to.
+fn crate_of(file: &Path) -> Option<&str> {
+    file.strip_prefix("crates").ok()?.iter().next()?.to_str()
+}
+
+/// Comments that should be broken.
+fn wide_comments(text: &str) -> Vec<Complaint> {
+    let comments = text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("//"));
+    let wide = comments.map(|(number, line)| (number + 1, line.chars().count()));
+    let wide = wide.filter(|(_, columns)| *columns > COLUMNS_MAX);
+    wide.map(|(line, columns)| (line, format!("a comment of {columns} columns, more than {COLUMNS_MAX}"))).collect()
 }
 
 /// Where a file prints by itself.
@@ -345,6 +389,10 @@ mod tests {
             check(source(&format!("//! It.\n\nlet x = {word} 1;\n")), &[(3, word)]);
             check(source(&format!("//! It.\nlet x = my_{word} 1;\n")), &[]);
         }
+        let comment = |columns: usize| format!("//! It.\nfn f() {{\n    // {}\n}}\n", "ü".repeat(columns - 7));
+        check(wide_comments(&comment(COLUMNS_MAX)), &[]);
+        check(wide_comments(&comment(COLUMNS_MAX + 1)), &[(3, "121 columns")]);
+        check(wide_comments(&comment(COLUMNS_MAX + 1).replace("//", "/*")), &[]);
         check(source(&format!("//! It.\n{}", "\n".repeat(LINES_MAX))), &[(LINES_MAX + 1, "better cut")]);
     }
 }

@@ -12,8 +12,8 @@ const ENTRIES_MAX: usize = 100_000;
 /// Folders in folders.
 const DEPTH_MAX: usize = 16;
 
-/// Refuses a folder with special files, or with symbolic links that lead out of it. A snapshot in a Hugging Face cache is
-/// made of links to `../../blobs`: those may lead to the blobs of their own repository.
+/// Refuses a folder with special files, or with symbolic links that lead out of it. A snapshot in a Hugging Face cache
+/// is made of links to `../../blobs`: those may lead to the blobs of their own repository.
 ///
 /// # Errors
 /// The first entry by name that is refused, or that cannot be read.

@@ -1,5 +1,5 @@
-//! Weights in a Hugging Face folder: safetensors files, one or several, read where they lie and written tensor by tensor.
-//! Knows names, shapes and bytes.
+//! Weights in a Hugging Face folder: safetensors files, one or several, read where they lie and written tensor by
+//! tensor. Knows names, shapes and bytes.
 
 use crate::bytes::{map, shown};
 use half::{bf16, f16};

@@ -1,5 +1,5 @@
-//! Thousands of damaged files: every truncation, flipped bytes, numbers that lie. Nothing may panic, reserve much memory,
-//! or fail without saying where. Which damage is done follows from a counter, so a failure comes back.
+//! Thousands of damaged files: every truncation, flipped bytes, numbers that lie. Nothing may panic, reserve much
+//! memory, or fail without saying where. Which damage is done follows from a counter, so a failure comes back.
 
 mod made;
 

@@ -1,4 +1,5 @@
-//! The tests' server of the Hub's API by itself, for `xtask/checks/hub_check.py`: prints its address and serves until stdin ends.
+//! The tests' server of the Hub's API by itself, for `xtask/checks/hub_check.py`: prints its address and serves until
+//! stdin ends.
 
 #[path = "../src/fake.rs"]
 mod fake;

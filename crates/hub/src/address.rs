@@ -1,4 +1,5 @@
-//! How repositories are named: `hf:org/name[@revision]`, `hf:datasets/org/name[@revision]`; and the addresses made of that.
+//! How repositories are named: `hf:org/name[@revision]`, `hf:datasets/org/name[@revision]`; and the addresses made of
+//! that.
 
 use narthex_base::{Error, Result};
 

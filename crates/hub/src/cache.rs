@@ -1,5 +1,5 @@
-//! Hugging Face's own cache, read and never written: `models--org--name/{refs,snapshots,blobs}`. Files are named there by the
-//! digest that they must have.
+//! Hugging Face's own cache, read and never written: `models--org--name/{refs,snapshots,blobs}`. Files are named there
+//! by the digest that they must have.
 //!
 //! Source: documentation of `huggingface_hub`, "Understand caching".
 

@@ -13,13 +13,14 @@ const BLOCK_BYTES: usize = 1 << 20;
 pub enum Checksum {
     /// SHA-256 of the bytes, in hexadecimal: what Git LFS names files by.
     Sha256(String),
-    /// SHA-1 of git's header and the bytes, in hexadecimal: what git names files by. It guards against accidents, not against
-    /// somebody who makes two files with one digest on purpose.
+    /// SHA-1 of git's header and the bytes, in hexadecimal: what git names files by. It guards against accidents, not
+    /// against somebody who makes two files with one digest on purpose.
     Git(String),
 }
 
 impl Checksum {
-    /// A digest by its length: 64 hexadecimal digits are SHA-256, 40 are git's. Quotes and the mark of weak tags are ignored.
+    /// A digest by its length: 64 hexadecimal digits are SHA-256, 40 are git's. Quotes and the mark of weak tags are
+    /// ignored.
     pub fn from_tag(tag: &str) -> Option<Self> {
         let digits = tag.trim().trim_start_matches("W/").trim_matches('"').to_ascii_lowercase();
         let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());

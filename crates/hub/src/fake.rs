@@ -1,5 +1,5 @@
-//! A server for tests that speaks the part of the Hub's API that is used, with faults on request. Large files are redirected
-//! to a second host, as the Hub does it.
+//! A server for tests that speaks the part of the Hub's API that is used, with faults on request. Large files are
+//! redirected to a second host, as the Hub does it.
 
 use sha2::Digest;
 use std::{

@@ -1,8 +1,8 @@
-//! Files fetched into a folder of our own. A file is written under another name until all of it is there and has the digest
-//! that the Hub names; what broke off is resumed where it ended.
+//! Files fetched into a folder of our own. A file is written under another name until all of it is there and has the
+//! digest that the Hub names; what broke off is resumed where it ended.
 //!
-//! Below the folder for downloads: `models--org--name/COMMIT/…` holds whole files, `models--org--name/parts/` what is begun,
-//! and `models--org--name/lock` is held by the process at work.
+//! Below the folder for downloads: `models--org--name/COMMIT/…` holds whole files, `models--org--name/parts/` what is
+//! begun, and `models--org--name/lock` is held by the process at work.
 
 use super::{
     Checksum, Hub, Listing, RepoFile, Selected,
@@ -92,8 +92,8 @@ impl Download<'_> {
     /// Fetches files, one after the other.
     ///
     /// # Errors
-    /// If one may not be read, the connection is lost for good, a digest is wrong (then the file is gone), the disk is full,
-    /// or the user interrupts: what is begun stays, and the next call goes on there.
+    /// If one may not be read, the connection is lost for good, a digest is wrong (then the file is gone), the disk is
+    /// full, or the user interrupts: what is begun stays, and the next call goes on there.
     pub fn fetch(&mut self, files: &[RepoFile], observer: Observer) -> Result<()> {
         for file in files {
             observer.check()?;

@@ -1,5 +1,5 @@
-//! Requests to the Hub: redirects followed by hand, so that the token goes to the Hub's own host alone; waits and further
-//! tries where the Hub or the network asks for them. Knows headers and limits, nothing of repositories.
+//! Requests to the Hub: redirects followed by hand, so that the token goes to the Hub's own host alone; waits and
+//! further tries where the Hub or the network asks for them. Knows headers and limits, nothing of repositories.
 
 use super::{Checksum, HubSettings};
 use narthex_base::{Error, Observer, Result};
@@ -133,8 +133,8 @@ impl Client {
         &self.base
     }
 
-    /// One try at a path of the Hub, from this byte on. Redirects are followed; any status but those that pass by themselves
-    /// (429, 5xx) is an answer.
+    /// One try at a path of the Hub, from this byte on. Redirects are followed; any status but those that pass by
+    /// themselves (429, 5xx) is an answer.
     pub fn get(&self, path: &str, from_byte: u64) -> Result<Reply, Failure> {
         let mut address = format!("{}{path}", self.base);
         let mut told = Told::default();

@@ -1,10 +1,10 @@
-//! Models and data sets of the Hugging Face Hub, fetched into a folder of our own: listed first, so that it can be said what
-//! will come, then fetched file by file, resumed where it broke off, and checked against the digests that the Hub names.
-//! Knows nothing of ledgers, licences or what a model computes.
+//! Models and data sets of the Hugging Face Hub, fetched into a folder of our own: listed first, so that it can be said
+//! what will come, then fetched file by file, resumed where it broke off, and checked against the digests that the Hub
+//! names. Knows nothing of ledgers, licences or what a model computes.
 //!
-//! This speaks the Hub's HTTP API with `ureq` and not through the crate `hf-hub`: its version 1.0 brings reqwest, tokio and
-//! the Xet client (280 crates in all); the blocking 0.5 writes its files in the layout of Hugging Face's own cache, which we
-//! only read, and compares no digests.
+//! This speaks the Hub's HTTP API with `ureq` and not through the crate `hf-hub`: its version 1.0 brings reqwest, tokio
+//! and the Xet client (280 crates in all); the blocking 0.5 writes its files in the layout of Hugging Face's own cache,
+//! which we only read, and compares no digests.
 //!
 //! Source: Hugging Face Hub documentation, "Hub API Endpoints", and "Environment variables" and "Understand caching" of
 //! `huggingface_hub`.
@@ -60,8 +60,8 @@ impl Hub {
     /// The files of a repository at a revision. Offline, those that the caches hold.
     ///
     /// # Errors
-    /// If there is no such repository or revision, it may not be read, the answer is not what the Hub's API says, or a file
-    /// has a name that leaves the folder.
+    /// If there is no such repository or revision, it may not be read, the answer is not what the Hub's API says, or a
+    /// file has a name that leaves the folder.
     pub fn list(&self, spec: &RepoSpec, observer: Observer) -> Result<Listing> {
         if self.settings.offline {
             return cache::listing(&self.settings, spec);

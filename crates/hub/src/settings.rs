@@ -1,5 +1,5 @@
-//! Where the Hub is, who asks, and where things are kept: read from the environment once, under the names that Hugging Face's
-//! own tools have.
+//! Where the Hub is, who asks, and where things are kept: read from the environment once, under the names that Hugging
+//! Face's own tools have.
 
 use narthex_base::{Error, Result};
 use std::{

@@ -1,9 +1,9 @@
-//! Linear layers and embeddings whose weights are packed once, for inference on the CPU: the same sums in the same order
-//! as [`linear`](crate::linear), so the same bytes for a row whatever else is in the batch.
+//! Linear layers and embeddings whose weights are packed once, for inference on the CPU: the same sums in the same
+//! order as [`linear`](crate::linear), so the same bytes for a row whatever else is in the batch.
 //!
 //! Shapes: N rows, I inputs, O outputs of all weights together.
-//! Arithmetic: 2 N I O. Bytes: the weights once for every 280 rows, in bf16 half of them, in int8 a quarter, in int4 little
-//! more than an eighth.
+//! Arithmetic: 2 N I O. Bytes: the weights once for every 280 rows, in bf16 half of them, in int8 a quarter, in int4
+//! little more than an eighth.
 
 use crate::{
     flex::{contiguous, filled, values},
@@ -276,8 +276,8 @@ impl PackedWeight {
     }
 }
 
-/// `x [N, I]`, weights `[O, I]`, residual `[N, O]` -> `[N, O]`, with the weights' bias. In bf16 the inputs of the product are rounded to bf16 and
-/// its sums and the residual stay f32; with weights of
+/// `x [N, I]`, weights `[O, I]`, residual `[N, O]` -> `[N, O]`, with the weights' bias. In bf16 the inputs of the
+/// product are rounded to bf16 and its sums and the residual stay f32; with weights of
 /// integers, the inputs of the product are rounded to int8 in groups.
 ///
 /// # Panics
@@ -380,7 +380,8 @@ impl PackedLinearBackend for Flex {
     }
 }
 
-/// A product with what follows it: the weights' own bias or the one given, low-rank updates, the residual, an activation.
+/// A product with what follows it: the weights' own bias or the one given, low-rank updates, the residual, an
+/// activation.
 fn multiply(
     x: FlexTensor,
     bias: Option<FlexTensor>,

@@ -1,10 +1,10 @@
 //! Attention over keys and values that lie in blocks of a pool (Kwon et al., "PagedAttention", 2023): each row is a new
 //! position of some sequence, prompts and single tokens mixed; grouped-query heads; a sliding window if asked.
 //!
-//! What a row computes depends on its own sequence up to its own position only, in chunks and segments of keys that start
-//! at fixed positions: its bytes are the same in any batch, in whatever pieces its prompt comes, and on any number of
-//! threads. The segments of a lone position are computed side by side (Dao et al., "Flash-Decoding", 2023) and merged in
-//! their order.
+//! What a row computes depends on its own sequence up to its own position only, in chunks and segments of keys that
+//! start at fixed positions: its bytes are the same in any batch, in whatever pieces its prompt comes, and on any
+//! number of threads. The segments of a lone position are computed side by side (Dao et al., "Flash-Decoding", 2023)
+//! and merged in their order.
 //!
 //! Shapes: N rows, H query heads, K key/value heads, G = H / K, D head width, S positions that a row looks at.
 //! Arithmetic: 4 N S D H. Bytes: 2 S K D values read for each tile of rows of one sequence.
@@ -54,8 +54,8 @@ pub struct KvShape {
     pub head_width: usize,
     /// How they are stored, and multiplied.
     pub precision: Precision,
-    /// Whether they are stored as 8-bit integers instead, with a scale for each position's key and value of each head: half
-    /// the bytes of bf16, for an error of up to 1/254 of the largest component.
+    /// Whether they are stored as 8-bit integers instead, with a scale for each position's key and value of each head:
+    /// half the bytes of bf16, for an error of up to 1/254 of the largest component.
     pub int8: bool,
 }
 
@@ -153,9 +153,9 @@ impl PagedBatch {
     }
 }
 
-/// Writes the keys and values of the new positions, then looks back: `qkv [N, (H + 2 K) D]` (all queries, then keys, then
-/// values, not yet rotated), table `[N, D]` (for each row D/2 cosines, then D/2 sines) -> `[N, H D]`. A row sees its
-/// sequence up to its own position, as far back as `scores` lets it.
+/// Writes the keys and values of the new positions, then looks back: `qkv [N, (H + 2 K) D]` (all queries, then keys,
+/// then values, not yet rotated), table `[N, D]` (for each row D/2 cosines, then D/2 sines) -> `[N, H D]`. A row sees
+/// its sequence up to its own position, as far back as `scores` lets it.
 ///
 /// # Panics
 /// If the shapes do not fit each other, or a block is not in the pool.

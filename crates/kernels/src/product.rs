@@ -409,8 +409,8 @@ impl Job {
     }
 }
 
-/// `count` indices of an operand's width from `first`, in panels of `used` indices that lie `width` apart: a multiple of
-/// 16. Lanes of a panel beyond its indices hold anything: what is computed from them is never stored.
+/// `count` indices of an operand's width from `first`, in panels of `used` indices that lie `width` apart: a multiple
+/// of 16. Lanes of a panel beyond its indices hold anything: what is computed from them is never stored.
 #[derive(Clone, Copy)]
 struct Panels {
     first: usize,
@@ -603,8 +603,9 @@ unsafe fn multiply_generic<V: Lanes, const PAIRS: bool>(area: Area, a: *const f3
                     columns,
                     go_on: area.go_on,
                     finish: area.finish.at(row, column, area.stride),
-                    // The first tile waits for B itself; the last two have it in cache, and share the fetching. A lone one
-                    // reads memory as fast as it comes, and looks across the borders of pages, which hardware does not.
+                    // The first tile waits for B itself; the last two have it in cache, and share the fetching. A lone
+                    // one reads memory as fast as it comes, and looks across the borders of pages, which hardware does
+                    // not.
                     next: match area.tiles() - tile {
                         _ if area.next.is_null() => Fetch::Nothing,
                         1 if tile == 0 => Fetch::All(b.wrapping_add(WORDS_AHEAD * TILE_COLUMNS)),

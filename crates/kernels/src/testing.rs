@@ -1,5 +1,5 @@
-//! What the tests of operators share: inputs from counters, an operator run with its gradients in f32 (the kernel) or in
-//! f64 (the reference), and the comparisons.
+//! What the tests of operators share: inputs from counters, an operator run with its gradients in f32 (the kernel) or
+//! in f64 (the reference), and the comparisons.
 //!
 //! The instruction set in use belongs to the whole process, and a kernel must see the same one from its start to its
 //! end. So a test that runs kernels holds [`any_isa`], and one that chooses the set holds [`with_isa`].
@@ -264,8 +264,8 @@ pub(crate) fn check_against_reference(what: &str, inputs: &[Input], operator: Op
     }
 }
 
-/// The result of `work` with each instruction set that gives the same bytes and with one, two and three threads. On matrix tiles
-/// it must be the same for all numbers of threads.
+/// The result of `work` with each instruction set that gives the same bytes and with one, two and three threads. On
+/// matrix tiles it must be the same for all numbers of threads.
 pub(crate) fn on_every_machine<R: Send + PartialEq>(work: impl Fn() -> R + Sync) -> Vec<(String, R)> {
     let mut results = Vec::new();
     for set in Isa::available() {

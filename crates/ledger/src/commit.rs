@@ -80,9 +80,9 @@ impl Ledger {
 
     /// Makes an artifact of the files below `files_dir` (a folder that [`Ledger::stage`] gave; it is
     /// used up) and fills in `manifest.files`. What `run_dir` holds is linked beside them as the record
-    /// of the run, which is not part of the identity: it must not be written to any more, only replaced. If the artifact is there already, the old one
-    /// stays, files of it that are missing or damaged are mended from the new ones, and the rest of the
-    /// new ones is dropped. To be called with the lock held.
+    /// of the run, which is not part of the identity: it must not be written to any more, only replaced. If the
+    /// artifact is there already, the old one stays, files of it that are missing or damaged are mended from the new
+    /// ones, and the rest of the new ones is dropped. To be called with the lock held.
     ///
     /// # Errors
     /// If a file has a name that the ledger keeps for itself (`manifest.json`, `run`, `narthex.json`),

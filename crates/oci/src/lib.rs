@@ -60,8 +60,8 @@ pub struct Pushed {
     pub bytes: u64,
 }
 
-/// Adds the files of an exported folder to an image layout under a tag. The index is replaced last and at once: until then
-/// nothing points to what was written.
+/// Adds the files of an exported folder to an image layout under a tag. The index is replaced last and at once: until
+/// then nothing points to what was written.
 ///
 /// # Errors
 /// If a file cannot be read or written, or the target is a folder of something else.

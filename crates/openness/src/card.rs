@@ -1,7 +1,7 @@
 //! The metadata on top of Hugging Face's model and dataset cards, as values that any YAML writer can print.
 //!
-//! It does not know languages, nor which repositories on the Hub hold what the artifact was made from, unless an origin names
-//! an address there: other names are left out, for the Hub would link them to whatever bears them.
+//! It does not know languages, nor which repositories on the Hub hold what the artifact was made from, unless an origin
+//! names an address there: other names are left out, for the Hub would link them to whatever bears them.
 //!
 //! Source: Hugging Face Hub documentation, "Model Cards", "Dataset Cards" and "Licenses".
 

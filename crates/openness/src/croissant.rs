@@ -1,7 +1,7 @@
 //! A Croissant 1.1 description of a data artifact: its files, and for Parquet files the column that a reader wants.
 //!
-//! It does not know columns of raw sources (their files are named, not described), and a file whose SHA-256 is not known stands
-//! without one, which readers of Croissant complain about.
+//! It does not know columns of raw sources (their files are named, not described), and a file whose SHA-256 is not
+//! known stands without one, which readers of Croissant complain about.
 //!
 //! Source: MLCommons Croissant format specification 1.1.
 

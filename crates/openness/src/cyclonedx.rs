@@ -1,8 +1,9 @@
-//! A CycloneDX 1.6 bill of materials of an artifact: the model with its card, the files in it, the models before it and the data.
+//! A CycloneDX 1.6 bill of materials of an artifact: the model with its card, the files in it, the models before it and
+//! the data.
 //!
-//! It does not know what the format has no place for: the licence of a part that declares none is left out (a property says
-//! so), and the texts of licences inside a compound expression stand as evidence beside it. The hash of a component that has
-//! a manifest is that of the manifest.
+//! It does not know what the format has no place for: the licence of a part that declares none is left out (a property
+//! says so), and the texts of licences inside a compound expression stand as evidence beside it. The hash of a
+//! component that has a manifest is that of the manifest.
 //!
 //! Source: CycloneDX specification 1.6 (ECMA-424), JSON.
 

@@ -1,5 +1,5 @@
-//! Openness that can be checked: what a policy says of an artifact's licences, which class of the Model Openness Framework
-//! it qualifies for, the same facts in the formats that others read, and signatures over all of it.
+//! Openness that can be checked: what a policy says of an artifact's licences, which class of the Model Openness
+//! Framework it qualifies for, the same facts in the formats that others read, and signatures over all of it.
 //!
 //! Everything here is computed from manifests and lineage; only `sign` reads files.
 

@@ -1,8 +1,8 @@
-//! The class of the Model Openness Framework (White et al., 2024, arXiv:2403.13784) that components qualify for, computed
-//! as the Model Openness Tool of LF AI & Data computes it, from its YAML files or from a manifest.
+//! The class of the Model Openness Framework (White et al., 2024, arXiv:2403.13784) that components qualify for,
+//! computed as the Model Openness Tool of LF AI & Data computes it, from its YAML files or from a manifest.
 //!
-//! Two readings share the arithmetic. The tool's own compares identifiers letter by letter, knows neither expressions nor
-//! OpenMDW 1.1, and takes what it has never heard of for closed. Ours evaluates expressions and knows both.
+//! Two readings share the arithmetic. The tool's own compares identifiers letter by letter, knows neither expressions
+//! nor OpenMDW 1.1, and takes what it has never heard of for closed. Ours evaluates expressions and knows both.
 
 use crate::subject::Subject;
 use narthex_base::{Component, ComponentKind, Content, Error, License, Manifest, Result, license::Term};
@@ -45,8 +45,8 @@ const OPEN_DATA: [&str; 31] = [
     "OGL-UK-3.0",
 ];
 
-/// Licences that we count as open besides: public domain dedications that the tool misspells or forgets, and OpenMDW 1.1,
-/// which is younger than its list.
+/// Licences that we count as open besides: public domain dedications that the tool misspells or forgets, and OpenMDW
+/// 1.1, which is younger than its list.
 const OPEN_BESIDES: [&str; 3] = ["LicenseRef-OpenMDW-1.1", "PDDL-1.0", "CC-PDDC"];
 
 /// Licences that fit a kind of content, by the tool's `mof-licenses.json`. What is open but not in here draws a remark.
@@ -280,8 +280,8 @@ fn is_open(license: &str) -> bool {
     License::parse(license).is_ok_and(|license| license.evaluate(known))
 }
 
-/// The class that an artifact qualifies for by its own components and, where a component names the address it can be had
-/// from, by inherited ones.
+/// The class that an artifact qualifies for by its own components and, where a component names the address it can be
+/// had from, by inherited ones.
 pub fn openness(manifest: &Manifest) -> Openness {
     let licenses = licenses(manifest, is_open);
     judge(&licenses, |license| license.split(" AND ").all(is_open))

@@ -1,7 +1,7 @@
 //! Events of OpenLineage: that a step began or ended, from what it worked, and what it made.
 //!
-//! It sends nothing anywhere and keeps no state. What a step yields is known only at its end, so an event of a beginning has
-//! no output. Producer and the two facets of our own are named by URNs: there is no page behind them.
+//! It sends nothing anywhere and keeps no state. What a step yields is known only at its end, so an event of a
+//! beginning has no output. Producer and the two facets of our own are named by URNs: there is no page behind them.
 //!
 //! Source: OpenLineage specification 2-0-2; standard facets in the versions of OpenLineage's Python client 1.54.
 
@@ -66,8 +66,8 @@ pub struct RunOf<'a> {
     pub error: Option<&'a str>,
 }
 
-/// A UUID of version 7 (RFC 9562) for a run: the time, then digits that depend on time and digest alone. What runs later sorts
-/// later.
+/// A UUID of version 7 (RFC 9562) for a run: the time, then digits that depend on time and digest alone. What runs
+/// later sorts later.
 pub fn run_id(digest: Digest, at_ms: u64) -> String {
     let time = format!("{:012x}", at_ms & 0xffff_ffff_ffff);
     let rest = Digest::of_json(&(digest, at_ms)).to_string();
@@ -144,8 +144,8 @@ fn written(namespace: &str, output: &Dataset) -> Value {
     made
 }
 
-/// The licence of an artifact's own components together, and that of each component, inherited ones too; `expression` is absent
-/// where none is declared.
+/// The licence of an artifact's own components together, and that of each component, inherited ones too; `expression`
+/// is absent where none is declared.
 fn license(manifest: &Manifest) -> Value {
     let with = |mut made: Value, license: Option<&License>| {
         if let Some(license) = license {

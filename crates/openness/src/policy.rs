@@ -1,5 +1,5 @@
-//! What a policy says of the licences along a lineage: which component may not be used how, which rule says so, by which
-//! path the component comes in, and what the ways out are. Knows licences and lineage, no files.
+//! What a policy says of the licences along a lineage: which component may not be used how, which rule says so, by
+//! which path the component comes in, and what the ways out are. Knows licences and lineage, no files.
 
 use narthex_base::{
     ArtifactKind, Component, ComponentKind, Content, Error, License, LineageNode,

@@ -1,9 +1,10 @@
-//! An SPDX 3.0.1 document of an artifact, in the form of JSON-LD that its JSON schema describes: the artifact and the models
-//! before it as AI packages, the data as dataset packages, files, licences and what ties them.
+//! An SPDX 3.0.1 document of an artifact, in the form of JSON-LD that its JSON schema describes: the artifact and the
+//! models before it as AI packages, the data as dataset packages, files, licences and what ties them.
 //!
-//! It does not know when data or earlier models were made (the artifact's own time stands for them, with a comment that says so),
-//! where anything that names no address can be fetched (its digest as `urn:narthex:DIGEST` stands there: a name, not a place), and
-//! it gives no licence to the document itself. A concluded licence is the declared one: nothing is concluded here.
+//! It does not know when data or earlier models were made (the artifact's own time stands for them, with a comment that
+//! says so), where anything that names no address can be fetched (its digest as `urn:narthex:DIGEST` stands there: a
+//! name, not a place), and it gives no licence to the document itself. A concluded licence is the declared one: nothing
+//! is concluded here.
 //!
 //! Source: SPDX specification 3.0.1, profiles Core, Software, SimpleLicensing, AI and Dataset.
 

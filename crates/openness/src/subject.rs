@@ -13,7 +13,8 @@ pub struct Subject<'a> {
     pub created_ms: u64,
     /// The class of the Model Openness Framework that it qualifies for: 3, 2 or 1.
     pub class: Option<u8>,
-    /// The SHA-256 of a file of it in lower-case hexadecimal digits, where the file can be read. Some formats ask for it.
+    /// The SHA-256 of a file of it in lower-case hexadecimal digits, where the file can be read. Some formats ask for
+    /// it.
     pub sha256: &'a dyn Fn(&FileEntry) -> Option<String>,
 }
 
@@ -78,7 +79,8 @@ impl Subject<'_> {
         is_model(self.manifest())
     }
 
-    /// The models that it descends from in unbroken line, nearest first, each once: name, digest, and manifest where it is known.
+    /// The models that it descends from in unbroken line, nearest first, each once: name, digest, and manifest where it
+    /// is known.
     pub(crate) fn ancestor_models(&self) -> Vec<Ancestor<'_>> {
         let mut found: Vec<Ancestor> = Vec::new();
         let mut open = vec![self.manifest()];

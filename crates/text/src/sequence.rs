@@ -1,5 +1,5 @@
-//! Texts and pairs of texts as an encoder reads them: with the tokens that begin, part and end them, their segments, and cut
-//! to a length. Knows no model.
+//! Texts and pairs of texts as an encoder reads them: with the tokens that begin, part and end them, their segments,
+//! and cut to a length. Knows no model.
 
 use crate::tokenizer::Tokenizer;
 use narthex_base::{Error, Result};

@@ -258,8 +258,8 @@ pub fn supported() -> (Vec<&'static str>, Vec<&'static str>) {
     (ARCHITECTURES.iter().map(|architecture| architecture.gguf).collect(), written.map(|found| found.gguf).collect())
 }
 
-/// The place in Hugging Face's order of each row in GGUF's order, for heads of these sizes: row `2j + s` of a head in GGUF
-/// is row `s * width / 2 + j` here. None if the rows do not divide.
+/// The place in Hugging Face's order of each row in GGUF's order, for heads of these sizes: row `2j + s` of a head in
+/// GGUF is row `s * width / 2 + j` here. None if the rows do not divide.
 pub(super) fn turned_rows(rows: usize, heads: usize) -> Option<impl Iterator<Item = usize>> {
     if heads == 0 || rows == 0 || !rows.is_multiple_of(2 * heads) {
         return None;

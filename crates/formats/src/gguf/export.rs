@@ -1,5 +1,5 @@
-//! From a folder in Hugging Face layout to a GGUF file that llama.cpp reads. Knows what its converter does; quantizes to
-//! Q8_0 and no further.
+//! From a folder in Hugging Face layout to a GGUF file that llama.cpp reads. Knows what its converter does; quantizes
+//! to Q8_0 and no further.
 
 use super::{
     TensorType,
@@ -65,8 +65,8 @@ pub struct About {
 /// Writes the model in a folder as GGUF: Llama, Mistral without a window, Qwen2 and Qwen3, with tokenizer and template.
 ///
 /// # Errors
-/// If a file is missing or broken, the config or the tokenizer asks for what is not supported (it is named), a tensor has
-/// no name in GGUF, or the file cannot be written.
+/// If a file is missing or broken, the config or the tokenizer asks for what is not supported (it is named), a tensor
+/// has no name in GGUF, or the file cannot be written.
 pub fn from_hugging_face(folder: &Path, file: &Path, stored: Stored, about: &About) -> Result<()> {
     let json = |name: &str| {
         let path = folder.join(name);

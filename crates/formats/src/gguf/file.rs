@@ -188,8 +188,8 @@ impl File {
     /// Opens a file and checks all that its header says against its size.
     ///
     /// # Errors
-    /// If it cannot be read, is not GGUF 2 or 3, is cut off, holds a type of tensor that is not supported, or its header
-    /// lies: field and byte are named.
+    /// If it cannot be read, is not GGUF 2 or 3, is cut off, holds a type of tensor that is not supported, or its
+    /// header lies: field and byte are named.
     pub fn open(path: &Path) -> Result<Self> {
         let map = map(path)?;
         let header = Header::parse(&map).map_err(|error| error.at(path.display(), None))?;

@@ -1,5 +1,5 @@
-//! From a GGUF file to a folder in Hugging Face layout: config, weights, tokenizer. Knows what llama.cpp's converter does,
-//! and refuses what it does not know.
+//! From a GGUF file to a folder in Hugging Face layout: config, weights, tokenizer. Knows what llama.cpp's converter
+//! does, and refuses what it does not know.
 
 use super::{
     File, Tensor, TensorType,
@@ -61,12 +61,13 @@ pub struct Imported {
     pub notes: Vec<String>,
 }
 
-/// Writes `config.json`, `generation_config.json`, `model.safetensors`, `tokenizer.json` and `tokenizer_config.json` into
-/// a folder that is there. Weights keep their number format; those in blocks with a scale become f32, as their values do
-/// not fit fewer bits.
+/// Writes `config.json`, `generation_config.json`, `model.safetensors`, `tokenizer.json` and `tokenizer_config.json`
+/// into a folder that is there. Weights keep their number format; those in blocks with a scale become f32, as their
+/// values do not fit fewer bits.
 ///
 /// # Errors
-/// As [`File::open`]; if the architecture, a tensor, a constant or the tokenizer is not supported or missing: it is named.
+/// As [`File::open`]; if the architecture, a tensor, a constant or the tokenizer is not supported or missing: it is
+/// named.
 pub fn to_hugging_face(file: &Path, folder: &Path) -> Result<Imported> {
     let file = File::open(file)?;
     let at = |error: Error| if error.place().is_none() { error.at(file.path().display(), None) } else { error };

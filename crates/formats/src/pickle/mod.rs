@@ -1,5 +1,5 @@
-//! What `torch.save` writes: a zip file, or the older bare sequence of pickles, that holds tensors by name. Read with an
-//! unpickler that knows a fixed list of names and runs nothing.
+//! What `torch.save` writes: a zip file, or the older bare sequence of pickles, that holds tensors by name. Read with
+//! an unpickler that knows a fixed list of names and runs nothing.
 
 mod archive;
 mod convert;

@@ -98,8 +98,8 @@ impl StateDict {
 /// `model` or `module`. Nothing in the file is executed.
 ///
 /// # Errors
-/// If the file cannot be read, is cut off, lies about places or sizes, or its pickle asks for anything that is not a part
-/// of a state dict: that is named. Also if a tensor is of `float64`.
+/// If the file cannot be read, is cut off, lies about places or sizes, or its pickle asks for anything that is not a
+/// part of a state dict: that is named. Also if a tensor is of `float64`.
 pub fn read_state_dict(path: &Path) -> Result<StateDict> {
     let map = map(path)?;
     let read = parse(&map).map_err(|error| error.at(path.display(), None));

@@ -3,8 +3,9 @@
 //! A training step allocates and frees the same few hundred megabytes over and over. The system's
 //! allocator gives each block back to the kernel, which clears every page anew: 18 % of a step of
 //! Burn's CPU backend. Here blocks of 128 KiB and more go to free lists by size class and come back
-//! as they are; small ones go to the system's allocator. What exceeds a limit goes back to the system, sizes that nobody has
-//! asked for in a while first: a server's steps have a different number of rows each time. Use it in a binary:
+//! as they are; small ones go to the system's allocator. What exceeds a limit goes back to the system, sizes that
+//! nobody has asked for in a while first: a server's steps have a different number of rows each time. Use it in a
+//! binary:
 //!
 //! ```
 //! #[global_allocator]

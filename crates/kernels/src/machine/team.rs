@@ -46,8 +46,9 @@ struct Shared {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-// SAFETY: `work` is guarded as its comment says: the leader closes and waits for `inside` to be 0 before it writes, and a
-// helper raises `inside` before it looks at `open`, both in one total order, so that one of them always sees the other.
+// SAFETY: `work` is guarded as its comment says: the leader closes and waits for `inside` to be 0 before it writes, and
+// a helper raises `inside` before it looks at `open`, both in one total order, so that one of them always sees the
+// other.
 unsafe impl Sync for Shared {}
 // SAFETY: the closure behind the pointer is shared between threads only as `Sync`, which `Team::run` demands.
 unsafe impl Send for Shared {}

@@ -173,8 +173,8 @@ unsafe fn first_lanes<V: Lanes>(x: V, count: usize) -> V {
 }
 
 /// The mean in one pass, then the variance about it in another, as the sum of squares less the mean would lose all
-/// digits where the mean is large. What rounding took from the mean shows in that pass, and is put back (Chan, Golub and
-/// LeVeque, "Algorithms for computing the sample variance", 1983).
+/// digits where the mean is large. What rounding took from the mean shows in that pass, and is put back (Chan, Golub
+/// and LeVeque, "Algorithms for computing the sample variance", 1983).
 ///
 /// # Safety
 /// `rows` rows of `d` values behind each pointer, `d` weights and biases, and `KEPT` places a row.

@@ -68,8 +68,8 @@ impl RaggedShape {
     }
 }
 
-/// `qkv [N, 3 H D]` (all queries, then keys, then values), table `[T or more, D]` (for each position D/2 cosines, then D/2
-/// sines) if queries and keys are to be rotated -> `[N, H D]`.
+/// `qkv [N, 3 H D]` (all queries, then keys, then values), table `[T or more, D]` (for each position D/2 cosines, then
+/// D/2 sines) if queries and keys are to be rotated -> `[N, H D]`.
 ///
 /// # Panics
 /// If the shapes do not fit each other.
@@ -239,7 +239,8 @@ unsafe fn gather<V: Lanes>(
     }
 }
 
-/// `C = A B` of small arrays that lie packed in cache, with A stored by depth: value (row, word) at `word * a_word + row`.
+/// `C = A B` of small arrays that lie packed in cache, with A stored by depth: value (row, word) at `word * a_word +
+/// row`.
 ///
 /// # Safety
 /// All of A, B and C is there; columns are a multiple of 32.

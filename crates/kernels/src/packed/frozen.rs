@@ -1,9 +1,9 @@
-//! Linear layers in training whose weights stay as they are, packed and mostly of integers: what is trained lies before or
-//! beside them (Dettmers et al., "QLoRA", 2023).
+//! Linear layers in training whose weights stay as they are, packed and mostly of integers: what is trained lies before
+//! or beside them (Dettmers et al., "QLoRA", 2023).
 //!
 //! Shapes: N rows, I inputs, O outputs.
-//! Arithmetic: 2 N I O forward, as much for the gradient. Bytes: the packed weights; on the way back, besides, one weight at
-//! a time as numbers.
+//! Arithmetic: 2 N I O forward, as much for the gradient. Bytes: the packed weights; on the way back, besides, one
+//! weight at a time as numbers.
 
 use crate::{
     flex::{contiguous, dims, filled, record, values},
@@ -21,8 +21,8 @@ use burn::{
 use narthex_base::config::Precision;
 
 /// `x [N, I]`, weights `[O, I]` -> `[N, O]`, with gradients for `x`. The product is that of
-/// [`packed_linear`](crate::packed_linear), to the byte: what is trained sees what will be served. The gradient is that of
-/// the product with the weights as numbers, computed in `precision`: rounding the inputs to integers counts as none
+/// [`packed_linear`](crate::packed_linear), to the byte: what is trained sees what will be served. The gradient is that
+/// of the product with the weights as numbers, computed in `precision`: rounding the inputs to integers counts as none
 /// (a straight-through estimate; Bengio et al., 2013).
 ///
 /// # Panics

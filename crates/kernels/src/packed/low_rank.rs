@@ -1,6 +1,6 @@
-//! Low-rank updates of the products of packed weights, each for its own rows (Hu et al., "LoRA", 2021; many at a time as in
-//! Chen et al., "Punica", 2024): `y += B A x`, with the gain of DoRA (Liu et al., 2024) if there is one. A row's bytes do not
-//! depend on the rows beside it: each sums over its inputs, then over its ranks, in one fixed order.
+//! Low-rank updates of the products of packed weights, each for its own rows (Hu et al., "LoRA", 2021; many at a time
+//! as in Chen et al., "Punica", 2024): `y += B A x`, with the gain of DoRA (Liu et al., 2024) if there is one. A row's
+//! bytes do not depend on the rows beside it: each sums over its inputs, then over its ranks, in one fixed order.
 //!
 //! Shapes: I inputs, O outputs, R ranks of all parts of an update, each padded to whole vectors.
 //! Arithmetic: 2 R (I + O) for a row. Bytes: R (I + O) values for each update, read again for every four of its rows.

@@ -1,5 +1,5 @@
-//! Paged attention composed of Burn's operations: for other devices, and to hold the kernel against. Keys and values are
-//! gathered sequence by sequence.
+//! Paged attention composed of Burn's operations: for other devices, and to hold the kernel against. Keys and values
+//! are gathered sequence by sequence.
 
 use super::{Call, Content, KV_BLOCK, KvLayer, KvShape, PagedSequence};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::softmax};

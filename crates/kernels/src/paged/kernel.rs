@@ -1,11 +1,12 @@
 //! The kernel of paged attention, in f32 and in bf16 pairs. Knows slices and sizes; no tensors.
 //!
 //! A block of a key/value head holds its keys as `[words of D][16 positions]`, so that scores of sixteen positions are
-//! one vector, then its values as `[words of 16 positions][D]`, so that a weight meets a row of values. A word: an f32 or two bf16.
+//! one vector, then its values as `[words of 16 positions][D]`, so that a weight meets a row of values. A word: an f32
+//! or two bf16.
 //!
-//! Stored in 8 bits, keys are `[D][16 positions]` and values `[16 positions][D]` of integers up to 127, followed by a scale
-//! for each position's key and one for its value. Before a chunk is read its integers become words (which hold them
-//! exactly); the scales go onto scores and weights.
+//! Stored in 8 bits, keys are `[D][16 positions]` and values `[16 positions][D]` of integers up to 127, followed by a
+//! scale for each position's key and one for its value. Before a chunk is read its integers become words (which hold
+//! them exactly); the scales go onto scores and weights.
 
 use super::{
     KV_BLOCK, Piece,
@@ -219,8 +220,8 @@ pub(super) enum To {
 /// The rows of some new positions and one group of heads: all that they see, or of a lone position one segment of it.
 ///
 /// # Safety
-/// The rows are in qkv and the output, the blocks in the pool; the scratch and the part have the sizes that `Sizes` says;
-/// nobody else writes these heads of these rows, or this part, and nobody writes the pool.
+/// The rows are in qkv and the output, the blocks in the pool; the scratch and the part have the sizes that `Sizes`
+/// says; nobody else writes these heads of these rows, or this part, and nobody writes the pool.
 // Plain loops over constants: closures and iterators over arrays need not be inlined into a kernel.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
@@ -419,8 +420,8 @@ unsafe fn scale_by<V: Lanes>(scores: *mut f32, rows: usize, blocks: &[*const f32
     }
 }
 
-/// Turns scores `from..to` of a row into weights relative to the largest so far, the others into 0, and rescales what the
-/// row has summed.
+/// Turns scores `from..to` of a row into weights relative to the largest so far, the others into 0, and rescales what
+/// the row has summed.
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
 unsafe fn weigh<V: Lanes>(

@@ -10,7 +10,8 @@ pub(super) const CHUNK: usize = 256;
 /// Blocks in a chunk.
 pub(super) const CHUNK_BLOCKS: usize = CHUNK / KV_BLOCK;
 
-/// Chunks that are summed one after the other. What whole segments give is merged in their order, whoever computed them.
+/// Chunks that are summed one after the other. What whole segments give is merged in their order, whoever computed
+/// them.
 pub(super) const SEGMENT_CHUNKS: usize = if cfg!(test) { 2 } else { 8 };
 
 /// Positions of a segment; segments start at its multiples.

@@ -1,6 +1,6 @@
-//! B as small integers, packed once: a row of A is brought to int8 in groups on its way, products of integers are summed
-//! exactly within a group, and groups are added up in f32 in ascending order. So the bytes of a row of C depend on that
-//! row alone.
+//! B as small integers, packed once: a row of A is brought to int8 in groups on its way, products of integers are
+//! summed exactly within a group, and groups are added up in f32 in ascending order. So the bytes of a row of C depend
+//! on that row alone.
 //!
 //! With x = a s over a group of A's row (a in -127..=127), int8 is `C = t Σ s Σ a w`, with t one scale a column;
 //! int4 is `C = Σ s t Σ a (q - z)`, with t and z of the group and the column.
@@ -35,8 +35,8 @@ const INT8_OFFSET: i32 = 128;
 /// What is added to an int4 code less its zero when a panel is unpacked.
 const INT4_OFFSET: i32 = 16;
 
-/// Deepest product whose integer sums cannot overflow is far beyond any model: groups are short. This guards the sizes of
-/// buffers.
+/// Deepest product whose integer sums cannot overflow is far beyond any model: groups are short. This guards the sizes
+/// of buffers.
 const DEPTH_MAX: usize = 1 << 24;
 
 /// 64 bytes that lie in one line of a cache.
@@ -371,8 +371,8 @@ fn tile_rows() -> usize {
     unsafe { of_isa() }
 }
 
-/// Brings a row of A to int8: the largest value of a group becomes 127. A value that is not finite makes its group's scale
-/// not a number, so that it shows in the result.
+/// Brings a row of A to int8: the largest value of a group becomes 127. A value that is not finite makes its group's
+/// scale not a number, so that it shows in the result.
 #[inline(always)]
 unsafe fn pack_row_generic<D: Dots>(
     x: *const f32,

@@ -175,7 +175,8 @@ impl PackedB {
         let tiles = m.div_ceil(target.tile_rows());
         let tile_rows = if target.tiles { LANES } else { m.div_ceil(tiles) };
         let operand = Operand::new(Stack::strided(a, m, self.k, self.k), Along::Depth);
-        // Words of few rows lie close together: they are read again for every panel, and should stay in the nearest cache.
+        // Words of few rows lie close together: they are read again for every panel, and should stay in the nearest
+        // cache.
         let a_word = if tiles == 1 && !target.tiles { m } else { LANES };
         // Packing stores whole vectors; what overlaps the next word is written over by it.
         with_scratch(tiles * a_word * self.words_deep + LANES, |packed| {

@@ -1,5 +1,5 @@
-//! Weights to small integers: round to nearest with the scale that does least harm. Knows rows and groups of numbers; no
-//! layouts, no files.
+//! Weights to small integers: round to nearest with the scale that does least harm. Knows rows and groups of numbers;
+//! no layouts, no files.
 
 use half::{bf16, f16};
 use narthex_base::config::QuantizeStep;
@@ -9,7 +9,8 @@ use narthex_base::config::QuantizeStep;
 pub enum Quantization {
     /// -127..=127 with one scale for each output.
     Int8,
-    /// 0..=15 with a scale and a zero for each group of inputs of an output; those that are rounded here have the zero 8.
+    /// 0..=15 with a scale and a zero for each group of inputs of an output; those that are rounded here have the zero
+    /// 8.
     Int4 {
         /// Inputs of a group: 32, 64 or 128.
         group: usize,
@@ -32,7 +33,8 @@ pub const INT4_GROUPS: [usize; 3] = QuantizeStep::GROUPS;
 /// Largest code of 4 bits.
 const CODE_MAX: f32 = 15.0;
 
-/// The code of 0 in int4 as it is rounded here: half of all codes stand for either sign, as most formats and programs have it.
+/// The code of 0 in int4 as it is rounded here: half of all codes stand for either sign, as most formats and programs
+/// have it.
 pub const INT4_ZERO: u8 = 8;
 
 /// Codes that the largest value may have, less the zero, if codes were not clipped. Either sign: only one has an eighth
@@ -60,9 +62,9 @@ pub fn int8_row(row: &[f32], codes: &mut [i8]) -> f32 {
     scale
 }
 
-/// One group in int4: writes its codes, returns its scale, which may be negative. A weight is scale x (code - 8). Of the
-/// scales tried it is the one with the least squared error, each weighted by its input's `importance` (the mean square of what
-/// it is multiplied with, say), or all alike if that is empty.
+/// One group in int4: writes its codes, returns its scale, which may be negative. A weight is scale x (code - 8). Of
+/// the scales tried it is the one with the least squared error, each weighted by its input's `importance` (the mean
+/// square of what it is multiplied with, say), or all alike if that is empty.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -93,8 +95,8 @@ pub fn int4_group(group: &[f32], importance: &[f32], codes: &mut [u8]) -> f16 {
     scale
 }
 
-/// A scale that stays the same where it is kept as f16 and where it is read as bf16; none that is too small for a code, or too
-/// large for a scale.
+/// A scale that stays the same where it is kept as f16 and where it is read as bf16; none that is too small for a code,
+/// or too large for a scale.
 fn scale_of(scale: f32) -> Option<f16> {
     let scale = f16::from_f32(bf16::from_f32(scale).to_f32());
     (scale.to_f32() != 0.0 && scale.is_finite()).then_some(scale)

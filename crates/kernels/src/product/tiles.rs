@@ -10,8 +10,8 @@ use std::ops::Range;
 /// Multiplies packed rows and panels, as [`super::multiply_generic`] does.
 ///
 /// # Safety
-/// The machine has tiles; `a` holds the rows of the area, `words` apart, and is readable up to a multiple of 16 rows; `b` holds its
-/// panels; nobody else touches that part of C.
+/// The machine has tiles; `a` holds the rows of the area, `words` apart, and is readable up to a multiple of 16 rows;
+/// `b` holds its panels; nobody else touches that part of C.
 pub(super) unsafe fn multiply(area: Area, a: *const f32, b: *const f32) {
     let (whole, rest) = (area.words / amx::SIDE, area.words % amx::SIDE);
     // SAFETY: the caller's promises.

@@ -186,9 +186,9 @@ fn is_what_the_paper_says() {
 }
 
 /// Errors of bf16, whose unit of rounding is u = 2^-8. A score is a sum of products of two rounded numbers: off by up
-/// to 2 u S, with S the sum of the products' magnitudes. So a weight is off by a factor of up to e^(2 u S), its sum too,
-/// and both weight and value are rounded once more: with |v| <= V, the output is off by up to (2 (2 u S) + 2 u) V and
-/// second-order terms, for which 5 % are allowed.
+/// to 2 u S, with S the sum of the products' magnitudes. So a weight is off by a factor of up to e^(2 u S), its sum
+/// too, and both weight and value are rounded once more: with |v| <= V, the output is off by up to (2 (2 u S) + 2 u) V
+/// and second-order terms, for which 5 % are allowed.
 #[test]
 fn bf16_outputs_are_as_exact_as_bf16_allows() {
     let _isa = any_isa();

@@ -174,8 +174,9 @@ fn frozen_inputs_get_no_gradient_and_change_nothing() {
     assert!(gradients[0].is_some() && gradients[1].is_none());
 }
 
-/// A vocabulary whose logits do not fit one chunk of the size in use. The gradient of a hidden value is one chain of f32
-/// over it, whose later terms (1/V each) are below the rounding of the sum so far: 3e-4 of the sum of magnitudes is lost.
+/// A vocabulary whose logits do not fit one chunk of the size in use. The gradient of a hidden value is one chain of
+/// f32 over it, whose later terms (1/V each) are below the rounding of the sum so far: 3e-4 of the sum of magnitudes is
+/// lost.
 #[test]
 fn a_huge_vocabulary() {
     let _isa = any_isa();

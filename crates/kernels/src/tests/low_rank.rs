@@ -1,4 +1,5 @@
-//! Low-rank updates against the sums in double precision, and against themselves in other batches and on other machines.
+//! Low-rank updates against the sums in double precision, and against themselves in other batches and on other
+//! machines.
 
 use crate::{
     LowRank, LowRankPart, PackedWeight, Precision, WeightValues, packed_linear, packed_linear_adapted,

@@ -70,8 +70,8 @@ fn three_steps_match_the_papers() {
             assert_close(&format!("{shape:?} {view:?} weights in f64"), &found[0], &w, 1e-10, 1e-10);
             assert_close(&format!("{shape:?} {view:?} momentum in f64"), &found[1], &m, 1e-13, 1e-14);
             let found = three_steps(DType::F32, stream, shape, view);
-            // Five iterations multiply the rounding of small singular values by up to 3.4445^5 = 485: 3e-5 of an update,
-            // whose size here is 0.02 * 0.2 * sqrt(65) = 0.03.
+            // Five iterations multiply the rounding of small singular values by up to 3.4445^5 = 485: 3e-5 of an
+            // update, whose size here is 0.02 * 0.2 * sqrt(65) = 0.03.
             assert_close(&format!("{shape:?} {view:?} weights in f32"), &found[0], &w, 1e-6, 2e-6);
             assert_close(&format!("{shape:?} {view:?} momentum in f32"), &found[1], &m, 1e-5, 1e-7);
         }

@@ -29,8 +29,8 @@ const CUBE: f32 = 0.044715;
 /// beyond, where rounding of the square shows.
 ///
 /// `Φ(-a) = e^(-a²/2) t P(t)` with `t = 1 / (1 + 0.35 a)`: a minimax polynomial of degree 8 for a in 0..=14, made by
-/// Remez' algorithm, within 3.2e-8 of the function, relatively. A form for `erf` alone would leave only absolute accuracy where
-/// `1 + erf` cancels.
+/// Remez' algorithm, within 3.2e-8 of the function, relatively. A form for `erf` alone would leave only absolute
+/// accuracy where `1 + erf` cancels.
 #[inline(always)]
 unsafe fn normal_tail<V: Lanes>(a: V) -> (V, V) {
     // SAFETY: lane operations only; the caller has the instruction set.

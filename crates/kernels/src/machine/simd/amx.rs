@@ -111,8 +111,8 @@ pub(crate) struct Block {
     pub(crate) fresh: bool,
 }
 
-/// Adds to a block of sums the products of as many rows of A, `a_row` words apart, and a panel of B of 32 words a row, over
-/// `blocks` times as many words as were set up. Rows of A that do not count must be readable up to the next 16.
+/// Adds to a block of sums the products of as many rows of A, `a_row` words apart, and a panel of B of 32 words a row,
+/// over `blocks` times as many words as were set up. Rows of A that do not count must be readable up to the next 16.
 ///
 /// # Safety
 /// Tiles are set up in this thread; A, B and the sums are there; `blocks` is not 0.
@@ -208,7 +208,8 @@ pub(crate) unsafe fn multiply(sums: Block, a: *const f32, a_row: usize, b: *cons
     }
 }
 
-/// Multiplies what tiles hold again and again, `rounds` times 4 x 16 x 16 sums of 16 words: the most that this thread can do.
+/// Multiplies what tiles hold again and again, `rounds` times 4 x 16 x 16 sums of 16 words: the most that this thread
+/// can do.
 ///
 /// # Safety
 /// The machine has tiles.

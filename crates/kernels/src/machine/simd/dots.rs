@@ -1,5 +1,5 @@
-//! Sums of products of small integers, four to a lane, on every machine. The sums are integers and so exact: instruction
-//! sets differ in speed only.
+//! Sums of products of small integers, four to a lane, on every machine. The sums are integers and so exact:
+//! instruction sets differ in speed only.
 
 #[cfg(target_arch = "aarch64")]
 use super::Neon;
@@ -514,8 +514,8 @@ macro_rules! for_each_dots {
                 // SAFETY: the caller's promises are passed on.
                 unsafe { $generic::<dots::NeonDots<false>>($($arg),*) }
             }
-            // SAFETY: `isa` only names what this machine has, as do the looks for dot products; the caller's promises are
-            // passed on.
+            // SAFETY: `isa` only names what this machine has, as do the looks for dot products; the caller's promises
+            // are passed on.
             unsafe {
                 match $crate::machine::simd::isa() {
                     #[cfg(target_arch = "x86_64")]

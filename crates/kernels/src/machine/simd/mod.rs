@@ -45,8 +45,8 @@ pub enum Isa {
     Avx512 = 4,
     /// AVX-512 with BF16 dot products.
     Avx512Bf16 = 5,
-    /// The same, with products in bf16 on AMX's matrix tiles, ten times as fast. They add in an order of their own, so that
-    /// in bf16 the bytes are others than those of all other sets; in f32 they are the same.
+    /// The same, with products in bf16 on AMX's matrix tiles, ten times as fast. They add in an order of their own, so
+    /// that in bf16 the bytes are others than those of all other sets; in f32 they are the same.
     Amx = 6,
 }
 

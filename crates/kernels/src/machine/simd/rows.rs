@@ -1,5 +1,5 @@
-//! Rows of values in pieces of a vector: reading and writing their ends, words of them, turning them round, and sums over
-//! them. Knows lanes; no operators.
+//! Rows of values in pieces of a vector: reading and writing their ends, words of them, turning them round, and sums
+//! over them. Knows lanes; no operators.
 
 use super::{LANES, Lanes};
 

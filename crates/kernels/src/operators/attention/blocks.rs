@@ -184,7 +184,8 @@ enum Part {
     DepthFromRow,
 }
 
-/// A product of small arrays that lie packed in cache. A is stored by depth: value (row, word) at `word * a_word + row`.
+/// A product of small arrays that lie packed in cache. A is stored by depth: value (row, word) at `word * a_word +
+/// row`.
 #[derive(Clone, Copy)]
 struct Small {
     rows: usize,
