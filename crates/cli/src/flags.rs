@@ -21,7 +21,7 @@ pub struct Settings {
 /// Which model.
 #[derive(Args)]
 pub struct ModelRef {
-    /// A step's name, `name@digest-prefix`, a digest, or a folder in Hugging Face layout
+    /// A step's name, `name@digest-prefix`, a digest, or a model folder, as `./DIR`
     #[arg(value_name = "REF")]
     pub reference: String,
     /// The project whose ledger knows it

@@ -6,7 +6,7 @@
 use narthex_base::{Error, Result};
 use narthex_infer::{EncoderEngine, EncoderInput, EncoderOptions};
 use narthex_model::Precision;
-use narthex_run::LoadedEncoder;
+use narthex_run::{OpenOptions, Purpose, Shelf};
 use std::{io::BufRead, path::Path, time::Instant};
 
 /// As in the program itself.
@@ -23,8 +23,8 @@ fn main() -> Result<()> {
     let number = |at: usize, default: usize| rest.get(at).and_then(|text| text.parse().ok()).unwrap_or(default);
     let text = std::fs::read_to_string(file).map_err(|error| Error::io("cannot read", file, error))?;
     let lines: Vec<&str> = text.lines().collect();
-    let encoder = LoadedEncoder::open(Path::new("."), folder, Some(precision))?;
-    let encoder = encoder.ok_or_else(|| Error::input(format!("{folder} holds no encoder")))?;
+    let shelf = Shelf::new(Path::new("."), OpenOptions::default());
+    let encoder = shelf.model(folder, Purpose::Own)?.permitted()?.encoder(Some(precision))?;
     let options = EncoderOptions {
         threads: number(1, 0),
         step_tokens_max: number(2, EncoderOptions::default().step_tokens_max),

@@ -3,15 +3,15 @@
 //! files and papers; whether an adapter fits a model, only the model can say.
 
 use crate::{
-    OpenOptions, Project, Provenance, foreign::shortened, hub_card::HubCard, link_declared, loaded::from_artifact,
-    permit, policy::policy_for, source::Terms,
+    Project, Provenance,
+    card_of_folder::{folder_name, how_to_declare, papers_by_card},
+    foreign::shortened,
+    opened::Known,
+    reference::{Reference, help_for, resolve},
 };
-use narthex_base::{
-    ArtifactKind, Component, ComponentKind, Digest, Error, FileEntry, Manifest, Parent, Recipe, Result, config::Use,
-};
+use narthex_base::{ArtifactKind, Digest, Error, FileEntry, Manifest, Parent, Result};
 use narthex_formats::pickle;
 use narthex_ledger::{Artifact, Ledger, hash_file, read_provenance};
-use narthex_openness::{Finding, judge};
 use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "adapter_config.json";
@@ -43,20 +43,22 @@ impl AdapterSource {
     /// # Errors
     /// If there is no adapter, its files are not those that its papers are for, its card and its licence say different
     /// things, or its weights are a pickle that is damaged or made to do harm.
-    pub fn open(project: &Path, place: &Path) -> Result<Self> {
-        if place.join(CONFIG).is_file() {
+    pub(crate) fn open(project: &Path, place: &Path) -> Result<Self> {
+        let reference = place.to_str().map_or(Reference::Place(place), Reference::of);
+        if let Reference::Name(name) = reference
+            && let Ok((ledger, artifact)) = resolve(project, name)
+        {
+            return Self::in_ledger(&ledger, &artifact, name);
+        }
+        if matches!(reference, Reference::Place(_)) && place.join(CONFIG).is_file() {
             return Self::in_folder(project, place);
         }
-        let found = place.to_str().and_then(|reference| {
-            let ledger = Project::ledger(project).ok()?;
-            let artifact = ledger.resolve(reference).ok()?;
-            Some((reference, ledger, artifact))
-        });
-        match found {
-            Some((reference, ledger, artifact)) => Self::in_ledger(&ledger, &artifact, reference),
-            None => Err(Error::input(format!("there is no adapter at `{}`", place.display()))
-                .help(format!("name a folder with {CONFIG} and {WEIGHTS} (or {PICKLED}), or a model tuned with LoRA"))),
-        }
+        let help = match reference {
+            Reference::Name(name) => help_for(name),
+            Reference::Place(_) => None,
+        };
+        let usual = || format!("name a folder with {CONFIG} and {WEIGHTS} (or {PICKLED}), or a model tuned with LoRA");
+        Err(Error::input(format!("there is no adapter at `{}`", place.display())).help(help.unwrap_or_else(usual)))
     }
 
     fn in_ledger(ledger: &Ledger, artifact: &Artifact, reference: &str) -> Result<Self> {
@@ -65,11 +67,10 @@ impl AdapterSource {
             return Err(Error::input(format!("`{reference}` has no adapter beside its weights"))
                 .help(format!("tune with `method = \"lora\"`, or name a folder with {CONFIG}")));
         };
-        let (provenance, _) = from_artifact(ledger, artifact)?;
-        if let Some(warning) = ledger.take_warnings().first() {
-            return Err(Error::input(format!("the lineage of `{reference}` is not whole")).cause(warning));
+        let Known { papers, shown: provenance, gap, .. } = Known::of_artifact(ledger, artifact)?;
+        if let Some(gap) = gap {
+            return Err(Error::input(format!("the lineage of `{reference}` is not whole")).cause(gap));
         }
-        let papers = ledger.provenance(artifact)?;
         let place = artifact.folder.join(inside);
         let files = files(&place)?;
         let inside = if inside.is_empty() { String::new() } else { format!("{inside}/") };
@@ -85,7 +86,7 @@ impl AdapterSource {
         let files = files(place)?;
         let whole = place.canonicalize().map_err(|error| Error::io("cannot read", place, error))?;
         // Papers lie in the folder itself, or beside the model that it is an adapter of.
-        let name = whole.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = folder_name(place);
         let above = whole.parent().unwrap_or(&whole);
         for (folder, inside) in [(whole.as_path(), String::new()), (above, format!("{name}/"))] {
             let path = folder.join("narthex.json");
@@ -120,35 +121,9 @@ impl AdapterSource {
 
     /// An adapter of which only its own card and the text of a licence speak, if anything does.
     fn without_papers(project: &Path, place: &Path, name: String, files: Vec<FileEntry>) -> Result<Self> {
-        let card = HubCard::read(place)?;
-        let Terms { license, evidence, license_texts, texts, notices } = card.terms(None, place).map_err(|error| {
-            error.help(format!("correct README.md or the text of the licence in {}", place.display()))
-        })?;
-        let component = Component {
-            name: name.clone(),
-            kind: ComponentKind::ModelParameters,
-            license,
-            license_texts,
-            notices,
-            origin: None,
-            evidence,
-            paths: files.iter().map(|file| file.path.clone()).collect(),
-        };
-        let recipe = Recipe { config: card.config(), ..Recipe::new(name, "source") };
-        let manifest = Manifest::new(ArtifactKind::Source, recipe);
-        let mut manifest = Manifest { files: files.clone(), components: vec![component], texts, ..manifest };
-        let mut lineage = Vec::new();
+        let paths = files.iter().map(|file| file.path.clone()).collect();
         // A server may have no project: then what the card names stays declared.
-        if let Ok(ledger) = Project::ledger(project) {
-            link_declared(&ledger, &mut manifest)?;
-            for parent in &manifest.parents {
-                let Some(artifact) = ledger.find(parent.digest)? else { continue };
-                let known = ledger.provenance(&artifact)?;
-                lineage
-                    .extend(known.all().filter(|ancestor| !lineage.contains(*ancestor)).cloned().collect::<Vec<_>>());
-            }
-        }
-        let papers = narthex_base::Provenance { manifest, lineage };
+        let papers = papers_by_card(place, &name, paths, files.clone(), Project::ledger(project).ok().as_ref())?;
         let tree = papers.tree();
         let provenance = Provenance { openness: None, papers: None, ..Provenance::of(papers.clone(), tree) };
         Self { place: place.into(), files, made: None, papers, provenance, notes: vec![] }.converted()
@@ -189,33 +164,15 @@ impl AdapterSource {
         files(&self.place).is_ok_and(|files| files == self.files)
     }
 
-    /// What the project's policy says of serving it under this name.
-    ///
-    /// # Errors
-    /// If the project file is wrong.
-    pub fn judge(&self, project: &Path, name: &str, options: &OpenOptions) -> Result<Vec<Finding>> {
-        let uses = Use::ServeCommercially;
-        let Some(policy) = policy_for(project, uses, options)? else { return Ok(vec![]) };
-        let mut tree = self.papers.tree();
-        tree.name = name.into();
-        Ok(judge(&policy, uses, &tree, &self.papers.manifest.components))
+    /// What its papers say; of a folder without any, what was found out.
+    pub(crate) fn papers(&self) -> &narthex_base::Provenance {
+        &self.papers
     }
 
-    /// The findings that stand in the way of serving it under this name, as an error.
-    ///
-    /// # Errors
-    /// If there are any.
-    pub fn permit(&self, name: &str, findings: &[Finding]) -> Result<()> {
-        permit(&format!("the adapter `{name}` is not served"), findings).map_err(|error| {
-            // Its terms stand in no project file.
-            let is_silent = self.provenance.papers.is_none() && self.provenance.license.is_none();
-            if is_silent { error.help(self.how_to_declare()) } else { error }
-        })
-    }
-
-    fn how_to_declare(&self) -> String {
-        let card = self.place.join("README.md");
-        format!("declare its terms on top of {}, as with `license: apache-2.0` between two lines `---`", card.display())
+    /// How to declare its terms, where nothing is known of them: they stand in no project file.
+    pub(crate) fn how_to_declare(&self) -> Option<String> {
+        let is_silent = self.provenance.papers.is_none() && self.provenance.license.is_none();
+        is_silent.then(|| how_to_declare(&self.place))
     }
 
     /// The model that it was tuned from, where papers name that and it is another than `base`, and none that `base` was made
@@ -296,7 +253,8 @@ fn covers(manifest: &Manifest, inside: &str, files: &[FileEntry], folder: &Path)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use narthex_base::{Evidence, License};
+    use crate::{OpenOptions, Shelf};
+    use narthex_base::{Component, ComponentKind, Evidence, License, Recipe};
     use narthex_model::{Decoder, PeftAdapter, cpu, read_safetensors};
     use std::fs;
 
@@ -381,9 +339,9 @@ mod tests {
         }
 
         /// What stands in the way of serving it, as the user reads it.
-        fn refusal(&self, name: &str, source: &AdapterSource) -> Option<String> {
-            let findings = source.judge(&self.project(), name, &OpenOptions::default()).unwrap();
-            source.permit(name, &findings).err().map(|error| error.to_string())
+        fn refusal(&self, name: &str, place: impl AsRef<Path>) -> Option<String> {
+            let shelf = Shelf::new(&self.project(), OpenOptions::default());
+            shelf.adapter(name, place.as_ref()).unwrap().permitted().err().map(|error| error.to_string())
         }
     }
 
@@ -404,9 +362,9 @@ mod tests {
         assert_eq!(lineage.as_ref().unwrap().parents[0].role.as_deref(), Some("model"));
         assert!(openness.is_some() && papers.lineage.len() == 1);
 
-        assert_eq!(made.refusal("fr", &source), None, "without a policy nothing stands in the way");
+        assert_eq!(made.refusal("fr", "talker"), None, "without a policy nothing stands in the way");
         made.policy("licenses = [\"non-commercial\"]\nreason = \"we sell it\"");
-        let error = made.refusal("fr", &source).unwrap();
+        let error = made.refusal("fr", "talker").unwrap();
         assert!(error.contains("the adapter `fr` is not served") && error.contains("rule sold"), "{error}");
         assert!(error.contains("fr ← tuned from ← base (weights): CC-BY-NC-4.0"), "{error}");
 
@@ -459,7 +417,7 @@ mod tests {
         assert_eq!(tree.parents[0].digest, made.base.manifest.digest());
         assert_eq!(tree.declared.iter().map(|d| d.origin.as_str()).collect::<Vec<_>>(), ["hf:datasets/org/words"]);
         made.policy("licenses = [\"non-commercial\"]");
-        let error = made.refusal("fr", &source).unwrap();
+        let error = made.refusal("fr", &folder).unwrap();
         assert!(error.contains("fr ← base (weights): CC-BY-NC-4.0"), "{error}");
         let alone = AdapterSource::open(&made.place("nowhere"), &folder).unwrap();
         let tree = alone.provenance.lineage.as_ref().unwrap();
@@ -485,9 +443,9 @@ mod tests {
         assert_eq!(license(&source), None);
         assert_eq!(source.provenance.components[0].paths, [CONFIG, WEIGHTS]);
         made.policy("licenses = [\"non-commercial\"]");
-        assert_eq!(made.refusal("fr", &source), None, "the rule does not speak of it");
+        assert_eq!(made.refusal("fr", &folder), None, "the rule does not speak of it");
         made.policy("licenses = [\"undeclared\"]");
-        let error = made.refusal("fr", &source).unwrap();
+        let error = made.refusal("fr", &folder).unwrap();
         assert!(error.contains("which has no declared licence") && error.contains("found/README.md"), "{error}");
         fs::remove_file(folder.join(WEIGHTS)).unwrap();
         let error = made.open(&folder).unwrap_err().to_string();

@@ -1,11 +1,8 @@
 //! A text encoder ready for use: weights, tokenizer, prompts and what is known of its origin.
 
-use crate::{
-    Provenance,
-    loaded::{folder_of, from_artifact, is_model_folder, named, named_folder},
-};
+use crate::Provenance;
 use narthex_base::{Error, Result};
-use narthex_model::{EncoderModel, Precision, encoder::is_encoder};
+use narthex_model::{EncoderModel, Precision};
 use narthex_text::{SequenceTokenizer, Tokenizer};
 use std::path::Path;
 
@@ -21,30 +18,6 @@ pub struct LoadedEncoder {
     pub provenance: Provenance,
     /// When it was made: seconds since 1970; 0 where that is not known.
     pub created: u64,
-}
-
-impl LoadedEncoder {
-    /// Loads an encoder by reference, as [`LoadedModel::open`](crate::LoadedModel::open) does a decoder; none if the
-    /// reference is not that of an encoder. Without a precision it is that of the file.
-    ///
-    /// # Errors
-    /// If the reference is unknown, is not a model, or its files are broken.
-    pub fn open(project: &Path, reference: &str, precision: Option<Precision>) -> Result<Option<Self>> {
-        let folder = folder_of(project, reference)?;
-        if !is_encoder(&folder) {
-            return Ok(None);
-        }
-        let (name, provenance, created) = if is_model_folder(Path::new(reference)) {
-            let (name, provenance) = named_folder(project, reference)?;
-            (name, provenance, 0)
-        } else {
-            let ledger = named(project, reference)?;
-            let (provenance, created) = from_artifact(&ledger, &ledger.resolve(reference)?)?;
-            (reference.to_string(), provenance, created)
-        };
-        let (model, tokenizer) = read(&folder, precision)?;
-        Ok(Some(Self { name, model, tokenizer, provenance, created }))
-    }
 }
 
 /// Reads the model and its tokenizer.
@@ -67,7 +40,7 @@ pub(crate) fn read(folder: &Path, precision: Option<Precision>) -> Result<(Encod
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::import_manifest;
+    use crate::{OpenOptions, Purpose, Shelf, import_manifest};
     use narthex_ledger::Ledger;
     use serde_json::json;
     use std::fs;
@@ -121,7 +94,8 @@ mod tests {
         drop(ledger);
         let mut found = Vec::new();
         for reference in ["tiny", source.to_str().unwrap(), exported.to_str().unwrap()] {
-            let encoder = LoadedEncoder::open(&project, reference, None).unwrap().expect("it is an encoder");
+            let encoder = open(&project, reference).unwrap();
+            assert_eq!(encoder.provenance.license.as_ref().unwrap().as_str(), "Apache-2.0", "{reference}");
             assert_eq!(encoder.model.context(), 6, "{reference}");
             let sequence =
                 encoder.tokenizer.texts(&["the cat sat the cat sat"], encoder.model.context()).unwrap().remove(0);
@@ -132,15 +106,23 @@ mod tests {
         assert_eq!(found[0], found[1]);
         assert_eq!(found[0], found[2]);
         // A pair's second text has its own segment.
-        let encoder = LoadedEncoder::open(&project, "tiny", None).unwrap().unwrap();
+        let encoder = open(&project, "tiny").unwrap();
         let pair = encoder.tokenizer.pairs(&["the"], &["cat"], 6).unwrap().remove(0);
         assert_eq!((pair.ids.as_slice(), pair.types.as_slice()), (&[2, 4, 3, 5, 3][..], &[0, 0, 0, 1, 1][..]));
+    }
+
+    fn open(project: &Path, reference: &str) -> Result<LoadedEncoder> {
+        let opened = Shelf::new(project, OpenOptions::default()).model(reference, Purpose::Own)?.permitted()?;
+        assert!(opened.is_encoder());
+        opened.encoder(None)
     }
 
     #[test]
     fn a_decoder_is_no_encoder() {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/llama-tied");
-        assert!(LoadedEncoder::open(Path::new("."), golden.to_str().unwrap(), None).unwrap().is_none());
-        assert!(LoadedEncoder::open(Path::new("."), "./nowhere", None).is_err());
+        let shelf = Shelf::new(Path::new("."), OpenOptions::default());
+        let opened = shelf.model(golden.to_str().unwrap(), Purpose::Own).unwrap().permitted().unwrap();
+        assert!(!opened.is_encoder());
+        assert!(shelf.model("./nowhere", Purpose::Own).is_err());
     }
 }

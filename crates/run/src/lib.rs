@@ -3,18 +3,21 @@
 
 mod adapter_source;
 mod card;
+mod card_of_folder;
 mod encoder;
 mod events;
 mod foreign;
 mod hub_card;
 mod loaded;
 mod material;
+mod opened;
 mod papers;
 mod policy;
 mod project;
 mod pulled;
 mod quantize;
 mod recipe;
+mod reference;
 mod reproduce;
 mod runner;
 mod scaffold;
@@ -28,14 +31,14 @@ pub use events::LineageEvents;
 pub use foreign::{GgufWeights, ImportSource, export_gguf, import_source};
 pub use hub_card::link_declared;
 pub use loaded::{LoadedModel, Provenance, WeightForm};
-pub use papers::with_subject;
-pub use policy::{judge_reference, permit};
+pub use opened::{Judged, OpenedModel, Purpose, Shelf};
+pub use papers::{papers_in, provenance_of, with_subject};
 pub use project::{OpenOptions, Project, SourceCode};
 pub use pulled::{
     PulledFrom, already_pulled, check_model_config, check_model_folder, has_safetensors, pulled_dataset, pulled_model,
 };
 pub use quantize::{QuantizeOptions, quantizing};
-pub use recipe::provenance_of;
+pub use reference::Reference;
 pub use reproduce::{ReproduceOptions, Reproduced, reproduce};
 pub use runner::{Row, RowState, RunOptions, RunReport};
 pub use scaffold::scaffold;

@@ -1,13 +1,12 @@
 //! A model ready for use: weights, tokenizer, chat template and what is known of its origin.
 
-use crate::Project;
-use narthex_base::{ArtifactKind, Component, Digest, Error, License, LineageNode, Message, Result};
-use narthex_ledger::{Artifact, Ledger};
+use narthex_base::{ArtifactKind, Component, Error, License, LineageNode, Message, Result};
+use narthex_ledger::Artifact;
 use narthex_model::{Decoder, Precision, cpu, encoder::is_encoder};
 use narthex_openness::{Openness, openness};
 use narthex_text::{ChatTemplate, GenerationConfig, Tokenizer, TokenizerConfig};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Where a model comes from and under which terms.
 #[derive(Clone, Debug, Serialize)]
@@ -78,46 +77,11 @@ pub struct LoadedModel {
 }
 
 impl LoadedModel {
-    /// Loads a model by reference: a name or digest in the project's ledger, or a folder in Hugging Face layout.
-    ///
-    /// # Errors
-    /// If the reference is unknown, is not a model, or its files are broken.
-    pub fn open(project: &Path, reference: &str, form: WeightForm) -> Result<Self> {
-        let folder = Path::new(reference);
-        if is_model_folder(folder) {
-            let (name, provenance) = named_folder(project, reference)?;
-            return Self::from_folder(&name, folder, provenance, form);
-        }
-        Self::from_ledger(&named(project, reference)?, reference, form)
-    }
-
-    /// The digest that a reference stands for now; none for a folder.
-    ///
-    /// # Errors
-    /// If the reference is unknown.
-    pub fn version(project: &Path, reference: &str) -> Result<Option<Digest>> {
-        if is_model_folder(Path::new(reference)) {
-            return Ok(None);
-        }
-        Ok(Some(named(project, reference)?.resolve(reference)?.digest))
-    }
-
-    /// Loads a model from a ledger.
-    ///
-    /// # Errors
-    /// If the reference is unknown, is not a model, or its files are broken.
-    pub fn from_ledger(ledger: &Ledger, reference: &str, form: WeightForm) -> Result<Self> {
-        let artifact = ledger.resolve(reference)?;
-        require_model(&artifact, reference)?;
-        let (provenance, created) = from_artifact(ledger, &artifact)?;
-        Ok(Self { created, ..Self::from_folder(reference, &artifact.folder, provenance, form)? })
-    }
-
     /// Loads a model from a folder in Hugging Face layout.
     ///
     /// # Errors
     /// If files are missing or broken.
-    pub fn from_folder(name: &str, folder: &Path, provenance: Provenance, form: WeightForm) -> Result<Self> {
+    pub(crate) fn read(name: &str, folder: &Path, provenance: Provenance, form: WeightForm) -> Result<Self> {
         if is_encoder(folder) {
             return Err(Error::input(format!("`{name}` is a text encoder and generates no text"))
                 .at(folder.display(), None)
@@ -177,48 +141,9 @@ impl LoadedModel {
     }
 }
 
-/// The folder that a reference names itself, or that holds the files of what it names in the ledger.
-pub(crate) fn folder_of(project: &Path, reference: &str) -> Result<PathBuf> {
-    let folder = Path::new(reference);
-    if is_model_folder(folder) {
-        return Ok(folder.into());
-    }
-    let artifact = named(project, reference)?.resolve(reference)?;
-    require_model(&artifact, reference)?;
-    Ok(artifact.folder)
-}
-
+/// Whether a folder is in Hugging Face layout.
 pub(crate) fn is_model_folder(folder: &Path) -> bool {
     folder.join("config.json").is_file()
-}
-
-/// The name of a model folder, and what its papers say.
-pub(crate) fn named_folder(project: &Path, reference: &str) -> Result<(String, Provenance)> {
-    let path = Path::new(reference).canonicalize().ok();
-    let name = path.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
-    let provenance = match crate::provenance_of(project, reference)? {
-        Some(papers) => {
-            let tree = papers.tree();
-            Provenance::of(papers, tree)
-        }
-        None => Provenance::unknown(),
-    };
-    Ok((name.unwrap_or_else(|| reference.into()), provenance))
-}
-
-/// What the ledger says of a model, and when it was made, in seconds since 1970.
-pub(crate) fn from_artifact(ledger: &Ledger, artifact: &Artifact) -> Result<(Provenance, u64)> {
-    let provenance = Provenance::of(ledger.provenance(artifact)?, ledger.lineage(artifact.digest)?);
-    Ok((provenance, artifact.run.created_ms / 1000))
-}
-
-/// The ledger for a reference that is no folder.
-pub(crate) fn named(project: &Path, reference: &str) -> Result<Ledger> {
-    if reference.contains(['/', '\\']) || reference == "." || reference == ".." {
-        return Err(Error::input(format!("there is no model in {reference}"))
-            .help("a model folder holds config.json, model.safetensors and tokenizer.json"));
-    }
-    Project::ledger(project)
 }
 
 /// Refuses what is not a model, by name.

@@ -150,19 +150,6 @@ fn collect(node: &LineageNode, parts: &mut Vec<Component>) {
     node.parents.iter().for_each(|parent| collect(parent, parts));
 }
 
-/// Judges an artifact of a project, or a folder, by the policy in the project's file, for a use that is not a step's.
-/// Without a project file there is no policy: nothing stands in the way but what is built in.
-///
-/// # Errors
-/// If the reference is unknown, or the project file is wrong.
-pub fn judge_reference(project: &Path, reference: &str, uses: Use, options: &OpenOptions) -> Result<Vec<Finding>> {
-    let Some(policy) = policy_for(project, uses, options)? else { return Ok(vec![]) };
-    let Some(provenance) = crate::provenance_of(project, reference)? else { return Ok(vec![]) };
-    let mut tree = provenance.tree();
-    tree.name = reference.into();
-    Ok(judge(&policy, uses, &tree, &provenance.manifest.components))
-}
-
 /// The policy that speaks of a use; none where that is served for nobody's gain.
 pub(crate) fn policy_for(project: &Path, uses: Use, options: &OpenOptions) -> Result<Option<Policy>> {
     let policy = policy_of(project, options)?;
@@ -174,12 +161,4 @@ pub(crate) fn policy_for(project: &Path, uses: Use, options: &OpenOptions) -> Re
 fn policy_of(project: &Path, options: &OpenOptions) -> Result<Policy> {
     let has_file = project.is_file() || project.join("narthex.toml").is_file();
     if has_file { Ok(Project::plan(project, options)?.policy) } else { Ok(Policy::default()) }
-}
-
-/// The findings that stand in the way of `what`, as an error.
-///
-/// # Errors
-/// If there are any.
-pub fn permit(what: &str, findings: &[Finding]) -> Result<()> {
-    refusal(what, findings).map_or(Ok(()), Err)
 }

@@ -1,6 +1,10 @@
 //! A step of kind `quantize` for a model at hand, whether or not a project file has one: the project that it is the one step of.
 
-use crate::{OpenOptions, Project, loaded::is_model_folder};
+use crate::{
+    OpenOptions, Project,
+    loaded::is_model_folder,
+    reference::{Reference, help_for, no_model},
+};
 use narthex_base::{
     ArtifactKind, Error, License, Plan, Result,
     config::{self, IntegerKind, OneOrMany, Policy, ProjectFile, QuantizeStep, Source, SourceFormat, Step, TextRows},
@@ -42,16 +46,22 @@ pub fn quantizing(
     let plan = has_file.then(|| Project::plan(project, open)).transpose()?;
     let ledger = Ledger::open(&root.join(".narthex"))?;
     let mut sources = BTreeMap::new();
-    let model = if is_model_folder(Path::new(reference)) {
-        let path = Path::new(reference);
-        let path = path.canonicalize().map_err(|error| Error::io("cannot read", path, error))?;
-        let name = name_of(&path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default());
-        sources.insert(name.clone(), source(&root, &path, SourceFormat::HuggingFace));
-        name
-    } else {
-        // An unknown one is named here, with its nearest.
-        ledger.resolve(reference)?;
-        format!("ref:{reference}")
+    let model = match Reference::of(reference) {
+        Reference::Place(path) if !is_model_folder(path) => return Err(no_model(path)),
+        Reference::Place(path) => {
+            let path = path.canonicalize().map_err(|error| Error::io("cannot read", path, error))?;
+            let name = name_of(&path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default());
+            sources.insert(name.clone(), source(&root, &path, SourceFormat::HuggingFace));
+            name
+        }
+        Reference::Name(name) => {
+            // An unknown one is named here, with its nearest.
+            ledger.resolve(name).map_err(|error| match help_for(name) {
+                Some(help) => error.help(help),
+                None => error,
+            })?;
+            format!("ref:{name}")
+        }
     };
     let calibrate = match &options.calibrate {
         None => None,

@@ -8,10 +8,7 @@ use narthex_base::{
 };
 use narthex_ledger::Ledger;
 use serde_json::Value;
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::Path};
 
 /// The file in a bundle that makes it again.
 pub(crate) const RECIPE_FILE: &str = "recipe/narthex.toml";
@@ -133,38 +130,4 @@ pub(crate) fn in_order(provenance: &Provenance) -> Vec<&Manifest> {
 /// Whether an artifact is the result of a step.
 pub(crate) fn is_step(manifest: &Manifest) -> bool {
     manifest.kind != ArtifactKind::Source && manifest.recipe.kind != "import"
-}
-
-/// What is known of a reference: a name or digest of the project's ledger, a folder that `export` wrote, or the
-/// `narthex.json` of one. None for a folder without papers.
-///
-/// # Errors
-/// If the reference is unknown, or its papers are damaged.
-pub fn provenance_of(project: &Path, reference: &str) -> Result<Option<Provenance>> {
-    let path = Path::new(reference);
-    let file = if path.is_dir() { path.join("narthex.json") } else { path.to_path_buf() };
-    if path.is_dir() || path.extension().is_some_and(|ending| ending == "json") {
-        if !file.is_file() {
-            return Ok(None);
-        }
-        return narthex_ledger::read_provenance(&file).map(Some);
-    }
-    let ledger = Project::ledger(project)?;
-    let artifact = ledger.resolve(reference)?;
-    let provenance = ledger.provenance(&artifact)?;
-    let warnings = ledger.take_warnings();
-    match warnings.first() {
-        Some(warning) => Err(Error::input(format!("the lineage of `{reference}` is not whole")).cause(warning)),
-        None => Ok(Some(provenance)),
-    }
-}
-
-/// The folder of a reference that names one.
-pub(crate) fn folder_of(reference: &str) -> Option<PathBuf> {
-    let path = Path::new(reference);
-    if path.is_dir() {
-        return Some(path.to_path_buf());
-    }
-    let is_file = path.extension().is_some_and(|ending| ending == "json") && path.is_file();
-    is_file.then(|| path.parent().unwrap_or(Path::new(".")).to_path_buf())
 }

@@ -1,8 +1,10 @@
 //! Making an artifact again from its recipe, to see whether the same bytes result; and where not, where they first differ.
 
 use crate::{
-    OpenOptions, Project, RunOptions, material, provenance_of,
-    recipe::{self, folder_of, in_order, is_step, made_here},
+    OpenOptions, Project, RunOptions, material,
+    papers::{folder_of, provenance_of},
+    recipe::{self, in_order, is_step, made_here},
+    reference::Reference,
 };
 use narthex_base::{
     ArtifactKind, Digest, Error, FileEntry, Manifest, Observer, Provenance, Result,
@@ -61,8 +63,8 @@ pub fn reproduce(
         require_sources(project, reference, &provenance)?;
         return Ok(vec![]);
     }
-    if Path::new(reference).is_dir() {
-        check_folder(Path::new(reference), &provenance.manifest)?;
+    if let Some(folder) = Reference::of(reference).folder() {
+        check_folder(folder, &provenance.manifest)?;
     }
     let original = Original::find(project, reference, &provenance)?;
     original.check(&provenance)?;

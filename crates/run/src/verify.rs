@@ -3,6 +3,7 @@
 
 use crate::{
     Project, recipe,
+    reference::Reference,
     reproduce::{
         check_checkpoints, check_folder, checkpoint_folder, require_machine, require_version, whole_provenance,
     },
@@ -52,8 +53,8 @@ pub struct Verified {
 pub fn verify(project: &Path, reference: &str, samples: usize, seed: u64, observer: Observer) -> Result<Verified> {
     let begun = Instant::now();
     let provenance = whole_provenance(project, reference)?;
-    if Path::new(reference).is_dir() {
-        check_folder(Path::new(reference), &provenance.manifest)?;
+    if let Some(folder) = Reference::of(reference).folder() {
+        check_folder(folder, &provenance.manifest)?;
     }
     require_machine(&provenance)?;
     require_version(&provenance)?;

@@ -1,6 +1,6 @@
 //! The adapters of a server: found by the project's ledger and papers, judged by its policy, and handed to the server.
 
-use crate::commands::base_options;
+use crate::commands::shelf;
 use clap::Args;
 use narthex_base::{Error, Result};
 use narthex_openness::Finding;
@@ -46,8 +46,7 @@ pub(super) fn adapters(flags: &AdapterFlags, project: &Path) -> Result<Adapters>
 pub(super) fn judge(flags: &AdapterFlags, project: &Path) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (name, place) in &flags.lora_modules {
-        let source = narthex_run::AdapterSource::open(project, Path::new(place))?;
-        findings.extend(source.judge(project, name, &base_options(&[]))?);
+        findings.extend_from_slice(shelf(project).adapter(name, Path::new(place))?.findings());
     }
     Ok(findings)
 }
@@ -64,9 +63,7 @@ struct ProjectAdapters {
 
 impl AdapterSources for ProjectAdapters {
     fn open(&self, name: &str, place: &Path) -> Result<Arc<dyn narthex_serve::AdapterSource>, NotServed> {
-        let source = narthex_run::AdapterSource::open(&self.project, place)?;
-        let findings = source.judge(&self.project, name, &base_options(&[]))?;
-        source.permit(name, &findings).map_err(NotServed::Refused)?;
+        let source = shelf(&self.project).adapter(name, place)?.permitted().map_err(NotServed::Refused)?;
         let wrong = |error| Error::internal("cannot write the provenance").cause(error);
         let provenance = serde_json::to_value(&source.provenance).map_err(wrong)?;
         let papers = source.provenance.papers.as_ref().map(serde_json::to_value).transpose().map_err(wrong)?;

@@ -1,11 +1,14 @@
 //! `narthex chat`: a conversation in the terminal.
 
-use super::generate::{Sampling, request, stream};
+use super::{
+    generate::{Sampling, request, stream},
+    shelf,
+};
 use crate::{flags::ModelRef, output, style::Style};
 use clap::Args;
 use narthex_base::{Error, Message, Result, Role};
 use narthex_infer::{Engine, EngineOptions};
-use narthex_run::LoadedModel;
+use narthex_run::{LoadedModel, Purpose};
 use std::io::{BufRead, IsTerminal};
 
 /// The arguments of `narthex chat`.
@@ -21,7 +24,8 @@ pub struct Chat {
 }
 
 pub fn run(args: &Chat, style: Style) -> Result<()> {
-    let model = LoadedModel::open(&args.model.project, &args.model.reference, args.model.dtype.form())?;
+    let opened = shelf(&args.model.project).model(&args.model.reference, Purpose::Own)?.permitted()?;
+    let model = opened.generator(args.model.dtype.form())?;
     // Said before the first question, not after it.
     model.chat_prompt(&[Message::new(Role::User, "")])?;
     let engine = Engine::start(model.decoder.clone(), EngineOptions::default());

@@ -1,6 +1,9 @@
 //! `narthex embed`, and encoders behind `narthex serve`.
 
-use super::serve::{Facts, Source};
+use super::{
+    serve::{Facts, Source},
+    shelf,
+};
 use crate::{
     flags::{ModelRef, ThreadsFlag},
     output,
@@ -9,7 +12,7 @@ use clap::Args;
 use narthex_base::{Error, Result};
 use narthex_infer::{EncoderEngine, EncoderInput, EncoderOptions, EncoderTask};
 use narthex_model::Precision;
-use narthex_run::LoadedEncoder;
+use narthex_run::{LoadedEncoder, OpenedModel, Purpose};
 use narthex_serve::{Embedder, SamplingDefaults, ServedModel};
 use serde::Serialize;
 use std::{
@@ -73,11 +76,13 @@ struct Line<'a> {
 
 /// `narthex embed`
 pub fn run(args: &Embed) -> Result<()> {
-    let encoder = LoadedEncoder::open(&args.model.project, &args.model.reference, args.model.dtype.precision())?;
-    let encoder = encoder.ok_or_else(|| {
-        Error::input(format!("`{}` generates text and gives no embeddings", args.model.reference))
-            .help("name an encoder, such as a folder of sentence-transformers; for this model use `narthex generate`")
-    })?;
+    let opened = shelf(&args.model.project).model(&args.model.reference, Purpose::Own)?.permitted()?;
+    if !opened.is_encoder() {
+        return Err(Error::input(format!("`{}` generates text and gives no embeddings", args.model.reference)).help(
+            "name an encoder, such as a folder of sentence-transformers; for this model use `narthex generate`",
+        ));
+    }
+    let encoder = opened.encoder(args.model.dtype.precision())?;
     if encoder.model.task() == EncoderTask::Score {
         return Err(Error::input(format!("`{}` scores pairs of texts and gives no embeddings", args.model.reference))
             .help(format!("serve it and ask /v1/rerank: `narthex serve {}`", args.model.reference)));
@@ -198,11 +203,9 @@ struct LeftOver {
     created: u64,
 }
 
-/// The encoder that a source names, ready to serve; none if it names no encoder.
-pub(super) fn served(source: &Source) -> Result<Option<(ServedModel, Facts)>> {
-    let Some(encoder) = LoadedEncoder::open(&source.project, &source.reference, source.dtype.precision())? else {
-        return Ok(None);
-    };
+/// An encoder, ready to serve as the source says.
+pub(super) fn served(source: &Source, encoder: OpenedModel) -> Result<(ServedModel, Facts)> {
+    let encoder = encoder.encoder(source.dtype.precision())?;
     let precision = encoder.model.precision();
     let options =
         EncoderOptions { threads: source.engine.threads, pinned: source.engine.pinned, ..EncoderOptions::default() };
@@ -233,5 +236,5 @@ pub(super) fn served(source: &Source) -> Result<Option<(ServedModel, Facts)>> {
         papers: left.provenance.papers.as_ref().and_then(|papers| serde_json::to_value(papers).ok()),
         embedder: Some(embedder),
     };
-    Ok(Some((served, facts)))
+    Ok((served, facts))
 }

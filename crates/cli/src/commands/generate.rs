@@ -1,11 +1,11 @@
 //! `narthex generate`
 
-use super::print_json;
+use super::{print_json, shelf};
 use crate::{flags::ModelRef, output};
 use clap::Args;
 use narthex_base::{Error, Result};
 use narthex_infer::{Engine, EngineOptions, FinishReason, Output, Request};
-use narthex_run::LoadedModel;
+use narthex_run::{LoadedModel, Purpose};
 use narthex_text::TextStream;
 use std::{io::Read, ops::ControlFlow, sync::mpsc::channel, time::Instant};
 
@@ -48,7 +48,8 @@ pub struct Sampling {
 const TEMPERATURE: f32 = 0.8;
 
 pub fn run(args: &Generate) -> Result<()> {
-    let model = LoadedModel::open(&args.model.project, &args.model.reference, args.model.dtype.form())?;
+    let opened = shelf(&args.model.project).model(&args.model.reference, Purpose::Own)?.permitted()?;
+    let model = opened.generator(args.model.dtype.form())?;
     let mut prompt = args.prompt.clone();
     if prompt == "-" {
         prompt.clear();

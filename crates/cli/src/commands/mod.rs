@@ -23,7 +23,7 @@ pub mod transfer;
 use crate::flags::Settings;
 use narthex_base::{Error, Result};
 use narthex_kernels::{ForceIsaError, Isa, force_isa};
-use narthex_run::{OpenOptions, Project, SourceCode};
+use narthex_run::{OpenOptions, Project, Reference, Shelf, SourceCode};
 use std::path::{Path, PathBuf};
 
 /// The source code that this program was built from, as a gzipped tar archive that `build.rs` packs.
@@ -65,6 +65,12 @@ pub fn program() -> String {
     std::env::args().next().filter(|name| !name.contains(char::is_whitespace)).unwrap_or_else(|| "narthex".into())
 }
 
+/// A folder or file as a reference to it is written.
+pub fn place(path: &Path) -> String {
+    let shown = path.display().to_string();
+    if matches!(Reference::of(&shown), Reference::Name(_)) { format!("./{shown}") } else { shown }
+}
+
 /// ` --project DIR`, where a command needs it.
 pub fn project_flag(project: &Path) -> String {
     if project == Path::new(".") { String::new() } else { format!(" --project {}", project.display()) }
@@ -90,6 +96,11 @@ pub fn base_options(set: &[String]) -> OpenOptions {
         user_file: user_file(),
         source_code: Some(SourceCode { name: SOURCE_NAME, bytes: SOURCE }),
     }
+}
+
+/// What a project holds, to be opened under the policy that environment and the user's own file complete.
+pub fn shelf(project: &Path) -> Shelf {
+    Shelf::new(project, base_options(&[]))
 }
 
 /// `$XDG_CONFIG_HOME/narthex/config.toml`

@@ -2,7 +2,7 @@
 
 use super::{print_json, program, project_flag};
 use crate::{
-    commands::base_options,
+    commands::shelf,
     flags::{JsonFlag, LedgerFlag},
     style::table,
 };
@@ -15,14 +15,14 @@ use narthex_openness::{
     Finding, Openness, Subject, advice, class_name, croissant, cyclonedx, dataset_card_metadata, model_card_metadata,
     mof_yaml, openness, openness_by_tool, read_mof, spdx,
 };
-use narthex_run::{judge_reference, with_subject};
+use narthex_run::{Reference, with_subject};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// The arguments of `narthex license`.
 #[derive(Args)]
 pub struct License {
-    /// A step's or source's name, `name@digest-prefix`, a digest, or an exported folder
+    /// A step's or source's name, `name@digest-prefix`, a digest, or an exported folder, as `./DIR`
     #[arg(value_name = "REF", required_unless_present = "mof")]
     pub reference: Option<String>,
     #[command(flatten)]
@@ -76,7 +76,7 @@ pub fn license(args: &License) -> Result<()> {
     let reference = args.reference.as_deref().ok_or_else(|| Error::usage("name an artifact"))?;
     if args.explain {
         for uses in [Use::Train, Use::Redistribute, Use::ServeCommercially] {
-            explain(&judge_reference(&args.ledger.project, reference, uses, &base_options(&[]))?);
+            explain(&shelf(&args.ledger.project).judge(reference, uses)?);
         }
     }
     let format = if args.output.json { LicenseFormat::Json } else { args.format };
@@ -145,8 +145,7 @@ fn print_table(subject: &Subject, args: &License, reference: &str) {
         outln!("  remark: the Model Openness Tool says: {}", class_line(&tools));
         tools.reasons.iter().for_each(|reason| outln!("    {reason}"));
     }
-    let flag =
-        if std::path::Path::new(reference).is_dir() { String::new() } else { project_flag(&args.ledger.project) };
+    let flag = Reference::of(reference).folder().map_or_else(|| project_flag(&args.ledger.project), |_| String::new());
     noteln!("\nnext: {} license {reference} --format mof{flag}", program());
 }
 

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 /// The arguments of `narthex quantize`.
 #[derive(Args)]
 pub struct Quantize {
-    /// A model in the ledger, or a folder in Hugging Face layout
+    /// A model in the ledger, or a model folder, as `./DIR`
     #[arg(value_name = "REF")]
     pub reference: String,
     /// What weights become: 8 bits, or 4 bits in groups

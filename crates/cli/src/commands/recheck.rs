@@ -18,7 +18,7 @@ use std::{
 /// The arguments of `narthex reproduce`.
 #[derive(Args)]
 pub struct Reproduce {
-    /// A name or digest in the ledger, an exported folder, or its narthex.json
+    /// A name or digest in the ledger, an exported folder, as `./DIR`, or its narthex.json
     #[arg(value_name = "REF")]
     pub reference: String,
     /// The project, where the sources lie

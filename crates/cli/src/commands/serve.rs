@@ -3,10 +3,9 @@
 use crate::{
     commands::{
         adapters::{self, AdapterFlags},
-        base_options,
         engine::{EngineLimits, KV_CACHE_MEMORY_SHARE, kv_cache_bytes},
         openness::explain,
-        print_json,
+        print_json, shelf,
         speculative::SpeculativeConfig,
     },
     flags::{Dtype, ModelRef},
@@ -15,12 +14,12 @@ use crate::{
     style::{Style, bytes},
 };
 use clap::Args;
-use narthex_base::{Digest, Error, Observer, Result, config::Use};
+use narthex_base::{Digest, Error, Observer, Result};
 use narthex_infer::{Engine, EngineOptions};
 use narthex_kernels::alloc::keep_at_most;
 use narthex_model::Precision;
 use narthex_openness::Finding;
-use narthex_run::{LoadedModel, judge_reference, permit};
+use narthex_run::{Judged, OpenedModel, Purpose};
 use narthex_serve::{
     Adapters, ApiKey, BatchSummary, SamplingDefaults, ServeOptions, ServedModel, Serving, TlsFiles, bind, run_batch,
     serve,
@@ -129,8 +128,8 @@ pub fn run(args: &Serve) -> Result<()> {
     }
     let source = Source::new(&args.model, args.served_model_name.clone(), &args.engine)?;
     let source = Source { adapters: Arc::new(adapters::adapters(&args.adapters, &source.project)?), ..source };
-    let mut findings = source.judge()?;
     if args.explain {
+        let mut findings = source.findings()?;
         findings.extend(adapters::judge(&args.adapters, &source.project)?);
         explain(&findings);
     }
@@ -217,29 +216,35 @@ impl Source {
         Ok(Self { project, reference, dtype: model.dtype, name, engine, speculative, adapters: Arc::default() })
     }
 
+    fn open(&self, reference: &str) -> Result<Judged<OpenedModel>> {
+        shelf(&self.project).model(reference, Purpose::Serve)
+    }
+
     /// What the project's policy says of serving the model, and the one that guesses for it.
-    fn judge(&self) -> Result<Vec<Finding>> {
-        let judge = |reference| judge_reference(&self.project, reference, Use::ServeCommercially, &base_options(&[]));
-        let mut findings = judge(&self.reference)?;
+    fn findings(&self) -> Result<Vec<Finding>> {
+        let mut findings = self.open(&self.reference)?.findings().to_vec();
         if let Some(draft) = self.speculative.as_ref().and_then(SpeculativeConfig::draft) {
-            findings.extend(judge(draft)?);
+            findings.extend_from_slice(self.open(draft)?.findings());
         }
         Ok(findings)
     }
 
     /// Loads the model and starts its engine, if the policy lets it.
     fn ready(&self) -> Result<(ServedModel, Facts)> {
-        permit(&format!("`{}` is not served", self.reference), &self.judge()?)?;
+        let opened = self.open(&self.reference)?.permitted()?;
+        // What may not guess is better said before a large model is loaded.
+        let draft = self.speculative.as_ref().and_then(SpeculativeConfig::draft);
+        let draft = draft.map(|draft| self.open(draft)?.permitted()).transpose()?;
         keep_at_most(WORKING_BYTES_KEPT);
-        if let Some(found) = super::embed::served(self)? {
-            return Ok(found);
+        if opened.is_encoder() {
+            return super::embed::served(self, opened);
         }
-        let model = LoadedModel::open(&self.project, &self.reference, self.dtype.form())?;
+        let model = opened.generator(self.dtype.form())?;
         let wanted = model.decoder.config().context.min(self.engine.context_max);
         let precision = model.decoder.precision();
-        let open = |reference: &str| Ok(LoadedModel::open(&self.project, reference, self.dtype.form())?.decoder);
+        let draft = draft.map(|draft| draft.generator(self.dtype.form())).transpose()?.map(|draft| draft.decoder);
         let speculation =
-            self.speculative.as_ref().map(|config| config.speculation(&model.decoder, open)).transpose()?;
+            self.speculative.as_ref().map(|config| config.speculation(&model.decoder, draft)).transpose()?;
         let engine = Engine::start(model.decoder, EngineOptions { speculation, ..self.engine.clone() });
         let (context, tokens) = (engine.context(), engine.kv_cache_tokens());
         let license = model.provenance.license.as_ref();
@@ -276,7 +281,7 @@ impl Source {
 
     /// The version that the reference stands for now; none for a folder.
     fn version(&self) -> Result<Option<Digest>> {
-        LoadedModel::version(&self.project, &self.reference)
+        shelf(&self.project).version(&self.reference)
     }
 
     /// Goes over to the version that the reference stands for, as often as `asked` or, with `follow`, as it changes.

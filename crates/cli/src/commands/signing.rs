@@ -8,7 +8,7 @@ use narthex_openness::{
     OPENNESS_PREDICATE, SigningKey, VerifyingKey, openness_predicate, sign_folder, sign_statement, verify_folder,
     verify_statement,
 };
-use narthex_run::provenance_of;
+use narthex_run::papers_in;
 use std::path::{Path, PathBuf};
 
 /// The arguments of `narthex sign`.
@@ -60,7 +60,7 @@ pub fn sign(args: &Sign) -> Result<()> {
     let key = SigningKey::from_pem(&read(&args.private_key)?, &args.private_key)?;
     let signature = args.signature.clone().unwrap_or_else(|| args.folder.join(SIGNATURE));
     let statement = args.folder.join(STATEMENT);
-    let provenance = provenance_of(Path::new("."), &args.folder.to_string_lossy())?;
+    let provenance = papers_in(&args.folder)?;
     let name = args.folder.canonicalize().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
     let name = name.unwrap_or_else(|| "model".into());
     // The statement is about the files, so it is not one of them.
@@ -91,7 +91,7 @@ pub fn verify(args: &VerifySignature) -> Result<()> {
                 .at(path.display(), None)
                 .help("sign the folder again"));
         }
-        let here = provenance_of(Path::new("."), &args.folder.to_string_lossy())?;
+        let here = papers_in(&args.folder)?;
         if here.is_none_or(|here| openness_predicate(&here) != statement.predicate) {
             return Err(Error::input("the statement on lineage and licences is not what narthex.json says")
                 .at(path.display(), None)

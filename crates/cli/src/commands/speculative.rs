@@ -85,15 +85,15 @@ impl SpeculativeConfig {
         }
     }
 
-    /// For an engine with this model; `open` loads a draft model by its reference.
+    /// For an engine with this model; `draft` is the draft model, where the config names one.
     ///
     /// # Errors
-    /// If the draft model cannot be loaded, or has another vocabulary.
-    pub fn speculation(&self, model: &Decoder, open: impl FnOnce(&str) -> Result<Decoder>) -> Result<Speculation> {
+    /// If the draft model has another vocabulary.
+    pub fn speculation(&self, model: &Decoder, draft: Option<Decoder>) -> Result<Speculation> {
         let method = match &self.source {
             Source::Ngram { max, min } => SpeculationMethod::Ngram { max: *max, min: *min },
             Source::Draft(reference) => {
-                let draft = open(reference)?;
+                let draft = draft.ok_or_else(|| Error::internal(format!("`{reference}` was not loaded")))?;
                 let (wanted, found) = (model.config().vocab_size, draft.config().vocab_size);
                 if wanted != found {
                     let what =

@@ -1,17 +1,16 @@
 //! `narthex export`, `import` and `gc`
 
-use super::{base_options, openness::explain, print_json, program, project_flag, pull::print_declared};
+use super::{openness::explain, place, print_json, program, project_flag, pull::print_declared, shelf};
 use crate::{
     flags::{JsonFlag, LedgerFlag},
     style::{Style, bytes, table},
 };
 use clap::{Args, ValueEnum};
-use narthex_base::{Error, License, Result, config::Use};
+use narthex_base::{Error, License, Result};
 use narthex_ledger::{GcKind, Ledger};
 use narthex_oci::OciTarget;
 use narthex_run::{
-    GgufWeights, Project, export_gguf, import_manifest, import_source, judge_reference, link_declared, permit,
-    provenance_of,
+    GgufWeights, Project, Purpose, export_gguf, import_manifest, import_source, link_declared, papers_in,
 };
 use std::path::PathBuf;
 
@@ -104,8 +103,7 @@ pub struct Gc {
 }
 
 pub fn export(args: &Export, style: Style) -> Result<()> {
-    let ledger = Project::ledger(&args.ledger.project)?;
-    let artifact = ledger.resolve(&args.reference)?;
+    let (ledger, artifact) = shelf(&args.ledger.project).artifact(&args.reference, Purpose::Own)?.permitted()?;
     if args.format == ExportFormat::Gguf {
         let weights = match args.weights {
             ExportWeights::F32 => GgufWeights::F32,
@@ -121,19 +119,17 @@ pub fn export(args: &Export, style: Style) -> Result<()> {
     }
     let written = ledger.export(&artifact, &args.folder)?;
     written.iter().for_each(|path| outln!("{}", path.display()));
-    noteln!("next: {} serve {}", program(), args.folder.display());
+    noteln!("next: {} serve {}", program(), place(&args.folder));
     Ok(())
 }
 
 pub fn push(args: &Push) -> Result<()> {
     let target = OciTarget::parse(&args.target)?;
-    let findings = judge_reference(&args.ledger.project, &args.reference, Use::Redistribute, &base_options(&[]))?;
+    let judged = shelf(&args.ledger.project).artifact(&args.reference, Purpose::PassOn)?;
     if args.explain {
-        explain(&findings);
+        explain(judged.findings());
     }
-    permit(&format!("`{}` is not pushed", args.reference), &findings)?;
-    let ledger = Project::ledger(&args.ledger.project)?;
-    let artifact = ledger.resolve(&args.reference)?;
+    let (ledger, artifact) = judged.permitted()?;
     let made = tempfile::tempdir_in(ledger.root()).map_err(|e| Error::io("cannot write into", ledger.root(), e))?;
     let folder = made.path().join("files");
     ledger.export(&artifact, &folder)?;
@@ -159,7 +155,7 @@ pub fn import(args: &Import, style: Style) -> Result<()> {
     let origin = args.origin.clone().or(source.origin.clone());
     let mut manifest = import_manifest(source.folder(), license.clone(), origin)?;
     let name = args.name.clone().unwrap_or(source.name.clone());
-    if let (Some(asked), Some(papers)) = (&license, provenance_of(&args.project, &source.folder().to_string_lossy())?) {
+    if let (Some(asked), Some(papers)) = (&license, papers_in(source.folder())?) {
         let found = papers.manifest.license();
         if found.as_ref() != Some(asked) {
             let found = found.map_or("without a licence".into(), |found| format!("under {found}"));

@@ -1,4 +1,5 @@
-//! The binary, called as a user calls it.
+//! The binary, called as a user calls it. Each test uses a part of this.
+#![allow(dead_code)]
 
 use std::{
     path::Path,

@@ -1,7 +1,7 @@
 //! `eval`: a model, and perhaps one to compare with -> figures.
 
 use super::{Made, StepContext};
-use crate::{LoadedModel, Provenance, WeightForm, source};
+use crate::{LoadedModel, WeightForm, opened::OpenedModel, source};
 use narthex_base::{ArtifactKind, Component, ComponentKind, Error, Figure, Message, Result, Role, config::EvalStep};
 use narthex_infer::{Engine, EngineOptions};
 use narthex_text::TokenShard;
@@ -18,9 +18,8 @@ pub(super) fn make(context: &StepContext, step: &EvalStep) -> Result<Made> {
     let mut figures = BTreeMap::new();
     for (role, prefix) in [("model", ""), ("baseline", "baseline_")] {
         for (input, artifact) in context.inputs_as(role) {
-            let none = Provenance::unknown();
-            let model =
-                LoadedModel::from_folder(&input.name, &context.model_folder(input, artifact)?, none, WeightForm::Full)?;
+            let model = OpenedModel::of_step(&input.name, context.model_folder(input, artifact)?);
+            let model = model.generator(WeightForm::Full)?;
             for (name, value) in measure(context, step, &model)? {
                 figures.insert(format!("{prefix}{name}"), value);
             }

@@ -1,0 +1,287 @@
+//! The one door to what a project holds and to folders beside it: a reference is looked up, what is known of its terms is
+//! found, and the policy is asked, before anything is handed out. Whoever opens a model, an adapter or an artifact comes
+//! through here, so that nothing is used of which the policy was not asked. Runs no steps.
+
+use crate::{
+    AdapterSource, LoadedEncoder, LoadedModel, OpenOptions, Project, Provenance, WeightForm,
+    card_of_folder::known_by_card,
+    loaded::{is_model_folder, require_model},
+    papers::papers_in,
+    policy::policy_for,
+    reference::{Reference, no_model, resolve},
+};
+use narthex_base::{Digest, Error, Result, config::Use};
+use narthex_ledger::{Artifact, Ledger};
+use narthex_model::{Precision, encoder::is_encoder};
+use narthex_openness::{Finding, judge, refusal};
+use std::path::{Path, PathBuf};
+
+/// What is to be done with what is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The user's own use: to try it, to measure it, to have a copy. No rule of a policy speaks of it.
+    Own,
+    /// It answers others: what the policy says of serving commercially holds where the project does that.
+    Serve,
+    /// It is passed on.
+    PassOn,
+}
+
+impl Purpose {
+    /// The use that rules of a policy may speak of.
+    fn uses(self) -> Option<Use> {
+        match self {
+            Self::Own => None,
+            Self::Serve => Some(Use::ServeCommercially),
+            Self::PassOn => Some(Use::Redistribute),
+        }
+    }
+
+    /// What does not happen where a policy is against it.
+    fn refused(self, name: &str) -> String {
+        match self {
+            Self::Own => format!("`{name}` is not opened"),
+            Self::Serve => format!("`{name}` is not served"),
+            Self::PassOn => format!("`{name}` is not pushed"),
+        }
+    }
+}
+
+/// What was opened, with what the policy says of using it so. Only [`Judged::permitted`] hands it out.
+#[must_use = "it is handed out by `permitted`"]
+pub struct Judged<T> {
+    opened: T,
+    findings: Vec<Finding>,
+    /// What does not happen if a finding stands in the way.
+    refused: String,
+    /// How to declare the terms of what nothing is known of.
+    how_to_declare: Option<String>,
+}
+
+impl<T> Judged<T> {
+    /// What the policy says of each component.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// What was opened, if the policy lets it be used so.
+    ///
+    /// # Errors
+    /// With the findings that stand in the way.
+    pub fn permitted(self) -> Result<T> {
+        match (refusal(&self.refused, &self.findings), self.how_to_declare) {
+            (None, _) => Ok(self.opened),
+            (Some(error), None) => Err(error),
+            (Some(error), Some(help)) => Err(error.help(help)),
+        }
+    }
+}
+
+/// A project as those see it who open what it holds: its ledger, and the policy in its file. There may be neither.
+#[derive(Clone, Debug)]
+pub struct Shelf {
+    project: PathBuf,
+    options: OpenOptions,
+}
+
+/// What is known of a reference: enough to judge it.
+pub(crate) struct Known {
+    /// What its papers say; without any, what its card does.
+    pub(crate) papers: narthex_base::Provenance,
+    /// What is shown of it.
+    pub(crate) shown: Provenance,
+    /// What is missing of its lineage.
+    pub(crate) gap: Option<String>,
+    /// How to declare its terms, where nothing is known of them and it is no artifact.
+    pub(crate) how_to_declare: Option<String>,
+}
+
+impl Shelf {
+    /// The shelf of a project's folder. Nothing is read yet.
+    pub fn new(project: &Path, options: OpenOptions) -> Self {
+        Self { project: project.into(), options }
+    }
+
+    /// Opens a model, to be loaded: a name or digest of the ledger, or a folder in Hugging Face layout.
+    ///
+    /// # Errors
+    /// If the reference is unknown or no model, what is said of its terms cannot be right, or the project file is wrong.
+    pub fn model(&self, reference: &str, purpose: Purpose) -> Result<Judged<OpenedModel>> {
+        let (known, model) = match Reference::of(reference) {
+            Reference::Place(folder) => {
+                if !is_model_folder(folder) {
+                    return Err(no_model(folder));
+                }
+                let known = self.known_folder(folder)?;
+                let (folder, created, version) = (folder.to_path_buf(), 0, None);
+                let (name, provenance) = (name_of(reference, &folder), known.shown.clone());
+                (known, OpenedModel { name, folder, provenance, created, version })
+            }
+            Reference::Name(name) => {
+                let (ledger, artifact) = resolve(&self.project, name)?;
+                require_model(&artifact, name)?;
+                let known = Known::of_artifact(&ledger, &artifact)?;
+                let model = OpenedModel {
+                    name: name.into(),
+                    provenance: known.shown.clone(),
+                    created: artifact.run.created_ms / 1000,
+                    version: Some(artifact.digest),
+                    folder: artifact.folder,
+                };
+                (known, model)
+            }
+        };
+        self.judged(model, known, reference, purpose)
+    }
+
+    /// Opens an adapter that is to be served under a name: a folder, or a name or digest of the ledger.
+    ///
+    /// # Errors
+    /// If there is none, it is damaged or made to do harm, or what is said of its terms cannot be right.
+    pub fn adapter(&self, name: &str, place: &Path) -> Result<Judged<AdapterSource>> {
+        let source = AdapterSource::open(&self.project, place)?;
+        let (findings, how_to_declare) =
+            (self.findings(source.papers(), None, name, Purpose::Serve)?, source.how_to_declare());
+        Ok(Judged { opened: source, findings, refused: format!("the adapter `{name}` is not served"), how_to_declare })
+    }
+
+    /// Opens an artifact of any kind, with the ledger that has it.
+    ///
+    /// # Errors
+    /// If the reference is unknown, or the project file is wrong.
+    pub fn artifact(&self, reference: &str, purpose: Purpose) -> Result<Judged<(Ledger, Artifact)>> {
+        let (ledger, artifact) = resolve(&self.project, reference)?;
+        let known = Known::of_artifact(&ledger, &artifact)?;
+        self.judged((ledger, artifact), known, reference, purpose)
+    }
+
+    /// The digest that a reference stands for now; none for a folder.
+    ///
+    /// # Errors
+    /// If the reference is unknown.
+    pub fn version(&self, reference: &str) -> Result<Option<Digest>> {
+        match Reference::of(reference) {
+            Reference::Place(_) => Ok(None),
+            Reference::Name(name) => Ok(Some(resolve(&self.project, name)?.1.digest)),
+        }
+    }
+
+    /// What the policy says of a use of what a reference names, be it a model or not.
+    ///
+    /// # Errors
+    /// If the reference is unknown, or the project file is wrong.
+    pub fn judge(&self, reference: &str, uses: Use) -> Result<Vec<Finding>> {
+        let known = match Reference::of(reference) {
+            Reference::Place(place) if place.exists() => self.known_folder(place)?,
+            Reference::Place(place) => return Err(no_model(place)),
+            Reference::Name(name) => {
+                let (ledger, artifact) = resolve(&self.project, name)?;
+                Known::of_artifact(&ledger, &artifact)?
+            }
+        };
+        self.findings_for(&known.papers, known.gap.as_deref(), reference, uses)
+    }
+
+    /// What is known of a folder, or of papers alone.
+    fn known_folder(&self, place: &Path) -> Result<Known> {
+        if let Some(papers) = papers_in(place)? {
+            let shown = Provenance::of(papers.clone(), papers.tree());
+            return Ok(Known { papers, shown, gap: None, how_to_declare: None });
+        }
+        // A server may have no project: then what the card names stays declared.
+        known_by_card(place, Project::ledger(&self.project).ok().as_ref())
+    }
+
+    fn judged<T>(&self, opened: T, known: Known, reference: &str, purpose: Purpose) -> Result<Judged<T>> {
+        let findings = self.findings(&known.papers, known.gap.as_deref(), reference, purpose)?;
+        Ok(Judged { opened, findings, refused: purpose.refused(reference), how_to_declare: known.how_to_declare })
+    }
+
+    fn findings(
+        &self,
+        papers: &narthex_base::Provenance,
+        gap: Option<&str>,
+        name: &str,
+        purpose: Purpose,
+    ) -> Result<Vec<Finding>> {
+        purpose.uses().map_or(Ok(vec![]), |uses| self.findings_for(papers, gap, name, uses))
+    }
+
+    fn findings_for(
+        &self,
+        papers: &narthex_base::Provenance,
+        gap: Option<&str>,
+        name: &str,
+        uses: Use,
+    ) -> Result<Vec<Finding>> {
+        let Some(policy) = policy_for(&self.project, uses, &self.options)? else { return Ok(vec![]) };
+        if let Some(gap) = gap {
+            return Err(Error::input(format!("the lineage of `{name}` is not whole")).cause(gap));
+        }
+        let mut tree = papers.tree();
+        tree.name = name.into();
+        Ok(judge(&policy, uses, &tree, &papers.manifest.components))
+    }
+}
+
+impl Known {
+    /// What a ledger knows of an artifact.
+    pub(crate) fn of_artifact(ledger: &Ledger, artifact: &Artifact) -> Result<Self> {
+        let papers = ledger.provenance(artifact)?;
+        let gap = ledger.take_warnings().into_iter().next();
+        let shown = Provenance::of(papers.clone(), ledger.lineage(artifact.digest)?);
+        Ok(Self { papers, shown, gap, how_to_declare: None })
+    }
+}
+
+/// A model that may be used as asked: where its files lie, and what is known of it.
+pub struct OpenedModel {
+    name: String,
+    folder: PathBuf,
+    provenance: Provenance,
+    created: u64,
+    version: Option<Digest>,
+}
+
+impl OpenedModel {
+    /// A model that a step takes: the plan was judged before the run began.
+    pub(crate) fn of_step(name: &str, folder: PathBuf) -> Self {
+        Self { name: name.into(), folder, provenance: Provenance::unknown(), created: 0, version: None }
+    }
+
+    /// The digest that was opened; none for a folder.
+    pub fn version(&self) -> Option<Digest> {
+        self.version
+    }
+
+    /// Whether it is a text encoder, which gives vectors or scores and no text.
+    pub fn is_encoder(&self) -> bool {
+        is_encoder(&self.folder)
+    }
+
+    /// Loads it as a model that generates text.
+    ///
+    /// # Errors
+    /// If it is a text encoder, or files are missing or broken.
+    pub fn generator(self, form: WeightForm) -> Result<LoadedModel> {
+        let Self { name, folder, provenance, created, .. } = self;
+        Ok(LoadedModel { created, ..LoadedModel::read(&name, &folder, provenance, form)? })
+    }
+
+    /// Loads it as a text encoder. Without a precision it is that of the file.
+    ///
+    /// # Errors
+    /// If files are missing or broken.
+    pub fn encoder(self, precision: Option<Precision>) -> Result<LoadedEncoder> {
+        let (model, tokenizer) = crate::encoder::read(&self.folder, precision)?;
+        let Self { name, provenance, created, .. } = self;
+        Ok(LoadedEncoder { name, model, tokenizer, provenance, created })
+    }
+}
+
+/// What a model folder is called: its own name, wherever it lies.
+fn name_of(reference: &str, folder: &Path) -> String {
+    let path = folder.canonicalize().ok();
+    let name = path.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    name.unwrap_or_else(|| reference.into())
+}
