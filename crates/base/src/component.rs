@@ -170,6 +170,30 @@ impl fmt::Display for Evidence {
     }
 }
 
+/// The step that made a part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Maker {
+    /// The step's name.
+    pub step: String,
+    /// The name of its project.
+    pub project: String,
+}
+
+/// As it stands in a manifest: ``step `base` of project `mine` ``.
+impl fmt::Display for Maker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "step `{}` of project `{}`", self.step, self.project)
+    }
+}
+
+impl Maker {
+    /// Reads what it is written as. The names of steps hold no backtick, so that there is one way to do so.
+    fn read(text: &str) -> Option<Self> {
+        let (step, project) = text.strip_prefix("step `")?.strip_suffix('`')?.split_once("` of project `")?;
+        Some(Self { step: step.into(), project: project.into() })
+    }
+}
+
 /// A part with its own licence and origin.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Component {
@@ -208,6 +232,17 @@ impl Component {
             evidence,
             paths: vec![],
         }
+    }
+
+    /// A component that a step made.
+    pub fn made(name: impl Into<String>, kind: ComponentKind, license: Option<License>, maker: &Maker) -> Self {
+        Self { origin: Some(maker.to_string()), ..Self::new(name, kind, license, Evidence::Made) }
+    }
+
+    /// The step that made it. What an origin says counts only with the evidence that steps alone give: the origin of a source,
+    /// of an import or on a card is whatever somebody wrote there. What came in by reference names another way, and no maker.
+    pub fn maker(&self) -> Option<Maker> {
+        (self.evidence == Evidence::Made).then(|| Maker::read(self.origin.as_deref()?)).flatten()
     }
 
     /// Whether this is the same part as another, whatever files it covers and notices it has come to carry.
@@ -249,6 +284,27 @@ mod tests {
         }
         let contents = |content| ComponentKind::ALL.iter().filter(|kind| kind.content() == content).count();
         assert_eq!([Content::Code, Content::Data, Content::Document].map(contents), [6, 5, 6]);
+    }
+
+    #[test]
+    fn only_a_step_is_a_maker() {
+        let maker = |step: &str, project: &str| Some(Maker { step: step.into(), project: project.into() });
+        let own = "step `base` of project `mine`";
+        for (origin, evidence, expected) in [
+            (own, Evidence::Made, maker("base", "mine")),
+            ("step `a.b-c` of project `it`s of project `x``", Evidence::Made, maker("a.b-c", "it`s of project `x`")),
+            // The words alone are nothing.
+            (own, Evidence::Declared, None),
+            (own, Evidence::Text, None),
+            ("https://example.org/base", Evidence::Declared, None),
+            ("`ref`: step `base` of project `mine`", Evidence::Made, None),
+            ("step `base`", Evidence::Made, None),
+        ] {
+            let part = Component::new("weights", ComponentKind::ModelParameters, None, evidence);
+            assert_eq!(Component { origin: Some(origin.into()), ..part }.maker(), expected, "{origin} {evidence}");
+        }
+        let made = Component::made("weights", ComponentKind::ModelParameters, None, &maker("base", "mine").unwrap());
+        assert_eq!((made.origin.as_deref(), made.maker()), (Some(own), maker("base", "mine")));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub mod random;
 
 pub use artifact::{ArtifactKind, Checkpoint, FileEntry, Manifest, Parent, Recipe};
 pub use chat::{Message, Role};
-pub use component::{Component, ComponentKind, Content, Evidence};
+pub use component::{Component, ComponentKind, Content, Evidence, Maker};
 pub use declared::DeclaredOrigin;
 pub use digest::Digest;
 pub use error::{Error, ErrorKind, Result};

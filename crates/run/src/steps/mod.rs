@@ -10,7 +10,7 @@ mod tune;
 
 use crate::Project;
 use narthex_base::{
-    ArtifactKind, Component, ComponentKind, Digest, Error, Evidence, Observer, Result,
+    ArtifactKind, Component, ComponentKind, Digest, Error, Maker, Observer, Result,
     config::Step,
     plan::PlannedStep,
     plan::{Input, InputKind},
@@ -90,12 +90,9 @@ impl StepContext<'_> {
     /// A component of this artifact under the project's licence.
     pub(crate) fn own(&self, name: &str, kind: ComponentKind, paths: &[&str]) -> Component {
         let license = Some(self.project.plan.project.license.clone());
-        let origin = format!("step `{}` of project `{}`", self.planned.name, self.project.plan.project.name);
-        Component {
-            origin: Some(origin),
-            paths: paths.iter().map(|path| path.to_string()).collect(),
-            ..Component::new(name, kind, license, Evidence::Made)
-        }
+        let maker = Maker { step: self.planned.name.clone(), project: self.project.plan.project.name.clone() };
+        let paths = paths.iter().map(|path| path.to_string()).collect();
+        Component { paths, ..Component::made(name, kind, license, &maker) }
     }
 
     /// The component of an input that covers files of this ending, for the same files here: what was made elsewhere keeps
@@ -113,8 +110,7 @@ impl StepContext<'_> {
 
     /// Whether a component was made by a step of this project.
     pub(crate) fn is_ours(&self, component: &Component) -> bool {
-        let suffix = format!("of project `{}`", self.project.plan.project.name);
-        component.origin.as_deref().is_some_and(|origin| origin.starts_with("step `") && origin.ends_with(&suffix))
+        component.maker().is_some_and(|maker| maker.project == self.project.plan.project.name)
     }
 
     /// The folder of a model input: its artifact, or for a source the folder it names.
