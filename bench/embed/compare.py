@@ -1,6 +1,6 @@
 """Embeddings by narthex beside sentence-transformers: the same vectors, and how many sentences a second, in turns.
 
-    cargo build --release && cargo build --release --example embed
+    cargo build --release && cargo build --release -p narthex-shelf --example embed
     python bench/embed/compare.py MODEL_FOLDER
 
 Needs sentence-transformers (torch on the CPU) and numpy. The sentences are messages and lines of plays that lie in this

@@ -12,6 +12,10 @@ const PARTS: [&str; 8] =
     ["Cargo.lock", "Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT", "README.md", "crates", "rustfmt.toml", "xtask"];
 
 fn main() {
+    // Only bundles take it along.
+    if env::var_os("CARGO_FEATURE_RUN").is_none() {
+        return;
+    }
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let root = here.ancestors().nth(2).expect("the crate lies in the workspace's folder `crates`");
     let mut files = Vec::new();

@@ -17,7 +17,7 @@ usage: cargo xtask tidy
 /// The crates in chain order, and the crates of ours that each may use. No other edge is allowed.
 /// Tests (`[dev-dependencies]`) are free.
 #[rustfmt::skip]
-const EDGES: [(&str, &[&str]); 15] = [
+const EDGES: [(&str, &[&str]); 16] = [
     ("base",    &[]),
     ("ledger",  &["base"]),
     ("openness", &["base"]),
@@ -28,11 +28,12 @@ const EDGES: [(&str, &[&str]); 15] = [
     ("kernels", &["base"]),
     ("model",   &["base", "kernels"]),
     ("infer",   &["base", "kernels", "model"]),
+    ("shelf",   &["base", "ledger", "openness", "formats", "text", "kernels", "model", "infer"]),
     ("train",   &["base", "text", "kernels", "model", "infer"]),
     ("serve",   &["base", "text", "infer"]),
-    ("run",     &["base", "ledger", "openness", "formats", "text", "data", "model", "infer", "train"]),
+    ("run",     &["base", "ledger", "openness", "text", "data", "model", "infer", "shelf", "train"]),
     ("oci",     &["base"]),
-    ("cli",     &["base", "ledger", "openness", "formats", "text", "data", "kernels", "model", "infer", "train", "serve", "run", "hub", "oci"]),
+    ("cli",     &["base", "ledger", "openness", "text", "kernels", "model", "infer", "shelf", "train", "serve", "run", "hub", "oci"]),
 ];
 
 /// Heavy dependencies, with all that is named `NAME-…`, and the only crates that may use them.
@@ -378,6 +379,23 @@ mod tests {
         ] {
             assert_eq!(is_product(Path::new(file)), expected, "{file}");
         }
+    }
+
+    #[test]
+    fn what_only_serves_links_neither_data_nor_training() {
+        let linked = |features: &[&str]| {
+            let mut cargo = std::process::Command::new(env!("CARGO"));
+            cargo.args(["tree", "-p", "narthex", "-e", "normal", "--prefix", "none", "--offline"]).args(features);
+            let output = cargo.current_dir(root()).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let names = String::from_utf8_lossy(&output.stdout).into_owned();
+            names.lines().filter_map(|line| Some(line.split(' ').next()?.to_string())).collect::<BTreeSet<_>>()
+        };
+        let (whole, serving) = (linked(&[]), linked(&["--no-default-features", "--features", "serve"]));
+        for name in ["datafusion", "arrow", "parquet", "narthex-data", "narthex-train", "narthex-run"] {
+            assert!(whole.contains(name) && !serving.contains(name), "{name}");
+        }
+        assert!(serving.contains("narthex-serve") && serving.contains("narthex-shelf"));
     }
 
     #[test]

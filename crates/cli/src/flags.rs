@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use narthex_model::Precision;
-use narthex_run::WeightForm;
+use narthex_shelf::WeightForm;
 use std::path::PathBuf;
 
 /// How a project is opened.

@@ -1,13 +1,13 @@
 //! The project's policy, asked before work begins and before anything is passed on or served.
 
-use crate::{OpenOptions, Project, source};
+use crate::{Project, source};
 use narthex_base::{
     Component, ComponentKind, Digest, Error, Evidence, License, LineageNode, Presence, Result,
-    config::{Policy, Use, Verdict},
+    config::{Use, Verdict},
     plan::{InputKind, Origin, PlannedStep},
 };
 use narthex_openness::{Finding, judge, refusal};
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 /// The licence of Narthex's own source code.
 pub(crate) fn code_license() -> License {
@@ -148,17 +148,4 @@ fn collect(node: &LineageNode, parts: &mut Vec<Component>) {
         }
     }
     node.parents.iter().for_each(|parent| collect(parent, parts));
-}
-
-/// The policy that speaks of a use; none where that is served for nobody's gain.
-pub(crate) fn policy_for(project: &Path, uses: Use, options: &OpenOptions) -> Result<Option<Policy>> {
-    let policy = policy_of(project, options)?;
-    let is_silent = uses == Use::ServeCommercially && !policy.commercial && !policy.open_source;
-    Ok((!is_silent).then_some(policy))
-}
-
-/// The policy in a project's file; the empty one where there is no file.
-fn policy_of(project: &Path, options: &OpenOptions) -> Result<Policy> {
-    let has_file = project.is_file() || project.join("narthex.toml").is_file();
-    if has_file { Ok(Project::plan(project, options)?.policy) } else { Ok(Policy::default()) }
 }

@@ -1,16 +1,13 @@
 //! A step of kind `quantize` for a model at hand, whether or not a project file has one: the project that it is the one step of.
 
-use crate::{
-    OpenOptions, Project,
-    loaded::is_model_folder,
-    reference::{Reference, help_for, no_model},
-};
+use crate::{OpenOptions, Project};
 use narthex_base::{
     ArtifactKind, Error, License, Plan, Result,
     config::{self, IntegerKind, OneOrMany, Policy, ProjectFile, QuantizeStep, Source, SourceFormat, Step, TextRows},
     plan::Layers,
 };
 use narthex_ledger::Ledger;
+use narthex_shelf::{Reference, has_plan, help_for, is_model_folder, no_model, read_plan, root_of};
 use std::{collections::BTreeMap, path::Path};
 
 /// The source that holds text which calibrates.
@@ -40,10 +37,9 @@ pub fn quantizing(
     options: &QuantizeOptions,
     open: &OpenOptions,
 ) -> Result<(Project, String)> {
-    let root = if project.is_file() { project.parent().unwrap_or(Path::new(".")) } else { project };
-    let root = root.canonicalize().map_err(|error| Error::io("cannot read", root, error))?;
-    let has_file = project.is_file() || project.join("narthex.toml").is_file();
-    let plan = has_file.then(|| Project::plan(project, open)).transpose()?;
+    let root = root_of(project);
+    let root = root.canonicalize().map_err(|error| Error::io("cannot read", &root, error))?;
+    let plan = has_plan(project).then(|| read_plan(project, &open.plan)).transpose()?;
     let ledger = Ledger::open(&root.join(".narthex"))?;
     let mut sources = BTreeMap::new();
     let model = match Reference::of(reference) {

@@ -1,10 +1,8 @@
 //! Making an artifact again from its recipe, to see whether the same bytes result; and where not, where they first differ.
 
 use crate::{
-    OpenOptions, Project, RunOptions, material,
-    papers::{folder_of, provenance_of},
+    OpenOptions, RunOptions, material,
     recipe::{self, in_order, is_step, made_here},
-    reference::Reference,
 };
 use narthex_base::{
     ArtifactKind, Digest, Error, FileEntry, Manifest, Observer, Provenance, Result,
@@ -12,6 +10,7 @@ use narthex_base::{
 };
 use narthex_ledger::{Artifact, Ledger, hash_file as hash};
 use narthex_model::{Isa, force_isa, isa};
+use narthex_shelf::{Reference, check_folder, has_plan, open_ledger, read_plan, whole_provenance};
 use serde::Serialize;
 use std::{
     fs::File,
@@ -95,37 +94,6 @@ pub fn reproduce(
     Ok(made)
 }
 
-/// The papers of a reference, none of them missing or changed.
-pub(crate) fn whole_provenance(project: &Path, reference: &str) -> Result<Provenance> {
-    let provenance = provenance_of(project, reference)?.ok_or_else(|| {
-        Error::input(format!("{reference} has no papers: there is no narthex.json in it"))
-            .help("name an artifact of a ledger, or a folder that `narthex export` wrote")
-    })?;
-    if let Some((child, parent)) = provenance.missing() {
-        let digest = parent.digest.short();
-        let found = provenance.all().find(|manifest| manifest.recipe.step == parent.name);
-        let error =
-            Error::input(format!("the record of `{}` is not the one that `{}` names", parent.name, child.recipe.step));
-        return Err(match found {
-            Some(found) => error
-                .cause(format!("named is {digest}, the record here has {}: it was changed", found.digest().short())),
-            None => error.cause(format!("named is {digest}, and there is no record of it")),
-        }
-        .help("get the papers again from where the artifact comes from"));
-    }
-    for manifest in provenance.all() {
-        if let Some(broken) = manifest.broken_link() {
-            return Err(Error::input(format!(
-                "the checkpoint of step {} of `{}` is not linked to those before it",
-                broken.step, manifest.recipe.step
-            ))
-            .cause("the record of its training was changed")
-            .help("get the papers again from where the artifact comes from"));
-        }
-    }
-    Ok(provenance)
-}
-
 /// Refuses, before any work, what this machine cannot compute, and computes with what the recipe was computed with.
 pub(crate) fn require_machine(provenance: &Provenance) -> Result<()> {
     for manifest in provenance.all() {
@@ -186,10 +154,10 @@ pub(crate) fn require_version(provenance: &Provenance) -> Result<()> {
 
 /// Refuses where the project file by now says something else than the recipe.
 fn require_same_plan(project: &Path, open: &OpenOptions, provenance: &Provenance) -> Result<()> {
-    if !project.is_file() && !project.join("narthex.toml").is_file() {
+    if !has_plan(project) {
         return Ok(());
     }
-    let now = Project::plan(project, open)?;
+    let now = read_plan(project, &open.plan)?;
     if now.project.name != provenance.manifest.recipe.project {
         return Ok(());
     }
@@ -229,7 +197,10 @@ fn require_same_plan(project: &Path, open: &OpenOptions, provenance: &Provenance
 fn require_sources(project: &Path, reference: &str, provenance: &Provenance) -> Result<PathBuf> {
     let project = if project.is_file() { project.parent().unwrap_or(Path::new(".")) } else { project };
     let mut roots = vec![project.to_path_buf()];
-    roots.splice(0..0, folder_of(reference).map(|folder| folder.join("data")).filter(|folder| folder.is_dir()));
+    roots.splice(
+        0..0,
+        Reference::of(reference).papers_folder().map(|folder| folder.join("data")).filter(|folder| folder.is_dir()),
+    );
     let mut problem = None;
     for root in &roots {
         match check_sources(root, provenance) {
@@ -296,9 +267,9 @@ struct Original {
 
 impl Original {
     fn find(project: &Path, reference: &str, provenance: &Provenance) -> Result<Self> {
-        let folder = folder_of(reference);
+        let folder = Reference::of(reference).papers_folder();
         // Beside a folder, what the project has of it helps: imports, and the files of its ancestors.
-        let ledger = if folder.is_none() { Some(Project::ledger(project)?) } else { Project::ledger(project).ok() };
+        let ledger = if folder.is_none() { Some(open_ledger(project)?) } else { open_ledger(project).ok() };
         Ok(Self { ledger, folder, top: provenance.manifest.digest() })
     }
 
@@ -392,21 +363,6 @@ impl Original {
             None => error,
         }
     }
-}
-
-/// Whether the files of an exported folder are those of its manifest.
-pub(crate) fn check_folder(folder: &Path, manifest: &Manifest) -> Result<()> {
-    for entry in &manifest.files {
-        let path = folder.join(&entry.path);
-        let found = if path.is_file() { Some(hash(&path)?.1) } else { None };
-        if found != Some(entry.digest) {
-            let what = if found.is_some() { "was changed" } else { "is missing" };
-            return Err(Error::input(format!("{} {what} since the folder was exported", entry.path))
-                .at(folder.display(), None)
-                .help("export it again: what its papers say is not true of this folder"));
-        }
-    }
-    Ok(())
 }
 
 /// Whether the checkpoints that were kept with an artifact are those of its manifest.

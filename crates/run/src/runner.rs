@@ -2,7 +2,6 @@
 
 use crate::{
     Project,
-    loaded::require_model,
     material::{changes, config, instruction_set, material},
     source,
     steps::{self, Made, StepContext},
@@ -13,6 +12,7 @@ use narthex_base::{
     plan::{Input, InputKind, PlannedStep},
 };
 use narthex_ledger::{Artifact, RunRecord};
+use narthex_shelf::require_model;
 use serde::Serialize;
 use serde_json::Value;
 use std::{collections::BTreeMap, path::Path, time::Instant};

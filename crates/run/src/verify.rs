@@ -3,15 +3,13 @@
 
 use crate::{
     Project, recipe,
-    reference::Reference,
-    reproduce::{
-        check_checkpoints, check_folder, checkpoint_folder, require_machine, require_version, whole_provenance,
-    },
+    reproduce::{check_checkpoints, checkpoint_folder, require_machine, require_version},
     steps::{self, StepContext},
 };
 use narthex_base::{Digest, Error, Manifest, Observer, Result, random::Stream};
 use narthex_ledger::Artifact;
 use narthex_model::read_safetensors;
+use narthex_shelf::{Reference, check_folder, open_ledger, whole_provenance};
 use serde::Serialize;
 use std::{path::Path, time::Instant};
 
@@ -58,7 +56,7 @@ pub fn verify(project: &Path, reference: &str, samples: usize, seed: u64, observ
     }
     require_machine(&provenance)?;
     require_version(&provenance)?;
-    let ledger = Project::ledger(project)?;
+    let ledger = open_ledger(project)?;
     let trained: Vec<&Manifest> =
         recipe::in_order(&provenance).into_iter().filter(|manifest| !manifest.checkpoints.is_empty()).collect();
     let all = intervals(&trained);

@@ -1,10 +1,10 @@
 //! The adapters of a server: found by the project's ledger and papers, judged by its policy, and handed to the server.
 
-use crate::commands::shelf;
 use clap::Args;
 use narthex_base::{Error, Result};
 use narthex_openness::Finding;
 use narthex_serve::{AdapterSources, Adapters, NotServed, ServedModel};
+use narthex_shelf::{OpenedAdapter, Shelf};
 use serde_json::Value;
 use std::{
     path::{Path, PathBuf},
@@ -37,16 +37,16 @@ fn name_and_path(text: &str) -> Result<(String, String), String> {
 }
 
 /// The adapters that a server may come to have.
-pub(super) fn adapters(flags: &AdapterFlags, project: &Path) -> Result<Adapters> {
-    let sources = Arc::new(ProjectAdapters { project: project.into() });
+pub(super) fn adapters(flags: &AdapterFlags, shelf: &Shelf) -> Result<Adapters> {
+    let sources = Arc::new(ProjectAdapters { shelf: shelf.clone() });
     Adapters::new(flags.max_loras as usize, flags.lora_dir.as_deref(), sources)
 }
 
 /// What the project's policy says of serving the adapters that are named.
-pub(super) fn judge(flags: &AdapterFlags, project: &Path) -> Result<Vec<Finding>> {
+pub(super) fn judge(flags: &AdapterFlags, shelf: &Shelf) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (name, place) in &flags.lora_modules {
-        findings.extend_from_slice(shelf(project).adapter(name, Path::new(place))?.findings());
+        findings.extend_from_slice(shelf.adapter(name, Path::new(place))?.findings());
     }
     Ok(findings)
 }
@@ -58,12 +58,12 @@ pub(super) fn license_of(source: &dyn narthex_serve::AdapterSource) -> &str {
 
 /// Adapters as a project sees them: with its ledger and its policy.
 struct ProjectAdapters {
-    project: PathBuf,
+    shelf: Shelf,
 }
 
 impl AdapterSources for ProjectAdapters {
     fn open(&self, name: &str, place: &Path) -> Result<Arc<dyn narthex_serve::AdapterSource>, NotServed> {
-        let source = shelf(&self.project).adapter(name, place)?.permitted().map_err(NotServed::Refused)?;
+        let source = self.shelf.adapter(name, place)?.permitted().map_err(NotServed::Refused)?;
         let wrong = |error| Error::internal("cannot write the provenance").cause(error);
         let provenance = serde_json::to_value(&source.provenance).map_err(wrong)?;
         let papers = source.provenance.papers.as_ref().map(serde_json::to_value).transpose().map_err(wrong)?;
@@ -73,7 +73,7 @@ impl AdapterSources for ProjectAdapters {
 
 /// An adapter, and what is known of it as the server shows it.
 struct KnownAdapter {
-    source: narthex_run::AdapterSource,
+    source: OpenedAdapter,
     provenance: Value,
     papers: Option<Value>,
 }

@@ -1,12 +1,14 @@
-//! `narthex bench train` and `narthex bench kernels`
+//! `narthex bench`: what its parts have in common, and the kernels alone.
 
-use super::{choose_isa, print_json};
-use crate::{flags::JsonFlag, output, style::table};
+use super::{
+    bench_machine::{BenchMachine, precision_name, prepare},
+    bench_train::{self, BenchTrain},
+    print_json,
+};
+use crate::style::table;
 use clap::{Args, Subcommand};
-use narthex_base::{Error, Result};
-use narthex_kernels::{Precision, bench, isa, probe};
-use narthex_train::{BenchShape, TrainBench, TrainTiming};
-use std::io::BufRead;
+use narthex_base::Result;
+use narthex_kernels::{bench, isa, probe};
 
 /// The arguments of `narthex bench`.
 #[derive(Args)]
@@ -24,45 +26,6 @@ pub enum BenchCommand {
     Kernels(BenchKernels),
 }
 
-/// The machine as a benchmark uses it.
-#[derive(Args)]
-pub struct BenchMachine {
-    /// Threads; all processors by default
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
-    /// The instruction set: portable, neon, avx2, avx512, avx512-bf16 or amx; the best by default
-    #[arg(long, value_name = "NAME")]
-    pub isa: Option<String>,
-    #[command(flatten)]
-    pub output: JsonFlag,
-}
-
-/// The arguments of `narthex bench train`.
-#[derive(Args)]
-pub struct BenchTrain {
-    /// llama-10m (8 x 256 tokens a step) or llama-100m (4 x 512)
-    #[arg(long, default_value = "llama-10m")]
-    pub shape: String,
-    /// f32 or bf16
-    #[arg(long, default_value = "f32")]
-    pub precision: String,
-    /// Steps to time, after three to warm up
-    #[arg(long, default_value_t = 20)]
-    pub steps: usize,
-    /// Keep only what enters each block and compute the rest again
-    #[arg(long)]
-    pub activation_checkpointing: bool,
-    /// cpu, or cuda, rocm, vulkan, metal or wgpu in a binary built with that feature
-    #[arg(long, default_value = "cpu", value_name = "NAME")]
-    pub device: String,
-    /// Say `ready`, then time the steps and print one line of JSON for each line on stdin: so that a
-    /// script can take turns between programs
-    #[arg(long)]
-    pub repeat: bool,
-    #[command(flatten)]
-    pub machine: BenchMachine,
-}
-
 /// The arguments of `narthex bench kernels`.
 #[derive(Args)]
 pub struct BenchKernels {
@@ -75,95 +38,8 @@ pub struct BenchKernels {
 
 pub fn run(command: &BenchCommand) -> Result<()> {
     match command {
-        BenchCommand::Train(args) => train(args),
+        BenchCommand::Train(args) => bench_train::train(args),
         BenchCommand::Kernels(args) => kernels(args),
-    }
-}
-
-/// Threads and instruction set, before anything is computed.
-fn prepare(machine: &BenchMachine) -> Result<()> {
-    if let Some(threads) = machine.threads {
-        if threads == 0 {
-            return Err(Error::usage("`--threads 0` leaves nobody to work").help("use 1 or more"));
-        }
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build_global()
-            .map_err(|error| Error::internal("the threads are running already").cause(error))?;
-    }
-    machine.isa.as_deref().map_or(Ok(()), choose_isa)
-}
-
-fn train(args: &BenchTrain) -> Result<()> {
-    prepare(&args.machine)?;
-    let shape = [BenchShape::Llama10m, BenchShape::Llama100m].into_iter().find(|shape| shape.name() == args.shape);
-    let shape = shape.ok_or_else(|| {
-        Error::usage(format!("there is no shape `{}`", args.shape)).help("one of: llama-10m, llama-100m")
-    })?;
-    let precision = match args.precision.as_str() {
-        "f32" => Precision::F32,
-        "bf16" => Precision::Bf16,
-        other => return Err(Error::usage(format!("there is no precision `{other}`")).help("one of: f32, bf16")),
-    };
-    let device = narthex_model::device(&args.device, precision)?;
-    let mut bench = TrainBench::new(shape, precision, args.activation_checkpointing, &device);
-    if args.repeat {
-        outln!("ready");
-        for line in std::io::stdin().lock().lines() {
-            if output::is_lost() {
-                break;
-            }
-            line.map_err(|error| Error::io("cannot read", "stdin", error))?;
-            let timing = bench.run(args.steps, false);
-            outln!("{}", serde_json::to_string(&timing).expect("our own types serialize"));
-        }
-        return Ok(());
-    }
-    let timing = bench.run(args.steps, true);
-    if args.machine.output.json {
-        print_json(&timing);
-    } else {
-        print_timing(&timing);
-    }
-    Ok(())
-}
-
-fn print_timing(timing: &TrainTiming) {
-    outln!(
-        "{}, {}, {} on {} threads: {:.0} tokens/s, {:.1} ms a step (median of {})",
-        timing.shape,
-        precision_name(timing.precision),
-        timing.isa,
-        timing.threads,
-        timing.tokens_per_second,
-        timing.step_ms,
-        timing.steps
-    );
-    outln!(
-        "model FLOP utilisation {:.1} % of {:.0} GFLOP/s, {:.0} MB resident at most, {:.0} page faults a step, loss {:.4}\n",
-        100.0 * timing.mfu,
-        timing.peak_gflop_per_second,
-        timing.peak_rss_mb,
-        timing.page_faults_per_step,
-        timing.loss
-    );
-    let mut rows = vec![["operator", "ms a step", "share", "GFLOP/s"].map(String::from).to_vec()];
-    for operator in &timing.operators {
-        let speed = operator.gflop_per_second;
-        rows.push(vec![
-            operator.operator.clone(),
-            format!("{:.2}", operator.ms),
-            format!("{:.1} %", 100.0 * operator.share),
-            if speed >= 0.5 { format!("{speed:.0}") } else { String::new() },
-        ]);
-    }
-    out!("{}", table(&rows));
-}
-
-fn precision_name(precision: Precision) -> &'static str {
-    match precision {
-        Precision::F32 => "f32",
-        Precision::Bf16 => "bf16",
     }
 }
 

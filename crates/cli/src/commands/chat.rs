@@ -8,7 +8,7 @@ use crate::{flags::ModelRef, output, style::Style};
 use clap::Args;
 use narthex_base::{Error, Message, Result, Role};
 use narthex_infer::{Engine, EngineOptions};
-use narthex_run::{LoadedModel, Purpose};
+use narthex_shelf::{LoadedModel, Purpose};
 use std::io::{BufRead, IsTerminal};
 
 /// The arguments of `narthex chat`.

@@ -1,13 +1,13 @@
 //! `narthex config`
 
-use super::{open_options, print_json};
+use super::{plan_options, print_json};
 use crate::{
     flags::{JsonFlag, Settings},
     style::table,
 };
 use clap::{Args, Subcommand};
 use narthex_base::{Plan, Result};
-use narthex_run::Project;
+use narthex_shelf::read_plan;
 use std::path::PathBuf;
 
 /// The arguments of `narthex config`.
@@ -38,7 +38,7 @@ pub fn run(args: &Config) -> Result<()> {
     match &args.command {
         ConfigCommand::Schema => print_json(&Plan::schema()),
         ConfigCommand::Show { project, settings, output } => {
-            let values = Project::plan(project, &open_options(project, settings)?)?.values();
+            let values = read_plan(project, &plan_options(project, settings)?)?.values();
             if output.json {
                 let entry = |(path, value, origin): (String, serde_json::Value, narthex_base::plan::Origin)| serde_json::json!({ "key": path, "value": value, "origin": origin.to_string() });
                 print_json(&values.into_iter().map(entry).collect::<Vec<_>>());

@@ -1,19 +1,15 @@
-//! `narthex embed`, and encoders behind `narthex serve`.
+//! `narthex embed`: a vector for each line.
 
-use super::{
-    serve::{Facts, Source},
-    shelf,
-};
+use super::shelf;
 use crate::{
     flags::{ModelRef, ThreadsFlag},
     output,
 };
 use clap::Args;
 use narthex_base::{Error, Result};
-use narthex_infer::{EncoderEngine, EncoderInput, EncoderOptions, EncoderTask};
-use narthex_model::Precision;
-use narthex_run::{LoadedEncoder, OpenedModel, Purpose};
-use narthex_serve::{Embedder, SamplingDefaults, ServedModel};
+use narthex_infer::{EncoderInput, EncoderOptions, EncoderTask};
+use narthex_serve::Embedder;
+use narthex_shelf::{Purpose, ReadyEncoder};
 use serde::Serialize;
 use std::{
     fs::File,
@@ -96,7 +92,7 @@ pub fn run(args: &Embed) -> Result<()> {
         threads: args.threads.threads.map_or(0, |threads| threads as usize),
         ..EncoderOptions::default()
     };
-    let embedder = embedder(encoder, &options).0;
+    let embedder = embedder(encoder.start(&options));
     let prompt = embedder.prompt(args.prompt_name.as_deref()).ok_or_else(|| {
         let names: Vec<&str> = embedder.prompts.keys().map(String::as_str).collect();
         let help = if names.is_empty() { "the model has no prompts: leave it out".into() } else { names.join(", ") };
@@ -186,55 +182,8 @@ fn shortened(mut vector: Vec<f32>, dimensions: usize) -> Vec<f32> {
     vector
 }
 
-/// Starts an encoder's engine; what is left of the encoder comes back.
-fn embedder(encoder: LoadedEncoder, options: &EncoderOptions) -> (Embedder, LeftOver) {
-    let LoadedEncoder { name, model, tokenizer, provenance, created } = encoder;
-    let sentence = model.sentence().clone();
-    let left = LeftOver { name, provenance, created };
-    let engine = EncoderEngine::start(model, options);
-    let (prompts, default_prompt) = (sentence.prompts, sentence.default_prompt);
-    (Embedder { tokenizer, encoder: Arc::new(engine), prompts, default_prompt }, left)
-}
-
-/// What an encoder is beside its engine.
-struct LeftOver {
-    name: String,
-    provenance: narthex_run::Provenance,
-    created: u64,
-}
-
-/// An encoder, ready to serve as the source says.
-pub(super) fn served(source: &Source, encoder: OpenedModel) -> Result<(ServedModel, Facts)> {
-    let encoder = encoder.encoder(source.dtype.precision())?;
-    let precision = encoder.model.precision();
-    let options =
-        EncoderOptions { threads: source.engine.threads, pinned: source.engine.pinned, ..EncoderOptions::default() };
-    let (embedder, left) = embedder(encoder, &options);
-    let (context, values) = (embedder.encoder.context(), embedder.encoder.dimension());
-    let license = left.provenance.license.as_ref();
-    let facts = Facts {
-        license: license.map_or("licence undeclared".into(), |license| license.to_string()),
-        dtype: if precision == Precision::Bf16 { "bfloat16" } else { "float32" },
-        about: match embedder.encoder.task() {
-            EncoderTask::Embedding => format!("gives vectors of {values} values for texts of up to {context} tokens"),
-            EncoderTask::Score => format!("scores pairs of texts of up to {context} tokens"),
-        },
-        cut: None,
-    };
-    let embedder = Arc::new(embedder);
-    let served = ServedModel {
-        adapters: std::sync::Arc::default(),
-        id: source.name.clone().unwrap_or(left.name),
-        tokenizer: embedder.tokenizer.tokenizer().clone(),
-        template: None,
-        generator: embedder.clone(),
-        stop_tokens: vec![],
-        defaults: SamplingDefaults::default(),
-        created: left.created,
-        provenance: serde_json::to_value(&left.provenance)
-            .map_err(|error| Error::internal("cannot write the provenance").cause(error))?,
-        papers: left.provenance.papers.as_ref().and_then(|papers| serde_json::to_value(papers).ok()),
-        embedder: Some(embedder),
-    };
-    Ok((served, facts))
+/// An encoder as it is asked.
+pub(super) fn embedder(encoder: ReadyEncoder) -> Embedder {
+    let ReadyEncoder { tokenizer, engine, prompts, default_prompt, .. } = encoder;
+    Embedder { tokenizer, encoder: Arc::new(engine), prompts, default_prompt }
 }

@@ -1,17 +1,10 @@
 //! What an engine may take, as flags and as its options. The names are vLLM's where it has them. Knows no model.
 
-use super::speculative::SpeculativeConfig;
 use crate::flags::ThreadsFlag;
 use clap::{Args, ValueEnum};
 use narthex_base::{Error, Result};
 use narthex_infer::{EngineOptions, Policy};
-use narthex_kernels::memory::available_bytes;
-
-/// The share of the available memory that keys and values may take unless set otherwise.
-pub const KV_CACHE_MEMORY_SHARE: f64 = 0.25;
-
-/// Bytes for keys and values where the system does not say how much memory is available.
-const KV_CACHE_BYTES: usize = 1 << 30;
+use narthex_shelf::{SpeculativeConfig, kv_cache_bytes};
 
 /// What the engine may take; the names are vLLM's where it has them.
 #[derive(Args)]
@@ -115,11 +108,6 @@ impl EngineLimits {
             speculation: None,
         })
     }
-}
-
-/// The bytes that a share of the memory available now is.
-pub fn kv_cache_bytes(share: f64) -> usize {
-    available_bytes().map_or(KV_CACHE_BYTES, |bytes| (bytes as f64 * share) as usize)
 }
 
 /// A number of bytes, with a unit of 1024 or not.

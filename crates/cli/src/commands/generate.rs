@@ -5,7 +5,7 @@ use crate::{flags::ModelRef, output};
 use clap::Args;
 use narthex_base::{Error, Result};
 use narthex_infer::{Engine, EngineOptions, FinishReason, Output, Request};
-use narthex_run::{LoadedModel, Purpose};
+use narthex_shelf::{LoadedModel, Purpose};
 use narthex_text::TextStream;
 use std::{io::Read, ops::ControlFlow, sync::mpsc::channel, time::Instant};
 

@@ -1,6 +1,6 @@
 //! `narthex ls`, `show` and `trace`
 
-use super::{print_json, program, project_flag};
+use super::{print_json, program, project_flag, shelf};
 use crate::{
     flags::{JsonFlag, LedgerFlag},
     style::{bytes, figure, seconds, table},
@@ -8,7 +8,6 @@ use crate::{
 use clap::Args;
 use narthex_base::{ArtifactKind, LineageNode, Result};
 use narthex_openness::{lineage_html, openness};
-use narthex_run::Project;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The arguments of `narthex ls`.
@@ -49,7 +48,7 @@ pub struct Trace {
 }
 
 pub fn ls(args: &Ls) -> Result<()> {
-    let ledger = Project::ledger(&args.ledger.project)?;
+    let ledger = shelf(&args.ledger.project).ledger()?;
     let mut listings = ledger.list()?;
     listings.retain(|listing| {
         (args.all || listing.current) && args.kind.as_ref().is_none_or(|kind| listing.kind.to_string() == *kind)
@@ -89,7 +88,7 @@ fn age(seconds: u64) -> String {
 }
 
 pub fn show(args: &Look) -> Result<()> {
-    let artifact = Project::ledger(&args.ledger.project)?.resolve(&args.reference)?;
+    let artifact = shelf(&args.ledger.project).ledger()?.resolve(&args.reference)?;
     let manifest = &artifact.manifest;
     if args.output.json {
         print_json(&serde_json::json!({
@@ -141,7 +140,7 @@ fn indent(text: &str) -> String {
 
 pub fn trace(args: &Trace) -> Result<()> {
     let (html, args) = (args.html, &args.look);
-    let ledger = Project::ledger(&args.ledger.project)?;
+    let ledger = shelf(&args.ledger.project).ledger()?;
     let artifact = ledger.resolve(&args.reference)?;
     let lineage = ledger.lineage(artifact.digest)?;
     if args.output.json {

@@ -1,33 +1,55 @@
 //! One file for each group of verbs. Data goes to stdout, all else to stderr.
 
+#[cfg(not(all(feature = "run", feature = "serve")))]
+mod absent;
+#[cfg(feature = "serve")]
 pub mod adapters;
 pub mod bench;
+pub mod bench_machine;
+#[cfg(feature = "run")]
+pub mod bench_train;
 pub mod chat;
 pub mod config;
+#[cfg(feature = "serve")]
 pub mod embed;
+#[cfg(feature = "serve")]
 pub mod engine;
 pub mod generate;
 pub mod look;
+#[cfg(feature = "run")]
 pub mod new;
 pub mod openness;
 pub mod pull;
+#[cfg(feature = "run")]
+pub mod pull_data;
+#[cfg(feature = "run")]
 pub mod quantize;
+#[cfg(feature = "run")]
 pub mod recheck;
+#[cfg(feature = "run")]
 pub mod run;
+#[cfg(feature = "serve")]
 pub mod serve;
 pub mod signing;
-pub mod speculative;
 pub mod step_verb;
 pub mod transfer;
 
 use crate::flags::Settings;
+#[cfg(not(feature = "run"))]
+pub use absent::without_run::{bench_train, new, pull_data, quantize, recheck, run};
+#[cfg(not(feature = "serve"))]
+pub use absent::without_serve::{embed, serve};
 use narthex_base::{Error, Result};
 use narthex_kernels::{ForceIsaError, Isa, force_isa};
-use narthex_run::{OpenOptions, Project, Reference, Shelf, SourceCode};
+#[cfg(feature = "run")]
+use narthex_run::{OpenOptions, SourceCode};
+use narthex_shelf::{PlanOptions, Reference, Shelf, read_plan};
 use std::path::{Path, PathBuf};
 
 /// The source code that this program was built from, as a gzipped tar archive that `build.rs` packs.
+#[cfg(feature = "run")]
 static SOURCE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/source.tar.gz"));
+#[cfg(feature = "run")]
 const SOURCE_NAME: &str = concat!("narthex-", env!("CARGO_PKG_VERSION"), ".tar.gz");
 
 /// Makes kernels compute with the instruction set of this name, before anything is computed.
@@ -76,26 +98,31 @@ pub fn project_flag(project: &Path) -> String {
     if project == Path::new(".") { String::new() } else { format!(" --project {}", project.display()) }
 }
 
-/// The options that flags, environment and the user's own file give. `--device` is a setting of every step that trains.
-pub fn open_options(project: &Path, settings: &Settings) -> Result<OpenOptions> {
+/// What flags, environment and the user's own file say of a plan. `--device` is a setting of every step that trains.
+pub fn plan_options(project: &Path, settings: &Settings) -> Result<PlanOptions> {
     let mut options = base_options(&settings.set);
     if let Some(device) = &settings.device {
-        let plan = Project::plan(project, &options)?;
+        let plan = read_plan(project, &options)?;
         let training = plan.steps.iter().filter(|step| step.step.schedule().is_some());
         options.flags.extend(training.map(|step| format!("{}.device={device}", step.name)));
     }
     Ok(options)
 }
 
-/// The options that environment and the user's own file give, with these assignments.
-pub fn base_options(set: &[String]) -> OpenOptions {
+/// What environment and the user's own file say of a plan, with these assignments.
+pub fn base_options(set: &[String]) -> PlanOptions {
     let environment = std::env::var("NARTHEX_SET").unwrap_or_default();
-    OpenOptions {
+    PlanOptions {
         flags: set.to_vec(),
         environment: environment.split(';').map(str::trim).filter(|a| !a.is_empty()).map(str::to_string).collect(),
         user_file: user_file(),
-        source_code: Some(SourceCode { name: SOURCE_NAME, bytes: SOURCE }),
     }
+}
+
+/// How a project is opened to be run: with the source code of this program, which bundles take along.
+#[cfg(feature = "run")]
+pub fn open_options(plan: PlanOptions) -> OpenOptions {
+    OpenOptions { plan, source_code: Some(SourceCode { name: SOURCE_NAME, bytes: SOURCE }) }
 }
 
 /// What a project holds, to be opened under the policy that environment and the user's own file complete.

@@ -15,7 +15,7 @@ use narthex_openness::{
     Finding, Openness, Subject, advice, class_name, croissant, cyclonedx, dataset_card_metadata, model_card_metadata,
     mof_yaml, openness, openness_by_tool, read_mof, spdx,
 };
-use narthex_run::{Reference, with_subject};
+use narthex_shelf::{Reference, with_subject};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! `narthex pull`: from the Hugging Face Hub into the ledger.
 
-use super::{program, project_flag};
+use super::{program, project_flag, pull_data};
 use crate::{
     flags::EventsFlag,
     render::Renderer,
@@ -11,16 +11,9 @@ use clap::Args;
 use narthex_base::{Error, Event, License, Manifest, Observer, Result};
 use narthex_hub::{Checksum, Download, Hub, HubSettings, Listing, RepoFile, RepoKind, RepoSpec, Selected, select};
 use narthex_ledger::{Artifact, Ledger, check_name};
-use narthex_run::{
-    PulledFrom, already_pulled, check_model_config, has_safetensors, link_declared, pulled_dataset, pulled_model,
-};
+use narthex_shelf::{PulledFrom, already_pulled, check_model_config, has_safetensors, link_declared, pulled_model};
 use serde_json::json;
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
 /// The arguments of `narthex pull`.
 #[derive(Args)]
@@ -59,6 +52,9 @@ const LISTED_MAX: usize = 20;
 
 pub fn run(args: &Pull, style: Style) -> Result<()> {
     let asked = RepoSpec::parse(&args.repository)?;
+    if asked.kind == RepoKind::Dataset {
+        pull_data::is_possible()?;
+    }
     let license = args.license.as_deref().map(License::parse).transpose()?;
     let name = args.name.clone().unwrap_or_else(|| asked.name().to_string());
     check_name(&name)?;
@@ -110,7 +106,9 @@ pub fn run(args: &Pull, style: Style) -> Result<()> {
     let network_bytes = download.fetched().network_bytes;
     let artifact = match asked.kind {
         RepoKind::Model => take_model(&ledger, download, &name, license, &from, observer)?,
-        RepoKind::Dataset => take_dataset(&ledger, args, download, &name, license, &from)?,
+        RepoKind::Dataset => {
+            pull_data::take(&ledger, (&args.project, &data_folder(&name)), download, &name, license, &from)?
+        }
     };
     let seconds = begun.elapsed().as_secs_f64();
     renderer.event(Event::StepFinished { step: name.clone(), digest: artifact.digest, seconds });
@@ -163,58 +161,9 @@ fn take_model(
     Ok(artifact)
 }
 
-/// Data lies in the project's folder, as all sources do.
-fn take_dataset(
-    ledger: &Ledger,
-    args: &Pull,
-    download: Download,
-    name: &str,
-    license: Option<License>,
-    from: &PulledFrom,
-) -> Result<Artifact> {
-    let data = data_folder(name);
-    let to = args.project.join(&data);
-    if to.exists() {
-        let same = |(path, checksum): (&String, &Checksum)| checksum.matches(&to.join(path)).unwrap_or(false);
-        if !download.fetched().checksums.iter().all(same) {
-            return Err(Error::input(format!("{} is there already, with other files", to.display()))
-                .help("give the data another name: `--as NAME`"));
-        }
-        download.remove()?;
-    } else {
-        move_folder(&download.folder, &to)?;
-    }
-    pulled_dataset(ledger, &args.project, &data, name, license, from)
-}
-
+/// Where a data set of this name lies in its project.
 fn data_folder(name: &str) -> String {
     format!("data/{name}")
-}
-
-/// Moves a folder, to another disk too. It appears at once.
-fn move_folder(from: &Path, to: &Path) -> Result<()> {
-    let fail = |error| Error::io("cannot write", to, error);
-    let above = to.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(above).map_err(fail)?;
-    if fs::rename(from, to).is_ok() {
-        return Ok(());
-    }
-    let made = tempfile::Builder::new().prefix(".narthex-pull-").tempdir_in(above).map_err(fail)?;
-    let copy = made.path().join("copy");
-    let mut open: Vec<PathBuf> = vec![PathBuf::new()];
-    while let Some(inside) = open.pop() {
-        fs::create_dir_all(copy.join(&inside)).map_err(fail)?;
-        for entry in fs::read_dir(from.join(&inside)).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            let path = inside.join(entry.file_name());
-            match entry.file_type().map_err(fail)?.is_dir() {
-                true => open.push(path),
-                false => drop(fs::copy(entry.path(), copy.join(path)).map_err(fail)?),
-            }
-        }
-    }
-    fs::rename(&copy, to).map_err(fail)?;
-    fs::remove_dir_all(from).map_err(fail)
 }
 
 /// What a card says and nobody here has checked, on stderr.

@@ -1,6 +1,6 @@
 //! `narthex quantize`
 
-use super::{base_options, program, project_flag, run::go};
+use super::{base_options, open_options, program, project_flag, run::go};
 use crate::style::{Style, bytes};
 use clap::{Args, ValueEnum};
 use narthex_base::{
@@ -58,7 +58,7 @@ pub fn run(args: &Quantize, style: Style) -> Result<()> {
         QuantizeKind::Int4 => IntegerKind::Int4,
     };
     let options = QuantizeOptions { to, group: args.group, calibrate: args.calibrate.clone(), name: args.name.clone() };
-    let (project, name) = quantizing(&args.project, &args.reference, &options, &base_options(&[]))?;
+    let (project, name) = quantizing(&args.project, &args.reference, &options, &open_options(base_options(&[])))?;
     let force = if args.force { vec![name.clone()] } else { vec![] };
     let run = RunOptions { to: Some(name.clone()), force, dry_run: false };
     let report = go(&project, &run, style, args.json, None)?;

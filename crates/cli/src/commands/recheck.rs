@@ -1,6 +1,6 @@
 //! `narthex reproduce` and `narthex verify`: whether a model is what its papers say.
 
-use super::{base_options, print_json, program, project_flag};
+use super::{base_options, open_options, print_json, program, project_flag};
 use crate::{
     flags::{JsonFlag, ThreadsFlag},
     render::Renderer,
@@ -79,7 +79,8 @@ pub fn reproduce(args: &Reproduce, style: Style) -> Result<()> {
     };
     let options = ReproduceOptions { work: args.work.clone(), ignore_project_file: args.ignore_project_file };
     let observer = Observer::new(&emit, &interrupt);
-    let made = narthex_run::reproduce(&args.project, &args.reference, &options, &base_options(&[]), observer)?;
+    let made =
+        narthex_run::reproduce(&args.project, &args.reference, &options, &open_options(base_options(&[])), observer)?;
     drop(renderer);
     if args.output.json {
         print_json(&made);

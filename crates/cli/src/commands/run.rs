@@ -1,6 +1,6 @@
 //! `narthex run` and the verbs that run one step.
 
-use super::{open_options, openness::explain, program, project_flag, serve};
+use super::{open_options, openness::explain, plan_options, program, project_flag, serve};
 use crate::{
     flags::{EventsFlag, Settings},
     render::Renderer,
@@ -76,7 +76,7 @@ pub struct StepFlags {
 }
 
 pub fn run(args: &Run, style: Style) -> Result<()> {
-    let project = Project::open(&args.project, &open_options(&args.project, &args.settings)?)?;
+    let project = Project::open(&args.project, &open_options(plan_options(&args.project, &args.settings)?))?;
     let options = RunOptions { to: args.to.clone(), force: args.force.clone(), dry_run: args.step_flags.dry_run };
     if args.step_flags.explain {
         explain_steps(&project, args.to.as_deref())?;
@@ -94,7 +94,7 @@ pub fn run(args: &Run, style: Style) -> Result<()> {
 }
 
 pub fn run_kind(kind: &Kind, args: &Step, style: Style) -> Result<()> {
-    let project = Project::open(&args.project, &open_options(&args.project, &args.settings)?)?;
+    let project = Project::open(&args.project, &open_options(plan_options(&args.project, &args.settings)?))?;
     let step = project.step_of_kind(kind, args.step.as_deref())?.name.clone();
     let force = if args.force { vec![step.clone()] } else { vec![] };
     if args.step_flags.explain {

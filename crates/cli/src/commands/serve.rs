@@ -3,27 +3,25 @@
 use crate::{
     commands::{
         adapters::{self, AdapterFlags},
-        engine::{EngineLimits, KV_CACHE_MEMORY_SHARE, kv_cache_bytes},
+        embed::embedder,
+        engine::EngineLimits,
         openness::explain,
         print_json, shelf,
-        speculative::SpeculativeConfig,
     },
-    flags::{Dtype, ModelRef},
+    flags::ModelRef,
     render::Renderer,
     signals,
     style::{Style, bytes},
 };
 use clap::Args;
 use narthex_base::{Digest, Error, Observer, Result};
-use narthex_infer::{Engine, EngineOptions};
-use narthex_kernels::alloc::keep_at_most;
+use narthex_infer::EncoderTask;
 use narthex_model::Precision;
-use narthex_openness::Finding;
-use narthex_run::{Judged, OpenedModel, Purpose};
 use narthex_serve::{
     Adapters, ApiKey, BatchSummary, SamplingDefaults, ServeOptions, ServedModel, Serving, TlsFiles, bind, run_batch,
     serve,
 };
+use narthex_shelf::{Follow, FollowMove, Ready, ReadyEncoder, ReadyOptions, ReadyText, Shelf, Shown};
 use std::{
     path::{Path, PathBuf},
     sync::{
@@ -102,10 +100,6 @@ pub struct Batch {
     pub json: bool,
 }
 
-/// Bytes of working memory kept between steps: what a step of 256 rows needs of a model of a billion parameters or so. Steps
-/// differ, and would otherwise come to hold their largest buffers of every size.
-const WORKING_BYTES_KEPT: usize = 64 << 20;
-
 /// How often `--follow` looks whether there is a new version.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -127,25 +121,23 @@ pub fn run(args: &Serve) -> Result<()> {
         options.api_keys.extend(read_keys(path)?);
     }
     let source = Source::new(&args.model, args.served_model_name.clone(), &args.engine)?;
-    let source = Source { adapters: Arc::new(adapters::adapters(&args.adapters, &source.project)?), ..source };
+    let source = Source { adapters: Arc::new(adapters::adapters(&args.adapters, &source.shelf)?), ..source };
     if args.explain {
-        let mut findings = source.findings()?;
-        findings.extend(adapters::judge(&args.adapters, &source.project)?);
+        let mut findings = source.shelf.findings_of_serving(&source.reference, &source.options)?;
+        findings.extend(adapters::judge(&args.adapters, &source.shelf)?);
         explain(&findings);
     }
     listen(source, &args.adapters.lora_modules, args.follow, &options)
 }
 
 /// Serves a model with the default options, as `run --serve` does.
+#[cfg(feature = "run")]
 pub fn serve_reference(project: &Path, reference: &str) -> Result<()> {
-    let engine = EngineOptions { kv_cache_bytes: kv_cache_bytes(KV_CACHE_MEMORY_SHARE), ..EngineOptions::default() };
     let source = Source {
-        project: project.into(),
+        shelf: shelf(project),
         reference: reference.into(),
-        dtype: Dtype::Auto,
         name: None,
-        engine,
-        speculative: None,
+        options: ReadyOptions::default(),
         adapters: Arc::default(),
     };
     listen(source, &[], false, &ServeOptions::default())
@@ -157,7 +149,7 @@ pub fn batch(args: &Batch, style: Style) -> Result<()> {
     let renderer = Renderer::new(style, false);
     let emit = |event| renderer.event(event);
     let source = Source::new(&args.model, args.served_model_name.clone(), &args.engine)?;
-    let at_once = source.engine.sequences_max;
+    let at_once = source.options.engine.sequences_max;
     let (model, _) = source.ready()?;
     let observer = Observer::new(&emit, &interrupt);
     let summary = run_batch(model, &args.input, &args.output, at_once, observer)?;
@@ -189,78 +181,65 @@ fn read_keys(path: &Path) -> Result<Vec<ApiKey>> {
 }
 
 /// What to say about a model once it answers.
-pub(super) struct Facts {
-    pub license: String,
-    pub dtype: &'static str,
+struct Facts {
+    license: String,
+    dtype: &'static str,
     /// What it can take.
-    pub about: String,
+    about: String,
     /// Tokens of the model's own context, if the cache is too small for it.
-    pub cut: Option<usize>,
+    cut: Option<usize>,
+}
+
+impl Facts {
+    fn new(shown: &Shown, precision: Precision, about: String) -> Self {
+        Self {
+            license: shown.license.as_ref().map_or("licence undeclared".into(), |license| license.to_string()),
+            dtype: if precision == Precision::Bf16 { "bfloat16" } else { "float32" },
+            about,
+            cut: None,
+        }
+    }
 }
 
 /// Where a model comes from and how it is to run.
-pub(super) struct Source {
-    pub project: PathBuf,
-    pub reference: String,
-    pub dtype: Dtype,
-    pub name: Option<String>,
-    pub engine: EngineOptions,
-    pub speculative: Option<SpeculativeConfig>,
-    pub adapters: Arc<Adapters>,
+struct Source {
+    shelf: Shelf,
+    reference: String,
+    /// What it is called; its own name otherwise.
+    name: Option<String>,
+    options: ReadyOptions,
+    adapters: Arc<Adapters>,
 }
 
 impl Source {
     fn new(model: &ModelRef, name: Option<String>, limits: &EngineLimits) -> Result<Self> {
-        let (project, reference) = (model.project.clone(), model.reference.clone());
-        let (engine, speculative) = (limits.options()?, limits.speculative_config.clone());
-        Ok(Self { project, reference, dtype: model.dtype, name, engine, speculative, adapters: Arc::default() })
-    }
-
-    fn open(&self, reference: &str) -> Result<Judged<OpenedModel>> {
-        shelf(&self.project).model(reference, Purpose::Serve)
-    }
-
-    /// What the project's policy says of serving the model, and the one that guesses for it.
-    fn findings(&self) -> Result<Vec<Finding>> {
-        let mut findings = self.open(&self.reference)?.findings().to_vec();
-        if let Some(draft) = self.speculative.as_ref().and_then(SpeculativeConfig::draft) {
-            findings.extend_from_slice(self.open(draft)?.findings());
-        }
-        Ok(findings)
+        let speculative = limits.speculative_config.clone();
+        let options = ReadyOptions { precision: model.dtype.precision(), engine: limits.options()?, speculative };
+        let (shelf, reference) = (shelf(&model.project), model.reference.clone());
+        Ok(Self { shelf, reference, name, options, adapters: Arc::default() })
     }
 
     /// Loads the model and starts its engine, if the policy lets it.
     fn ready(&self) -> Result<(ServedModel, Facts)> {
-        let opened = self.open(&self.reference)?.permitted()?;
-        // What may not guess is better said before a large model is loaded.
-        let draft = self.speculative.as_ref().and_then(SpeculativeConfig::draft);
-        let draft = draft.map(|draft| self.open(draft)?.permitted()).transpose()?;
-        keep_at_most(WORKING_BYTES_KEPT);
-        if opened.is_encoder() {
-            return super::embed::served(self, opened);
+        match self.shelf.ready(&self.reference, &self.options)? {
+            Ready::Text(model) => self.text(*model),
+            Ready::Encoder(encoder) => self.encoder(*encoder),
         }
-        let model = opened.generator(self.dtype.form())?;
-        let wanted = model.decoder.config().context.min(self.engine.context_max);
-        let precision = model.decoder.precision();
-        let draft = draft.map(|draft| draft.generator(self.dtype.form())).transpose()?.map(|draft| draft.decoder);
-        let speculation =
-            self.speculative.as_ref().map(|config| config.speculation(&model.decoder, draft)).transpose()?;
-        let engine = Engine::start(model.decoder, EngineOptions { speculation, ..self.engine.clone() });
-        let (context, tokens) = (engine.context(), engine.kv_cache_tokens());
-        let license = model.provenance.license.as_ref();
-        let facts = Facts {
-            license: license.map_or("licence undeclared".into(), |license| license.to_string()),
-            dtype: if precision == Precision::Bf16 { "bfloat16" } else { "float32" },
-            about: format!(
-                "keys and values take up to {} for {tokens} tokens, {context} a sequence",
-                bytes(engine.kv_cache_bytes() as u64)
-            ),
-            cut: (context < wanted).then_some(wanted),
-        };
+    }
+
+    fn text(&self, model: ReadyText) -> Result<(ServedModel, Facts)> {
+        let (context, tokens) = (model.engine.context(), model.engine.kv_cache_tokens());
+        let about = format!(
+            "keys and values take up to {} for {tokens} tokens, {context} a sequence",
+            bytes(model.engine.kv_cache_bytes() as u64)
+        );
+        let cut = (context < model.context_max).then_some(model.context_max);
+        let facts = Facts { cut, ..Facts::new(&model.shown, model.precision, about) };
+        let (provenance, papers) = written(&model.shown)?;
         let (generation, defaults) = (&model.generation, SamplingDefaults::default());
         let served = ServedModel {
-            id: self.name.clone().unwrap_or_else(|| model.name.clone()),
-            generator: Arc::new(engine),
+            id: self.name.clone().unwrap_or(model.name),
+            generator: Arc::new(model.engine),
             adapters: self.adapters.clone(),
             tokenizer: model.tokenizer,
             template: model.template,
@@ -271,23 +250,43 @@ impl Source {
                 top_k: generation.top_k.map_or(defaults.top_k, |k| k as usize),
             },
             created: model.created,
-            provenance: serde_json::to_value(&model.provenance)
-                .map_err(|error| Error::internal("cannot write the provenance").cause(error))?,
-            papers: model.provenance.papers.as_ref().and_then(|papers| serde_json::to_value(papers).ok()),
+            provenance,
+            papers,
             embedder: None,
         };
         Ok((served, facts))
     }
 
-    /// The version that the reference stands for now; none for a folder.
-    fn version(&self) -> Result<Option<Digest>> {
-        shelf(&self.project).version(&self.reference)
+    fn encoder(&self, encoder: ReadyEncoder) -> Result<(ServedModel, Facts)> {
+        let (context, values) = (encoder.engine.context(), encoder.engine.dimension());
+        let about = match encoder.engine.task() {
+            EncoderTask::Embedding => format!("gives vectors of {values} values for texts of up to {context} tokens"),
+            EncoderTask::Score => format!("scores pairs of texts of up to {context} tokens"),
+        };
+        let facts = Facts::new(&encoder.shown, encoder.precision, about);
+        let (provenance, papers) = written(&encoder.shown)?;
+        let (name, created) = (encoder.name.clone(), encoder.created);
+        let embedder = Arc::new(embedder(encoder));
+        let served = ServedModel {
+            adapters: Arc::default(),
+            id: self.name.clone().unwrap_or(name),
+            tokenizer: embedder.tokenizer.tokenizer().clone(),
+            template: None,
+            generator: embedder.clone(),
+            stop_tokens: vec![],
+            defaults: SamplingDefaults::default(),
+            created,
+            provenance,
+            papers,
+            embedder: Some(embedder),
+        };
+        Ok((served, facts))
     }
 
     /// Goes over to the version that the reference stands for, as often as `asked` or, with `follow`, as it changes.
     /// What fails is said; the model that answers goes on.
-    fn reload(&self, mut served: Option<Digest>, serving: &Serving, asked: &Receiver<()>, follow: bool) {
-        let mut tried = served;
+    fn reload(&self, served: Option<Digest>, serving: &Serving, asked: &Receiver<()>, follow: bool) {
+        let mut state = Follow::new(served);
         loop {
             let interval = if follow { FOLLOW_INTERVAL } else { Duration::MAX };
             let by_hand = match asked.recv_timeout(interval) {
@@ -295,24 +294,18 @@ impl Source {
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let version = match self.version() {
-                Ok(version) => version,
-                // A name may be away for a moment while a run renews it.
-                Err(_) if !by_hand => continue,
-                Err(error) => {
+            let version = match state.next(self.shelf.version(&self.reference), by_hand) {
+                FollowMove::Stay => continue,
+                FollowMove::SayUnknown(error) => {
                     noteln!("warning: the model stays as it is: {error}");
                     continue;
                 }
+                FollowMove::SayUnchanged => {
+                    noteln!("{} has no other version: nothing changes", self.reference);
+                    continue;
+                }
+                FollowMove::Load(version) => version,
             };
-            if version.is_some() && version == served && by_hand {
-                noteln!("{} has no other version: nothing changes", self.reference);
-                continue;
-            }
-            // A version that could not be loaded is tried again by hand only.
-            if version == tried && !by_hand {
-                continue;
-            }
-            tried = version;
             let begun = Instant::now();
             match self.ready() {
                 Ok((model, Facts { license, .. })) => {
@@ -320,7 +313,7 @@ impl Source {
                     let id = model.id.clone();
                     let warnings = self.adapters.warnings(&model);
                     serving.exchange(model);
-                    served = version;
+                    state.loaded(version);
                     let seconds = begun.elapsed().as_secs_f64();
                     noteln!("new requests go to {id} from {digest} ({license}), ready after {seconds:.2} s");
                     warn(&warnings);
@@ -331,11 +324,18 @@ impl Source {
     }
 }
 
+/// What is known of a model, and its papers, as the server shows them.
+fn written(shown: &Shown) -> Result<(serde_json::Value, Option<serde_json::Value>)> {
+    let wrong = |error| Error::internal("cannot write the provenance").cause(error);
+    let papers = shown.papers.as_ref().map(serde_json::to_value).transpose().map_err(wrong)?;
+    Ok((serde_json::to_value(shown).map_err(wrong)?, papers))
+}
+
 fn listen(source: Source, modules: &[(String, String)], follow: bool, options: &ServeOptions) -> Result<()> {
     let begun = Instant::now();
     // The port first: it is quick to find out that it is taken.
     let bound = bind(options)?;
-    let current = source.version()?;
+    let current = source.shelf.version(&source.reference)?;
     if follow && current.is_none() {
         return Err(Error::usage(format!("`--follow` cannot watch the folder {}", source.reference))
             .help("name a model of a ledger, or send the server SIGHUP after the folder has changed"));

@@ -8,7 +8,7 @@ use narthex_openness::{
     OPENNESS_PREDICATE, SigningKey, VerifyingKey, openness_predicate, sign_folder, sign_statement, verify_folder,
     verify_statement,
 };
-use narthex_run::papers_in;
+use narthex_shelf::papers_in;
 use std::path::{Path, PathBuf};
 
 /// The arguments of `narthex sign`.

@@ -9,9 +9,7 @@ use clap::{Args, ValueEnum};
 use narthex_base::{Error, License, Result};
 use narthex_ledger::{GcKind, Ledger};
 use narthex_oci::OciTarget;
-use narthex_run::{
-    GgufWeights, Project, Purpose, export_gguf, import_manifest, import_source, link_declared, papers_in,
-};
+use narthex_shelf::{GgufWeights, Purpose, export_gguf, import_manifest, import_source, link_declared, papers_in};
 use std::path::PathBuf;
 
 /// The arguments of `narthex push`.
@@ -183,7 +181,7 @@ pub fn import(args: &Import, style: Style) -> Result<()> {
 }
 
 pub fn gc(args: &Gc) -> Result<()> {
-    let report = Project::ledger(&args.project)?.gc(args.apply, args.keep_history)?;
+    let report = shelf(&args.project).ledger()?.gc(args.apply, args.keep_history)?;
     if args.output.json {
         print_json(&report);
         return Ok(());

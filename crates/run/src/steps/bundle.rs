@@ -5,7 +5,6 @@ use super::{Made, StepContext, paths_below};
 use crate::{
     card, policy, recipe,
     reproduce::{check_checkpoints, checkpoint_folder},
-    source,
 };
 use narthex_base::{
     ArtifactKind, Component, ComponentKind, Digest, Error, License, Manifest, Provenance, Result,
@@ -15,6 +14,7 @@ use narthex_base::{
 };
 use narthex_ledger::Artifact;
 use narthex_openness::judge;
+use narthex_shelf::model_files;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -72,7 +72,7 @@ impl<'a> Bundle<'a> {
         let folder = self.context.model_folder(self.input, self.model)?;
         let files: Vec<String> = match self.model.manifest.kind {
             ArtifactKind::Source => {
-                let names = source::model_files(&folder)?;
+                let names = model_files(&folder)?;
                 names.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_string())).collect()
             }
             _ => self.model.manifest.files.iter().map(|file| file.path.clone()).collect(),

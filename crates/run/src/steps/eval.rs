@@ -1,9 +1,10 @@
 //! `eval`: a model, and perhaps one to compare with -> figures.
 
 use super::{Made, StepContext};
-use crate::{LoadedModel, WeightForm, opened::OpenedModel, source};
+use crate::source;
 use narthex_base::{ArtifactKind, Component, ComponentKind, Error, Figure, Message, Result, Role, config::EvalStep};
 use narthex_infer::{Engine, EngineOptions};
+use narthex_shelf::{LoadedModel, OpenedModel, WeightForm};
 use narthex_text::TokenShard;
 use narthex_train::{Objective, TaskItem, score_task, validate};
 use serde_json::Value;

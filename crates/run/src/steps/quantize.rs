@@ -13,6 +13,7 @@ use narthex_model::{
     cpu,
     quantized::write_quantized,
 };
+use narthex_shelf::model_files;
 use narthex_text::{TokenShard, Tokenizer};
 use std::{
     collections::BTreeMap,
@@ -50,7 +51,7 @@ pub(super) fn make(context: &StepContext, step: &QuantizeStep) -> Result<Made> {
     }
     context.observer.check()?;
     let written = write_quantized(&from, context.files, kind, &calibration)?;
-    for path in source::model_files(&from)? {
+    for path in model_files(&from)? {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         if !name.ends_with(".safetensors") && !OWN.contains(&name) {
             context.copy(&path, name)?;

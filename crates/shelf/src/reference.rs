@@ -1,10 +1,11 @@
-//! What a reference names: a place on disk, or a name in a project's ledger. How it is written decides, never what lies in the
-//! working folder: the same words mean the same thing wherever they are typed. Knows ledgers, no models and no policy.
+//! What a reference names: a place on disk, or a name in a project's ledger. How it is written decides, never what lies
+//! in the working folder: the same words mean the same thing wherever they are typed. Knows ledgers, no models and no
+//! policy.
 
-use crate::Project;
+use crate::project::open_ledger;
 use narthex_base::{Error, Result};
 use narthex_ledger::{Artifact, Ledger};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a reference names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,14 +32,24 @@ impl<'a> Reference<'a> {
             _ => None,
         }
     }
+
+    /// The folder that it names, or in which the papers lie that it names.
+    pub fn papers_folder(self) -> Option<PathBuf> {
+        match self {
+            Self::Place(path) if path.is_dir() => Some(path.to_path_buf()),
+            Self::Place(path) if path.is_file() => Some(path.parent().unwrap_or(Path::new(".")).to_path_buf()),
+            _ => None,
+        }
+    }
 }
 
 /// The artifact of a name, and the ledger that has it.
 ///
 /// # Errors
-/// If there is no ledger, or nothing in it fits. Where a folder or file of this name lies here, the help says how it is written.
+/// If there is no ledger, or nothing in it fits. Where a folder or file of this name lies here, the help says how it is
+/// written.
 pub(crate) fn resolve(project: &Path, name: &str) -> Result<(Ledger, Artifact)> {
-    let found = Project::ledger(project).and_then(|ledger| Ok((ledger.resolve(name)?, ledger)));
+    let found = open_ledger(project).and_then(|ledger| Ok((ledger.resolve(name)?, ledger)));
     match found {
         Ok((artifact, ledger)) => Ok((ledger, artifact)),
         Err(error) => Err(match help_for(name) {
@@ -49,7 +60,7 @@ pub(crate) fn resolve(project: &Path, name: &str) -> Result<(Ledger, Artifact)> 
 }
 
 /// What to write instead of a name that no ledger has.
-pub(crate) fn help_for(name: &str) -> Option<String> {
+pub fn help_for(name: &str) -> Option<String> {
     let path = Path::new(name);
     let is_papers = path.extension().is_some_and(|ending| ending == "json");
     if path.is_dir() || path.is_file() && is_papers {
@@ -59,7 +70,7 @@ pub(crate) fn help_for(name: &str) -> Option<String> {
 }
 
 /// The error for a place that holds no model.
-pub(crate) fn no_model(place: &Path) -> Error {
+pub fn no_model(place: &Path) -> Error {
     let shown = place.display();
     let error = Error::input(format!("there is no model in {shown}"));
     if place.is_file() {

@@ -1,4 +1,4 @@
-//! `--speculative-config`: how tokens are guessed ahead, in vLLM's words.
+//! How tokens are guessed ahead, in vLLM's words. Reads JSON and compares vocabularies; loads nothing.
 
 use narthex_base::{Error, Result};
 use narthex_infer::{PROPOSED_TOKENS_MAX, Speculation, SpeculationMethod};
@@ -43,7 +43,10 @@ enum Source {
 }
 
 impl SpeculativeConfig {
-    /// Reads JSON; what is wrong with it, where it is not one.
+    /// Reads JSON.
+    ///
+    /// # Errors
+    /// What is wrong with it, and an example.
     pub fn parse(text: &str) -> std::result::Result<Self, String> {
         let fields: Fields = serde_json::from_str(text).map_err(|error| {
             format!(

@@ -1,9 +1,9 @@
-//! What the card of a model or data set says about it: the YAML on top of `README.md`, as the Hugging Face Hub defines it.
-//! Licence, base models and data are taken up; none of it is verified, and it is recorded as what it is.
+//! What the card of a model or data set says about it: the YAML on top of `README.md`, as the Hugging Face Hub defines
+//! it. Licence, base models and data are taken up; none of it is verified, and it is recorded as what it is.
 //!
 //! Source: Hugging Face Hub documentation, "Model Cards" and "Dataset Cards".
 
-use crate::source::{Terms, terms};
+use crate::terms::Terms;
 use narthex_base::{
     ArtifactKind, DeclaredOrigin, Error, License, Manifest, Parent, Result,
     declared::{DECLARED_KEY, DECLARED_MAX},
@@ -33,14 +33,15 @@ const KEPT: [&str; 9] = [
 ];
 
 /// The metadata of a card; empty without one.
-pub(crate) struct HubCard(Value);
+pub struct HubCard(Value);
 
 impl HubCard {
-    /// Reads `README.md` in a folder. What an export wrote says all of it better in `narthex.json`: then its card is not read.
+    /// Reads `README.md` in a folder. What an export wrote says all of it better in `narthex.json`: then its card is
+    /// not read.
     ///
     /// # Errors
     /// If the card is there and its YAML is wrong.
-    pub(crate) fn read(folder: &Path) -> Result<Self> {
+    pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("README.md");
         if !path.is_file() || folder.join("narthex.json").is_file() {
             return Ok(Self(json!({})));
@@ -87,7 +88,7 @@ impl HubCard {
     }
 
     /// The licence that it names. Of several, all hold.
-    pub(crate) fn license(&self) -> Option<License> {
+    pub fn license(&self) -> Option<License> {
         let names = self.list("license");
         let all: Option<Vec<License>> = names.iter().map(|name| from_hub(name, self.text("license_name"))).collect();
         match all?.as_slice() {
@@ -98,11 +99,14 @@ impl HubCard {
     }
 
     /// The terms of a folder: what the user says holds, else what the card says, held against the text that lies there.
-    pub(crate) fn terms(&self, said: Option<License>, folder: &Path) -> Result<Terms> {
+    ///
+    /// # Errors
+    /// If the card and the text say different things, or the text cannot be read.
+    pub fn terms(&self, said: Option<License>, folder: &Path) -> Result<Terms> {
         let card = self.license();
         let is_from_card = said.is_none() && card.is_some();
         let declared = said.or(card);
-        terms(declared.as_ref(), None, Some(folder)).map_err(|error| {
+        Terms::find(declared.as_ref(), None, Some(folder)).map_err(|error| {
             if !is_from_card {
                 return error;
             }
@@ -113,7 +117,7 @@ impl HubCard {
     }
 
     /// What it names as ancestors.
-    pub(crate) fn declared(&self) -> Vec<DeclaredOrigin> {
+    pub fn declared(&self) -> Vec<DeclaredOrigin> {
         let relation = self.text("base_model_relation").map(str::to_string);
         let base = self.list("base_model").into_iter().filter(|id| is_id(id)).map(|id| DeclaredOrigin {
             role: "base model".into(),
@@ -135,7 +139,7 @@ impl HubCard {
     }
 
     /// As it stands in a recipe.
-    pub(crate) fn config(&self) -> Value {
+    pub fn config(&self) -> Value {
         let mut config = json!({});
         if self.0.as_object().is_some_and(|card| !card.is_empty()) {
             config["card"] = self.0.clone();
@@ -174,8 +178,8 @@ fn is_id(id: &str) -> bool {
     id.split('/').count() <= 2 && id.split('/').all(fits)
 }
 
-/// Makes those of the declared ancestors that the ledger holds, known by where they came from, parents of an artifact: their
-/// terms then count for it too. The rest stays declared.
+/// Makes those of the declared ancestors that the ledger holds, known by where they came from, parents of an artifact:
+/// their terms then count for it too. The rest stays declared.
 ///
 /// # Errors
 /// If the ledger cannot be read.

@@ -1,12 +1,12 @@
-//! Embeds the lines of a file again and again and prints the seconds it took, tokenizing included, once for each line on
-//! stdin: so that a script can take turns between programs.
+//! Embeds the lines of a file again and again and prints the seconds it took, tokenizing included, once for each line
+//! on stdin: so that a script can take turns between programs.
 //!
-//!     cargo run --release -p narthex-run --example embed -- FOLDER FILE [float32|bfloat16 [THREADS [STEP_TOKENS]]]
+//!     cargo run --release -p narthex-shelf --example embed -- FOLDER FILE [float32|bfloat16 [THREADS [STEP_TOKENS]]]
 
 use narthex_base::{Error, Result};
 use narthex_infer::{EncoderEngine, EncoderInput, EncoderOptions};
 use narthex_model::Precision;
-use narthex_run::{OpenOptions, Purpose, Shelf};
+use narthex_shelf::{PlanOptions, Purpose, Shelf};
 use std::{io::BufRead, path::Path, time::Instant};
 
 /// As in the program itself.
@@ -23,7 +23,7 @@ fn main() -> Result<()> {
     let number = |at: usize, default: usize| rest.get(at).and_then(|text| text.parse().ok()).unwrap_or(default);
     let text = std::fs::read_to_string(file).map_err(|error| Error::io("cannot read", file, error))?;
     let lines: Vec<&str> = text.lines().collect();
-    let shelf = Shelf::new(Path::new("."), OpenOptions::default());
+    let shelf = Shelf::new(Path::new("."), PlanOptions::default());
     let encoder = shelf.model(folder, Purpose::Own)?.permitted()?.encoder(Some(precision))?;
     let options = EncoderOptions {
         threads: number(1, 0),

@@ -1,50 +1,11 @@
 //! A model ready for use: weights, tokenizer, chat template and what is known of its origin.
 
-use narthex_base::{ArtifactKind, Component, Error, License, LineageNode, Message, Result};
+use crate::shown::Shown;
+use narthex_base::{ArtifactKind, Error, Message, Result};
 use narthex_ledger::Artifact;
 use narthex_model::{Decoder, Precision, cpu, encoder::is_encoder};
-use narthex_openness::{Openness, openness};
 use narthex_text::{ChatTemplate, GenerationConfig, Tokenizer, TokenizerConfig};
-use serde::Serialize;
 use std::path::Path;
-
-/// Where a model comes from and under which terms.
-#[derive(Clone, Debug, Serialize)]
-pub struct Provenance {
-    /// The digest of its manifest; absent for a model folder without papers.
-    pub digest: Option<String>,
-    /// The licence of the weights.
-    pub license: Option<License>,
-    /// All components, own and inherited.
-    pub components: Vec<Component>,
-    /// The tree of what it was made from.
-    pub lineage: Option<LineageNode>,
-    /// The class of the Model Openness Framework that it qualifies for, and why no better one.
-    pub openness: Option<Openness>,
-    /// Its manifest and those of its ancestors, as `narthex.json` holds them; for download.
-    #[serde(skip)]
-    pub papers: Option<narthex_base::Provenance>,
-}
-
-impl Provenance {
-    /// What is known where there are no papers.
-    pub fn unknown() -> Self {
-        Self { digest: None, license: None, components: vec![], lineage: None, openness: None, papers: None }
-    }
-
-    /// What papers say.
-    pub(crate) fn of(papers: narthex_base::Provenance, lineage: LineageNode) -> Self {
-        let manifest = &papers.manifest;
-        Self {
-            digest: Some(manifest.digest().to_string()),
-            license: manifest.model_license(),
-            components: manifest.components.clone(),
-            lineage: Some(lineage),
-            openness: Some(openness(manifest)),
-            papers: Some(papers),
-        }
-    }
-}
 
 /// How a model's weights are loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,7 +32,7 @@ pub struct LoadedModel {
     /// Tokens that end its output.
     pub stop_tokens: Vec<u32>,
     /// Its origin.
-    pub provenance: Provenance,
+    pub provenance: Shown,
     /// When it was made: seconds since 1970; 0 where that is not known.
     pub created: u64,
 }
@@ -81,7 +42,7 @@ impl LoadedModel {
     ///
     /// # Errors
     /// If files are missing or broken.
-    pub(crate) fn read(name: &str, folder: &Path, provenance: Provenance, form: WeightForm) -> Result<Self> {
+    pub(crate) fn read(name: &str, folder: &Path, provenance: Shown, form: WeightForm) -> Result<Self> {
         if is_encoder(folder) {
             return Err(Error::input(format!("`{name}` is a text encoder and generates no text"))
                 .at(folder.display(), None)
@@ -141,13 +102,11 @@ impl LoadedModel {
     }
 }
 
-/// Whether a folder is in Hugging Face layout.
-pub(crate) fn is_model_folder(folder: &Path) -> bool {
-    folder.join("config.json").is_file()
-}
-
 /// Refuses what is not a model, by name.
-pub(crate) fn require_model(artifact: &Artifact, reference: &str) -> Result<()> {
+///
+/// # Errors
+/// If it is something else.
+pub fn require_model(artifact: &Artifact, reference: &str) -> Result<()> {
     match artifact.manifest.kind {
         ArtifactKind::Model | ArtifactKind::Bundle => Ok(()),
         kind => Err(Error::input(format!("`{reference}` is not a model but {}", with_article(kind)))

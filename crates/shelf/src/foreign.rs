@@ -1,5 +1,5 @@
-//! Models that come from elsewhere in another form, or go there: GGUF files and PyTorch checkpoints. Decides what a path
-//! is, and what of its own account of itself is recorded; the formats themselves are another crate's.
+//! Models that come from elsewhere in another form, or go there: GGUF files and PyTorch checkpoints. Decides what a
+//! path is, and what of its own account of itself is recorded; the formats themselves are another crate's.
 
 use narthex_base::{Error, License, Result};
 use narthex_formats::{
@@ -44,11 +44,12 @@ impl ImportSource {
     }
 }
 
-/// Finds out what a path is, and converts it where it is no folder in Hugging Face layout with safetensors. What is made
-/// lies in a temporary folder in `project`.
+/// Finds out what a path is, and converts it where it is no folder in Hugging Face layout with safetensors. What is
+/// made lies in a temporary folder in `project`.
 ///
 /// # Errors
-/// If there is nothing, the folder has links that lead out of it, or a file is not supported, damaged, or made to do harm.
+/// If there is nothing, the folder has links that lead out of it, or a file is not supported, damaged, or made to do
+/// harm.
 pub fn import_source(path: &Path, project: &Path) -> Result<ImportSource> {
     let kind = std::fs::metadata(path).map_err(|error| {
         Error::io("cannot read", path, error)
@@ -174,7 +175,8 @@ fn described(base: &BaseModel) -> String {
 /// Writes a model in a ledger as one GGUF file that is not there yet.
 ///
 /// # Errors
-/// If the artifact is no model, its architecture or tokenizer is not supported, or the file is there or cannot be written.
+/// If the artifact is no model, its architecture or tokenizer is not supported, or the file is there or cannot be
+/// written.
 pub fn export_gguf(ledger: &Ledger, artifact: &Artifact, file: &Path, weights: GgufWeights) -> Result<()> {
     if file.exists() {
         return Err(Error::input("this is there already")

@@ -1,6 +1,6 @@
 //! A text encoder ready for use: weights, tokenizer, prompts and what is known of its origin.
 
-use crate::Provenance;
+use crate::shown::Shown;
 use narthex_base::{Error, Result};
 use narthex_model::{EncoderModel, Precision};
 use narthex_text::{SequenceTokenizer, Tokenizer};
@@ -15,7 +15,7 @@ pub struct LoadedEncoder {
     /// Text to tokens.
     pub tokenizer: SequenceTokenizer,
     /// Its origin.
-    pub provenance: Provenance,
+    pub provenance: Shown,
     /// When it was made: seconds since 1970; 0 where that is not known.
     pub created: u64,
 }
@@ -40,7 +40,7 @@ pub(crate) fn read(folder: &Path, precision: Option<Precision>) -> Result<(Encod
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{OpenOptions, Purpose, Shelf, import_manifest};
+    use crate::{PlanOptions, Purpose, Shelf, import_manifest};
     use narthex_ledger::Ledger;
     use serde_json::json;
     use std::fs;
@@ -112,7 +112,7 @@ mod tests {
     }
 
     fn open(project: &Path, reference: &str) -> Result<LoadedEncoder> {
-        let opened = Shelf::new(project, OpenOptions::default()).model(reference, Purpose::Own)?.permitted()?;
+        let opened = Shelf::new(project, PlanOptions::default()).model(reference, Purpose::Own)?.permitted()?;
         assert!(opened.is_encoder());
         opened.encoder(None)
     }
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn a_decoder_is_no_encoder() {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/llama-tied");
-        let shelf = Shelf::new(Path::new("."), OpenOptions::default());
+        let shelf = Shelf::new(Path::new("."), PlanOptions::default());
         let opened = shelf.model(golden.to_str().unwrap(), Purpose::Own).unwrap().permitted().unwrap();
         assert!(!opened.is_encoder());
         assert!(shelf.model("./nowhere", Purpose::Own).is_err());

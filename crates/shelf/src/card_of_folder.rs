@@ -1,18 +1,20 @@
-//! What is known of a folder without papers: what its card and the text of a licence that lies there say, and, where the ledger
-//! has what the card names as ancestors, their terms too. Knows no policy, and takes nobody's word for more than it is.
+//! What is known of a folder without papers: what its card and the text of a licence that lies there say, and, where
+//! the ledger has what the card names as ancestors, their terms too. Knows no policy, and takes nobody's word for more
+//! than it is.
 
 use crate::{
-    Provenance,
-    hub_card::HubCard,
-    link_declared,
-    opened::Known,
-    source::{Terms, model_files},
+    hub_card::{HubCard, link_declared},
+    known::Known,
+    model_folder::model_files,
+    shown::Shown,
+    terms::Terms,
 };
-use narthex_base::{ArtifactKind, Component, ComponentKind, FileEntry, Manifest, Recipe, Result};
+use narthex_base::{ArtifactKind, Component, ComponentKind, Error, FileEntry, Manifest, Provenance, Recipe, Result};
 use narthex_ledger::Ledger;
 use std::path::Path;
 
-/// Papers for a folder that has none. `part` is what is in it, and `files` what of it is known by digest, if that was looked at.
+/// Papers for a folder that has none. `part` is what is in it, and `files` what of it is known by digest, if that was
+/// looked at.
 ///
 /// # Errors
 /// If the card cannot be read, or the card and the licence beside it say different things.
@@ -22,10 +24,9 @@ pub(crate) fn papers_by_card(
     paths: Vec<String>,
     files: Vec<FileEntry>,
     ledger: Option<&Ledger>,
-) -> Result<narthex_base::Provenance> {
-    let correct = |error: narthex_base::Error| {
-        error.help(format!("correct README.md or the text of the licence in {}", folder.display()))
-    };
+) -> Result<Provenance> {
+    let correct =
+        |error: Error| error.help(format!("correct README.md or the text of the licence in {}", folder.display()));
     let card = HubCard::read(folder)?;
     let Terms { license, evidence, license_texts, texts, notices } = card.terms(None, folder).map_err(correct)?;
     let component = Component {
@@ -50,7 +51,7 @@ pub(crate) fn papers_by_card(
             lineage.extend(known.all().filter(|ancestor| !lineage.contains(*ancestor)).cloned().collect::<Vec<_>>());
         }
     }
-    Ok(narthex_base::Provenance { manifest, lineage })
+    Ok(Provenance { manifest, lineage })
 }
 
 /// What is known of a model folder without papers. Its files are not hashed: it has no digest, and no class.
@@ -61,10 +62,10 @@ pub(crate) fn known_by_card(folder: &Path, ledger: Option<&Ledger>) -> Result<Kn
     let names = model_files(folder)?.into_iter();
     let names = names.filter_map(|path| Some(path.file_name()?.to_str()?.to_string())).collect();
     let papers = papers_by_card(folder, "weights", names, vec![], ledger)?;
-    let shown = Provenance {
+    let shown = Shown {
         license: papers.manifest.model_license(),
         components: papers.manifest.components.clone(),
-        ..Provenance::unknown()
+        ..Shown::unknown()
     };
     let how_to_declare = shown.license.is_none().then(|| how_to_declare(folder));
     Ok(Known { papers, shown, gap: None, how_to_declare })

@@ -1,16 +1,23 @@
-//! The one door to what a project holds and to folders beside it: a reference is looked up, what is known of its terms is
-//! found, and the policy is asked, before anything is handed out. Whoever opens a model, an adapter or an artifact comes
-//! through here, so that nothing is used of which the policy was not asked. Runs no steps.
+//! The one door to what a project holds and to folders beside it: a reference is looked up, what is known of its terms
+//! is found, and the policy is asked, before anything is handed out. Whoever opens a model, an adapter or an artifact
+//! comes through here, so that nothing is used of which the policy was not asked. Runs no steps.
 
 use crate::{
-    AdapterSource, LoadedEncoder, LoadedModel, OpenOptions, Project, Provenance, WeightForm,
-    card_of_folder::known_by_card,
-    loaded::{is_model_folder, require_model},
+    adapter::OpenedAdapter,
+    card_of_folder::{folder_name, known_by_card},
+    encoder::LoadedEncoder,
+    known::Known,
+    loaded::{LoadedModel, WeightForm, require_model},
+    model_folder::is_model_folder,
     papers::papers_in,
-    policy::policy_for,
+    project::{PlanOptions, has_plan, open_ledger, read_plan},
     reference::{Reference, no_model, resolve},
+    shown::Shown,
 };
-use narthex_base::{Digest, Error, Result, config::Use};
+use narthex_base::{
+    Digest, Error, Plan, Provenance, Result,
+    config::{Policy, Use},
+};
 use narthex_ledger::{Artifact, Ledger};
 use narthex_model::{Precision, encoder::is_encoder};
 use narthex_openness::{Finding, judge, refusal};
@@ -81,31 +88,20 @@ impl<T> Judged<T> {
 #[derive(Clone, Debug)]
 pub struct Shelf {
     project: PathBuf,
-    options: OpenOptions,
-}
-
-/// What is known of a reference: enough to judge it.
-pub(crate) struct Known {
-    /// What its papers say; without any, what its card does.
-    pub(crate) papers: narthex_base::Provenance,
-    /// What is shown of it.
-    pub(crate) shown: Provenance,
-    /// What is missing of its lineage.
-    pub(crate) gap: Option<String>,
-    /// How to declare its terms, where nothing is known of them and it is no artifact.
-    pub(crate) how_to_declare: Option<String>,
+    options: PlanOptions,
 }
 
 impl Shelf {
     /// The shelf of a project's folder. Nothing is read yet.
-    pub fn new(project: &Path, options: OpenOptions) -> Self {
+    pub fn new(project: &Path, options: PlanOptions) -> Self {
         Self { project: project.into(), options }
     }
 
     /// Opens a model, to be loaded: a name or digest of the ledger, or a folder in Hugging Face layout.
     ///
     /// # Errors
-    /// If the reference is unknown or no model, what is said of its terms cannot be right, or the project file is wrong.
+    /// If the reference is unknown or no model, what is said of its terms cannot be right, or the project file is
+    /// wrong.
     pub fn model(&self, reference: &str, purpose: Purpose) -> Result<Judged<OpenedModel>> {
         let (known, model) = match Reference::of(reference) {
             Reference::Place(folder) => {
@@ -114,7 +110,7 @@ impl Shelf {
                 }
                 let known = self.known_folder(folder)?;
                 let (folder, created, version) = (folder.to_path_buf(), 0, None);
-                let (name, provenance) = (name_of(reference, &folder), known.shown.clone());
+                let (name, provenance) = (folder_name(&folder), known.shown.clone());
                 (known, OpenedModel { name, folder, provenance, created, version })
             }
             Reference::Name(name) => {
@@ -138,8 +134,8 @@ impl Shelf {
     ///
     /// # Errors
     /// If there is none, it is damaged or made to do harm, or what is said of its terms cannot be right.
-    pub fn adapter(&self, name: &str, place: &Path) -> Result<Judged<AdapterSource>> {
-        let source = AdapterSource::open(&self.project, place)?;
+    pub fn adapter(&self, name: &str, place: &Path) -> Result<Judged<OpenedAdapter>> {
+        let source = OpenedAdapter::open(&self.project, place)?;
         let (findings, how_to_declare) =
             (self.findings(source.papers(), None, name, Purpose::Serve)?, source.how_to_declare());
         Ok(Judged { opened: source, findings, refused: format!("the adapter `{name}` is not served"), how_to_declare })
@@ -182,14 +178,45 @@ impl Shelf {
         self.findings_for(&known.papers, known.gap.as_deref(), reference, uses)
     }
 
+    /// The project's ledger.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be opened.
+    pub fn ledger(&self) -> Result<Ledger> {
+        open_ledger(&self.project)
+    }
+
+    /// The project's plan: what its file asks for, and its policy.
+    ///
+    /// # Errors
+    /// If there is no project file, or it is wrong.
+    pub fn plan(&self) -> Result<Plan> {
+        read_plan(&self.project, &self.options)
+    }
+
+    /// The policy in the project's file; the empty one where there is no file.
+    ///
+    /// # Errors
+    /// If the file is wrong.
+    pub fn policy(&self) -> Result<Policy> {
+        if has_plan(&self.project) { Ok(self.plan()?.policy) } else { Ok(Policy::default()) }
+    }
+
+    /// The policy that speaks of a use; none where that is served for nobody's gain.
+    fn policy_for(&self, uses: Use) -> Result<Option<Policy>> {
+        let policy = self.policy()?;
+        let is_silent = uses == Use::ServeCommercially && !policy.commercial && !policy.open_source;
+        Ok((!is_silent).then_some(policy))
+    }
+
     /// What is known of a folder, or of papers alone.
     fn known_folder(&self, place: &Path) -> Result<Known> {
         if let Some(papers) = papers_in(place)? {
-            let shown = Provenance::of(papers.clone(), papers.tree());
+            let shown = Shown::of(papers.clone(), papers.tree());
             return Ok(Known { papers, shown, gap: None, how_to_declare: None });
         }
         // A server may have no project: then what the card names stays declared.
-        known_by_card(place, Project::ledger(&self.project).ok().as_ref())
+        known_by_card(place, open_ledger(&self.project).ok().as_ref())
     }
 
     fn judged<T>(&self, opened: T, known: Known, reference: &str, purpose: Purpose) -> Result<Judged<T>> {
@@ -197,24 +224,12 @@ impl Shelf {
         Ok(Judged { opened, findings, refused: purpose.refused(reference), how_to_declare: known.how_to_declare })
     }
 
-    fn findings(
-        &self,
-        papers: &narthex_base::Provenance,
-        gap: Option<&str>,
-        name: &str,
-        purpose: Purpose,
-    ) -> Result<Vec<Finding>> {
+    fn findings(&self, papers: &Provenance, gap: Option<&str>, name: &str, purpose: Purpose) -> Result<Vec<Finding>> {
         purpose.uses().map_or(Ok(vec![]), |uses| self.findings_for(papers, gap, name, uses))
     }
 
-    fn findings_for(
-        &self,
-        papers: &narthex_base::Provenance,
-        gap: Option<&str>,
-        name: &str,
-        uses: Use,
-    ) -> Result<Vec<Finding>> {
-        let Some(policy) = policy_for(&self.project, uses, &self.options)? else { return Ok(vec![]) };
+    fn findings_for(&self, papers: &Provenance, gap: Option<&str>, name: &str, uses: Use) -> Result<Vec<Finding>> {
+        let Some(policy) = self.policy_for(uses)? else { return Ok(vec![]) };
         if let Some(gap) = gap {
             return Err(Error::input(format!("the lineage of `{name}` is not whole")).cause(gap));
         }
@@ -224,29 +239,19 @@ impl Shelf {
     }
 }
 
-impl Known {
-    /// What a ledger knows of an artifact.
-    pub(crate) fn of_artifact(ledger: &Ledger, artifact: &Artifact) -> Result<Self> {
-        let papers = ledger.provenance(artifact)?;
-        let gap = ledger.take_warnings().into_iter().next();
-        let shown = Provenance::of(papers.clone(), ledger.lineage(artifact.digest)?);
-        Ok(Self { papers, shown, gap, how_to_declare: None })
-    }
-}
-
 /// A model that may be used as asked: where its files lie, and what is known of it.
 pub struct OpenedModel {
     name: String,
     folder: PathBuf,
-    provenance: Provenance,
+    provenance: Shown,
     created: u64,
     version: Option<Digest>,
 }
 
 impl OpenedModel {
-    /// A model that a step takes: the plan was judged before the run began.
-    pub(crate) fn of_step(name: &str, folder: PathBuf) -> Self {
-        Self { name: name.into(), folder, provenance: Provenance::unknown(), created: 0, version: None }
+    /// A model that a step takes, of whose inputs the plan was judged before the run began.
+    pub fn of_step(name: &str, folder: PathBuf) -> Self {
+        Self { name: name.into(), folder, provenance: Shown::unknown(), created: 0, version: None }
     }
 
     /// The digest that was opened; none for a folder.
@@ -277,11 +282,4 @@ impl OpenedModel {
         let Self { name, provenance, created, .. } = self;
         Ok(LoadedEncoder { name, model, tokenizer, provenance, created })
     }
-}
-
-/// What a model folder is called: its own name, wherever it lies.
-fn name_of(reference: &str, folder: &Path) -> String {
-    let path = folder.canonicalize().ok();
-    let name = path.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
-    name.unwrap_or_else(|| reference.into())
 }

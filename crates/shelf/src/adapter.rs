@@ -1,15 +1,16 @@
-//! Adapters that are to be served: where each lies, under which terms, and what it was made from. A tuned model of the ledger
-//! and a folder that an export wrote have papers; of any other folder counts what its card and its licence's text say. Knows
-//! files and papers; whether an adapter fits a model, only the model can say.
+//! Adapters that are to be served: where each lies, under which terms, and what it was made from. A tuned model of the
+//! ledger and a folder that an export wrote have papers; of any other folder counts what its card and its licence's
+//! text say. Knows files and papers; whether an adapter fits a model, only the model can say.
 
 use crate::{
-    Project, Provenance,
     card_of_folder::{folder_name, how_to_declare, papers_by_card},
     foreign::shortened,
-    opened::Known,
+    known::Known,
+    project::open_ledger,
     reference::{Reference, help_for, resolve},
+    shown::Shown,
 };
-use narthex_base::{ArtifactKind, Digest, Error, FileEntry, Manifest, Parent, Result};
+use narthex_base::{ArtifactKind, Digest, Error, FileEntry, Manifest, Parent, Provenance, Result};
 use narthex_formats::pickle;
 use narthex_ledger::{Artifact, Ledger, hash_file, read_provenance};
 use std::path::{Path, PathBuf};
@@ -23,21 +24,21 @@ const BESIDE_MODEL: &str = "adapter";
 
 /// An adapter that is ready to be read, and what is known of it.
 #[derive(Debug)]
-pub struct AdapterSource {
+pub struct OpenedAdapter {
     place: PathBuf,
     /// What lies there, as it was found.
     files: Vec<FileEntry>,
     /// Holds what was converted; it goes with this value.
     made: Option<tempfile::TempDir>,
     /// What the papers say; of a folder without any, what was found out.
-    papers: narthex_base::Provenance,
+    papers: Provenance,
     /// Where it comes from and under which terms. A folder without papers has no class, and nothing to download.
-    pub provenance: Provenance,
+    pub provenance: Shown,
     /// What the user should know about the conversion; each a line.
     pub notes: Vec<String>,
 }
 
-impl AdapterSource {
+impl OpenedAdapter {
     /// Finds out what a place is: a folder with an adapter, or a name or digest in the project's ledger.
     ///
     /// # Errors
@@ -96,7 +97,7 @@ impl AdapterSource {
             let papers = read_provenance(&path)?;
             if covers(&papers.manifest, &inside, &files, folder)? {
                 let tree = papers.tree();
-                let provenance = Provenance::of(papers.clone(), tree);
+                let provenance = Shown::of(papers.clone(), tree);
                 return Self::with_papers(place.into(), &inside, files, papers, provenance);
             }
         }
@@ -108,14 +109,14 @@ impl AdapterSource {
         place: PathBuf,
         inside: &str,
         files: Vec<FileEntry>,
-        papers: narthex_base::Provenance,
-        provenance: Provenance,
+        papers: Provenance,
+        provenance: Shown,
     ) -> Result<Self> {
         // A model that was tuned from somebody else's may be under other terms than the adapter beside it.
         let path = format!("{inside}{}", weights_of(&files));
         let own = papers.manifest.components.iter().find(|component| component.paths.contains(&path));
         let license = own.map_or(provenance.license.clone(), |component| component.license.clone());
-        let provenance = Provenance { license, ..provenance };
+        let provenance = Shown { license, ..provenance };
         Self { place, files, made: None, papers, provenance, notes: vec![] }.converted()
     }
 
@@ -123,9 +124,9 @@ impl AdapterSource {
     fn without_papers(project: &Path, place: &Path, name: String, files: Vec<FileEntry>) -> Result<Self> {
         let paths = files.iter().map(|file| file.path.clone()).collect();
         // A server may have no project: then what the card names stays declared.
-        let papers = papers_by_card(place, &name, paths, files.clone(), Project::ledger(project).ok().as_ref())?;
+        let papers = papers_by_card(place, &name, paths, files.clone(), open_ledger(project).ok().as_ref())?;
         let tree = papers.tree();
-        let provenance = Provenance { openness: None, papers: None, ..Provenance::of(papers.clone(), tree) };
+        let provenance = Shown { openness: None, papers: None, ..Shown::of(papers.clone(), tree) };
         Self { place: place.into(), files, made: None, papers, provenance, notes: vec![] }.converted()
     }
 
@@ -165,7 +166,7 @@ impl AdapterSource {
     }
 
     /// What its papers say; of a folder without any, what was found out.
-    pub(crate) fn papers(&self) -> &narthex_base::Provenance {
+    pub(crate) fn papers(&self) -> &Provenance {
         &self.papers
     }
 
@@ -175,9 +176,9 @@ impl AdapterSource {
         is_silent.then(|| how_to_declare(&self.place))
     }
 
-    /// The model that it was tuned from, where papers name that and it is another than `base`, and none that `base` was made
-    /// from. Weights are the same if their files are.
-    pub fn other_base(&self, base: &narthex_base::Provenance) -> Option<&Parent> {
+    /// The model that it was tuned from, where papers name that and it is another than `base`, and none that `base` was
+    /// made from. Weights are the same if their files are.
+    pub fn other_base(&self, base: &Provenance) -> Option<&Parent> {
         let parent = self.tuned_from()?;
         if base.all().any(|manifest| {
             manifest.digest() == parent.digest || manifest.parents.iter().any(|of| of.digest == parent.digest)
@@ -253,7 +254,7 @@ fn covers(manifest: &Manifest, inside: &str, files: &[FileEntry], folder: &Path)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{OpenOptions, Shelf};
+    use crate::{PlanOptions, Shelf};
     use narthex_base::{Component, ComponentKind, Evidence, License, Recipe};
     use narthex_model::{Decoder, PeftAdapter, cpu, read_safetensors};
     use std::fs;
@@ -287,7 +288,7 @@ mod tests {
     /// A project with `base`, which is said to come from hf:org/base, and `talker`, which was tuned from it.
     struct Made {
         home: tempfile::TempDir,
-        base: narthex_base::Provenance,
+        base: Provenance,
     }
 
     impl Made {
@@ -329,8 +330,8 @@ mod tests {
             self.home.path().join(name)
         }
 
-        fn open(&self, place: impl AsRef<Path>) -> Result<AdapterSource> {
-            AdapterSource::open(&self.project(), place.as_ref())
+        fn open(&self, place: impl AsRef<Path>) -> Result<OpenedAdapter> {
+            OpenedAdapter::open(&self.project(), place.as_ref())
         }
 
         fn policy(&self, rule: &str) {
@@ -340,12 +341,12 @@ mod tests {
 
         /// What stands in the way of serving it, as the user reads it.
         fn refusal(&self, name: &str, place: impl AsRef<Path>) -> Option<String> {
-            let shelf = Shelf::new(&self.project(), OpenOptions::default());
+            let shelf = Shelf::new(&self.project(), PlanOptions::default());
             shelf.adapter(name, place.as_ref()).unwrap().permitted().err().map(|error| error.to_string())
         }
     }
 
-    fn license(source: &AdapterSource) -> Option<&str> {
+    fn license(source: &OpenedAdapter) -> Option<&str> {
         source.provenance.license.as_ref().map(License::as_str)
     }
 
@@ -356,7 +357,7 @@ mod tests {
         assert!(source.folder().ends_with("adapter") && source.folder() == source.place() && source.is_current());
         // The merged weights are under other terms.
         assert_eq!(license(&source), Some("Apache-2.0"));
-        let Provenance { digest, lineage, papers, openness, .. } = &source.provenance;
+        let Shown { digest, lineage, papers, openness, .. } = &source.provenance;
         let papers = papers.as_ref().unwrap();
         assert_eq!(digest.as_deref(), Some(papers.manifest.digest().to_string().as_str()));
         assert_eq!(lineage.as_ref().unwrap().parents[0].role.as_deref(), Some("model"));
@@ -377,13 +378,13 @@ mod tests {
     #[test]
     fn of_an_exported_folder_count_its_papers_if_they_are_for_its_files() {
         let made = Made::new();
-        let ledger = Project::ledger(&made.project()).unwrap();
+        let ledger = open_ledger(&made.project()).unwrap();
         let folder = made.place("exported");
         ledger.export(&ledger.resolve("talker").unwrap(), &folder).unwrap();
         drop(ledger);
         // Also where there is no project.
         for project in [made.project(), made.place("nowhere")] {
-            let source = AdapterSource::open(&project, &folder.join("adapter")).unwrap();
+            let source = OpenedAdapter::open(&project, &folder.join("adapter")).unwrap();
             assert_eq!(license(&source), Some("Apache-2.0"));
             assert_eq!(source.provenance.lineage.as_ref().unwrap().parents[0].name, "base");
             assert!(source.provenance.papers.is_some());
@@ -419,7 +420,7 @@ mod tests {
         made.policy("licenses = [\"non-commercial\"]");
         let error = made.refusal("fr", &folder).unwrap();
         assert!(error.contains("fr ← base (weights): CC-BY-NC-4.0"), "{error}");
-        let alone = AdapterSource::open(&made.place("nowhere"), &folder).unwrap();
+        let alone = OpenedAdapter::open(&made.place("nowhere"), &folder).unwrap();
         let tree = alone.provenance.lineage.as_ref().unwrap();
         assert_eq!((tree.parents.len(), tree.declared.len()), (0, 2));
 
@@ -473,7 +474,7 @@ mod tests {
         // Papers may be for a pickle too.
         let manifest = Manifest::new(ArtifactKind::Model, Recipe::new("p", "import"));
         let components = vec![part("weights", "MIT", &[CONFIG, PICKLED])];
-        let ledger = Project::ledger(&made.project()).unwrap();
+        let ledger = open_ledger(&made.project()).unwrap();
         ledger.import(&folder, "pickled", Manifest { components, ..manifest }).unwrap();
         let source = made.open("pickled").unwrap();
         assert_eq!((license(&source), source.folder().join(WEIGHTS).is_file()), (Some("MIT"), true));
@@ -489,10 +490,10 @@ mod tests {
         let made = Made::new();
         let source = made.open("talker").unwrap();
         assert_eq!(source.other_base(&made.base), None);
-        let ledger = Project::ledger(&made.project()).unwrap();
+        let ledger = open_ledger(&made.project()).unwrap();
         let talker = ledger.resolve("talker").unwrap();
         assert_eq!(source.other_base(&ledger.provenance(&talker).unwrap()), None, "it was made from that base");
-        let alone = |manifest: Manifest| narthex_base::Provenance { manifest, lineage: vec![] };
+        let alone = |manifest: Manifest| Provenance { manifest, lineage: vec![] };
         let other = Manifest::new(ArtifactKind::Model, Recipe::new("other", "train"));
         let parent = source.other_base(&alone(other.clone())).unwrap();
         assert_eq!((parent.name.as_str(), parent.digest), ("base", made.base.manifest.digest()));

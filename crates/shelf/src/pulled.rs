@@ -1,11 +1,10 @@
 //! What was fetched from the Hugging Face Hub, on its way into the ledger. Knows folders and manifests, no network.
 
-use crate::{hub_card::HubCard, source::Terms};
+use crate::{hub_card::HubCard, terms::Terms};
 use narthex_base::{
     ArtifactKind, Component, ComponentKind, Error, License, Manifest, Recipe, Result, papers::is_paper,
 };
-use narthex_data::expand;
-use narthex_ledger::{Artifact, Ledger, RunRecord};
+use narthex_ledger::{Artifact, Ledger};
 use narthex_model::{ModelConfig, StoredWeights};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::Path};
@@ -25,7 +24,8 @@ pub struct PulledFrom {
 }
 
 impl PulledFrom {
-    fn config(&self) -> Value {
+    /// As it stands in a recipe.
+    pub fn config(&self) -> Value {
         let mut config = json!({"origin": self.origin, "files": self.checksums});
         if let Some(mirror) = &self.mirror {
             config["mirror"] = json!(mirror);
@@ -49,7 +49,8 @@ pub fn already_pulled(ledger: &Ledger, from: &PulledFrom) -> Result<Option<Artif
     Ok(None)
 }
 
-/// Whether this version can do something with a model that has this configuration: asked before its weights are fetched.
+/// Whether this version can do something with a model that has this configuration: asked before its weights are
+/// fetched.
 ///
 /// # Errors
 /// If there is no `config.json`, or it asks for something that is not supported: it is named.
@@ -101,7 +102,8 @@ fn is_adapter(folder: &Path) -> bool {
 pub fn pulled_model(folder: &Path, name: &str, license: Option<License>, from: &PulledFrom) -> Result<Manifest> {
     check_model_folder(folder)?;
     let card = HubCard::read(folder)?;
-    let (mut component, texts) = component(&card, "weights", ComponentKind::ModelParameters, license, folder, from)?;
+    let (mut component, texts) =
+        pulled_component(&card, "weights", ComponentKind::ModelParameters, license, folder, from)?;
     component.paths = from.checksums.keys().filter(|path| !is_paper(path) && *path != "README.md").cloned().collect();
     let mut config = card.config();
     config["hub"] = from.config();
@@ -109,50 +111,13 @@ pub fn pulled_model(folder: &Path, name: &str, license: Option<License>, from: &
     Ok(Manifest { components: vec![component], texts, ..Manifest::new(ArtifactKind::Model, recipe) })
 }
 
-/// Records a fetched data set, which lies in `data` below the project's folder and stays there.
-///
-/// # Errors
-/// If a file cannot be read, or its card and its licence say different things.
-pub fn pulled_dataset(
-    ledger: &Ledger,
-    project: &Path,
-    data: &str,
-    name: &str,
-    license: Option<License>,
-    from: &PulledFrom,
-) -> Result<Artifact> {
-    let folder = project.join(data);
-    let card = HubCard::read(&folder)?;
-    let (mut component, texts) = component(&card, name, ComponentKind::Datasets, license, &folder, from)?;
-    let mut files = Vec::new();
-    for path in expand(project, &[data.to_string()])? {
-        let mut entry = ledger.digest_file(&path)?;
-        if let Ok(inside) = path.strip_prefix(project) {
-            entry.path = inside.to_string_lossy().replace('\\', "/");
-        }
-        component.paths.push(entry.path.clone());
-        files.push(entry);
-    }
-    let mut config = card.config();
-    config["hub"] = from.config();
-    // The rest as a source of the project file has it.
-    for (key, value) in
-        [("path", json!(data)), ("format", json!("auto")), ("rows", json!("file")), ("columns", json!({}))]
-    {
-        config[key] = value;
-    }
-    let recipe = Recipe { config, ..Recipe::new(name, "source") };
-    let manifest =
-        Manifest { files, components: vec![component], texts, ..Manifest::new(ArtifactKind::Source, recipe) };
-    let _lock = ledger.lock()?;
-    let artifact = ledger.commit_source(manifest, RunRecord::default())?;
-    ledger.set_ref(name, artifact.digest)?;
-    Ok(artifact)
-}
-
 type Texts = BTreeMap<narthex_base::Digest, String>;
 
-fn component(
+/// The component that was fetched, without the files that it covers, and the texts of its licences.
+///
+/// # Errors
+/// If its card and its licence say different things.
+pub fn pulled_component(
     card: &HubCard,
     name: &str,
     kind: ComponentKind,

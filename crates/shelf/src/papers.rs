@@ -1,11 +1,11 @@
 //! The papers of a reference, and an artifact as the documents about it see it.
 
 use crate::{
-    Project,
+    project::{open_ledger, root_of},
     reference::{Reference, resolve},
-    reproduce::{check_folder, whole_provenance},
 };
-use narthex_base::{ArtifactKind, Error, FileEntry, Provenance, Result};
+use narthex_base::{ArtifactKind, Error, FileEntry, Manifest, Provenance, Result};
+use narthex_ledger::hash_file;
 use narthex_openness::{Subject, openness};
 use sha2::{Digest, Sha256};
 use std::{
@@ -49,24 +49,67 @@ pub fn papers_in(place: &Path) -> Result<Option<Provenance>> {
     file.is_file().then(|| narthex_ledger::read_provenance(&file)).transpose()
 }
 
-/// The folder of a reference that names one, or the papers in one.
-pub(crate) fn folder_of(reference: &str) -> Option<PathBuf> {
-    match Reference::of(reference) {
-        Reference::Place(path) if path.is_dir() => Some(path.to_path_buf()),
-        Reference::Place(path) if path.is_file() => Some(path.parent().unwrap_or(Path::new(".")).to_path_buf()),
-        _ => None,
+/// The papers of a reference, none of them missing or changed.
+///
+/// # Errors
+/// If there are none, or one that is named is not here or was changed.
+pub fn whole_provenance(project: &Path, reference: &str) -> Result<Provenance> {
+    let provenance = provenance_of(project, reference)?.ok_or_else(|| {
+        Error::input(format!("{reference} has no papers: there is no narthex.json in it"))
+            .help("name an artifact of a ledger, or a folder that `narthex export` wrote")
+    })?;
+    if let Some((child, parent)) = provenance.missing() {
+        let digest = parent.digest.short();
+        let found = provenance.all().find(|manifest| manifest.recipe.step == parent.name);
+        let error =
+            Error::input(format!("the record of `{}` is not the one that `{}` names", parent.name, child.recipe.step));
+        return Err(match found {
+            Some(found) => error
+                .cause(format!("named is {digest}, the record here has {}: it was changed", found.digest().short())),
+            None => error.cause(format!("named is {digest}, and there is no record of it")),
+        }
+        .help("get the papers again from where the artifact comes from"));
     }
+    for manifest in provenance.all() {
+        if let Some(broken) = manifest.broken_link() {
+            return Err(Error::input(format!(
+                "the checkpoint of step {} of `{}` is not linked to those before it",
+                broken.step, manifest.recipe.step
+            ))
+            .cause("the record of its training was changed")
+            .help("get the papers again from where the artifact comes from"));
+        }
+    }
+    Ok(provenance)
 }
 
-/// Calls `write` with what there is to say about a reference: an artifact of the project's ledger, or an exported folder.
+/// Whether the files of an exported folder are those of its manifest.
+///
+/// # Errors
+/// Names the first file that is missing or was changed.
+pub fn check_folder(folder: &Path, manifest: &Manifest) -> Result<()> {
+    for entry in &manifest.files {
+        let path = folder.join(&entry.path);
+        let found = if path.is_file() { Some(hash_file(&path)?.1) } else { None };
+        if found != Some(entry.digest) {
+            let what = if found.is_some() { "was changed" } else { "is missing" };
+            return Err(Error::input(format!("{} {what} since the folder was exported", entry.path))
+                .at(folder.display(), None)
+                .help("export it again: what its papers say is not true of this folder"));
+        }
+    }
+    Ok(())
+}
+
+/// Calls `write` with what there is to say about a reference: an artifact of the project's ledger, or an exported
+/// folder.
 ///
 /// # Errors
 /// If the reference is unknown or has no papers.
 pub fn with_subject<T>(project: &Path, reference: &str, write: impl FnOnce(&Subject) -> T) -> Result<T> {
     let provenance = whole_provenance(project, reference)?;
     let manifest = &provenance.manifest;
-    let root = if project.is_file() { project.parent().unwrap_or(Path::new(".")) } else { project };
-    let (folder, created_ms): (PathBuf, u64) = match folder_of(reference) {
+    let (folder, created_ms): (PathBuf, u64) = match Reference::of(reference).papers_folder() {
         Some(folder) => {
             // Papers alone, as a server gives them, are taken at their word.
             if Reference::of(reference).folder().is_some() {
@@ -75,8 +118,8 @@ pub fn with_subject<T>(project: &Path, reference: &str, write: impl FnOnce(&Subj
             (folder, 0)
         }
         None => {
-            let artifact = Project::ledger(project)?.resolve(reference)?;
-            let folder = if manifest.kind == ArtifactKind::Source { root.to_path_buf() } else { artifact.folder };
+            let artifact = open_ledger(project)?.resolve(reference)?;
+            let folder = if manifest.kind == ArtifactKind::Source { root_of(project) } else { artifact.folder };
             (folder, artifact.run.created_ms)
         }
     };

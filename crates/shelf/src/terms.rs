@@ -1,0 +1,158 @@
+//! Under which terms material stands: what is declared, held against the text that lies beside it. Knows folders and
+//! licences, no cards and no projects.
+
+use narthex_base::{Component, ComponentKind, Digest, Error, Evidence, License, Result, license};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+/// Under which terms material stands, and how that is known.
+pub struct Terms {
+    /// The licence; absent means undeclared.
+    pub license: Option<License>,
+    /// How the licence is known.
+    pub evidence: Evidence,
+    /// Identifier -> digest of the text.
+    pub license_texts: BTreeMap<String, Digest>,
+    /// The texts that lie beside the material.
+    pub texts: BTreeMap<Digest, String>,
+    /// What must be kept when it is passed on.
+    pub notices: BTreeSet<String>,
+}
+
+/// The file names of licence texts.
+const LICENSE_FILES: [&str; 6] = ["LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING", "LICENSE.TXT"];
+/// The file names of notices.
+const NOTICE_FILES: [&str; 3] = ["NOTICE", "NOTICE.txt", "NOTICE.md"];
+/// The largest licence text or notice that is read.
+const TEXT_BYTES_MAX: u64 = 1 << 20;
+
+impl Terms {
+    /// The terms of material: what is declared, held against the text that lies beside it. `file` was named by the
+    /// user; in `folder`, the usual names are looked for.
+    ///
+    /// # Errors
+    /// If the text is that of another licence, is not known though it was named, or cannot be read.
+    pub fn find(declared: Option<&License>, file: Option<&Path>, folder: Option<&Path>) -> Result<Self> {
+        let mut terms = Terms {
+            license: declared.cloned(),
+            evidence: Evidence::Declared,
+            license_texts: Component::new("", ComponentKind::Datasets, declared.cloned(), Evidence::Declared)
+                .license_texts,
+            texts: BTreeMap::new(),
+            notices: BTreeSet::new(),
+        };
+        let beside = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| folder.map(|folder| folder.join(name)))
+                .find_map(|path| path.filter(|p| p.is_file()))
+        };
+        if let Some(path) = file.map(Path::to_path_buf).or_else(|| beside(&LICENSE_FILES)) {
+            terms.read_license(&path, file.is_some())?;
+        }
+        // What an export wrote says the same in narthex.json.
+        let has_papers = folder.is_some_and(|folder| folder.join("narthex.json").is_file());
+        if let Some(path) = beside(&NOTICE_FILES).filter(|_| !has_papers) {
+            terms.notices.insert(read_text(&path)?.trim().to_string());
+        }
+        Ok(terms)
+    }
+
+    /// Takes up the licence text in a file. Texts that are not known count only where the user names the file.
+    fn read_license(&mut self, path: &Path, named: bool) -> Result<()> {
+        let text = read_text(path)?;
+        let found = license::detect(&text);
+        let id = match (&self.license, found) {
+            (None, Some(id)) => {
+                self.license = Some(License::parse(id)?);
+                self.evidence = Evidence::Text;
+                id.to_string()
+            }
+            (None, None) if named => {
+                return Err(Error::input("the text in this file is no licence that is known")
+                    .at(path.display(), None)
+                    .help("say what it is: `license = \"LicenseRef-NAME\"`, or an SPDX identifier"));
+            }
+            (None, None) => return Ok(()),
+            (Some(license), Some(id)) if license.ids().iter().any(|known| same_text(known, id)) => {
+                self.evidence = Evidence::Text;
+                license.ids().into_iter().find(|known| same_text(known, id)).unwrap_or_default()
+            }
+            (Some(license), Some(id)) => {
+                return Err(Error::input(format!(
+                    "this is the text of {id}, but the material is declared as {license}"
+                ))
+                .at(path.display(), None)
+                .cause("what others have licensed cannot be put under other terms")
+                .help(format!("declare it as it is: `license = \"{id}\"`")));
+            }
+            // A text of somebody's own belongs to the one licence that has no known text.
+            (Some(license), None) => match license.ids().into_iter().find(|id| license::text_of(id).is_none()) {
+                Some(id) => id,
+                None if named => {
+                    return Err(Error::input(format!("the text in this file is not that of {license}"))
+                        .at(path.display(), None)
+                        .help("leave `license_file` out: the text of known licences is carried along anyway"));
+                }
+                None => return Ok(()),
+            },
+        };
+        let digest = Digest::of(text.as_bytes());
+        self.license_texts.insert(id.clone(), digest);
+        if license::text_of(&id) != Some(text.as_str()) {
+            self.texts.insert(digest, text);
+        }
+        Ok(())
+    }
+}
+
+/// Whether two identifiers stand for one text: `GPL-3.0-or-later` and `GPL-3.0-only` do.
+fn same_text(a: &str, b: &str) -> bool {
+    let base = |id: &str| id.trim_end_matches("-only").trim_end_matches("-or-later").trim_end_matches('+').to_string();
+    base(a) == base(b)
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    let fail = |error| Error::io("cannot read", path, error);
+    if std::fs::metadata(path).map_err(fail)?.len() > TEXT_BYTES_MAX {
+        return Err(Error::input("this is too long for a licence or a notice").at(path.display(), None));
+    }
+    Ok(String::from_utf8_lossy(&std::fs::read(path).map_err(fail)?).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_declared_is_held_against_the_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let mit = license::text_of("MIT").unwrap().replace("<year> <copyright holders>", "2015 A");
+        let file = folder.path().join("LICENSE");
+        std::fs::write(folder.path().join("NOTICE"), "Keep this\n").unwrap();
+        let check = |declared: Option<&str>, text: &str, named: bool| {
+            std::fs::write(&file, text).unwrap();
+            let declared = declared.map(|id| License::parse(id).unwrap());
+            Terms::find(declared.as_ref(), named.then_some(file.as_path()), Some(folder.path()))
+        };
+        let found = check(None, &mit, false).unwrap();
+        assert_eq!((found.license.unwrap().as_str(), found.evidence), ("MIT", Evidence::Text));
+        assert_eq!(found.texts.values().collect::<Vec<_>>(), [&mit], "the copyright line is kept");
+        assert_eq!(found.notices, BTreeSet::from(["Keep this".to_string()]));
+        let found = check(Some("Apache-2.0 OR MIT"), &mit, false).unwrap();
+        assert_eq!((found.license_texts["MIT"], found.license_texts.len()), (Digest::of(mit.as_bytes()), 2));
+        let found = check(Some("LicenseRef-mine"), "You may look at this.", true).unwrap();
+        assert_eq!(found.texts.len(), 1);
+        assert!(check(None, "You may look at this.", false).unwrap().license.is_none());
+        for (declared, text, named, expected) in [
+            (Some("CC0-1.0"), mit.as_str(), false, "this is the text of MIT, but the material is declared as CC0-1.0"),
+            (None, "You may look at this.", true, "no licence that is known"),
+            (Some("MIT"), "You may look at this.", true, "is not that of MIT"),
+        ] {
+            let error = check(declared, text, named).err().unwrap();
+            assert!(error.what().contains(expected), "{error}");
+        }
+    }
+}
