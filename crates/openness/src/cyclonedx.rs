@@ -279,7 +279,7 @@ mod tests {
     use crate::subject::testing::{self, complaints, values_of};
     use std::collections::BTreeSet;
 
-    fn validator() -> jsonschema::Validator {
+    fn validator() -> testing::Validator {
         let referred = [
             ("http://cyclonedx.org/schema/spdx.schema.json", "spdx.schema.json"),
             ("http://cyclonedx.org/schema/jsf-0.82.schema.json", "jsf-0.82.schema.json"),

@@ -486,21 +486,30 @@ pub(crate) mod testing {
         serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
     }
 
-    /// A published schema with those that it refers to. Formats are asserted.
-    pub(crate) fn validator(file: &str, referred: &[(&str, &str)]) -> jsonschema::Validator {
-        let mut registry = jsonschema::Registry::new();
-        for (uri, file) in referred {
-            registry = registry.add(*uri, schema(file)).unwrap();
-        }
-        let registry = registry.prepare().unwrap();
-        let options = jsonschema::options().with_registry(&registry).should_validate_formats(true);
-        options.build(&schema(file)).unwrap()
+    /// A published schema, compiled.
+    pub(crate) struct Validator {
+        schemas: boon::Schemas,
+        index: boon::SchemaIndex,
     }
 
-    /// The first complaints of a validator about a document.
-    pub(crate) fn complaints(validator: &jsonschema::Validator, document: &Value) -> Vec<String> {
-        let complaints = validator.iter_errors(document).take(5);
-        complaints.map(|error| format!("{}: {error:.300}", error.instance_path())).collect()
+    /// A published schema with those that it refers to. Formats are asserted.
+    pub(crate) fn validator(file: &str, referred: &[(&str, &str)]) -> Validator {
+        let mut compiler = boon::Compiler::new();
+        compiler.enable_format_assertions();
+        for (uri, file) in referred {
+            compiler.add_resource(uri, schema(file)).unwrap();
+        }
+        let uri = format!("https://narthex.invalid/{file}");
+        compiler.add_resource(&uri, schema(file)).unwrap();
+        let mut schemas = boon::Schemas::new();
+        let index = compiler.compile(&uri, &mut schemas).unwrap();
+        Validator { schemas, index }
+    }
+
+    /// The complaints of a validator about a document.
+    pub(crate) fn complaints(validator: &Validator, document: &Value) -> Vec<String> {
+        let complaint = validator.schemas.validate(document, validator.index).err();
+        complaint.into_iter().map(|error| format!("{error:.3000}")).collect()
     }
 
     /// All values of a key, wherever it stands.
