@@ -81,9 +81,8 @@ pub struct AttentionDropout {
 }
 
 impl AttentionDropout {
-    /// The factor of the weight of key `key` for query row `row` of `head`.
-    fn factor(&self, shape: &AttentionShape, head: usize, row: usize, key: usize) -> f32 {
-        let counter = (row * shape.heads + head) * shape.len + key;
+    /// The factor of the weight of this number.
+    pub(crate) fn factor(&self, counter: usize) -> f32 {
         if self.stream.uniform(counter as u64) < self.probability { 0.0 } else { 1.0 / (1.0 - self.probability) }
     }
 }
@@ -96,6 +95,11 @@ impl AttentionShape {
 
     fn scale(&self) -> f32 {
         self.scores.scale(self.head_width)
+    }
+
+    /// What dropout makes of the weight of key `key` for query row `row` of `head`.
+    fn dropped(&self, dropout: &AttentionDropout, head: usize, row: usize, key: usize) -> f32 {
+        dropout.factor((row * self.heads + head) * self.len + key)
     }
 
     fn start(&self, sequence: usize, position: usize) -> usize {
@@ -151,7 +155,7 @@ pub(crate) fn reference(qkv: Tensor<2>, table: Tensor<2>, shape: &AttentionShape
                 if let Some(dropout) = &shape.dropout {
                     for head in 0..h {
                         kept[((sequence * h + head) * t + query) * t + key] =
-                            dropout.factor(shape, head, sequence * t + query, key);
+                            shape.dropped(dropout, head, sequence * t + query, key);
                     }
                 }
             }

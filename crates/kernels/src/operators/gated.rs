@@ -16,7 +16,7 @@ use crate::{
             rows::{for_vectors, load, store},
         },
     },
-    operators::activation,
+    operators::activation::activation,
 };
 use burn::{
     backend::{
@@ -48,7 +48,8 @@ pub(crate) fn reference(gate_up: Tensor<2>) -> Tensor<2> {
     silu(gate) * up
 }
 
-/// `[N, 2 F]` -> `[N, F]`: the first half goes through the function and is multiplied with the second. For inference.
+/// `[N, 2 F]` -> `[N, F]`: the first half goes through the function and is multiplied with the second, in one pass where
+/// nothing is differentiated.
 ///
 /// # Panics
 /// If the width is odd.
@@ -56,8 +57,8 @@ pub fn gated(pair: Tensor<2>, function: Activation) -> Tensor<2> {
     let [n, double] = pair.dims();
     assert!(double.is_multiple_of(2), "both halves have the same width");
     let width = double / 2;
-    if !is_ours(&pair) {
-        return activation::reference(pair.clone().narrow(1, 0, width), function) * pair.narrow(1, width, width);
+    if !is_ours(&pair) || pair.device().is_autodiff() {
+        return activation(pair.clone().narrow(1, 0, width), function) * pair.narrow(1, width, width);
     }
     let data = pair.into_data();
     let x = data.as_slice::<f32>().expect("checked to be f32");

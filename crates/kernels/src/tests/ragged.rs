@@ -2,10 +2,14 @@
 //! machines; the fused linear layer and the gate against their parts.
 
 use crate::{
-    Activation, Isa, PackedFinish, PackedWeight, Precision, RaggedShape, WeightValues, activation, gated,
+    Activation, AttentionDropout, Isa, PackedFinish, PackedWeight, Precision, RaggedShape, WeightValues, activation,
+    gated,
     operators::ragged,
     packed_affine, packed_linear, ragged_attention,
-    testing::{any_isa, normal, on_every_machine, with_isa},
+    testing::{
+        Input, View, any_isa, check_against_reference, check_gradients, check_same_bytes, constant, normal,
+        on_every_machine, with_isa,
+    },
 };
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use narthex_base::random::Stream;
@@ -20,7 +24,7 @@ fn values(x: Tensor<2>) -> Vec<f32> {
 }
 
 fn shape(lengths: &[usize], heads: usize, head_width: usize, window: Option<usize>) -> RaggedShape {
-    RaggedShape { lengths: lengths.into(), heads, head_width, window }
+    RaggedShape { lengths: lengths.into(), heads, head_width, window, dropout: None }
 }
 
 /// Lengths, heads, head width, window, rotated.
@@ -67,6 +71,57 @@ fn agrees_with_the_reference() {
             // NaN fails too.
             assert!(found.iter().all(|x| x.is_finite()) && error < 3e-6, "{case:?} on {}: {error}", isa.name());
         }
+    }
+}
+
+/// The operator of a case on tensors, with its input.
+fn operator(case: Case, dropout: Option<f32>) -> (Input, impl Fn(&[Tensor<2>]) -> Tensor<2> + Sync) {
+    let (lengths, heads, d, window, _) = case;
+    let (qkv, table) = inputs(case);
+    let rows: usize = lengths.iter().sum();
+    let dropout = dropout.map(|probability| AttentionDropout { stream: Stream::new(7, "dropout"), probability });
+    let shape = RaggedShape { dropout, ..shape(lengths, heads, d, window) };
+    let run = move |tensors: &[Tensor<2>]| {
+        let table = table.as_ref().map(|table| constant(&tensors[0], table, [table.len() / d, d]));
+        ragged_attention(tensors[0].clone(), table, &shape)
+    };
+    (Input::new([rows, 3 * heads * d], qkv), run)
+}
+
+#[test]
+fn gradients_are_slopes() {
+    let _guard = any_isa();
+    let cases: [(Case, Option<f32>); 5] = [
+        ((&[1, 5], 2, 4, None, false), None),
+        ((&[3, 0, 4], 1, 6, None, true), None),
+        ((&[9], 2, 2, Some(2), true), None),
+        ((&[4, 3], 2, 4, None, true), Some(0.4)),
+        // Past the first block of queries.
+        ((&[67], 1, 2, Some(20), false), Some(0.2)),
+    ];
+    for (case, dropout) in cases {
+        let (input, run) = operator(case, dropout);
+        check_gradients(&format!("{case:?}, dropout {dropout:?}"), &[input], &run);
+    }
+}
+
+#[test]
+fn gradients_agree_with_the_reference() {
+    for isa in Isa::available() {
+        let _guard = with_isa(isa);
+        for (i, case) in CASES.into_iter().enumerate().filter(|(_, (lengths, ..))| !lengths.is_empty()) {
+            let (input, run) = operator(case, (i % 3 == 2).then_some(0.3));
+            let what = format!("{case:?} on {}", isa.name());
+            check_against_reference(&what, &[input.view(View::ALL[i % 3])], &run, 1e-5, 2e-5);
+        }
+    }
+}
+
+#[test]
+fn gradients_have_the_same_bytes_on_all_machines() {
+    for (case, dropout) in [(CASES[3], None), (CASES[5], Some(0.1)), (CASES[7], None)] {
+        let (input, run) = operator(case, dropout);
+        check_same_bytes(&format!("{case:?}"), &[input], &run);
     }
 }
 
@@ -129,6 +184,11 @@ fn the_gate_is_the_function_times_the_other_half() {
         let run = |dtype| values(gated(matrix(&pair, [n, 2 * width], dtype), Activation::Gelu));
         let error = run(DType::F32).iter().zip(run(DType::F64)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(error < 2e-6, "[{n}, {width}]: {error}");
+        for function in [Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+            let pair = matrix(&pair, [n, 2 * width], DType::F32);
+            let apart = activation(pair.clone().narrow(1, 0, width), function) * pair.clone().narrow(1, width, width);
+            assert_eq!(values(gated(pair, function)), values(apart), "[{n}, {width}]: {function:?}");
+        }
     }
     let empty = shape(&[2], 1, 2, None);
     let wrong = std::panic::catch_unwind(|| ragged::reference(matrix(&[0.0; 6], [1, 6], DType::F32), None, &empty));

@@ -303,7 +303,7 @@ unsafe fn forward_generic<V: Lanes, const PAIRS: bool>(
                         if let Some(dropout) = &job.shape.dropout {
                             for key in from.min(BLOCK)..to {
                                 *row.add(key) *=
-                                    dropout.factor(job.shape, head, job.sequence * t + position, first_key + key);
+                                    job.shape.dropped(dropout, head, job.sequence * t + position, first_key + key);
                             }
                         }
                         if key_block > first_key_block && shrink != 1.0 {
@@ -480,7 +480,7 @@ unsafe fn backward_generic<V: Lanes, const PAIRS: bool>(job: &Job, given: Given,
                         if let Some(dropout) = &job.shape.dropout {
                             for key in from..to {
                                 *drow.add(key) *=
-                                    dropout.factor(job.shape, head, job.sequence * t + position, first_key + key);
+                                    job.shape.dropped(dropout, head, job.sequence * t + position, first_key + key);
                             }
                         }
                         for j in (0..BLOCK).step_by(LANES) {
@@ -496,7 +496,7 @@ unsafe fn backward_generic<V: Lanes, const PAIRS: bool>(job: &Job, given: Given,
                         if let Some(dropout) = &job.shape.dropout {
                             for key in from..to {
                                 *row.add(key) *=
-                                    dropout.factor(job.shape, head, job.sequence * t + position, first_key + key);
+                                    job.shape.dropped(dropout, head, job.sequence * t + position, first_key + key);
                             }
                         }
                     }
