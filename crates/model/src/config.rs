@@ -1,14 +1,13 @@
-//! What a decoder looks like: its sizes, and the design in which its family differs from Llama. Reads and writes
-//! Hugging Face's `config.json`; what each family makes of its keys stands in its file under `arch`.
+//! What a decoder looks like: its sizes, and the design in which its family differs from Llama. Writes Hugging Face's
+//! `config.json`; what each family reads from it stands in its file under `arch`.
 
 use crate::{
-    arch::{self, Architecture},
     positions::{Rope, RopeScaling},
+    weight_map::{Family, LLAMA},
 };
 use narthex_base::{Error, Result};
 use narthex_kernels::Activation;
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// The shape and constants of a decoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,11 +46,13 @@ pub struct ModelConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Design {
     /// Whose design it is.
-    pub architecture: &'static Architecture,
+    pub family: &'static Family,
     /// What normalises.
     pub norm: NormKind,
     /// Where norms stand.
     pub placement: Placement,
+    /// Whether what enters the first block has been normed, so that it has no norm before its attention.
+    pub normed_embedding: bool,
     /// Norms of queries and keys.
     pub qk_norm: QkNorm,
     /// Biases of the query, key and value projections.
@@ -93,9 +94,10 @@ pub struct Design {
 impl Default for Design {
     fn default() -> Self {
         Self {
-            architecture: arch::LLAMA,
+            family: LLAMA,
             norm: NormKind::Rms,
             placement: Placement::Before,
+            normed_embedding: false,
             qk_norm: QkNorm::None,
             qkv_bias: false,
             output_bias: false,
@@ -127,6 +129,8 @@ pub enum NormKind {
     RmsLessOne,
     /// Mean and variance, with a bias (Ba et al., 2016).
     Layer,
+    /// The same without a bias.
+    LayerUnbiased,
 }
 
 /// Where the norms of a block stand.
@@ -138,6 +142,8 @@ pub enum Placement {
     After,
     /// `x + norm(part(norm(x)))`
     Both,
+    /// After each part and what it is added to: `norm(x + part(x))`.
+    Outside,
     /// Both parts read the block's input: `x + attention(norm(x)) + mlp(norm(x))`.
     Parallel,
 }
@@ -178,33 +184,9 @@ pub struct Experts {
 }
 
 impl ModelConfig {
-    /// Reads `config.json`.
-    ///
     /// # Errors
-    /// If the file cannot be read, or asks for something this version cannot do: it is named.
-    pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::io("cannot read", path, error))?;
-        let value: Value = serde_json::from_str(&text).map_err(|error| {
-            Error::input("config.json is not valid JSON").at(path.display(), error.line()).cause(error)
-        })?;
-        Self::from_json(&value).map_err(|error| error.at(path.display(), None))
-    }
-
-    /// Reads a config.
-    ///
-    /// # Errors
-    /// If a key is missing or has a value that this version cannot honour.
-    pub fn from_json(value: &Value) -> Result<Self> {
-        let architecture = arch::named(value["model_type"].as_str().unwrap_or("(none)"))?;
-        let mut config = (architecture.config)(&Json(value))?;
-        config.check()?;
-        let plain = Design { source: None, ..Design::default() };
-        config.design.architecture = architecture;
-        config.design.source = (config.design != plain).then(|| value.clone());
-        Ok(config)
-    }
-
-    fn check(&self) -> Result<()> {
+    /// If sizes do not form a model.
+    pub(crate) fn check(&self) -> Result<()> {
         let Self { heads, kv_heads, head_width, .. } = *self;
         if kv_heads == 0 || !heads.is_multiple_of(kv_heads) || !head_width.is_multiple_of(2) || head_width == 0 {
             return Err(Error::input(format!(
@@ -333,147 +315,6 @@ impl ModelConfig {
         let products = self.weights(true) - if self.tied_embeddings { 0 } else { embedding };
         6.0 * products as f64 + 6.0 * (self.layers * self.heads * self.head_width * context) as f64
     }
-}
-
-/// `config.json` in hand.
-pub(crate) struct Json<'a>(pub(crate) &'a Value);
-
-impl Json<'_> {
-    /// A count that must be there and not 0.
-    pub(crate) fn required(&self, key: &str) -> Result<usize> {
-        match self.count(key) {
-            Some(0) => Err(Error::input(format!("config.json has a size of 0: `{key}`"))),
-            Some(count) => Ok(count),
-            None => Err(Error::input(format!("config.json lacks the number `{key}`"))
-                .help("is this a Hugging Face model folder?")),
-        }
-    }
-
-    pub(crate) fn count(&self, key: &str) -> Option<usize> {
-        self.0[key].as_u64().map(|number| number as usize)
-    }
-
-    pub(crate) fn number(&self, key: &str) -> Option<f64> {
-        self.0[key].as_f64()
-    }
-
-    pub(crate) fn flag(&self, key: &str) -> Option<bool> {
-        self.0[key].as_bool()
-    }
-
-    pub(crate) fn counts(&self, key: &str) -> Vec<usize> {
-        let list = self.0[key].as_array().map(Vec::as_slice).unwrap_or_default();
-        list.iter().filter_map(Value::as_u64).map(|number| number as usize).collect()
-    }
-
-    /// The activation that one of these keys names.
-    ///
-    /// # Errors
-    /// If it is not known.
-    pub(crate) fn activation(&self, key: &str, default: Activation) -> Result<Activation> {
-        match self.0[key].as_str() {
-            None => Ok(default),
-            Some("silu" | "swish") => Ok(Activation::Silu),
-            Some("gelu") => Ok(Activation::Gelu),
-            Some("gelu_new" | "gelu_pytorch_tanh" | "gelu_fast") => Ok(Activation::GeluTanh),
-            Some(other) => Err(unsupported(key, other, "silu, gelu, gelu_new, gelu_pytorch_tanh, gelu_fast")),
-        }
-    }
-
-    /// Refuses a config that sets any of these.
-    ///
-    /// # Errors
-    /// If one is true.
-    pub(crate) fn refuse(&self, keys: &[&str]) -> Result<()> {
-        match keys.iter().find(|key| self.flag(key) == Some(true)) {
-            Some(key) => Err(unsupported(key, "true", "false")),
-            None => Ok(()),
-        }
-    }
-
-    /// What decoders have in common, by the keys that most use, in Llama's design.
-    ///
-    /// # Errors
-    /// If a size is missing, or a rotary embedding is not supported.
-    pub(crate) fn decoder(&self, tied_by_default: bool) -> Result<ModelConfig> {
-        let heads = self.required("num_attention_heads")?;
-        let hidden_size = self.required("hidden_size")?;
-        let head_width = self.count("head_dim").unwrap_or(hidden_size / heads);
-        let layers = self.required("num_hidden_layers")?;
-        let context = self.count("max_position_embeddings").unwrap_or(2048);
-        let mut config = ModelConfig {
-            vocab_size: self.required("vocab_size")?,
-            hidden_size,
-            intermediate_size: self.required("intermediate_size")?,
-            layers,
-            heads,
-            kv_heads: self.count("num_key_value_heads").unwrap_or(heads),
-            head_width,
-            rms_norm_eps: self.number("rms_norm_eps").unwrap_or(1e-6),
-            rope_theta: self
-                .number("rope_theta")
-                .or(self.0["rope_parameters"]["rope_theta"].as_f64())
-                .unwrap_or(10_000.0),
-            tied_embeddings: self.flag("tie_word_embeddings").unwrap_or(tied_by_default),
-            context,
-            bos_token: self.0["bos_token_id"].as_u64().map(|id| id as u32),
-            eos_tokens: token_ids(&self.0["eos_token_id"]),
-            design: Design::default(),
-        };
-        let partial =
-            self.number("partial_rotary_factor").or(self.0["rope_parameters"]["partial_rotary_factor"].as_f64());
-        if let Some(factor) = partial.filter(|factor| *factor != 1.0) {
-            config.design.rotary_width = Some((head_width as f64 * factor) as usize);
-        }
-        let rope =
-            if self.0["rope_scaling"].is_object() { &self.0["rope_scaling"] } else { &self.0["rope_parameters"] };
-        let scaling = RopeScaling::read(rope, &mut config.context, self.count("original_max_position_embeddings"))?;
-        if scaling != RopeScaling::Default {
-            config.design.ropes = vec![Rope::Scaled { theta: config.rope_theta, scaling }];
-        }
-        Ok(config)
-    }
-
-    /// What each layer sees: by `layer_types` if they are there, else those that `local` accepts look back over
-    /// `sliding_window` positions.
-    ///
-    /// # Errors
-    /// If a type is not known or a window is missing.
-    pub(crate) fn kinds(&self, layers: usize, local: impl Fn(usize) -> bool) -> Result<Vec<LayerKind>> {
-        let window = self.count("sliding_window");
-        let types = self.0["layer_types"].as_array().filter(|types| types.len() == layers);
-        let mut kinds = Vec::with_capacity(layers);
-        for layer in 0..layers {
-            let local = match types.map(|types| types[layer].as_str().unwrap_or_default()) {
-                None => window.is_some() && local(layer),
-                Some("full_attention") => false,
-                Some("sliding_attention") => true,
-                Some(other) => {
-                    return Err(unsupported("layer_types", other, "full_attention, sliding_attention"));
-                }
-            };
-            if local && window.is_none() {
-                return Err(Error::input("config.json has sliding layers, but no `sliding_window`")
-                    .help("set `sliding_window` to the positions that they see"));
-            }
-            kinds.push(LayerKind { rope: 0, window: window.filter(|_| local) });
-        }
-        let plain = kinds.iter().all(|kind| kind.window.is_none());
-        Ok(if plain { vec![] } else { kinds })
-    }
-}
-
-fn token_ids(value: &Value) -> Vec<u32> {
-    match value {
-        Value::Array(ids) => ids.iter().filter_map(Value::as_u64).map(|id| id as u32).collect(),
-        other => other.as_u64().map(|id| id as u32).into_iter().collect(),
-    }
-}
-
-/// An error that names what a config asks for.
-pub(crate) fn unsupported(key: &str, wanted: &str, known: &str) -> Error {
-    Error::input(format!("config.json asks for {key} = {wanted}, which is not supported"))
-        .help(format!("supported: {known}"))
 }
 
 #[cfg(test)]

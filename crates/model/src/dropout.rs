@@ -3,6 +3,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use narthex_base::random::Stream;
+use narthex_kernels::AttentionDropout;
 use rayon::prelude::*;
 
 /// Elements that one task draws at a time.
@@ -32,6 +33,13 @@ impl Dropout {
         self.probability > 0.0
     }
 
+    /// Dropout of the weights of a layer's attention; none if nothing is dropped.
+    pub(crate) fn of_attention(&self, layer: usize) -> Option<AttentionDropout> {
+        // Apart from the sites, which count from 0.
+        let stream = self.stream.at(u64::MAX - layer as u64);
+        self.drops().then_some(AttentionDropout { stream, probability: self.probability as f32 })
+    }
+
     /// Zeroes elements with the set probability and scales the others by 1 / (1 - p).
     pub fn apply<const D: usize>(&mut self, x: Tensor<D>) -> Tensor<D> {
         self.apply_with(x, self.probability)
@@ -54,7 +62,7 @@ impl Dropout {
             }
         });
         let mask = Tensor::<D>::from_data(TensorData::new(mask, shape), &x.device().inner());
-        x * Tensor::from_inner(mask)
+        if x.is_autodiff() { x * Tensor::from_inner(mask) } else { x * mask }
     }
 }
 

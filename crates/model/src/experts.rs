@@ -4,78 +4,74 @@
 //! Shapes: N rows, C hidden width, E experts.
 
 use crate::{
-    Dropout, Linear,
-    block::feed_forward,
-    decoder::{DEVIATION, Maker},
-    weights::WeightSource,
+    Dropout, ModelConfig,
+    config::Experts as Shape,
+    feed_forward::FeedForward,
+    layers::Linear,
+    maker::{LinearShape, Maker},
 };
 use burn::{
     module::Module,
     tensor::{IndexingUpdateOp, Int, Tensor, TensorData, activation::softmax},
 };
 use narthex_base::Result;
-use narthex_kernels::{Activation, Precision};
+use narthex_kernels::Precision;
 
-/// One expert.
+/// The experts of a layer, and what chooses them.
 #[derive(Module, Debug)]
-pub(crate) struct Expert {
-    gate_proj: Linear,
-    up_proj: Linear,
-    down_proj: Linear,
+pub(crate) struct Experts {
+    /// The router.
+    gate: Linear,
+    experts: Vec<FeedForward>,
+    #[module(skip)]
+    routing: Routing,
 }
 
-impl Expert {
-    pub(crate) fn new(maker: &Maker, name: &str, width: usize) -> Self {
-        let residual = DEVIATION / (2.0 * maker.config.layers as f32).sqrt();
-        let c = maker.config.hidden_size;
-        let linear = |part: &str, shape, deviation| {
-            maker.linear(&format!("{name}.{part}"), shape, deviation, maker.config.design.mlp_bias)
-        };
-        Self {
-            gate_proj: linear("gate_proj", [width, c], DEVIATION),
-            up_proj: linear("up_proj", [width, c], DEVIATION),
-            down_proj: linear("down_proj", [c, width], residual),
-        }
-    }
-
+impl Experts {
+    /// Below `name`.
+    ///
     /// # Errors
-    /// If a weight is missing or has another shape; it is named.
-    pub(crate) fn pack(
-        &mut self,
-        name: &str,
-        [f, c]: [usize; 2],
-        weights: &dyn WeightSource,
-        precision: Precision,
-    ) -> Result<()> {
-        let named = |part: &str, shape: [usize; 2]| (format!("{name}.{part}"), shape);
-        let inward = [named("gate_proj", [f, c]), named("up_proj", [f, c])];
-        Linear::pack(&mut [&mut self.gate_proj, &mut self.up_proj], &inward, weights, precision)?;
-        Linear::pack(&mut [&mut self.down_proj], &[named("down_proj", [c, f])], weights, precision)
+    /// If the maker has no such part; it is named.
+    pub(crate) fn new(maker: &dyn Maker, config: &ModelConfig, shape: &Shape, name: &str) -> Result<Self> {
+        let expert =
+            |i: usize| FeedForward::new(maker, config, &format!("{name}.experts.{i}"), shape.intermediate_size, true);
+        Ok(Self {
+            // The choice of experts is kept at full precision: a rounded score may choose others.
+            gate: maker.linear(LinearShape::new(format!("{name}.gate"), [shape.count, config.hidden_size]).exact())?,
+            experts: (0..shape.count).map(expert).collect::<Result<_>>()?,
+            routing: Routing { per_token: shape.per_token, normalised: shape.normalised },
+        })
     }
 
-    /// Its projections by name.
-    pub(crate) fn projections(&mut self) -> [(&'static str, &mut Linear); 3] {
-        let Self { gate_proj, up_proj, down_proj } = self;
-        [("gate_proj", gate_proj), ("up_proj", up_proj), ("down_proj", down_proj)]
+    /// The projections of all experts by name.
+    pub(crate) fn projections(&mut self) -> impl Iterator<Item = (String, &mut Linear)> {
+        self.experts.iter_mut().enumerate().flat_map(|(i, expert)| {
+            expert.projections().map(move |(part, linear)| (format!("experts.{i}.{part}"), linear))
+        })
+    }
+
+    /// `[N, C]` -> `[N, C]`
+    pub(crate) fn forward(&self, x: Tensor<2>, dropout: &mut Dropout, precision: Precision) -> Tensor<2> {
+        let scores = self.gate.forward(x.clone(), &mut Dropout::none(), Precision::F32);
+        self.routing.forward(&self.experts, x, scores, dropout, precision)
     }
 }
 
 /// How the experts of a layer are chosen.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Routing {
-    pub(crate) per_token: usize,
+struct Routing {
+    per_token: usize,
     /// Whether the shares of the chosen sum to 1.
-    pub(crate) normalised: bool,
+    normalised: bool,
 }
 
 impl Routing {
     /// `x [N, C]`, the router's scores `[N, E]` -> `[N, C]`.
-    pub(crate) fn forward(
+    fn forward(
         self,
-        experts: &[Expert],
+        experts: &[FeedForward],
         x: Tensor<2>,
         scores: Tensor<2>,
-        function: Activation,
         dropout: &mut Dropout,
         precision: Precision,
     ) -> Tensor<2> {
@@ -101,16 +97,7 @@ impl Routing {
                 continue;
             }
             let rows = list(places.iter().map(|place| place / self.per_token as i64).collect());
-            let projections = [&expert.gate_proj, &expert.up_proj, &expert.down_proj].map(Some);
-            let out = feed_forward(
-                projections,
-                function,
-                x.clone().select(0, rows.clone()),
-                None,
-                dropout,
-                precision,
-                [&[], &[]],
-            );
+            let out = expert.forward(x.clone().select(0, rows.clone()), None, dropout, precision, [&[], &[]]);
             let out = out * shares.clone().select(0, list(places));
             y = y.select_assign(0, rows, out, IndexingUpdateOp::Add);
         }

@@ -1,15 +1,13 @@
-//! The parts of a decoder that hold weights.
+//! The parts of decoders and encoders that hold weights. Knows neither names of checkpoints nor files.
 
-use crate::{Dropout, lora::Lora, weights::WeightSource};
+use crate::{Dropout, Weight, lora::Lora, weight::PackedRows};
 use burn::{
     module::{Module, Param},
-    tensor::{Device, Int, Tensor, TensorData},
+    tensor::{Int, Tensor},
 };
-use narthex_base::Result;
-use narthex_base::random::Stream;
 use narthex_kernels::{
-    Adapted, PackedWeight, Precision, embedding, frozen_linear, layer_norm, linear, packed_linear_adapted, packed_rows,
-    rms_norm,
+    Activation, Adapted, PackedFinish, PackedWeight, Precision, activation, embedding, frozen_linear, layer_norm,
+    linear, packed_affine, packed_linear_adapted, packed_rows, rms_norm,
 };
 
 /// A matrix product with the weight in Hugging Face's layout `[out, in]`, a bias if it has one, and a low-rank adapter in
@@ -17,97 +15,27 @@ use narthex_kernels::{
 #[derive(Module, Debug)]
 pub struct Linear {
     /// `[out, in]`
-    pub weight: Param<Tensor<2>>,
-    /// `[out]`
+    pub weight: Weight,
+    /// `[out]`; none where it is packed with the weight.
     pub bias: Option<Param<Tensor<1>>>,
     /// The adapter in training.
     pub lora: Option<Lora>,
-    /// In a model packed for inference, instead of `weight`: this layer's weights, and below them those of the layers
-    /// that run side by side with it.
-    #[module(skip)]
-    packed: Option<PackedWeight>,
-    /// In a model whose adapters are tuned over integers, instead of `weight`: the weights of this layer alone.
-    #[module(skip)]
-    frozen: Option<PackedWeight>,
 }
 
 impl Linear {
-    /// With this weight.
-    pub fn new(weight: Tensor<2>) -> Self {
-        Self { weight: Param::from_tensor(weight), bias: None, lora: None, packed: None, frozen: None }
+    /// With this weight and bias.
+    pub fn new(weight: Weight, bias: Option<Tensor<1>>) -> Self {
+        Self { weight, bias: bias.map(Param::from_tensor), lora: None }
     }
 
-    /// With packed weights that training leaves as they are.
-    pub(crate) fn frozen(weight: PackedWeight, device: &Device) -> Self {
-        Self { frozen: Some(weight), ..Self::new(Tensor::zeros([0, 0], device)) }
-    }
-
-    /// `[out, in]`
-    pub(crate) fn shape(&self) -> [usize; 2] {
-        self.frozen.as_ref().map_or_else(|| self.weight.dims(), PackedWeight::shape)
-    }
-
-    /// The weight as numbers, `[out, in]`.
-    pub(crate) fn numbers(&self) -> Tensor<2> {
-        match &self.frozen {
-            Some(frozen) => {
-                Tensor::from_data(TensorData::new(frozen.dequantized(), frozen.shape()), &self.weight.device())
-            }
-            None => self.weight.val(),
-        }
-    }
-
-    /// Whether training leaves the weights as they are, packed.
-    pub(crate) fn is_frozen(&self) -> bool {
-        self.frozen.is_some()
-    }
-
-    /// Puts numbers in the place of the weight.
-    pub(crate) fn thaw(&mut self, weight: Tensor<2>) {
-        self.weight = Param::from_tensor(weight);
-        self.frozen = None;
+    /// Layers of these heights that run side by side, from their packed matrix.
+    pub(crate) fn packed(whole: &PackedWeight, heights: &[usize]) -> Vec<Self> {
+        PackedRows::share(whole, heights).into_iter().map(|rows| Self::new(Weight::Packed(rows), None)).collect()
     }
 
     /// Whether an adapter's learned sizes make its product one of its own, or frozen weights do.
     fn runs_alone(&self) -> bool {
-        self.frozen.is_some() || self.lora.as_ref().is_some_and(|lora| lora.magnitude.is_some())
-    }
-
-    /// The same with a bias of zeros, if it shall have one.
-    pub(crate) fn with_bias(self, has: bool, width: usize, device: &Device) -> Self {
-        Self { bias: has.then(|| Param::from_tensor(Tensor::zeros([width], device))), ..self }
-    }
-
-    /// Packs layers that run side by side, named with their shapes.
-    ///
-    /// # Errors
-    /// If a weight is missing or has another shape.
-    pub(crate) fn pack(
-        layers: &mut [&mut Self],
-        names: &[(String, [usize; 2])],
-        weights: &dyn WeightSource,
-        precision: Precision,
-    ) -> Result<()> {
-        let weight = |(name, shape): &(String, [usize; 2])| (format!("{name}.weight"), *shape);
-        let mut packed = weights.packed(&names.iter().map(weight).collect::<Vec<_>>(), precision)?;
-        if layers.iter().any(|layer| layer.bias.is_some()) {
-            let mut biases = Vec::new();
-            for (layer, (name, [outputs, _])) in layers.iter().zip(names) {
-                let mut bias = vec![0f32; *outputs];
-                if layer.bias.is_some() {
-                    weights.values(&format!("{name}.bias"), &[*outputs])?.read(0, &mut bias);
-                }
-                biases.extend(bias);
-            }
-            packed = packed.with_bias(biases);
-        }
-        layers[0].packed = Some(packed);
-        Ok(())
-    }
-
-    /// Normal with the given standard deviation, drawn by counter from (seed, name).
-    pub fn random(seed: u64, name: &str, [d_out, d_in]: [usize; 2], deviation: f32, device: &Device) -> Self {
-        Self::new(normal(seed, name, [d_out, d_in], deviation, device))
+        matches!(self.weight, Weight::Frozen(_)) || self.lora.as_ref().is_some_and(|lora| lora.magnitude.is_some())
     }
 
     /// `[N, in]` -> `[N, out]`
@@ -115,13 +43,8 @@ impl Linear {
         Self::side_by_side(&[self], x, dropout, precision, &[])
     }
 
-    /// How it is packed for inference, with those beside it, if it is.
-    pub(crate) fn packed(&self) -> Option<&PackedWeight> {
-        self.packed.as_ref()
-    }
-
     /// Several layers with the same input as one product, packed ones with the updates of rows' adapters: `[N, in]` ->
-    /// `[N, out of all]`.
+    /// `[N, out of all]`. Layers that are packed together run together.
     pub(crate) fn side_by_side(
         layers: &[&Self],
         x: Tensor<2>,
@@ -129,27 +52,45 @@ impl Linear {
         precision: Precision,
         updates: &[Adapted],
     ) -> Tensor<2> {
-        if let Some(packed) = &layers[0].packed {
+        if let Some(packed) = Self::packed_whole(layers) {
             return packed_linear_adapted(x, packed, None, updates);
         }
         if layers.iter().any(|layer| layer.runs_alone()) {
             let parts = layers.iter().map(|layer| layer.alone(x.clone(), dropout, precision));
             return Tensor::cat(parts.collect(), 1);
         }
-        let weights: Vec<Tensor<2>> = layers.iter().map(|layer| layer.weight.val()).collect();
+        let weights: Vec<Tensor<2>> = layers.iter().map(|layer| layer.weight.numbers()).collect();
         let adapted = Self::adapted(layers, &x, dropout, precision);
         linear(x, &weights, Self::biases(layers), adapted, precision)
     }
 
-    /// By itself, whatever it has: `[N, in]` -> `[N, out]`.
+    /// The matrix that the layers are packed in, if they are.
+    ///
+    /// # Panics
+    /// If other layers lie in it too.
+    fn packed_whole<'a>(layers: &[&'a Self]) -> Option<&'a PackedWeight> {
+        let Weight::Packed(first) = &layers[0].weight else { return None };
+        let end = |layer: &&Self| match &layer.weight {
+            Weight::Packed(part) => part.rows().end,
+            _ => 0,
+        };
+        let ends = layers.last().map_or(0, end);
+        assert!(
+            (first.rows().start, ends) == (0, first.whole().shape()[0]),
+            "layers that are packed together run together"
+        );
+        Some(first.whole())
+    }
+
+    /// By itself, in training's forms, whatever it has: `[N, in]` -> `[N, out]`.
     fn alone(&self, x: Tensor<2>, dropout: &mut Dropout, precision: Precision) -> Tensor<2> {
         let added = self.lora.as_ref().map(|lora| lora.forward(x.clone(), dropout, precision));
-        let mut y = match (&self.frozen, added) {
-            (Some(frozen), None) => frozen_linear(x, frozen, precision),
-            (Some(frozen), Some(added)) => frozen_linear(x, frozen, precision) + added,
-            (None, added) => linear(x, &[self.weight.val()], None, added, precision),
+        let mut y = match (&self.weight, added) {
+            (Weight::Frozen(frozen), None) => frozen_linear(x, frozen, precision),
+            (Weight::Frozen(frozen), Some(added)) => frozen_linear(x, frozen, precision) + added,
+            (weight, added) => linear(x, &[weight.numbers()], None, added, precision),
         };
-        if let Some(gain) = self.lora.as_ref().and_then(|lora| lora.gain(self)) {
+        if let Some(gain) = self.lora.as_ref().and_then(|lora| lora.gain(|| self.weight.numbers())) {
             y = y * gain.unsqueeze::<2>();
         }
         match &self.bias {
@@ -163,7 +104,7 @@ impl Linear {
         layers.iter().any(|layer| layer.bias.is_some()).then(|| {
             let parts = layers.iter().map(|layer| match &layer.bias {
                 Some(bias) => bias.val(),
-                None => Tensor::zeros([layer.shape()[0]], &layer.weight.device()),
+                None => Tensor::zeros([layer.weight.shape()[0]], &layer.weight.device()),
             });
             Tensor::cat(parts.collect(), 0)
         })
@@ -178,14 +119,34 @@ impl Linear {
         precision: Precision,
         updates: &[Adapted],
     ) -> Tensor<2> {
-        if let Some(packed) = &self.packed {
-            return packed_linear_adapted(x, packed, Some(residual), updates);
+        match &self.weight {
+            Weight::Packed(part) => packed_linear_adapted(x, part.whole(), Some(residual), updates),
+            Weight::Numbers(weight) if self.lora.is_none() && !dropout.drops() => {
+                linear(x, &[weight.val()], self.bias.as_ref().map(Param::val), Some(residual), precision)
+            }
+            _ => {
+                let y = self.forward(x, dropout, precision);
+                residual + dropout.apply(y)
+            }
         }
-        if self.lora.is_some() || self.frozen.is_some() || dropout.drops() {
-            let y = self.forward(x, dropout, precision);
-            return residual + dropout.apply(y);
+    }
+
+    /// `function(layer(x))`: `[N, in]` -> `[N, out]`.
+    pub(crate) fn activated(
+        &self,
+        x: Tensor<2>,
+        function: Activation,
+        dropout: &mut Dropout,
+        precision: Precision,
+        updates: &[Adapted],
+    ) -> Tensor<2> {
+        match &self.weight {
+            // The kernel does both in one pass, to the same bytes.
+            Weight::Packed(part) if updates.is_empty() && part.whole().quantization().is_none() => {
+                packed_affine(x, part.whole(), PackedFinish { activation: Some(function), ..PackedFinish::default() })
+            }
+            _ => activation(Self::side_by_side(&[self], x, dropout, precision, updates), function),
         }
-        linear(x, &[self.weight.val()], self.bias.as_ref().map(Param::val), Some(residual), precision)
     }
 
     /// What the adapters add to the layers' outputs, side by side; none if there are no adapters.
@@ -193,97 +154,99 @@ impl Linear {
         layers.iter().any(|layer| layer.lora.is_some()).then(|| {
             let parts = layers.iter().map(|layer| match &layer.lora {
                 Some(lora) => lora.forward(x.clone(), dropout, precision),
-                None => Tensor::zeros([x.dims()[0], layer.shape()[0]], &x.device()),
+                None => Tensor::zeros([x.dims()[0], layer.weight.shape()[0]], &x.device()),
             });
             Tensor::cat(parts.collect(), 1)
         })
     }
+
+    /// Adds the adapter into the weight and drops it; frozen weights become numbers.
+    pub(crate) fn merge(&mut self) {
+        let lora = self.lora.take();
+        if lora.is_none() && !matches!(self.weight, Weight::Frozen(_)) {
+            return;
+        }
+        let mut merged = self.weight.numbers();
+        if let Some(lora) = lora {
+            let gain = lora.gain(|| merged.clone());
+            merged = merged + lora.update();
+            if let Some(gain) = gain {
+                merged = merged * gain.unsqueeze_dim(1);
+            }
+        }
+        self.weight = Weight::new(merged);
+    }
 }
 
-/// Normal random numbers drawn by counter.
-pub(crate) fn normal<const D: usize>(
-    seed: u64,
-    name: &str,
-    shape: [usize; D],
-    deviation: f32,
-    device: &Device,
-) -> Tensor<D> {
-    let stream = Stream::new(seed, name);
-    let len: usize = shape.iter().product();
-    let values: Vec<f32> = (0..len as u64).map(|i| stream.normal(i) * deviation).collect();
-    Tensor::from_data(TensorData::new(values, shape), device)
-}
-
-/// Token id -> vector.
+/// A table of vectors by number: of tokens, positions, segments.
 #[derive(Module, Debug)]
 pub struct Embedding {
     /// `[vocabulary, hidden]`
-    pub weight: Param<Tensor<2>>,
-    /// In a model packed for inference, instead of `weight`.
-    #[module(skip)]
-    pub packed: Option<PackedWeight>,
+    pub weight: Weight,
 }
 
 impl Embedding {
     /// With this weight.
-    pub fn new(weight: Tensor<2>) -> Self {
-        Self { weight: Param::from_tensor(weight), packed: None }
+    pub fn new(weight: Weight) -> Self {
+        Self { weight }
     }
 
     /// `[B, T]` -> `[B * T, hidden]`
     pub fn forward(&self, tokens_bt: Tensor<2, Int>) -> Tensor<2> {
         let [b, t] = tokens_bt.dims();
-        if let Some(packed) = &self.packed {
-            let ids: Vec<u32> = tokens_bt.into_data().iter::<i64>().map(|id| id as u32).collect();
-            return packed_rows(packed, &ids);
+        match &self.weight {
+            Weight::Numbers(weight) => embedding(weight.val(), tokens_bt.reshape([b * t])),
+            Weight::Frozen(packed) => packed_rows(packed, &ids(tokens_bt)),
+            Weight::Packed(part) => packed_rows(part.whole(), &ids(tokens_bt)),
         }
-        embedding(self.weight.val(), tokens_bt.reshape([b * t]))
     }
 }
 
-/// The norm of vectors: by the root mean square (Zhang and Sennrich, 2019), or with a bias by mean and variance (Ba et al.,
-/// "Layer normalization", 2016).
+fn ids(tokens: Tensor<2, Int>) -> Vec<u32> {
+    tokens.into_data().iter::<i64>().map(|id| id as u32).collect()
+}
+
+/// What a norm takes from a vector, and what it adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormRule {
+    /// Divides by the root mean square (Zhang and Sennrich, "RMSNorm", 2019).
+    RootMeanSquare,
+    /// Takes off the mean and divides by the deviation (Ba et al., "Layer normalization", 2016).
+    MeanVariance,
+}
+
+/// The norm of vectors.
 #[derive(Module, Debug)]
 pub struct Norm {
     /// `[width]`
     pub weight: Param<Tensor<1>>,
-    /// `[width]`
+    /// `[width]`, of a norm by mean and variance.
     pub bias: Option<Param<Tensor<1>>>,
     /// Added to the mean square, or to the variance.
     pub eps: f64,
+    #[module(skip)]
+    rule: NormRule,
 }
 
 impl Norm {
-    /// Ones, and zeros for a bias.
-    pub fn new(width: usize, eps: f64, with_bias: bool, device: &Device) -> Self {
-        let bias = with_bias.then(|| Param::from_tensor(Tensor::zeros([width], device)));
-        Self { weight: Param::from_tensor(Tensor::ones([width], device)), bias, eps }
-    }
-
-    /// Takes the weights from `weights`.
+    /// With these weights, `[width]` each.
     ///
-    /// # Errors
-    /// If one is missing or has another shape.
-    pub(crate) fn load(&mut self, name: &str, weights: &dyn WeightSource) -> Result<()> {
-        let device = self.weight.device();
-        let shape = self.weight.dims();
-        let read = |part: &str| -> Result<Param<Tensor<1>>> {
-            let mut values = vec![0f32; shape[0]];
-            weights.values(&format!("{name}.{part}"), &shape)?.read(0, &mut values);
-            Ok(Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &device)))
-        };
-        self.weight = read("weight")?;
-        if self.bias.is_some() {
-            self.bias = Some(read("bias")?);
-        }
-        Ok(())
+    /// # Panics
+    /// If there is a bias for the root mean square.
+    pub fn new(rule: NormRule, weight: Tensor<1>, bias: Option<Tensor<1>>, eps: f64) -> Self {
+        assert!(bias.is_none() || rule == NormRule::MeanVariance, "only a norm by mean and variance has a bias");
+        Self { weight: Param::from_tensor(weight), bias: bias.map(Param::from_tensor), eps, rule }
     }
 
     /// `[N, width]` -> `[N, width]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        match &self.bias {
-            Some(bias) => layer_norm(x, self.weight.val(), bias.val(), self.eps),
-            None => rms_norm(x, self.weight.val(), self.eps),
+        let weight = self.weight.val();
+        match self.rule {
+            NormRule::RootMeanSquare => rms_norm(x, weight, self.eps),
+            NormRule::MeanVariance => {
+                let bias = self.bias.as_ref().map_or_else(|| weight.zeros_like(), Param::val);
+                layer_norm(x, weight, bias, self.eps)
+            }
         }
     }
 

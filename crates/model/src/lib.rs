@@ -9,34 +9,49 @@ pub mod arch;
 mod attention;
 mod block;
 pub mod calibrate;
+mod calibration;
 mod config;
+mod config_json;
 mod decoder;
 mod device;
 mod dropout;
 pub mod encoder;
 mod experts;
+mod feed_forward;
+pub mod integer_folder;
 mod layers;
 mod lora;
+mod maker;
+mod mapped;
+mod one_of;
 mod parameters;
 mod peft;
 mod positions;
 pub mod quantize;
-pub mod quantized;
+mod site;
+mod unsupported;
+mod weight;
 mod weight_map;
 mod weights;
 
 pub use adapter::Adapter;
 pub use attention::{AttentionContext, CausalContext, Heads, Layer};
-pub use burn::tensor::{Bool, Device, Int, Tensor};
+pub use burn::{
+    module::Module,
+    tensor::{Bool, Device, Int, Tensor},
+};
 pub use config::{Design, Experts, LayerKind, ModelConfig, NormKind, Placement, QkNorm};
-pub use decoder::Decoder;
+pub use decoder::{Decoder, load_adapter, save_adapter};
 pub use device::{cpu, device};
 pub use dropout::Dropout;
 pub use encoder::{EncoderInput, EncoderModel, EncoderTask};
-pub use layers::Linear;
+pub use layers::{Embedding, Linear, Norm, NormRule};
 pub use lora::LoraSpec;
 pub use narthex_kernels::{ForceIsaError, Isa, Precision, Quantization, force_isa, isa};
-pub use parameters::{NamedTensor, Replacement, map_parameters, named_parameters};
-pub use peft::{AdapterConfig, PeftAdapter, load_adapter, save_adapter};
+pub use parameters::{
+    NamedTensor, Replacement, for_training, map_parameters, named_parameters, named_parameters_of, shapes,
+};
+pub use peft::{AdapterConfig, PeftAdapter};
 pub use positions::{PositionCache, Positions, Rope, RopeScaling};
+pub use weight::{PackedRows, Weight};
 pub use weights::{StoredWeights, TensorMap, WeightSource, read_safetensors, write_safetensors};

@@ -1,7 +1,7 @@
 //! Low-rank adapters in training (Hu et al., "LoRA", 2021), scaled for large ranks (Kalajdzievski, "rsLoRA", 2023) or with
 //! a learned size of each output's weights (Liu et al., "DoRA", 2024).
 
-use crate::{Dropout, layers::Linear};
+use crate::{Dropout, Weight};
 use burn::{
     module::{Module, Param},
     tensor::{Tensor, TensorData},
@@ -50,10 +50,10 @@ impl LoraSpec {
 }
 
 impl Lora {
-    /// As PEFT starts: `a` uniform in ±1/sqrt(in), `b` zero, sizes those of the layer's weight. Drawn by counter from
+    /// As PEFT starts: `a` uniform in ±1/sqrt(in), `b` zero, sizes those of the weight `[out, in]`. Drawn by counter from
     /// (seed, name).
-    pub(crate) fn random(spec: &LoraSpec, seed: u64, name: &str, layer: &Linear) -> Self {
-        let ([d_out, d_in], device) = (layer.shape(), &layer.weight.device());
+    pub(crate) fn random(spec: &LoraSpec, seed: u64, name: &str, weight: &Weight) -> Self {
+        let ([d_out, d_in], device) = (weight.shape(), &weight.device());
         let stream = Stream::new(seed, &format!("{name}.lora_A"));
         let bound = 1.0 / (d_in as f32).sqrt();
         let values: Vec<f32> =
@@ -61,7 +61,7 @@ impl Lora {
         Self {
             lora_a: Param::from_tensor(Tensor::from_data(TensorData::new(values, [spec.rank, d_in]), device)),
             lora_b: Param::from_tensor(Tensor::zeros([d_out, spec.rank], device)),
-            magnitude: spec.decomposed.then(|| Param::from_tensor(sizes(layer.numbers()))),
+            magnitude: spec.decomposed.then(|| Param::from_tensor(sizes(weight.numbers()))),
             scale: spec.scale(),
             dropout: spec.dropout,
         }
@@ -79,11 +79,11 @@ impl Lora {
         self.lora_b.val().matmul(self.lora_a.val()) * self.scale
     }
 
-    /// In DoRA, what the layer's outputs are multiplied with for the size of their weights to be the learned one: `[out]`.
-    /// The size that they have counts as a constant, as in the paper (section 4.3).
-    pub(crate) fn gain(&self, layer: &Linear) -> Option<Tensor<1>> {
+    /// In DoRA, what the outputs of a layer of this weight are multiplied with for the size of their weights to be the learned
+    /// one: `[out]`. The size that they have counts as a constant, as in the paper (section 4.3).
+    pub(crate) fn gain(&self, numbers: impl FnOnce() -> Tensor<2>) -> Option<Tensor<1>> {
         let magnitude = self.magnitude.as_ref()?;
-        Some(magnitude.val() / sizes((layer.numbers() + self.update()).detach()))
+        Some(magnitude.val() / sizes((numbers() + self.update()).detach()))
     }
 }
 
@@ -91,23 +91,4 @@ impl Lora {
 pub(crate) fn sizes(weight: Tensor<2>) -> Tensor<1> {
     let [rows, _] = weight.dims();
     (weight.clone() * weight).sum_dim(1).sqrt().reshape([rows])
-}
-
-impl Linear {
-    /// Adds the adapter into the weight and drops it; frozen weights become numbers.
-    pub(crate) fn merge(&mut self) {
-        let lora = self.lora.take();
-        if lora.is_none() && !self.is_frozen() {
-            return;
-        }
-        let mut merged = self.numbers();
-        if let Some(lora) = lora {
-            let gain = lora.gain(self);
-            merged = merged + lora.update();
-            if let Some(gain) = gain {
-                merged = merged * gain.unsqueeze_dim(1);
-            }
-        }
-        self.thaw(merged);
-    }
 }

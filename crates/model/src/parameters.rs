@@ -1,8 +1,7 @@
-//! A model's parameters by name: read them all, or replace them all.
+//! The parameters of any Burn module by name: read them, or replace them. Knows neither models nor what is trained.
 
-use crate::Decoder;
 use burn::{
-    module::{ModuleMapper, ModuleVisitor, Param},
+    module::{Module, ModuleMapper, ModuleVisitor, Param},
     tensor::{Tensor, TensorData},
 };
 
@@ -18,10 +17,44 @@ pub struct NamedTensor {
 }
 
 /// All parameters in the order of the definition.
-pub fn named_parameters(model: &Decoder) -> Vec<NamedTensor> {
+pub fn named_parameters(module: &impl Module) -> Vec<NamedTensor> {
+    named_parameters_of(module, |_| true)
+}
+
+/// The parameters whose names `wanted` accepts, in the order of the definition. Others are not copied.
+pub fn named_parameters_of(module: &impl Module, wanted: impl Fn(&str) -> bool) -> Vec<NamedTensor> {
+    struct Collect<F> {
+        path: Vec<String>,
+        wanted: F,
+        found: Vec<NamedTensor>,
+    }
+    impl<F: Fn(&str) -> bool> ModuleVisitor for Collect<F> {
+        fn enter_module(&mut self, name: &str, _container_type: &str) {
+            self.path.push(name.into());
+        }
+        fn exit_module(&mut self, _name: &str, _container_type: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let name = self.path.join(".");
+            if (self.wanted)(&name) {
+                let tensor = param.val().inner();
+                let shape = tensor.dims().to_vec();
+                let values = tensor.into_data().try_to_vec::<f32>().expect("parameters are f32");
+                self.found.push(NamedTensor { name, shape, values });
+            }
+        }
+    }
+    let mut collect = Collect { path: vec![], wanted, found: vec![] };
+    module.visit(&mut collect);
+    collect.found
+}
+
+/// Names and shapes of all parameters in the order of the definition.
+pub fn shapes(module: &impl Module) -> Vec<(String, Vec<usize>)> {
     struct Collect {
         path: Vec<String>,
-        found: Vec<NamedTensor>,
+        found: Vec<(String, Vec<usize>)>,
     }
     impl ModuleVisitor for Collect {
         fn enter_module(&mut self, name: &str, _container_type: &str) {
@@ -31,14 +64,11 @@ pub fn named_parameters(model: &Decoder) -> Vec<NamedTensor> {
             self.path.pop();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let tensor = param.val().inner();
-            let shape = tensor.dims().to_vec();
-            let values = tensor.into_data().try_to_vec::<f32>().expect("parameters are f32");
-            self.found.push(NamedTensor { name: self.path.join("."), shape, values });
+            self.found.push((self.path.join("."), param.dims().to_vec()));
         }
     }
     let mut collect = Collect { path: vec![], found: vec![] };
-    model.visit(&mut collect);
+    module.visit(&mut collect);
     collect.found
 }
 
@@ -51,7 +81,7 @@ pub struct Replacement {
 }
 
 /// Gives every parameter a new value or a new training state. `change` is called with the name and the shape.
-pub fn map_parameters(model: Decoder, change: impl FnMut(&str, &[usize]) -> Replacement) -> Decoder {
+pub fn map_parameters<M: Module>(module: M, change: impl FnMut(&str, &[usize]) -> Replacement) -> M {
     struct Map<F> {
         path: Vec<String>,
         change: F,
@@ -75,5 +105,10 @@ pub fn map_parameters(model: Decoder, change: impl FnMut(&str, &[usize]) -> Repl
             Param::from_mapped_value(id, tensor.set_require_grad(new.trained && device.is_autodiff()), mapper)
         }
     }
-    model.map(&mut Map { path: vec![], change })
+    module.map(&mut Map { path: vec![], change })
+}
+
+/// The same module with gradients tracked for the parameters whose names `trained` accepts.
+pub fn for_training<M: Module>(module: M, trained: impl Fn(&str) -> bool) -> M {
+    map_parameters(module.train(), |name, _| Replacement { values: None, trained: trained(name) })
 }

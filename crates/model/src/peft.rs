@@ -1,10 +1,7 @@
-//! Adapters in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`, with the names of the base's family.
+//! Adapters in PEFT's format as they are read: `adapter_config.json` and `adapter_model.safetensors`, with the names of the base's
+//! family. Knows the base's config; no weights.
 
-use crate::{
-    Decoder, LoraSpec, TensorMap,
-    weight_map::rows_in_theirs,
-    weights::{read_safetensors, write_safetensors},
-};
+use crate::{ModelConfig, mapped::rows_in_theirs, site::all_projection_shapes, weights::read_safetensors};
 use narthex_base::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -55,20 +52,8 @@ fn none() -> String {
     "none".into()
 }
 
-const PREFIX: &str = "base_model.model.";
-
-/// A projection of the decoder and the adapter that it trains; of rank 0 if it has none.
-#[derive(Clone, Debug)]
-pub(crate) struct AdapterPart {
-    pub(crate) outputs: usize,
-    pub(crate) rank: usize,
-    /// `[rank, in]`
-    pub(crate) a: Vec<f32>,
-    /// `[out, rank]`
-    pub(crate) b: Vec<f32>,
-    /// `[out]`
-    pub(crate) magnitude: Option<Vec<f32>>,
-}
+/// What stands before the names of the base's modules.
+pub(crate) const PREFIX: &str = "base_model.model.";
 
 /// The adapter of one projection of the decoder.
 #[derive(Clone, Debug)]
@@ -138,7 +123,7 @@ impl PeftAdapter {
     ///
     /// # Errors
     /// If files are missing or broken, or the adapter does not fit; what does not is named.
-    pub fn read(folder: &Path, base: &Decoder) -> Result<Self> {
+    pub fn read(folder: &Path, base: &ModelConfig) -> Result<Self> {
         let config = AdapterConfig::read(&folder.join("adapter_config.json"))?;
         let path = folder.join("adapter_model.safetensors");
         if !path.is_file() && folder.join("adapter_model.bin").is_file() {
@@ -154,8 +139,8 @@ impl PeftAdapter {
         };
         let mut modules = Vec::new();
         let mut used = Vec::new();
-        for (name, [outputs, inputs]) in base.projection_shapes() {
-            let (theirs, whole, rows) = rows_in_theirs(base.config(), &name, outputs);
+        for (name, [outputs, inputs]) in all_projection_shapes(base) {
+            let (theirs, whole, rows) = rows_in_theirs(base, &name, outputs);
             let key = |part: &str| format!("{PREFIX}{theirs}.{part}");
             let (a_key, b_key) = (key("lora_A.weight"), key("lora_B.weight"));
             let Some((a_shape, a)) = tensors.get(&a_key) else { continue };
@@ -206,116 +191,4 @@ impl PeftAdapter {
     pub fn rank(&self) -> usize {
         self.modules.iter().map(|module| module.rank).max().unwrap_or(0)
     }
-}
-
-/// An adapter of one module of the base's checkpoints, put together from those of the projections that lie in it.
-struct Joined {
-    rank: usize,
-    /// `[rank, in]`
-    a: Vec<f32>,
-    /// `[out, rank]`
-    b: Vec<f32>,
-    /// `[out]`
-    magnitude: Option<Vec<f32>>,
-}
-
-/// Writes `adapter_config.json` and `adapter_model.safetensors` as PEFT does. Projections that lie in one matrix of the base's
-/// checkpoints become one adapter of the sum of their ranks, in which each has its own rows.
-///
-/// # Errors
-/// If a file cannot be written.
-pub fn save_adapter(model: &Decoder, spec: &LoraSpec, base_name: &str, folder: &Path) -> Result<()> {
-    // In the decoder's order, in which those of one matrix follow each other.
-    let mut of_theirs: Vec<(String, Vec<String>)> = vec![];
-    for (module, [outputs, _]) in model.projection_shapes() {
-        let (theirs, ..) = rows_in_theirs(model.config(), &module, outputs);
-        match of_theirs.last_mut().filter(|(name, _)| *name == theirs) {
-            Some((_, modules)) => modules.push(module),
-            None => of_theirs.push((theirs, vec![module])),
-        }
-    }
-    let parts = model.adapter_parts();
-    let mut tensors = TensorMap::new();
-    let (mut targets, mut ranks, mut alphas) = (vec![], serde_json::Map::new(), serde_json::Map::new());
-    for (theirs, modules) in of_theirs {
-        let Some(joined) = joined(model, &parts, &modules) else { continue };
-        let target = theirs.rsplit('.').next().unwrap_or_default().to_string();
-        if joined.rank != spec.rank {
-            let more = joined.rank as f64 / spec.rank as f64;
-            let alpha = spec.alpha * if spec.rank_stabilized { more.sqrt() } else { more };
-            ranks.insert(target.clone(), joined.rank.into());
-            alphas.insert(target.clone(), alpha.into());
-        }
-        if !targets.contains(&target) {
-            targets.push(target);
-        }
-        let Joined { rank, a, b, magnitude } = joined;
-        let key = |part: &str| format!("{PREFIX}{theirs}.{part}");
-        let shapes = (vec![rank, a.len() / rank], vec![b.len() / rank, rank]);
-        tensors.insert(key("lora_A.weight"), (shapes.0, a));
-        tensors.insert(key("lora_B.weight"), (shapes.1, b));
-        if let Some(sizes) = magnitude {
-            tensors.insert(key("lora_magnitude_vector"), (vec![sizes.len()], sizes));
-        }
-    }
-    write_safetensors(&folder.join("adapter_model.safetensors"), &tensors)?;
-    let mut config = serde_json::json!({
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base_name,
-        "r": spec.rank,
-        "lora_alpha": spec.alpha,
-        "lora_dropout": spec.dropout,
-        "target_modules": targets,
-        "bias": "none",
-        "inference_mode": true,
-    });
-    let turned = model.config().design.architecture.weights.transposed;
-    let switches = [("use_rslora", spec.rank_stabilized), ("use_dora", spec.decomposed), ("fan_in_fan_out", turned)];
-    for (key, _) in switches.into_iter().filter(|(_, on)| *on) {
-        config[key] = true.into();
-    }
-    if !ranks.is_empty() {
-        config["rank_pattern"] = ranks.into();
-        config["alpha_pattern"] = alphas.into();
-    }
-    let path = folder.join("adapter_config.json");
-    let text = serde_json::to_string_pretty(&config).expect("JSON serializes");
-    std::fs::write(&path, text).map_err(|error| Error::io("cannot write", &path, error))
-}
-
-/// The adapters of projections that lie in one matrix, as one; none if none has any.
-fn joined(model: &Decoder, parts: &BTreeMap<String, AdapterPart>, modules: &[String]) -> Option<Joined> {
-    let adapted: Vec<&AdapterPart> =
-        modules.iter().filter_map(|module| parts.get(module)).filter(|part| part.rank > 0).collect();
-    let rank: usize = adapted.iter().map(|part| part.rank).sum();
-    let decomposed = adapted.first()?.magnitude.is_some();
-    let mut joined = Joined { rank, a: vec![], b: vec![], magnitude: None };
-    let mut first = 0;
-    for module in modules {
-        let part = &parts[module];
-        let (_, whole, rows) = rows_in_theirs(model.config(), module, part.outputs);
-        joined.b.resize(whole * rank, 0.0);
-        for (row, values) in rows.iter().zip(part.b.chunks_exact(part.rank.max(1))) {
-            joined.b[row * rank + first..][..part.rank].copy_from_slice(values);
-        }
-        joined.a.extend(&part.a);
-        first += part.rank;
-        if decomposed {
-            // Those without an adapter keep the size that they have.
-            let sizes = part.magnitude.clone().unwrap_or_else(|| model.sizes(module));
-            let all = joined.magnitude.get_or_insert_with(|| vec![0.0; whole]);
-            rows.iter().zip(sizes).for_each(|(row, size)| all[*row] = size);
-        }
-    }
-    Some(joined)
-}
-
-/// Reads a PEFT adapter onto a model, to go on training it or to merge it.
-///
-/// # Errors
-/// If files are missing or broken, or the adapter does not fit the model.
-pub fn load_adapter(model: Decoder, folder: &Path) -> Result<Decoder> {
-    let adapter = PeftAdapter::read(folder, &model)?;
-    Ok(model.with_adapter(&adapter))
 }

@@ -1,7 +1,7 @@
 //! Where tokens stand: rotary embeddings (Su et al., "RoFormer", 2021) with the scalings in use, in Hugging Face's
 //! half-split layout, and the numbers of positions for models that learn vectors for them.
 
-use crate::{ModelConfig, config::unsupported};
+use crate::unsupported::unsupported;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use narthex_base::{Error, Result};
 use serde_json::Value;
@@ -192,16 +192,6 @@ struct Angles {
 }
 
 impl Angles {
-    fn of(config: &ModelConfig) -> Vec<Self> {
-        let head_width = config.head_width;
-        let width = config.design.rotary_width.unwrap_or(head_width);
-        let angles = |rope: &Rope| {
-            let (frequencies, scale) = rope.frequencies(width);
-            Self { frequencies, scale, head_width }
-        };
-        config.ropes().iter().map(angles).collect()
-    }
-
     /// D / 2 cosines, then D / 2 sines.
     fn extend(&self, table: &mut Vec<f32>, position: usize) {
         let still = self.head_width / 2 - self.frequencies.len();
@@ -222,11 +212,6 @@ pub struct Positions {
 }
 
 impl Positions {
-    /// Rows of positions, one row after the other.
-    pub(crate) fn new(config: &ModelConfig, rows: &[&[usize]], device: &Device) -> Self {
-        PositionCache::new(config).take(rows.iter().flat_map(|row| row.iter()).copied().collect(), device)
-    }
-
     /// The rotary table of a layer, by the number of its embedding: `[positions, D]`.
     pub(crate) fn table(&self, rope: usize) -> Tensor<2> {
         self.tables[rope].clone()
@@ -259,11 +244,13 @@ pub struct PositionCache {
 }
 
 impl PositionCache {
-    /// Nothing yet.
-    pub(crate) fn new(config: &ModelConfig) -> Self {
-        let angles = Angles::of(config);
-        let tables = vec![vec![]; angles.len()];
-        Self { angles, tables }
+    /// Nothing yet, of rotary embeddings for heads of this width, of which each turns the first `rotary_width` values.
+    pub(crate) fn new(ropes: &[Rope], head_width: usize, rotary_width: usize) -> Self {
+        let angles = |rope: &Rope| {
+            let (frequencies, scale) = rope.frequencies(rotary_width);
+            Angles { frequencies, scale, head_width }
+        };
+        Self { angles: ropes.iter().map(angles).collect(), tables: vec![vec![]; ropes.len()] }
     }
 
     /// A row of each table for each of the positions.

@@ -225,6 +225,11 @@ impl StoredWeights {
         tensors.collect()
     }
 
+    /// Counts a tensor as used that is of no use here.
+    pub(crate) fn ignore(&self, name: &str) {
+        self.used.borrow_mut().insert(name.into());
+    }
+
     /// Refuses files that hold more than was asked for, but for what is known to be of no use.
     pub(crate) fn refuse_unused(&self, ignored: impl Fn(&str) -> bool) -> Result<()> {
         let used = self.used.borrow();

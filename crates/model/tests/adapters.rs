@@ -3,7 +3,7 @@
 use burn::tensor::TensorData;
 use narthex_model::{
     Adapter, AttentionContext, CausalContext, Decoder, Dropout, Int, Layer, LoraSpec, Precision, Quantization,
-    Replacement, Tensor, calibrate::Calibration, cpu, load_adapter, map_parameters, quantized::write_quantized,
+    Replacement, Tensor, calibrate::Calibration, cpu, integer_folder::write_quantized, load_adapter, map_parameters,
     save_adapter,
 };
 use serde_json::Value;

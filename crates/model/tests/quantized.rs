@@ -7,7 +7,7 @@ use narthex_model::{
     CausalContext, Decoder, Dropout, Int, Tensor, WeightSource,
     calibrate::{Calibration, calibrate},
     cpu,
-    quantized::{ModelWeights, Scheme, write_quantized},
+    integer_folder::{ModelWeights, Scheme, write_quantized},
     read_safetensors, write_safetensors,
 };
 use serde_json::{Value, json};

@@ -7,7 +7,7 @@ use narthex_model::{
     Decoder,
     calibrate::{Calibration, calibrate, compare},
     cpu,
-    quantized::write_quantized,
+    integer_folder::write_quantized,
 };
 use narthex_text::TokenShard;
 use std::path::Path;

@@ -4,14 +4,17 @@
 use super::Architecture;
 use crate::{
     ModelConfig,
-    config::{Json, NormKind, Placement},
-    weight_map::WeightMap,
+    config::{NormKind, Placement},
+    config_json::Json,
+    weight_map::{Family, WeightMap},
 };
 use narthex_base::Result;
 use narthex_kernels::Activation;
 
-pub(super) const GEMMA2: &Architecture =
-    &Architecture { model_type: "gemma2", config, weights: WeightMap { names: NAMES, ..WeightMap::LLAMA } };
+pub(super) const GEMMA2: &Architecture = &Architecture {
+    family: &Family { model_type: "gemma2", weights: WeightMap { names: NAMES, ..WeightMap::LLAMA } },
+    config,
+};
 
 pub(super) const NAMES: &[(&str, &str)] = &[
     ("attention_output_norm", "post_attention_layernorm"),

@@ -4,16 +4,19 @@
 use super::Architecture;
 use crate::{
     ModelConfig,
-    config::{Json, QkNorm},
+    config::QkNorm,
+    config_json::Json,
     positions::{Rope, RopeScaling},
-    weight_map::WeightMap,
+    weight_map::{Family, WeightMap},
 };
 use narthex_base::Result;
 
 pub(super) const GEMMA3: &Architecture = &Architecture {
-    model_type: "gemma3_text",
+    family: &Family {
+        model_type: "gemma3_text",
+        weights: WeightMap { names: super::gemma2::NAMES, ..WeightMap::LLAMA },
+    },
     config,
-    weights: WeightMap { names: super::gemma2::NAMES, ..WeightMap::LLAMA },
 };
 
 /// The base of the rotary embedding where nothing else is said, for layers that see everything and for the others.

@@ -3,24 +3,27 @@
 use super::Architecture;
 use crate::{
     ModelConfig,
-    config::{Json, NormKind},
+    config::NormKind,
+    config_json::Json,
     positions::Rope,
-    weight_map::WeightMap,
+    weight_map::{Family, WeightMap},
 };
 use narthex_base::Result;
 use narthex_kernels::Activation;
 use serde_json::json;
 
 pub(super) const GPT2: &Architecture = &Architecture {
-    model_type: "gpt2",
-    config,
-    weights: WeightMap {
-        layers: "transformer.h.",
-        names: NAMES,
-        transposed: true,
-        by_head: false,
-        prefix: "transformer.",
+    family: &Family {
+        model_type: "gpt2",
+        weights: WeightMap {
+            layers: "transformer.h.",
+            names: NAMES,
+            transposed: true,
+            by_head: false,
+            prefix: "transformer.",
+        },
     },
+    config,
 };
 
 const NAMES: &[(&str, &str)] = &[

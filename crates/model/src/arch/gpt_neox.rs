@@ -4,22 +4,25 @@
 use super::Architecture;
 use crate::{
     ModelConfig,
-    config::{Json, NormKind, Placement},
-    weight_map::WeightMap,
+    config::{NormKind, Placement},
+    config_json::Json,
+    weight_map::{Family, WeightMap},
 };
 use narthex_base::Result;
 use narthex_kernels::Activation;
 
 pub(super) const GPT_NEOX: &Architecture = &Architecture {
-    model_type: "gpt_neox",
-    config,
-    weights: WeightMap {
-        layers: "gpt_neox.layers.",
-        names: NAMES,
-        transposed: false,
-        by_head: true,
-        prefix: "gpt_neox.",
+    family: &Family {
+        model_type: "gpt_neox",
+        weights: WeightMap {
+            layers: "gpt_neox.layers.",
+            names: NAMES,
+            transposed: false,
+            by_head: true,
+            prefix: "gpt_neox.",
+        },
     },
+    config,
 };
 
 const NAMES: &[(&str, &str)] = &[

@@ -1,10 +1,15 @@
 //! Granite 3 (IBM, 2024): Llama with factors on embeddings, scores, residuals and logits (Yang et al., "Tensor programs V", 2022).
 
 use super::Architecture;
-use crate::{ModelConfig, config::Json, weight_map::WeightMap};
+use crate::{
+    ModelConfig,
+    config_json::Json,
+    weight_map::{Family, WeightMap},
+};
 use narthex_base::Result;
 
-pub(super) const GRANITE: &Architecture = &Architecture { model_type: "granite", config, weights: WeightMap::LLAMA };
+pub(super) const GRANITE: &Architecture =
+    &Architecture { family: &Family { model_type: "granite", weights: WeightMap::LLAMA }, config };
 
 fn config(json: &Json) -> Result<ModelConfig> {
     let mut config = (super::LLAMA.config)(json)?;

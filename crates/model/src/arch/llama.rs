@@ -2,10 +2,10 @@
 //! attention, SwiGLU, optionally tied embeddings. The decoder's own design.
 
 use super::Architecture;
-use crate::{ModelConfig, config::Json, weight_map::WeightMap};
+use crate::{ModelConfig, config_json::Json, weight_map};
 use narthex_base::Result;
 
-pub(crate) const LLAMA: &Architecture = &Architecture { model_type: "llama", config, weights: WeightMap::LLAMA };
+pub(super) const LLAMA: &Architecture = &Architecture { family: weight_map::LLAMA, config };
 
 fn config(json: &Json) -> Result<ModelConfig> {
     let mut config = json.decoder(false)?;

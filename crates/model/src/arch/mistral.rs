@@ -1,10 +1,15 @@
 //! Mistral (Jiang et al., 2023): Llama, in its first version with a window over the last 4,096 positions.
 
 use super::Architecture;
-use crate::{ModelConfig, config::Json, weight_map::WeightMap};
+use crate::{
+    ModelConfig,
+    config_json::Json,
+    weight_map::{Family, WeightMap},
+};
 use narthex_base::Result;
 
-pub(super) const MISTRAL: &Architecture = &Architecture { model_type: "mistral", config, weights: WeightMap::LLAMA };
+pub(super) const MISTRAL: &Architecture =
+    &Architecture { family: &Family { model_type: "mistral", weights: WeightMap::LLAMA }, config };
 
 fn config(json: &Json) -> Result<ModelConfig> {
     let mut config = json.decoder(false)?;

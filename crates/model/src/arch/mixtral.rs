@@ -3,13 +3,16 @@
 use super::Architecture;
 use crate::{
     ModelConfig,
-    config::{Experts, Json},
-    weight_map::WeightMap,
+    config::Experts,
+    config_json::Json,
+    weight_map::{Family, WeightMap},
 };
 use narthex_base::Result;
 
-pub(super) const MIXTRAL: &Architecture =
-    &Architecture { model_type: "mixtral", config, weights: WeightMap { names: NAMES, ..WeightMap::LLAMA } };
+pub(super) const MIXTRAL: &Architecture = &Architecture {
+    family: &Family { model_type: "mixtral", weights: WeightMap { names: NAMES, ..WeightMap::LLAMA } },
+    config,
+};
 
 const NAMES: &[(&str, &str)] = &[
     ("mlp.gate", "block_sparse_moe.gate"),

@@ -17,30 +17,19 @@ mod qwen3_moe;
 mod smollm3;
 mod starcoder2;
 
-use crate::{
-    ModelConfig,
-    config::{Json, unsupported},
-    weight_map::WeightMap,
-};
-use narthex_base::Result;
+use crate::{ModelConfig, config::Design, config_json::Json, unsupported::unsupported, weight_map::Family};
+use llama::LLAMA;
+use narthex_base::{Error, Result};
+use serde_json::Value;
+use std::path::Path;
 
-pub(crate) use llama::LLAMA;
-
-/// A family of models.
+/// A family of models that can be read.
 #[derive(Debug)]
 pub struct Architecture {
-    /// Its name in `config.json`.
-    pub model_type: &'static str,
+    /// Its name, and how its checkpoints name and lay out weights.
+    pub family: &'static Family,
     /// What its config asks for.
     pub(crate) config: fn(&Json) -> Result<ModelConfig>,
-    /// How its checkpoints name and lay out weights.
-    pub(crate) weights: WeightMap,
-}
-
-impl PartialEq for Architecture {
-    fn eq(&self, other: &Self) -> bool {
-        self.model_type == other.model_type
-    }
 }
 
 /// All that can be read.
@@ -68,9 +57,37 @@ pub const ARCHITECTURES: [&Architecture; 15] = [
 /// # Errors
 /// If there is none; those that there are are named.
 pub(crate) fn named(model_type: &str) -> Result<&'static Architecture> {
-    let found = ARCHITECTURES.into_iter().find(|architecture| architecture.model_type == model_type);
+    let found = ARCHITECTURES.into_iter().find(|architecture| architecture.family.model_type == model_type);
     found.ok_or_else(|| {
-        let known: Vec<&str> = ARCHITECTURES.iter().map(|architecture| architecture.model_type).collect();
+        let known: Vec<&str> = ARCHITECTURES.iter().map(|architecture| architecture.family.model_type).collect();
         unsupported("model_type", model_type, &known.join(", "))
     })
+}
+
+impl ModelConfig {
+    /// Reads `config.json`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or asks for something this version cannot do: it is named.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::io("cannot read", path, error))?;
+        let value: Value = serde_json::from_str(&text).map_err(|error| {
+            Error::input("config.json is not valid JSON").at(path.display(), error.line()).cause(error)
+        })?;
+        Self::from_json(&value).map_err(|error| error.at(path.display(), None))
+    }
+
+    /// Reads a config.
+    ///
+    /// # Errors
+    /// If a key is missing or has a value that this version cannot honour.
+    pub fn from_json(value: &Value) -> Result<Self> {
+        let architecture = named(value["model_type"].as_str().unwrap_or("(none)"))?;
+        let mut config = (architecture.config)(&Json(value))?;
+        config.check()?;
+        let plain = Design { source: None, ..Design::default() };
+        config.design.family = architecture.family;
+        config.design.source = (config.design != plain).then(|| value.clone());
+        Ok(config)
+    }
 }

@@ -3,13 +3,16 @@
 use super::Architecture;
 use crate::{
     ModelConfig,
-    config::{Json, Placement, QkNorm},
-    weight_map::WeightMap,
+    config::{Placement, QkNorm},
+    config_json::Json,
+    weight_map::{Family, WeightMap},
 };
 use narthex_base::Result;
 
-pub(super) const OLMO2: &Architecture =
-    &Architecture { model_type: "olmo2", config, weights: WeightMap { names: NAMES, ..WeightMap::LLAMA } };
+pub(super) const OLMO2: &Architecture = &Architecture {
+    family: &Family { model_type: "olmo2", weights: WeightMap { names: NAMES, ..WeightMap::LLAMA } },
+    config,
+};
 
 const NAMES: &[(&str, &str)] =
     &[("attention_output_norm", "post_attention_layernorm"), ("mlp_output_norm", "post_feedforward_layernorm")];

@@ -2,11 +2,17 @@
 //! rotates three quarters of each head.
 
 use super::Architecture;
-use crate::{ModelConfig, config::Json, weight_map::WeightMap};
+use crate::{
+    ModelConfig,
+    config_json::Json,
+    weight_map::{Family, WeightMap},
+};
 use narthex_base::Result;
 
-pub(super) const PHI3: &Architecture =
-    &Architecture { model_type: "phi3", config, weights: WeightMap { names: NAMES, ..WeightMap::LLAMA } };
+pub(super) const PHI3: &Architecture = &Architecture {
+    family: &Family { model_type: "phi3", weights: WeightMap { names: NAMES, ..WeightMap::LLAMA } },
+    config,
+};
 
 const NAMES: &[(&str, &str)] = &[
     ("self_attn.q_proj", "self_attn.qkv_proj"),

@@ -3,12 +3,14 @@
 use super::Architecture;
 use crate::{
     ModelConfig,
-    config::{Json, LayerKind},
-    weight_map::WeightMap,
+    config::LayerKind,
+    config_json::Json,
+    weight_map::{Family, WeightMap},
 };
 use narthex_base::Result;
 
-pub(super) const QWEN2: &Architecture = &Architecture { model_type: "qwen2", config, weights: WeightMap::LLAMA };
+pub(super) const QWEN2: &Architecture =
+    &Architecture { family: &Family { model_type: "qwen2", weights: WeightMap::LLAMA }, config };
 
 fn config(json: &Json) -> Result<ModelConfig> {
     let mut config = json.decoder(false)?;

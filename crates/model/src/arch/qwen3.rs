@@ -3,12 +3,14 @@
 use super::Architecture;
 use crate::{
     ModelConfig,
-    config::{Json, QkNorm},
-    weight_map::WeightMap,
+    config::QkNorm,
+    config_json::Json,
+    weight_map::{Family, WeightMap},
 };
 use narthex_base::Result;
 
-pub(super) const QWEN3: &Architecture = &Architecture { model_type: "qwen3", config, weights: WeightMap::LLAMA };
+pub(super) const QWEN3: &Architecture =
+    &Architecture { family: &Family { model_type: "qwen3", weights: WeightMap::LLAMA }, config };
 
 pub(super) fn config(json: &Json) -> Result<ModelConfig> {
     let mut config = json.decoder(false)?;

@@ -3,13 +3,14 @@
 use super::Architecture;
 use crate::{
     ModelConfig,
-    config::{Experts, Json},
-    weight_map::WeightMap,
+    config::Experts,
+    config_json::Json,
+    weight_map::{Family, WeightMap},
 };
 use narthex_base::Result;
 
 pub(super) const QWEN3_MOE: &Architecture =
-    &Architecture { model_type: "qwen3_moe", config, weights: WeightMap::LLAMA };
+    &Architecture { family: &Family { model_type: "qwen3_moe", weights: WeightMap::LLAMA }, config };
 
 fn config(json: &Json) -> Result<ModelConfig> {
     let mut config = super::qwen3::config(json)?;

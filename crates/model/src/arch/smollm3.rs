@@ -3,13 +3,15 @@
 use super::Architecture;
 use crate::{
     ModelConfig,
-    config::{Json, LayerKind},
+    config::LayerKind,
+    config_json::Json,
     positions::Rope,
-    weight_map::WeightMap,
+    weight_map::{Family, WeightMap},
 };
 use narthex_base::Result;
 
-pub(super) const SMOLLM3: &Architecture = &Architecture { model_type: "smollm3", config, weights: WeightMap::LLAMA };
+pub(super) const SMOLLM3: &Architecture =
+    &Architecture { family: &Family { model_type: "smollm3", weights: WeightMap::LLAMA }, config };
 
 fn config(json: &Json) -> Result<ModelConfig> {
     let mut config = json.decoder(true)?;

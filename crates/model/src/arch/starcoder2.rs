@@ -3,14 +3,17 @@
 use super::Architecture;
 use crate::{
     ModelConfig,
-    config::{Json, NormKind},
-    weight_map::WeightMap,
+    config::NormKind,
+    config_json::Json,
+    weight_map::{Family, WeightMap},
 };
 use narthex_base::Result;
 use narthex_kernels::Activation;
 
-pub(super) const STARCODER2: &Architecture =
-    &Architecture { model_type: "starcoder2", config, weights: WeightMap { names: NAMES, ..WeightMap::LLAMA } };
+pub(super) const STARCODER2: &Architecture = &Architecture {
+    family: &Family { model_type: "starcoder2", weights: WeightMap { names: NAMES, ..WeightMap::LLAMA } },
+    config,
+};
 
 const NAMES: &[(&str, &str)] = &[("mlp.up_proj", "mlp.c_fc"), ("mlp.down_proj", "mlp.c_proj")];
 

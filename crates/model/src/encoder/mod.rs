@@ -1,13 +1,15 @@
 //! Text encoders: token ids to a vector for each token, and from those to one vector or score for the sequence. One file an
-//! architecture, as with decoders. For inference on the CPU, with weights packed as they are read; no gradients.
+//! architecture, as with decoders, and the same blocks. Here is what runs on the CPU, with weights packed as they are read; what
+//! is trained is a [`crate::Classifier`].
 //!
 //! Sequences of different lengths run together without padding: their rows lie one behind the other, and only attention
 //! knows where one ends. What a sequence yields does not depend on what else is in the batch.
 
 mod bert;
 mod config;
-mod layers;
+mod head;
 mod modernbert;
+mod network;
 mod pooling;
 mod roberta;
 mod score;
@@ -17,12 +19,12 @@ pub use pooling::{PoolingMode, normalize, pool};
 pub use score::ScoreActivation;
 pub use sentence::SentenceConfig;
 
-use crate::weights::StoredWeights;
-use bert::Bert;
+pub(crate) use config::Json;
+pub(crate) use head::{Head, HeadShape, Places};
+pub(crate) use network::{Encoder, EncoderConfig};
+
+use crate::{Dropout, maker::Packing, mapped::Mapped, weights::StoredWeights};
 use burn::tensor::Tensor;
-use config::Json;
-use layers::{Batch, Loader};
-use modernbert::ModernBert;
 use narthex_base::{Error, Result};
 use narthex_kernels::Precision;
 use pooling::Pipeline;
@@ -39,13 +41,6 @@ pub struct EncoderInput {
     pub ids: Vec<u32>,
     /// The segment of each token, as a pair of texts has them; empty where all are 0.
     pub types: Vec<u32>,
-}
-
-/// The layers of an encoder.
-enum Encoder {
-    /// BERT, and RoBERTa, whose blocks are the same.
-    Bert(Box<Bert>),
-    ModernBert(Box<ModernBert>),
 }
 
 /// What becomes of the vectors of a sequence's tokens.
@@ -68,8 +63,6 @@ pub struct EncoderModel {
     encoder: Encoder,
     output: Output,
     sentence: SentenceConfig,
-    precision: Precision,
-    vocab_size: usize,
     context: usize,
     dimension: usize,
 }
@@ -94,16 +87,12 @@ impl EncoderModel {
         let scores = config.architecture().ends_with("ForSequenceClassification");
         let at = |error: Error| error.at(path.display(), None);
         let read = || -> Result<Self> {
-            let (encoder, prefixes) = match config.family() {
-                "bert" => (bert::Config::read(&config)?.into_family(), ["", "bert."]),
-                "roberta" | "xlm-roberta" => (roberta::config(&config)?.into_family(), ["", "roberta."]),
-                "modernbert" => (Family::ModernBert(modernbert::Config::read(&config)?), ["", "model."]),
-                other => return Err(config::unsupported("model_type", other, &FAMILIES.join(", "))),
-            };
-            let loader = Loader::new(&weights, &prefixes, precision);
-            let (hidden_size, vocab_size, context) = encoder.sizes();
+            let shape = config_of(&config)?;
+            let (hidden_size, context) = (shape.shape.hidden_size, shape.shape.context);
+            let named = Mapped::new(&shape.shape, &weights);
+            let maker = Packing { weights: &named, precision };
             let output = match scores {
-                true => Output::Score(Box::new(ScoreHead::read(&config, &loader, &encoder)?)),
+                true => Output::Score(Box::new(ScoreHead::read(&config, &shape.shape, &maker)?)),
                 false => Output::Embedding(Pipeline::read(folder, hidden_size)?),
             };
             let dimension = match &output {
@@ -112,9 +101,9 @@ impl EncoderModel {
             };
             let sentence = SentenceConfig::read(folder)?;
             let context = context.min(sentence.tokens_max.unwrap_or(usize::MAX));
-            let encoder = encoder.load(&loader)?;
+            let encoder = Encoder::made(shape.clone(), &maker, precision)?;
             weights.refuse_unused(|name| ignored(name, scores))?;
-            Ok(Self { encoder, output, sentence, precision, vocab_size, context, dimension })
+            Ok(Self { encoder, output, sentence, context, dimension })
         };
         read().map_err(|error| if error.place().is_some() { error } else { at(error) })
     }
@@ -134,12 +123,12 @@ impl EncoderModel {
 
     /// How products are computed.
     pub fn precision(&self) -> Precision {
-        self.precision
+        self.encoder.precision()
     }
 
     /// Tokens in the vocabulary.
     pub fn vocab_size(&self) -> usize {
-        self.vocab_size
+        self.encoder.config().shape.vocab_size
     }
 
     /// Tokens that a sequence may have, those that begin and end it included.
@@ -157,11 +146,7 @@ impl EncoderModel {
     /// # Panics
     /// If there is no token, or a sequence is longer than the model's positions or has unknown ids.
     pub fn hidden(&self, inputs: &[&EncoderInput]) -> Tensor<2> {
-        let batch = Batch::new(inputs);
-        match &self.encoder {
-            Encoder::Bert(model) => model.forward(&batch),
-            Encoder::ModernBert(model) => model.forward(&batch),
-        }
+        self.encoder.forward(inputs, &mut Dropout::none())
     }
 
     /// What each sequence yields: its vector, or its scores.
@@ -174,52 +159,28 @@ impl EncoderModel {
         }
         assert!(inputs.iter().all(|input| !input.ids.is_empty()), "every sequence has a token");
         let hidden = self.hidden(inputs);
-        let [_, width] = hidden.dims();
-        let data = hidden.into_data();
-        let mut rest = data.as_slice::<f32>().expect("hidden states are f32");
-        let parts = inputs.iter().map(|input| {
-            let (part, after) = rest.split_at(input.ids.len() * width);
-            rest = after;
-            part
-        });
         match &self.output {
-            Output::Embedding(pipeline) => pipeline.run(&parts.collect::<Vec<_>>(), width),
-            Output::Score(head) => head.run(&parts.collect::<Vec<_>>(), width),
+            Output::Embedding(pipeline) => pipeline.run(hidden, inputs),
+            Output::Score(head) => head.run(hidden, inputs, self.encoder.precision()),
         }
     }
 }
 
-/// A config whose weights are still to be read.
-enum Family {
-    Bert(bert::Config),
-    ModernBert(modernbert::Config),
-}
-
-impl bert::Config {
-    fn into_family(self) -> Family {
-        Family::Bert(self)
-    }
-}
-
-impl Family {
-    /// Hidden size, vocabulary, positions.
-    fn sizes(&self) -> (usize, usize, usize) {
-        match self {
-            Family::Bert(config) => (config.hidden_size, config.vocab_size, config.context),
-            Family::ModernBert(config) => (config.hidden_size, config.vocab_size, config.context),
-        }
-    }
-
-    fn load(self, loader: &Loader) -> Result<Encoder> {
-        Ok(match self {
-            Family::Bert(config) => Encoder::Bert(Box::new(Bert::load(config, loader)?)),
-            Family::ModernBert(config) => Encoder::ModernBert(Box::new(ModernBert::load(config, loader)?)),
-        })
+/// What an encoder of this config looks like.
+///
+/// # Errors
+/// If it is none, or asks for something that is not supported.
+pub(crate) fn config_of(config: &Json) -> Result<EncoderConfig> {
+    match config.family() {
+        "bert" => bert::config(config),
+        "roberta" | "xlm-roberta" => roberta::config(config),
+        "modernbert" => modernbert::config(config),
+        other => Err(config::unsupported("model_type", other, &FAMILIES.join(", "))),
     }
 }
 
 /// Tensors that checkpoints carry and embeddings do not need: heads for other tasks, and what is computed here.
-fn ignored(name: &str, scores: bool) -> bool {
+pub(crate) fn ignored(name: &str, scores: bool) -> bool {
     let heads = ["pooler.", "bert.pooler.", "roberta.pooler.", "cls.", "lm_head.", "head.", "decoder.", "classifier."];
     name.ends_with("position_ids") || (!scores && heads.iter().any(|head| name.starts_with(head)))
 }

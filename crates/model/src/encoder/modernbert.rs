@@ -3,67 +3,81 @@
 
 use super::{
     config::{Json, unsupported},
-    layers::{Affine, Batch, Loader, Norm, Table},
+    network::EncoderConfig,
 };
-use burn::tensor::{Device, Tensor, TensorData};
+use crate::{
+    Design, LayerKind, ModelConfig, NormKind,
+    positions::{Rope, RopeScaling},
+    weight_map::{Family, WeightMap},
+};
 use narthex_base::{Error, Result};
-use narthex_kernels::{Activation, gated};
 use serde_json::Value;
 
-/// Longest table of rotations that is made.
+/// The longest sequence that is read.
 const POSITIONS_MAX: usize = 1 << 17;
 
-/// Shape and constants.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Config {
-    pub(super) vocab_size: usize,
-    pub(super) hidden_size: usize,
-    intermediate_size: usize,
-    heads: usize,
-    head_width: usize,
-    pub(super) eps: f64,
-    activation: Activation,
-    /// Whether each layer sees all of the sequence.
-    global: Vec<bool>,
-    /// How far the other layers see to either side.
-    window: usize,
-    /// Bases of the rotary embedding: of layers with a window, and of the others.
-    thetas: [f64; 2],
-    pub(super) context: usize,
-}
+const FAMILY: &Family = &Family {
+    model_type: "modernbert",
+    weights: WeightMap { layers: "layers.", names: NAMES, transposed: false, by_head: false, prefix: "model." },
+};
 
-impl Config {
-    pub(super) fn read(config: &Json) -> Result<Self> {
-        for key in ["attention_bias", "mlp_bias", "norm_bias"] {
-            config.refuse_true(key)?;
-        }
-        let (hidden_size, heads) = (config.size("hidden_size")?, config.size("num_attention_heads")?);
-        let layers = config.size("num_hidden_layers")?;
-        let context = config.size("max_position_embeddings")?;
-        if context > POSITIONS_MAX {
-            return Err(unsupported(
-                "max_position_embeddings",
-                &context.to_string(),
-                &format!("up to {POSITIONS_MAX}"),
-            ));
-        }
-        Ok(Self {
-            vocab_size: config.size("vocab_size")?,
-            hidden_size,
-            intermediate_size: config.size("intermediate_size")?,
-            heads,
-            head_width: config.head_width(hidden_size, heads)?,
-            eps: config.number("norm_eps", 1e-5),
-            activation: config.activation("hidden_activation")?,
-            global: global_layers(config, layers)?,
-            window: config.optional_size("local_attention").unwrap_or(128) / 2,
-            thetas: [
-                theta(config, "sliding_attention", "local_rope_theta", 10_000.0)?,
-                theta(config, "full_attention", "global_rope_theta", 160_000.0)?,
-            ],
-            context,
-        })
+const NAMES: &[(&str, &str)] = &[
+    ("model.embed_tokens", "embeddings.tok_embeddings"),
+    ("model.embed_norm", "embeddings.norm"),
+    ("model.norm", "final_norm"),
+    ("input_layernorm", "attn_norm"),
+    ("self_attn.q_proj", "attn.Wqkv"),
+    ("self_attn.k_proj", "attn.Wqkv"),
+    ("self_attn.v_proj", "attn.Wqkv"),
+    ("self_attn.o_proj", "attn.Wo"),
+    ("post_attention_layernorm", "mlp_norm"),
+    ("mlp.gate_proj", "mlp.Wi"),
+    ("mlp.up_proj", "mlp.Wi"),
+    ("mlp.down_proj", "mlp.Wo"),
+];
+
+pub(super) fn config(config: &Json) -> Result<EncoderConfig> {
+    for key in ["attention_bias", "mlp_bias", "norm_bias"] {
+        config.refuse_true(key)?;
     }
+    let (hidden_size, heads) = (config.size("hidden_size")?, config.size("num_attention_heads")?);
+    let layers = config.size("num_hidden_layers")?;
+    let context = config.size("max_position_embeddings")?;
+    if context > POSITIONS_MAX {
+        return Err(unsupported("max_position_embeddings", &context.to_string(), &format!("up to {POSITIONS_MAX}")));
+    }
+    let window = config.optional_size("local_attention").unwrap_or(128) / 2;
+    let kind = |global: bool| LayerKind { rope: usize::from(global), window: (!global).then_some(window) };
+    let rope = |theta: f64| Rope::Scaled { theta, scaling: RopeScaling::Default };
+    let shape = ModelConfig {
+        vocab_size: config.size("vocab_size")?,
+        hidden_size,
+        intermediate_size: config.size("intermediate_size")?,
+        layers,
+        heads,
+        kv_heads: heads,
+        head_width: config.head_width(hidden_size, heads)?,
+        rms_norm_eps: config.number("norm_eps", 1e-5),
+        rope_theta: 10_000.0,
+        tied_embeddings: true,
+        context,
+        bos_token: None,
+        eos_tokens: vec![],
+        design: Design {
+            family: FAMILY,
+            norm: NormKind::LayerUnbiased,
+            normed_embedding: true,
+            activation: config.activation("hidden_activation")?,
+            kinds: global_layers(config, layers)?.into_iter().map(kind).collect(),
+            // Of layers with a window, and of the others.
+            ropes: vec![
+                rope(theta(config, "sliding_attention", "local_rope_theta", 10_000.0)?),
+                rope(theta(config, "full_attention", "global_rope_theta", 160_000.0)?),
+            ],
+            ..Design::default()
+        },
+    };
+    Ok(EncoderConfig { shape, positions: 0, types: 0, padding: None, final_norm: true, source: config.0.clone() })
 }
 
 fn global_layers(config: &Json, layers: usize) -> Result<Vec<bool>> {
@@ -97,84 +111,4 @@ fn theta(config: &Json, kind: &str, older: &str, default: f64) -> Result<f64> {
         return Err(unsupported("rope_theta", &theta.to_string(), "numbers above 0"));
     }
     Ok(theta)
-}
-
-pub(super) struct ModernBert {
-    config: Config,
-    words: Table,
-    norm: Norm,
-    blocks: Vec<Block>,
-    final_norm: Norm,
-    /// The rotations of all positions, as `thetas`.
-    tables: [Tensor<2>; 2],
-}
-
-struct Block {
-    /// None in the first layer, whose input has been normed.
-    attention_norm: Option<Norm>,
-    qkv: Affine,
-    attention_out: Affine,
-    mlp_norm: Norm,
-    up: Affine,
-    down: Affine,
-}
-
-impl ModernBert {
-    pub(super) fn load(config: Config, loader: &Loader) -> Result<Self> {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let norm = |name: &str| loader.norm(name, hidden, config.eps, false);
-        let block = |layer: usize| -> Result<Block> {
-            let name = |part: &str| format!("layers.{layer}.{part}");
-            let affine = |part: &str, shape| loader.affine(&[name(part)], shape, false);
-            Ok(Block {
-                attention_norm: if layer == 0 { None } else { Some(norm(&name("attn_norm"))?) },
-                qkv: affine("attn.Wqkv", [3 * hidden, hidden])?,
-                attention_out: affine("attn.Wo", [hidden, hidden])?,
-                mlp_norm: norm(&name("mlp_norm"))?,
-                up: affine("mlp.Wi", [2 * inner, hidden])?,
-                down: affine("mlp.Wo", [hidden, inner])?,
-            })
-        };
-        Ok(Self {
-            words: loader.table("embeddings.tok_embeddings.weight", [config.vocab_size, hidden])?,
-            norm: norm("embeddings.norm")?,
-            blocks: (0..config.global.len()).map(block).collect::<Result<_>>()?,
-            final_norm: norm("final_norm")?,
-            tables: config.thetas.map(|theta| rotations(config.context, config.head_width, theta)),
-            config,
-        })
-    }
-
-    /// `[N, hidden]`
-    pub(super) fn forward(&self, batch: &Batch) -> Tensor<2> {
-        let Config { hidden_size, heads, head_width, activation, window, .. } = self.config;
-        let embedded = batch.rows(hidden_size, |input, at, row| {
-            row.copy_from_slice(self.words.row(input.ids[at] as usize));
-        });
-        let mut x = self.norm.forward(embedded);
-        for (block, global) in self.blocks.iter().zip(&self.config.global) {
-            let normed = block.attention_norm.as_ref().map_or_else(|| x.clone(), |norm| norm.forward(x.clone()));
-            let table = self.tables[usize::from(*global)].clone();
-            let window = (!global).then_some(window);
-            let seen = batch.attend(block.qkv.forward(normed), [heads, head_width], window, Some(table));
-            x = block.attention_out.onto(x, seen);
-            let inner = gated(block.up.forward(block.mlp_norm.forward(x.clone())), activation);
-            x = block.down.onto(x, inner);
-        }
-        self.final_norm.forward(x)
-    }
-}
-
-/// `[positions, D]`: for each position D/2 cosines, then D/2 sines; in single precision, as the reference computes them.
-fn rotations(positions: usize, head_width: usize, theta: f64) -> Tensor<2> {
-    let half = head_width / 2;
-    let frequency = |i: usize| 1.0 / (theta as f32).powf((2 * i) as f32 / head_width as f32);
-    let frequencies: Vec<f32> = (0..half).map(frequency).collect();
-    let mut table = Vec::with_capacity(positions * head_width);
-    for position in 0..positions {
-        let angle = |frequency: &f32| position as f32 * frequency;
-        table.extend(frequencies.iter().map(|frequency| angle(frequency).cos()));
-        table.extend(frequencies.iter().map(|frequency| angle(frequency).sin()));
-    }
-    Tensor::from_data(TensorData::new(table, [positions, head_width]), &Device::flex())
 }

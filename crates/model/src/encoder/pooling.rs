@@ -1,8 +1,12 @@
 //! From the vectors of a sequence's tokens to one for the sequence, in the stages that sentence-transformers' `modules.json`
 //! names: pooling, dense layers, normalization.
 
-use super::config::{Json, unsupported};
+use super::{
+    EncoderInput,
+    config::{Json, unsupported},
+};
 use crate::weights::{StoredWeights, WeightSource};
+use burn::tensor::Tensor;
 use narthex_base::{Error, Result};
 use serde_json::Value;
 use std::path::{Component, Path};
@@ -155,8 +159,17 @@ impl Pipeline {
         self.dimension
     }
 
-    /// A vector for each sequence of `[T, width]`.
-    pub(super) fn run(&self, parts: &[&[f32]], width: usize) -> Vec<Vec<f32>> {
+    /// A vector for each sequence, from the vectors of all tokens `[N, width]`, one sequence behind the other.
+    pub(super) fn run(&self, hidden: Tensor<2>, inputs: &[&EncoderInput]) -> Vec<Vec<f32>> {
+        let [_, width] = hidden.dims();
+        let data = hidden.into_data();
+        let mut rest = data.as_slice::<f32>().expect("hidden states are f32");
+        let part = |input: &&EncoderInput| {
+            let (part, after) = rest.split_at(input.ids.len() * width);
+            rest = after;
+            part
+        };
+        let parts: Vec<&[f32]> = inputs.iter().map(part).collect();
         narthex_kernels::team::map(parts.len(), |i| {
             let mut vector = pool(parts[i], width, &self.modes);
             for stage in &self.stages {

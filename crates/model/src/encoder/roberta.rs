@@ -4,16 +4,21 @@
 use super::{
     bert,
     config::{Json, unsupported},
+    network::EncoderConfig,
 };
+use crate::weight_map::Family;
 use narthex_base::Result;
 
-pub(super) fn config(config: &Json) -> Result<bert::Config> {
+const FAMILY: &Family = &Family { model_type: "roberta", weights: bert::weights("roberta.") };
+
+pub(super) fn config(config: &Json) -> Result<EncoderConfig> {
     let padding = config.optional_size("pad_token_id").unwrap_or(1);
-    let plain = bert::Config::read(config)?;
-    let eps = config.number("layer_norm_eps", 1e-5);
+    let mut plain = bert::config(config)?;
     if padding + 1 >= plain.positions {
         return Err(unsupported("pad_token_id", &padding.to_string(), "ids below max_position_embeddings"));
     }
-    let context = plain.positions - padding - 1;
-    Ok(bert::Config { context, eps, padding: Some(padding as u32), ..plain })
+    plain.shape.design.family = FAMILY;
+    plain.shape.context = plain.positions - padding - 1;
+    plain.shape.rms_norm_eps = config.number("layer_norm_eps", 1e-5);
+    Ok(EncoderConfig { padding: Some(padding as u32), ..plain })
 }

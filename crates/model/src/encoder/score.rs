@@ -1,15 +1,14 @@
-//! Heads for classification: from the vectors of a pair's tokens to its scores, as a cross-encoder gives them. Names as in
-//! Hugging Face's `…ForSequenceClassification`.
+//! Scores of a pair of texts, as a cross-encoder gives them: a head for classification and what its scores go through.
 
 use super::{
-    Family,
+    EncoderInput,
     config::{Json, unsupported},
-    layers::{Affine, Loader, Norm},
-    pooling::{PoolingMode, pool},
+    head::{Head, HeadShape, Places},
 };
-use burn::tensor::{Device, Tensor, TensorData};
+use crate::{Dropout, ModelConfig, maker::Maker};
+use burn::tensor::Tensor;
 use narthex_base::Result;
-use narthex_kernels::Activation;
+use narthex_kernels::Precision;
 use serde_json::Value;
 
 /// What the scores go through.
@@ -21,52 +20,19 @@ pub enum ScoreActivation {
     Sigmoid,
 }
 
+/// A head whose scores go through a function.
 pub(super) struct ScoreHead {
-    pooling: PoolingMode,
-    dense: Affine,
-    between: Between,
-    out: Affine,
+    head: Head,
     labels: usize,
     activation: ScoreActivation,
 }
 
-enum Between {
-    Tanh,
-    /// A function, then a norm.
-    Normed(Activation, Box<Norm>),
-}
-
 impl ScoreHead {
-    pub(super) fn read(config: &Json, loader: &Loader, encoder: &Family) -> Result<Self> {
-        let (width, _, _) = encoder.sizes();
+    pub(super) fn read(config: &Json, shape: &ModelConfig, maker: &dyn Maker) -> Result<Self> {
         let labels = config.labels();
-        let (pooling, dense, between, out) = match (encoder, config.family()) {
-            (Family::ModernBert(shape), _) => {
-                config.refuse_true("classifier_bias")?;
-                let pooling = match config.text("classifier_pooling").unwrap_or("cls") {
-                    "cls" => PoolingMode::Cls,
-                    "mean" => PoolingMode::Mean,
-                    other => return Err(unsupported("classifier_pooling", other, "cls, mean")),
-                };
-                let head = loader.head();
-                let norm = head.norm("head.norm", width, shape.eps, false)?;
-                let between = Between::Normed(config.activation("classifier_activation")?, Box::new(norm));
-                let dense = head.affine(&["head.dense".into()], [width, width], false)?;
-                (pooling, dense, between, head.affine(&["classifier".into()], [labels, width], true)?)
-            }
-            (Family::Bert(_), "bert") => {
-                let dense = loader.affine(&["pooler.dense".into()], [width, width], true)?;
-                let out = loader.head().affine(&["classifier".into()], [labels, width], true)?;
-                (PoolingMode::Cls, dense, Between::Tanh, out)
-            }
-            (Family::Bert(_), _) => {
-                let head = loader.head();
-                let dense = head.affine(&["classifier.dense".into()], [width, width], true)?;
-                let out = head.affine(&["classifier.out_proj".into()], [labels, width], true)?;
-                (PoolingMode::Cls, dense, Between::Tanh, out)
-            }
-        };
-        Ok(Self { pooling, dense, between, out, labels, activation: activation(config, labels)? })
+        let head = HeadShape::of_encoder(config, shape.rms_norm_eps)?;
+        let head = Head::made(&head, shape.hidden_size, labels, &|_| maker)?;
+        Ok(Self { head, labels, activation: activation(config, labels)? })
     }
 
     /// Scores of a sequence.
@@ -74,15 +40,10 @@ impl ScoreHead {
         self.labels
     }
 
-    /// The scores of each sequence of `[T, width]`.
-    pub(super) fn run(&self, parts: &[&[f32]], width: usize) -> Vec<Vec<f32>> {
-        let pooled: Vec<f32> = parts.iter().flat_map(|part| pool(part, width, &[self.pooling])).collect();
-        let x = Tensor::from_data(TensorData::new(pooled, [parts.len(), width]), &Device::flex());
-        let x = match &self.between {
-            Between::Tanh => self.dense.forward(x).tanh(),
-            Between::Normed(function, norm) => norm.forward(self.dense.activated(x, *function)),
-        };
-        let scores = self.out.forward(x).into_data();
+    /// The scores of each sequence, from the vectors of all tokens, one sequence behind the other.
+    pub(super) fn run(&self, hidden: Tensor<2>, inputs: &[&EncoderInput], precision: Precision) -> Vec<Vec<f32>> {
+        let places = Places::packed(inputs.iter().map(|input| input.ids.len()));
+        let scores = self.head.forward(hidden, &places, &mut Dropout::none(), precision).into_data();
         let scores = scores.as_slice::<f32>().expect("scores are f32");
         let activated = |x: &f32| match self.activation {
             ScoreActivation::Identity => *x,

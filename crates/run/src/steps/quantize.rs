@@ -11,7 +11,7 @@ use narthex_model::{
     Decoder, ModelConfig, Quantization,
     calibrate::{Calibration, Comparison, calibrate, compare},
     cpu,
-    quantized::write_quantized,
+    integer_folder::write_quantized,
 };
 use narthex_shelf::model_files;
 use narthex_text::{TokenShard, Tokenizer};
@@ -45,7 +45,7 @@ pub(super) fn make(context: &StepContext, step: &QuantizeStep) -> Result<Made> {
         let decoder = Decoder::read(&from, &cpu())?;
         calibration = calibrate(&decoder, &text.calibrates)?;
         if let Quantization::Int4 { group } = kind {
-            calibration.scale(decoder.config().design.architecture.model_type, &decoder.tensors(), group);
+            calibration.scale(decoder.config().design.family.model_type, &decoder.tensors(), group);
         }
         measured = Some((decoder, text));
     }

@@ -3,7 +3,7 @@
 
 use crate::{
     ModelConfig,
-    calibrate::Calibration,
+    calibration::Calibration,
     quantize::{Int4Matrix, Int8Matrix, QuantizedMatrix},
     weights::{RawTensor, StoredWeights, WeightSource, mismatch},
 };
@@ -207,6 +207,11 @@ impl ModelWeights {
     /// The precision that does justice to what is computed with them.
     pub fn precision(&self) -> Precision {
         if self.scheme.is_some() { Precision::Bf16 } else { self.stored.precision() }
+    }
+
+    /// Counts a tensor as used that is of no use here.
+    pub(crate) fn ignore(&self, name: &str) {
+        self.stored.ignore(name);
     }
 
     /// Refuses files that hold more than was asked for.

@@ -1,0 +1,65 @@
+//! The adapters that a decoder carries in training: added, read, merged.
+
+use super::Decoder;
+use crate::{
+    LoraSpec,
+    layers::Linear,
+    lora::Lora,
+    peft::{Module as AdapterModule, PeftAdapter},
+};
+use burn::{
+    module::Param,
+    tensor::{Tensor, TensorData},
+};
+use std::collections::HashMap;
+
+impl Decoder {
+    /// Every projection that can carry an adapter, with its name.
+    pub(crate) fn projections(&mut self) -> impl Iterator<Item = (String, &mut Linear)> {
+        self.model.layers.iter_mut().enumerate().flat_map(|(i, block)| {
+            block.projections().into_iter().map(move |(part, linear)| (format!("model.layers.{i}.{part}"), linear))
+        })
+    }
+
+    /// Adds adapters, drawn by counter from the seed.
+    pub fn with_lora(mut self, spec: &LoraSpec, seed: u64) -> Self {
+        for (name, linear) in self.projections() {
+            let target = name.rsplit('.').next().unwrap_or_default();
+            if spec.targets.iter().any(|wanted| wanted == target) {
+                linear.lora = Some(Lora::random(spec, seed, &name, &linear.weight));
+            }
+        }
+        self
+    }
+
+    /// Adds adapters that were read for this model, in place of those that it has.
+    pub fn with_adapter(mut self, adapter: &PeftAdapter) -> Self {
+        let dropout = adapter.config.lora_dropout;
+        let modules: HashMap<&str, &AdapterModule> =
+            adapter.modules.iter().map(|module| (module.name.as_str(), module)).collect();
+        for (name, linear) in self.projections() {
+            linear.lora = modules.get(name.as_str()).map(|module| {
+                let ([outputs, inputs], device) = (linear.weight.shape(), linear.weight.device());
+                let matrix =
+                    |values: &[f32], shape| Tensor::from_data(TensorData::new(values.to_vec(), shape), &device);
+                let magnitude = module.magnitude.as_ref().map(|sizes| {
+                    Param::from_tensor(Tensor::from_data(TensorData::new(sizes.clone(), [outputs]), &device))
+                });
+                Lora {
+                    lora_a: Param::from_tensor(matrix(&module.a, [module.rank, inputs])),
+                    lora_b: Param::from_tensor(matrix(&module.b, [outputs, module.rank])),
+                    magnitude,
+                    scale: module.scale,
+                    dropout,
+                }
+            });
+        }
+        self
+    }
+
+    /// Adds the adapters into the weights and drops them.
+    pub fn merged(mut self) -> Self {
+        self.projections().for_each(|(_, linear)| linear.merge());
+        self
+    }
+}
