@@ -10,6 +10,7 @@ mod attention;
 mod block;
 pub mod calibrate;
 mod calibration;
+mod classifier;
 mod config;
 mod config_json;
 mod decoder;
@@ -40,6 +41,7 @@ pub use burn::{
     module::Module,
     tensor::{Bool, Device, Int, Tensor},
 };
+pub use classifier::Classifier;
 pub use config::{Design, Experts, LayerKind, ModelConfig, NormKind, Placement, QkNorm};
 pub use decoder::{Decoder, load_adapter, save_adapter};
 pub use device::{cpu, device};
