@@ -1,5 +1,5 @@
-//! An adapter packed for inference: what it adds to each product of each block, to the rows that ask for it. Many are there
-//! at a time over one base. Knows no files: see `decoder/packed_adapter.rs`.
+//! An adapter packed for inference: what it adds to each product of each block, to the rows that ask for it. Many are
+//! there at a time over one base. Knows no files: see `decoder/packed_adapter.rs`.
 
 use crate::site::Site;
 use narthex_kernels::LowRank;

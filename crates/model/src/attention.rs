@@ -31,7 +31,8 @@ pub struct Layer {
 
 /// What a block's attention looks at.
 pub trait AttentionContext {
-    /// `qkv [N, (H + 2 K) D]` of the new positions of block `layer`, not yet rotated, and the rotary table `[positions, D]`
+    /// `qkv [N, (H + 2 K) D]` of the new positions of block `layer`, not yet rotated, and the rotary table `[positions,
+    /// D]`
     /// -> `[N, H D]`.
     fn attend(&mut self, layer: Layer, qkv: Tensor<2>, table: Tensor<2>, precision: Precision) -> Tensor<2>;
 

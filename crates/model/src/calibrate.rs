@@ -1,5 +1,5 @@
-//! What a model's layers are given, measured on text, and how two models do on the same text. Knows models and token ids; no
-//! files, no text.
+//! What a model's layers are given, measured on text, and how two models do on the same text. Knows models and token
+//! ids; no files, no text.
 
 pub use crate::calibration::{Calibration, Watching, awq_factors};
 
@@ -7,7 +7,8 @@ use crate::{AttentionContext, CausalContext, Decoder, Dropout, cpu, weights::Ten
 use burn::tensor::{Int, Tensor, TensorData};
 use narthex_base::Result;
 
-/// Runs a model over windows of tokens and returns what its layers were given. No window is longer than the model's context.
+/// Runs a model over windows of tokens and returns what its layers were given. No window is longer than the model's
+/// context.
 ///
 /// # Errors
 /// None of a model whose weights fit its config.

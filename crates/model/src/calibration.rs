@@ -1,5 +1,5 @@
-//! What is known of the inputs of a model's layers, and what follows from it for rounding their weights: which inputs errors count
-//! most at, and factors that move precision there. Knows weights; no models, no files.
+//! What is known of the inputs of a model's layers, and what follows from it for rounding their weights: which inputs
+//! errors count most at, and factors that move precision there. Knows weights; no models, no files.
 
 use crate::weights::{TensorMap, WeightSource};
 use narthex_base::Result;
@@ -70,9 +70,10 @@ impl WeightSource for Watching<'_> {
 /// Exponents of the inputs' sizes that are tried.
 const EXPONENTS: usize = 10;
 
-/// Factors for the columns of weights `[.., I]` that share their input, such that rounding `W diag(s)` to int4 and dividing by s
-/// again is best: `s = size^a`, for the a of a grid with the least squared error of what the weights compute, each input's
-/// error weighted by its mean square (activation-aware scaling: Lin et al., "AWQ", 2023). Ones where that is best.
+/// Factors for the columns of weights `[.., I]` that share their input, such that rounding `W diag(s)` to int4 and
+/// dividing by s again is best: `s = size^a`, for the a of a grid with the least squared error of what the weights
+/// compute, each input's error weighted by its mean square (activation-aware scaling: Lin et al., "AWQ", 2023). Ones
+/// where that is best.
 ///
 /// # Panics
 /// If lengths differ.
@@ -122,9 +123,9 @@ const AFTER_NORMS: [(&str, &[&str]); 2] = [
 ];
 
 impl Calibration {
-    /// Finds [`awq_factors`] for the layers of a model whose blocks are named as Llama's, and the factors that undo them in what
-    /// comes before: in a norm for the layers after it, in `up_proj` for `down_proj`. Other models are left as they are, as
-    /// are norms whose weight is not what they multiply with.
+    /// Finds [`awq_factors`] for the layers of a model whose blocks are named as Llama's, and the factors that undo
+    /// them in what comes before: in a norm for the layers after it, in `up_proj` for `down_proj`. Other models are
+    /// left as they are, as are norms whose weight is not what they multiply with.
     ///
     pub fn scale(&mut self, model_type: &str, weights: &TensorMap, group: usize) {
         if !["llama", "mistral", "qwen2", "qwen3", "smollm3"].contains(&model_type) {

@@ -1,5 +1,5 @@
-//! Text classifiers: an encoder or a decoder with a head that gives a score for each label. To be trained in full or through
-//! adapters, and run. Knows tokens and labels' names; no text and no schedule.
+//! Text classifiers: an encoder or a decoder with a head that gives a score for each label. To be trained in full or
+//! through adapters, and run. Knows tokens and labels' names; no text and no schedule.
 
 mod files;
 
@@ -20,8 +20,8 @@ use narthex_base::Result;
 use narthex_kernels::Precision;
 use serde_json::Value;
 
-/// A classifier of token sequences. As a module it holds the parameters of its network, named below `network`, and of its head,
-/// below `head`.
+/// A classifier of token sequences. As a module it holds the parameters of its network, named below `network`, and of
+/// its head, below `head`.
 ///
 /// ```no_run
 /// # fn main() -> narthex_base::Result<()> {
@@ -105,8 +105,8 @@ impl Classifier {
         }
     }
 
-    /// The score of each label for each sequence, as logits: `[S, labels]`. It can be differentiated. What a sequence yields
-    /// does not depend on the others. Dropout is that of transformers, with one probability for all places.
+    /// The score of each label for each sequence, as logits: `[S, labels]`. It can be differentiated. What a sequence
+    /// yields does not depend on the others. Dropout is that of transformers, with one probability for all places.
     ///
     /// # Panics
     /// If there is no sequence, or one is empty, longer than [`Classifier::context`], or has unknown ids.
@@ -145,8 +145,9 @@ impl Classifier {
         }
     }
 
-    /// Adds adapters to the projections whose names end in one of the targets, drawn by counter from the seed. Projections have
-    /// Llama's names, whatever the family: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`.
+    /// Adds adapters to the projections whose names end in one of the targets, drawn by counter from the seed.
+    /// Projections have Llama's names, whatever the family: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`,
+    /// `up_proj`, `down_proj`.
     pub fn with_lora(mut self, spec: &LoraSpec, seed: u64) -> Self {
         for (name, linear) in self.projections() {
             let target = name.rsplit('.').next().unwrap_or_default();

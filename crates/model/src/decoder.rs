@@ -1,6 +1,6 @@
-//! The decoder that all architectures are made of: an embedding, blocks, a norm and the output projection. Parameters have
-//! Llama's names; `weight_map` knows those of others. What else is done with it stands beside it: reading, writing, adapters,
-//! packing.
+//! The decoder that all architectures are made of: an embedding, blocks, a norm and the output projection. Parameters
+//! have Llama's names; `weight_map` knows those of others. What else is done with it stands beside it: reading,
+//! writing, adapters, packing.
 //!
 //! Shapes: B batch, T time, N = B * T.
 

@@ -1,5 +1,6 @@
-//! Sparse experts (Shazeer et al., "Outrageously large neural networks", 2017): each token goes through the few that a router
-//! chooses. A row's outcome does not depend on the rows beside it: experts are added in the order of their numbers.
+//! Sparse experts (Shazeer et al., "Outrageously large neural networks", 2017): each token goes through the few that a
+//! router chooses. A row's outcome does not depend on the rows beside it: experts are added in the order of their
+//! numbers.
 //!
 //! Shapes: N rows, C hidden width, E experts.
 

@@ -1,5 +1,5 @@
-//! The feed-forward part of a block, or one expert: up through a function, or with a gate, and down again. Knows neither blocks
-//! nor routing.
+//! The feed-forward part of a block, or one expert: up through a function, or with a gate, and down again. Knows
+//! neither blocks nor routing.
 //!
 //! Shapes: N rows, C hidden width, F feed-forward width.
 

@@ -1,5 +1,5 @@
-//! Folders in Hugging Face layout whose matrices are integers: read from what GPTQ, AWQ and compressed-tensors write, and
-//! written as compressed-tensors. Knows configs, tensors and files; what a matrix is for it tells by its name only.
+//! Folders in Hugging Face layout whose matrices are integers: read from what GPTQ, AWQ and compressed-tensors write,
+//! and written as compressed-tensors. Knows configs, tensors and files; what a matrix is for it tells by its name only.
 
 use crate::{
     ModelConfig,
@@ -364,7 +364,8 @@ pub struct Written {
 }
 
 /// Writes the model of a folder with its layers' matrices as integers into another, which must exist: config.json and
-/// safetensors files of the same names. Embedding and output stay as they are, and norms but for the calibration's factors.
+/// safetensors files of the same names. Embedding and output stay as they are, and norms but for the calibration's
+/// factors.
 ///
 /// # Errors
 /// If a file cannot be read or written, or the model is quantized already.

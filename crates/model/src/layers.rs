@@ -10,8 +10,8 @@ use narthex_kernels::{
     linear, packed_affine, packed_linear_adapted, packed_rows, rms_norm,
 };
 
-/// A matrix product with the weight in Hugging Face's layout `[out, in]`, a bias if it has one, and a low-rank adapter in
-/// training.
+/// A matrix product with the weight in Hugging Face's layout `[out, in]`, a bias if it has one, and a low-rank adapter
+/// in training.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// `[out, in]`

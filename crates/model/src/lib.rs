@@ -1,5 +1,5 @@
-//! Model architectures on Burn: one decoder, and one file for what each family makes of it, with Hugging Face names and configs. Knows weights
-//! and configs; knows no text, no documents and no schedule.
+//! Model architectures on Burn: one decoder, and one file for what each family makes of it, with Hugging Face names and
+//! configs. Knows weights and configs; knows no text, no documents and no schedule.
 //!
 //! One definition serves training and inference: what differs is the [`AttentionContext`] that is
 //! passed in.

@@ -1,5 +1,5 @@
-//! Low-rank adapters in training (Hu et al., "LoRA", 2021), scaled for large ranks (Kalajdzievski, "rsLoRA", 2023) or with
-//! a learned size of each output's weights (Liu et al., "DoRA", 2024).
+//! Low-rank adapters in training (Hu et al., "LoRA", 2021), scaled for large ranks (Kalajdzievski, "rsLoRA", 2023) or
+//! with a learned size of each output's weights (Liu et al., "DoRA", 2024).
 
 use crate::{Dropout, Weight};
 use burn::{
@@ -50,8 +50,8 @@ impl LoraSpec {
 }
 
 impl Lora {
-    /// As PEFT starts: `a` uniform in ±1/sqrt(in), `b` zero, sizes those of the weight `[out, in]`. Drawn by counter from
-    /// (seed, name).
+    /// As PEFT starts: `a` uniform in ±1/sqrt(in), `b` zero, sizes those of the weight `[out, in]`. Drawn by counter
+    /// from (seed, name).
     pub(crate) fn random(spec: &LoraSpec, seed: u64, name: &str, weight: &Weight) -> Self {
         let ([d_out, d_in], device) = (weight.shape(), &weight.device());
         let stream = Stream::new(seed, &format!("{name}.lora_A"));
@@ -79,8 +79,8 @@ impl Lora {
         self.lora_b.val().matmul(self.lora_a.val()) * self.scale
     }
 
-    /// In DoRA, what the outputs of a layer of this weight are multiplied with for the size of their weights to be the learned
-    /// one: `[out]`. The size that they have counts as a constant, as in the paper (section 4.3).
+    /// In DoRA, what the outputs of a layer of this weight are multiplied with for the size of their weights to be the
+    /// learned one: `[out]`. The size that they have counts as a constant, as in the paper (section 4.3).
     pub(crate) fn gain(&self, numbers: impl FnOnce() -> Tensor<2>) -> Option<Tensor<1>> {
         let magnitude = self.magnitude.as_ref()?;
         Some(magnitude.val() / sizes((numbers() + self.update()).detach()))

@@ -1,5 +1,5 @@
-//! What makes the parts of a network while it is built: drawn by counter, read as numbers, or packed as they are read. The
-//! network says by name and shape what it needs, in one place for all. Knows no architecture.
+//! What makes the parts of a network while it is built: drawn by counter, read as numbers, or packed as they are read.
+//! The network says by name and shape what it needs, in one place for all. Knows no architecture.
 
 use crate::{
     ModelConfig, Weight,

@@ -1,5 +1,5 @@
-//! From the names and layouts of a family's checkpoints to those of the network, and back: where a tensor lies in theirs.
-//! Knows names and shapes; no files.
+//! From the names and layouts of a family's checkpoints to those of the network, and back: where a tensor lies in
+//! theirs. Knows names and shapes; no files.
 
 use crate::{ModelConfig, TensorMap, config::NormKind, quantize::QuantizedMatrix, weights::WeightSource};
 use narthex_base::Result;
@@ -161,8 +161,8 @@ impl WeightSource for Mapped<'_> {
     }
 }
 
-/// Where the outputs of a module lie in the module of their checkpoints that holds it: its name, its outputs, and which of
-/// them are ours, in our order. With 1 output, which is always the first, whether others lie there too.
+/// Where the outputs of a module lie in the module of their checkpoints that holds it: its name, its outputs, and which
+/// of them are ours, in our order. With 1 output, which is always the first, whether others lie there too.
 pub(crate) fn rows_in_theirs(config: &ModelConfig, module: &str, outputs: usize) -> (String, usize, Vec<usize>) {
     let Place { name, shape, rows, .. } = place(config, &format!("{module}.bias"), &[outputs]);
     let rows = match rows {

@@ -24,8 +24,8 @@ pub enum Rope {
 /// How angles are stretched for contexts beyond those of pretraining.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
-    /// Not at all. Also the dynamic scaling up to the length of pretraining, beyond which this version does not go: what it
-    /// does there depends on the length of the whole sequence.
+    /// Not at all. Also the dynamic scaling up to the length of pretraining, beyond which this version does not go:
+    /// what it does there depends on the length of the whole sequence.
     Default,
     /// All by a factor (Chen et al., "Position interpolation", 2023).
     Linear(f64),
@@ -65,8 +65,8 @@ pub enum RopeScaling {
 }
 
 impl RopeScaling {
-    /// Reads `rope_scaling` or `rope_parameters`. Where a scaling holds up to the length of pretraining only, `context` is
-    /// lowered to it.
+    /// Reads `rope_scaling` or `rope_parameters`. Where a scaling holds up to the length of pretraining only, `context`
+    /// is lowered to it.
     ///
     /// # Errors
     /// If the kind is not supported or lacks a number.
@@ -134,8 +134,8 @@ impl RopeScaling {
 }
 
 impl Rope {
-    /// Radians a position for each pair of values that is rotated, in single precision as the reference computes them; and
-    /// what cosines and sines are multiplied with.
+    /// Radians a position for each pair of values that is rotated, in single precision as the reference computes them;
+    /// and what cosines and sines are multiplied with.
     fn frequencies(&self, width: usize) -> (Vec<f32>, f32) {
         let Rope::Scaled { theta, scaling } = self else { return (vec![], 1.0) };
         let plain = |i: usize| 1.0 / (*theta as f32).powf((2 * i) as f32 / width as f32);
@@ -203,8 +203,8 @@ impl Angles {
     }
 }
 
-/// The positions of a pass: their numbers, and for each rotary embedding of the model a table of D / 2 cosines, then D / 2
-/// sines, for each.
+/// The positions of a pass: their numbers, and for each rotary embedding of the model a table of D / 2 cosines, then D
+/// / 2 sines, for each.
 #[derive(Clone, Debug)]
 pub struct Positions {
     numbers: Arc<[usize]>,

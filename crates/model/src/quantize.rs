@@ -1,5 +1,5 @@
-//! Matrices of small integers: rounded from numbers, or unpacked from the layouts in which GPTQ, AWQ and compressed-tensors
-//! checkpoints hold them. Knows tensors as slices; no files, no configs.
+//! Matrices of small integers: rounded from numbers, or unpacked from the layouts in which GPTQ, AWQ and
+//! compressed-tensors checkpoints hold them. Knows tensors as slices; no files, no configs.
 //!
 //! A weight is scale x (code - zero); int8 has one scale an output and no zeros.
 
@@ -73,8 +73,8 @@ impl Int8Matrix {
 }
 
 impl Int4Matrix {
-    /// Rounds `[O, I]`; of the scales for a group it takes the one with the least squared error, weighted by the `importance`
-    /// of each input `[I]`, unless that is empty.
+    /// Rounds `[O, I]`; of the scales for a group it takes the one with the least squared error, weighted by the
+    /// `importance` of each input `[I]`, unless that is empty.
     pub fn round(weights: &[f32], inputs: usize, group: usize, importance: &[f32]) -> Self {
         let blocks: Vec<&[f32]> = weights.chunks(ROWS * inputs).collect();
         let parts = team::map(blocks.len(), |block| {
@@ -137,9 +137,9 @@ impl Int4Matrix {
         Ok(Self { group: CUT, scales, zeros, ..self })
     }
 
-    /// From GPTQ's layout: `qweight [I / 8, O]`, eight inputs a word from the lowest bits up; `qzeros [groups, O / 8]`, eight
-    /// outputs a word, each 1 too small unless `zeros_are_whole` (the format's version 2); `scales [groups, O]`; `g_idx [I]`,
-    /// the group of each input (Frantar et al., 2023; AutoGPTQ).
+    /// From GPTQ's layout: `qweight [I / 8, O]`, eight inputs a word from the lowest bits up; `qzeros [groups, O / 8]`,
+    /// eight outputs a word, each 1 too small unless `zeros_are_whole` (the format's version 2); `scales [groups, O]`;
+    /// `g_idx [I]`, the group of each input (Frantar et al., 2023; AutoGPTQ).
     ///
     /// # Errors
     /// If sizes do not fit each other, or the groups of `g_idx` are not equally large.
@@ -177,8 +177,9 @@ impl Int4Matrix {
         Ok(Self { inputs, group, codes, scales, zeros, order })
     }
 
-    /// From AWQ's layout for products of many rows ("GEMM"): `qweight [I, O / 8]` and `qzeros [groups, O / 8]`, eight outputs a
-    /// word in the order 0, 2, 4, 6, 1, 3, 5, 7 from the lowest bits up; `scales [groups, O]` (Lin et al., 2023; AutoAWQ).
+    /// From AWQ's layout for products of many rows ("GEMM"): `qweight [I, O / 8]` and `qzeros [groups, O / 8]`, eight
+    /// outputs a word in the order 0, 2, 4, 6, 1, 3, 5, 7 from the lowest bits up; `scales [groups, O]` (Lin et al.,
+    /// 2023; AutoAWQ).
     ///
     /// # Errors
     /// If sizes do not fit each other.
@@ -207,8 +208,9 @@ impl Int4Matrix {
         Ok(Self { inputs, group, codes, scales, zeros, order: vec![] })
     }
 
-    /// From the layout "pack-quantized" of compressed-tensors: `packed [O, I / 8]`, eight inputs a word from the lowest bits
-    /// up; `scales [O, groups]`; `zeros [O / 8, groups]`, eight outputs a word, or none if the codes are symmetric about 8.
+    /// From the layout "pack-quantized" of compressed-tensors: `packed [O, I / 8]`, eight inputs a word from the lowest
+    /// bits up; `scales [O, groups]`; `zeros [O / 8, groups]`, eight outputs a word, or none if the codes are symmetric
+    /// about 8.
     ///
     /// # Errors
     /// If sizes do not fit each other.
@@ -288,8 +290,8 @@ impl QuantizedMatrix {
         }
     }
 
-    /// Packs matrices of `inputs` columns that share their input, one below the other. They are taken as they are where one
-    /// product can hold them all: of one kind, with one group and one order. Others are rounded to int8.
+    /// Packs matrices of `inputs` columns that share their input, one below the other. They are taken as they are where
+    /// one product can hold them all: of one kind, with one group and one order. Others are rounded to int8.
     ///
     /// # Errors
     /// If groups are of a size that is not supported, or a scale is not finite.

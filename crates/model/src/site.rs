@@ -1,4 +1,5 @@
-//! The projections of a block by name: their shapes, and the products that they are parts of. Knows configs; no weights.
+//! The projections of a block by name: their shapes, and the products that they are parts of. Knows configs; no
+//! weights.
 
 use crate::ModelConfig;
 
@@ -43,7 +44,8 @@ fn projection_shapes(config: &ModelConfig, layer: usize) -> Vec<(String, [usize;
     shapes
 }
 
-/// Where the outputs of a projection stand: the product that it is part of, and its first column there. None for experts.
+/// Where the outputs of a projection stand: the product that it is part of, and its first column there. None for
+/// experts.
 pub(crate) fn site(config: &ModelConfig, layer: usize, part: &str) -> Option<(Site, usize)> {
     let shapes = dense_shapes(config, layer);
     let outputs = |name: &str| shapes.iter().find(|(found, _)| *found == name).map_or(0, |(_, [outputs, _])| *outputs);

@@ -1,5 +1,5 @@
-//! The weight of a layer or a table in the forms that a model can hold it in: numbers, or packed. Knows no layers and no
-//! files.
+//! The weight of a layer or a table in the forms that a model can hold it in: numbers, or packed. Knows no layers and
+//! no files.
 
 use crate::cpu;
 use burn::{
@@ -9,8 +9,8 @@ use burn::{
 use narthex_kernels::PackedWeight;
 use std::ops::Range;
 
-/// A matrix `[out, in]`. As a module it is as if the parameter stood in its place, so that names of parameters do not tell
-/// the form; packed weights are no parameters.
+/// A matrix `[out, in]`. As a module it is as if the parameter stood in its place, so that names of parameters do not
+/// tell the form; packed weights are no parameters.
 #[derive(Clone, Debug)]
 pub enum Weight {
     /// Numbers, which training may change.

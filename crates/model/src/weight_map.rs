@@ -20,8 +20,8 @@ impl PartialEq for Family {
 pub(crate) struct WeightMap {
     /// What stands before the number of a layer.
     pub(crate) layers: &'static str,
-    /// Modules whose names differ, ours and theirs; in layers without what stands before, `#` for the number of an expert.
-    /// Where several of ours have one name, they lie in that one, in the order of their numbers here.
+    /// Modules whose names differ, ours and theirs; in layers without what stands before, `#` for the number of an
+    /// expert. Where several of ours have one name, they lie in that one, in the order of their numbers here.
     pub(crate) names: &'static [(&'static str, &'static str)],
     /// Whether the matrices in layers are `[in, out]`.
     pub(crate) transposed: bool,

@@ -1,4 +1,5 @@
-//! PEFT's adapters (`xtask/goldens/adapters.py`): beside others in one batch, in training's form, merged, written and read.
+//! PEFT's adapters (`xtask/goldens/adapters.py`): beside others in one batch, in training's form, merged, written and
+//! read.
 
 use burn::tensor::TensorData;
 use narthex_model::{

@@ -1,5 +1,5 @@
-//! Classifiers against what transformers and torch give for tiny random checkpoints (`xtask/goldens/classifiers.py`), and
-//! against themselves.
+//! Classifiers against what transformers and torch give for tiny random checkpoints (`xtask/goldens/classifiers.py`),
+//! and against themselves.
 
 use burn::{
     module::{Module, ModuleVisitor, Param},

@@ -48,8 +48,8 @@ pub(crate) fn reference(gate_up: Tensor<2>) -> Tensor<2> {
     silu(gate) * up
 }
 
-/// `[N, 2 F]` -> `[N, F]`: the first half goes through the function and is multiplied with the second, in one pass where
-/// nothing is differentiated.
+/// `[N, 2 F]` -> `[N, F]`: the first half goes through the function and is multiplied with the second, in one pass
+/// where nothing is differentiated.
 ///
 /// # Panics
 /// If the width is odd.

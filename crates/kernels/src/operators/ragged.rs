@@ -1,10 +1,11 @@
 //! Bidirectional attention over sequences of different lengths that lie one behind the other, for encoders: nothing is
-//! padded, and no sequence sees another. With a window, a position looks at those up to so far away only. The backward pass
-//! stands beside it: it keeps only what went in, and computes the weights again.
+//! padded, and no sequence sees another. With a window, a position looks at those up to so far away only. The backward
+//! pass stands beside it: it keeps only what went in, and computes the weights again.
 //!
 //! Shapes: S sequences, T positions of one, N rows of all, H heads, D head width.
-//! Arithmetic: 4 T² D H a sequence, or 4 T W D H with a window of W positions; 10 backward. Bytes: q, k, v and the output once each
-//! way; scores of 64 queries at a time stay in cache. All of it is f32, as the products around it decide the time.
+//! Arithmetic: 4 T² D H a sequence, or 4 T W D H with a window of W positions; 10 backward. Bytes: q, k, v and the
+//! output once each way; scores of 64 queries at a time stay in cache. All of it is f32, as the products around it
+//! decide the time.
 
 mod backward;
 
@@ -82,8 +83,8 @@ impl RaggedShape {
     }
 }
 
-/// `qkv [N, 3 H D]` (all queries, then keys, then values), table `[T or more, D]` (for each position D/2 cosines, then D/2
-/// sines) if queries and keys are to be rotated -> `[N, H D]`.
+/// `qkv [N, 3 H D]` (all queries, then keys, then values), table `[T or more, D]` (for each position D/2 cosines, then
+/// D/2 sines) if queries and keys are to be rotated -> `[N, H D]`.
 ///
 /// # Panics
 /// If the shapes do not fit each other.
@@ -253,8 +254,8 @@ fn forward(qkv: &FlexTensor, table: Option<&FlexTensor>, shape: &RaggedShape) ->
                 shape,
                 |len| scratch(len, shape.head_width),
                 |first_row, len, head, scratch| {
-                    // SAFETY: rows and head are inside, no other task writes them, and the scratch is what the kernel asks
-                    // for.
+                    // SAFETY: rows and head are inside, no other task writes them, and the scratch is what the kernel
+                    // asks for.
                     unsafe { attend(job, first_row, len, head, scratch.as_mut_ptr()) }
                 },
             );
@@ -276,8 +277,8 @@ struct Rows {
     stride: usize,
 }
 
-/// Copies a head of `d` values of some positions to `[padded, width]`, turned by the table's rows unless it is null, times
-/// `scale`; the rest is 0.
+/// Copies a head of `d` values of some positions to `[padded, width]`, turned by the table's rows unless it is null,
+/// times `scale`; the rest is 0.
 ///
 /// # Safety
 /// The positions are inside, and `to` has room.
@@ -308,8 +309,8 @@ unsafe fn gather<V: Lanes>(
     }
 }
 
-/// `C = A B`, or `C += A B` to go on, of small arrays that lie packed in cache, with A stored by depth: value (row, word) at
-/// `word * a_word + row`.
+/// `C = A B`, or `C += A B` to go on, of small arrays that lie packed in cache, with A stored by depth: value (row,
+/// word) at `word * a_word + row`.
 ///
 /// # Safety
 /// All of A, B and C is there; columns are a multiple of 32.

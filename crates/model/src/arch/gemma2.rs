@@ -1,5 +1,5 @@
-//! Gemma 2 (Gemma team, 2024): norms before and after each part, every other layer looks through a window, scores and logits
-//! are capped, embeddings are scaled by the root of their width.
+//! Gemma 2 (Gemma team, 2024): norms before and after each part, every other layer looks through a window, scores and
+//! logits are capped, embeddings are scaled by the root of their width.
 
 use super::Architecture;
 use crate::{

@@ -1,5 +1,5 @@
-//! Gemma 3 (Gemma team, 2025), its text model: Gemma 2 with norms on queries and keys instead of caps, and another rotary
-//! embedding for the five of six layers that look through a window.
+//! Gemma 3 (Gemma team, 2025), its text model: Gemma 2 with norms on queries and keys instead of caps, and another
+//! rotary embedding for the five of six layers that look through a window.
 
 use super::Architecture;
 use crate::{

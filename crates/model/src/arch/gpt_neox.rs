@@ -1,5 +1,5 @@
-//! GPT-NeoX and Pythia (Black et al., 2022; Biderman et al., 2023): attention and feed-forward part side by side, LayerNorm,
-//! a quarter of each head rotated, query, key and value of each head in one matrix.
+//! GPT-NeoX and Pythia (Black et al., 2022; Biderman et al., 2023): attention and feed-forward part side by side,
+//! LayerNorm, a quarter of each head rotated, query, key and value of each head in one matrix.
 
 use super::Architecture;
 use crate::{

@@ -1,4 +1,5 @@
-//! Granite 3 (IBM, 2024): Llama with factors on embeddings, scores, residuals and logits (Yang et al., "Tensor programs V", 2022).
+//! Granite 3 (IBM, 2024): Llama with factors on embeddings, scores, residuals and logits (Yang et al., "Tensor programs
+//! V", 2022).
 
 use super::Architecture;
 use crate::{

@@ -1,5 +1,5 @@
-//! Llama (Touvron et al., 2023; Grattafiori et al., "Llama 3", 2024): RMSNorm before each part, rotary embeddings, grouped-query
-//! attention, SwiGLU, optionally tied embeddings. The decoder's own design.
+//! Llama (Touvron et al., 2023; Grattafiori et al., "Llama 3", 2024): RMSNorm before each part, rotary embeddings,
+//! grouped-query attention, SwiGLU, optionally tied embeddings. The decoder's own design.
 
 use super::Architecture;
 use crate::{ModelConfig, config_json::Json, weight_map};

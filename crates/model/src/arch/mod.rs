@@ -1,5 +1,5 @@
-//! The list of architectures: one file each, with what its config asks for and how its checkpoints name and lay out weights.
-//! All are the decoder of [`crate::Decoder`] in another design.
+//! The list of architectures: one file each, with what its config asks for and how its checkpoints name and lay out
+//! weights. All are the decoder of [`crate::Decoder`] in another design.
 
 mod gemma2;
 mod gemma3;

@@ -1,5 +1,5 @@
-//! Phi-3 and Phi-4 (Abdin et al., 2024): Llama with query, key and value in one matrix, gate and up in another; Phi-4-mini
-//! rotates three quarters of each head.
+//! Phi-3 and Phi-4 (Abdin et al., 2024): Llama with query, key and value in one matrix, gate and up in another;
+//! Phi-4-mini rotates three quarters of each head.
 
 use super::Architecture;
 use crate::{

@@ -1,4 +1,5 @@
-//! Qwen2 and 2.5 (Yang et al., 2024): Llama with biases on queries, keys and values; upper layers may look through a window.
+//! Qwen2 and 2.5 (Yang et al., 2024): Llama with biases on queries, keys and values; upper layers may look through a
+//! window.
 
 use super::Architecture;
 use crate::{

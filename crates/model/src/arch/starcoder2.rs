@@ -1,4 +1,5 @@
-//! StarCoder2 (Lozhkov et al., 2024): rotary embeddings and a window as in Mistral, LayerNorm, biases and GELU as in GPT-2.
+//! StarCoder2 (Lozhkov et al., 2024): rotary embeddings and a window as in Mistral, LayerNorm, biases and GELU as in
+//! GPT-2.
 
 use super::Architecture;
 use crate::{

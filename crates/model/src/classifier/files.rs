@@ -19,8 +19,9 @@ use std::path::Path;
 const LABELS_MAX: usize = 1 << 16;
 
 impl Classifier {
-    /// Reads a folder in Hugging Face layout, of an encoder or a decoder, with the classifier that it holds. With other `labels`
-    /// than the folder's, or where it holds no classifier, what the head lacks is drawn by counter from the seed.
+    /// Reads a folder in Hugging Face layout, of an encoder or a decoder, with the classifier that it holds. With other
+    /// `labels` than the folder's, or where it holds no classifier, what the head lacks is drawn by counter from the
+    /// seed.
     ///
     /// # Errors
     /// If files are missing or broken, the config asks for something that is not supported, labels are none or
@@ -34,8 +35,8 @@ impl Classifier {
         )
     }
 
-    /// Reads a folder that holds a classifier for inference on the CPU: weights are packed as they are read. Without a precision
-    /// it is that of the file: bf16 for 16 bits, else f32.
+    /// Reads a folder that holds a classifier for inference on the CPU: weights are packed as they are read. Without a
+    /// precision it is that of the file: bf16 for 16 bits, else f32.
     ///
     /// # Errors
     /// As [`Classifier::read`].

@@ -64,8 +64,8 @@ struct Joined {
     magnitude: Option<Vec<f32>>,
 }
 
-/// Writes `adapter_config.json` and `adapter_model.safetensors` as PEFT does. Projections that lie in one matrix of the base's
-/// checkpoints become one adapter of the sum of their ranks, in which each has its own rows.
+/// Writes `adapter_config.json` and `adapter_model.safetensors` as PEFT does. Projections that lie in one matrix of the
+/// base's checkpoints become one adapter of the sum of their ranks, in which each has its own rows.
 ///
 /// # Errors
 /// If a file cannot be written.

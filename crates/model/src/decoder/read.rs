@@ -16,8 +16,8 @@ use narthex_kernels::Precision;
 use std::path::Path;
 
 impl Decoder {
-    /// Normal weights of deviation 0.02, drawn by counter from the seed; the projections back into the residual stream are
-    /// smaller by sqrt(2 * layers) (Radford et al., "GPT-2", 2019).
+    /// Normal weights of deviation 0.02, drawn by counter from the seed; the projections back into the residual stream
+    /// are smaller by sqrt(2 * layers) (Radford et al., "GPT-2", 2019).
     pub fn random(config: &ModelConfig, seed: u64, device: &Device) -> Self {
         Self::made(config, &Fresh { seed, device }).expect("anything can be drawn")
     }
@@ -71,8 +71,8 @@ impl Decoder {
             .map_err(|error| error.at(folder.display(), None))
     }
 
-    /// Reads a folder in Hugging Face layout for inference on the CPU: weights are packed as they are read, and are never
-    /// there in full size beside the file. Without a precision it is that of the file: bf16 for 16 bits and for
+    /// Reads a folder in Hugging Face layout for inference on the CPU: weights are packed as they are read, and are
+    /// never there in full size beside the file. Without a precision it is that of the file: bf16 for 16 bits and for
     /// integers, else f32.
     ///
     /// # Errors
@@ -87,7 +87,8 @@ impl Decoder {
             .map_err(|error| error.at(folder.display(), None))
     }
 
-    /// Packed for inference on the CPU, from weights by the decoder's own names: products in `precision`, the rest in f32.
+    /// Packed for inference on the CPU, from weights by the decoder's own names: products in `precision`, the rest in
+    /// f32.
     ///
     /// # Errors
     /// If a weight is missing or has another shape; it is named.

@@ -42,7 +42,8 @@ impl Decoder {
         }
     }
 
-    /// Writes `config.json` and `model.safetensors`, with the names of its architecture. Adapters must be merged before.
+    /// Writes `config.json` and `model.safetensors`, with the names of its architecture. Adapters must be merged
+    /// before.
     ///
     /// # Errors
     /// If a file cannot be written.

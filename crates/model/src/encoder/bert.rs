@@ -1,5 +1,5 @@
-//! BERT (Devlin et al., 2019): learned positions, a norm after each part, outside the residual stream. Names and config as in
-//! Hugging Face's `BertModel`.
+//! BERT (Devlin et al., 2019): learned positions, a norm after each part, outside the residual stream. Names and config
+//! as in Hugging Face's `BertModel`.
 
 use super::{config::Json, network::EncoderConfig};
 use crate::{

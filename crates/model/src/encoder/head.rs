@@ -1,5 +1,5 @@
-//! Heads for classification: from the vectors of a sequence's tokens to a score for each label. Names as in Hugging Face's
-//! `…ForSequenceClassification`. Knows no labels' names and no files.
+//! Heads for classification: from the vectors of a sequence's tokens to a score for each label. Names as in Hugging
+//! Face's `…ForSequenceClassification`. Knows no labels' names and no files.
 
 use super::{
     config::{Json, unsupported},

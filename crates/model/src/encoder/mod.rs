@@ -1,6 +1,6 @@
-//! Text encoders: token ids to a vector for each token, and from those to one vector or score for the sequence. One file an
-//! architecture, as with decoders, and the same blocks. Here is what runs on the CPU, with weights packed as they are read; what
-//! is trained is a [`crate::Classifier`].
+//! Text encoders: token ids to a vector for each token, and from those to one vector or score for the sequence. One
+//! file an architecture, as with decoders, and the same blocks. Here is what runs on the CPU, with weights packed as
+//! they are read; what is trained is a [`crate::Classifier`].
 //!
 //! Sequences of different lengths run together without padding: their rows lie one behind the other, and only attention
 //! knows where one ends. What a sequence yields does not depend on what else is in the batch.
@@ -73,9 +73,9 @@ pub fn is_encoder(folder: &Path) -> bool {
 }
 
 impl EncoderModel {
-    /// Reads a folder in the layout of Hugging Face or sentence-transformers. Without a precision it is that of the file: bf16
-    /// for 16 bits, else f32. A folder with neither a head for classification nor a `modules.json` embeds by the mean of
-    /// its tokens, as sentence-transformers does.
+    /// Reads a folder in the layout of Hugging Face or sentence-transformers. Without a precision it is that of the
+    /// file: bf16 for 16 bits, else f32. A folder with neither a head for classification nor a `modules.json` embeds by
+    /// the mean of its tokens, as sentence-transformers does.
     ///
     /// # Errors
     /// If files are missing or broken, or a config asks for something that is not supported: it is named.

@@ -1,5 +1,5 @@
-//! ModernBERT (Warner et al., 2024): rotary positions, a norm before each part, GeGLU, and attention that sees all of the
-//! sequence in some layers and a window in the others. Names and config as in Hugging Face's `ModernBertModel`.
+//! ModernBERT (Warner et al., 2024): rotary positions, a norm before each part, GeGLU, and attention that sees all of
+//! the sequence in some layers and a window in the others. Names and config as in Hugging Face's `ModernBertModel`.
 
 use super::{
     config::{Json, unsupported},

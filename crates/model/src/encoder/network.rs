@@ -1,5 +1,6 @@
-//! The layers of all encoders: tables of tokens, positions and segments, a norm, and the same blocks as a decoder's, whose
-//! attention sees all of a sequence. Parameters have Llama's names, as a decoder's; `weight_map` knows those of others.
+//! The layers of all encoders: tables of tokens, positions and segments, a norm, and the same blocks as a decoder's,
+//! whose attention sees all of a sequence. Parameters have Llama's names, as a decoder's; `weight_map` knows those of
+//! others.
 //!
 //! Sequences of different lengths run together without padding: their rows lie one behind the other, and only attention
 //! knows where one ends. What a sequence yields does not depend on what else is in the batch.
@@ -111,8 +112,9 @@ impl Encoder {
         })
     }
 
-    /// The vectors of all tokens, those of one sequence behind those of another: `[N, hidden]`. What is dropped: values that
-    /// enter the first block, that parts add to the residual stream, and weights of attention, all with one probability.
+    /// The vectors of all tokens, those of one sequence behind those of another: `[N, hidden]`. What is dropped: values
+    /// that enter the first block, that parts add to the residual stream, and weights of attention, all with one
+    /// probability.
     ///
     /// # Panics
     /// If there is no token, or a sequence is longer than the model's positions or has unknown ids.

@@ -1,5 +1,5 @@
-//! From the vectors of a sequence's tokens to one for the sequence, in the stages that sentence-transformers' `modules.json`
-//! names: pooling, dense layers, normalization.
+//! From the vectors of a sequence's tokens to one for the sequence, in the stages that sentence-transformers'
+//! `modules.json` names: pooling, dense layers, normalization.
 
 use super::{
     EncoderInput,

@@ -1,5 +1,5 @@
-//! RoBERTa (Liu et al., 2019), XLM-RoBERTa and their distilled forms: BERT's blocks and names, with positions that begin
-//! behind the padding token's id.
+//! RoBERTa (Liu et al., 2019), XLM-RoBERTa and their distilled forms: BERT's blocks and names, with positions that
+//! begin behind the padding token's id.
 
 use super::{
     bert,

@@ -1,5 +1,5 @@
-//! The backward pass of attention over sequences of different lengths: one head of one sequence, in blocks of 64 queries whose
-//! weights are computed again and stay in cache. Knows slices and sizes; no tape.
+//! The backward pass of attention over sequences of different lengths: one head of one sequence, in blocks of 64
+//! queries whose weights are computed again and stay in cache. Knows slices and sizes; no tape.
 
 use super::{COLUMNS, QUERIES, Rows, each_head, gather, multiply, product_flop, table_values, weigh};
 use crate::{
@@ -47,8 +47,8 @@ pub(super) fn backward(
                 shape,
                 |len| scratch(len, shape.head_width),
                 |first_row, len, head, scratch| {
-                    // SAFETY: rows and head are inside, no other task writes them, and the scratch is what the kernel asks
-                    // for.
+                    // SAFETY: rows and head are inside, no other task writes them, and the scratch is what the kernel
+                    // asks for.
                     unsafe { attend_back(job, first_row, len, head, scratch.as_mut_ptr()) }
                 },
             );
