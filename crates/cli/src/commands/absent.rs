@@ -21,7 +21,7 @@ fn absent<T>(verb: &str, feature: &str) -> Result<T> {
 /// What makes and checks artifacts.
 #[cfg(not(feature = "run"))]
 pub mod without_run {
-    use super::{Anything, Result, absent};
+    use super::{Result, absent};
     use crate::style::Style;
     use narthex_base::{License, config::Kind};
     use narthex_hub::Download;
@@ -30,7 +30,7 @@ pub mod without_run {
     use std::path::Path;
 
     pub mod new {
-        pub use super::Anything as New;
+        pub use super::super::Anything as New;
 
         pub fn run(_: &New) -> super::Result<()> {
             super::absent("new", "run")
@@ -38,7 +38,7 @@ pub mod without_run {
     }
 
     pub mod run {
-        pub use super::{Anything as Run, Anything as Step};
+        pub use super::super::{Anything as Run, Anything as Step};
 
         pub fn run(_: &Run, _: super::Style) -> super::Result<()> {
             super::absent("run", "run")
@@ -50,7 +50,7 @@ pub mod without_run {
     }
 
     pub mod recheck {
-        pub use super::{Anything as Reproduce, Anything as Verify};
+        pub use super::super::{Anything as Reproduce, Anything as Verify};
 
         pub fn reproduce(_: &Reproduce, _: super::Style) -> super::Result<()> {
             super::absent("reproduce", "run")
@@ -61,16 +61,10 @@ pub mod without_run {
         }
     }
 
-    pub mod quantize {
-        pub use super::Anything as Quantize;
-
-        pub fn run(_: &Quantize, _: super::Style) -> super::Result<()> {
-            super::absent("quantize", "run")
-        }
-    }
+    pub mod quantize;
 
     pub mod bench_train {
-        pub use super::Anything as BenchTrain;
+        pub use super::super::Anything as BenchTrain;
 
         pub fn train(_: &BenchTrain) -> super::Result<()> {
             super::absent("bench train", "run")
@@ -100,11 +94,11 @@ pub mod without_run {
 /// What answers over HTTP, and vectors by the same means.
 #[cfg(not(feature = "serve"))]
 pub mod without_serve {
-    use super::{Anything, Result, absent};
+    use super::{Result, absent};
     use crate::style::Style;
 
     pub mod embed {
-        pub use super::Anything as Embed;
+        pub use super::super::Anything as Embed;
 
         pub fn run(_: &Embed) -> super::Result<()> {
             super::absent("embed", "serve")
@@ -112,7 +106,7 @@ pub mod without_serve {
     }
 
     pub mod serve {
-        pub use super::{Anything as Batch, Anything as Serve};
+        pub use super::super::{Anything as Batch, Anything as Serve};
         use std::path::Path;
 
         pub fn run(_: &Serve) -> super::Result<()> {
