@@ -2,7 +2,7 @@
 //!
 //! Shapes: B sequences, T new positions, N = B T rows, H query heads, K key/value heads, D head width.
 
-use crate::Adapter;
+use crate::adapter::Adapter;
 use burn::tensor::Tensor;
 use narthex_kernels::{AttentionShape, Precision, Scores, causal_attention};
 use std::{ops::Range, sync::Arc};

@@ -3,13 +3,16 @@
 //! Shapes: N rows, C hidden width, F feed-forward width, H query heads, K key/value heads, D head width.
 
 use crate::{
-    Adapter, AttentionContext, Dropout, Heads, Layer, ModelConfig, Positions,
-    config::{Placement, QkNorm},
+    adapter::Adapter,
+    attention::{AttentionContext, Heads, Layer},
+    config::{ModelConfig, Placement, QkNorm},
+    dropout::Dropout,
     experts::Experts,
     feed_forward::FeedForward,
     layers::{Linear, Norm},
     maker::{LinearShape, Maker, NormShape, residual_deviation, side_by_side},
     one_of::one_of,
+    positions::Positions,
     site::Site,
 };
 use burn::{module::Module, tensor::Tensor};

@@ -3,7 +3,13 @@
 
 pub use crate::calibration::{Calibration, Watching, awq_factors};
 
-use crate::{AttentionContext, CausalContext, Decoder, Dropout, cpu, weights::TensorMap};
+use crate::{
+    attention::{AttentionContext, CausalContext},
+    decoder::Decoder,
+    device::cpu,
+    dropout::Dropout,
+    weights::TensorMap,
+};
 use burn::tensor::{Int, Tensor, TensorData};
 use narthex_base::Result;
 

@@ -4,13 +4,16 @@
 mod files;
 
 use crate::{
-    CausalContext, Decoder, Dropout, EncoderInput, LoraSpec, TensorMap,
-    encoder::{Encoder, Head, HeadShape, Places},
+    attention::CausalContext,
+    decoder::Decoder,
+    dropout::Dropout,
+    encoder::{Encoder, EncoderInput, Head, HeadShape, Places},
     layers::Linear,
-    lora::Lora,
+    lora::{Lora, LoraSpec},
     maker::{Maker, Packing},
     one_of::one_of,
     parameters::{for_training, named_parameters, shapes},
+    weights::TensorMap,
 };
 use burn::{
     module::Module,

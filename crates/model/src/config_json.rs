@@ -1,8 +1,7 @@
 //! Reading a decoder's `config.json`: keys by type, and what most families mean by the same keys. Knows no family.
 
 use crate::{
-    ModelConfig,
-    config::{Design, LayerKind},
+    config::{Design, LayerKind, ModelConfig},
     positions::{Rope, RopeScaling},
     unsupported::unsupported,
 };

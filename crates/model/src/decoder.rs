@@ -14,10 +14,14 @@ mod write;
 pub use adapter_folder::{load_adapter, save_adapter};
 
 use crate::{
-    AttentionContext, Dropout, ModelConfig, PositionCache, Positions, Weight,
+    attention::AttentionContext,
     block::Block,
+    config::ModelConfig,
+    dropout::Dropout,
     layers::{Embedding, Linear, Norm},
     parameters::for_training,
+    positions::{PositionCache, Positions},
+    weight::Weight,
 };
 use burn::{
     module::Module,

@@ -5,8 +5,8 @@
 //! Shapes: N rows, C hidden width, E experts.
 
 use crate::{
-    Dropout, ModelConfig,
-    config::Experts as Shape,
+    config::{Experts as Shape, ModelConfig},
+    dropout::Dropout,
     feed_forward::FeedForward,
     layers::Linear,
     maker::{LinearShape, Maker},

@@ -4,7 +4,8 @@
 //! Shapes: N rows, C hidden width, F feed-forward width.
 
 use crate::{
-    Dropout, ModelConfig,
+    config::ModelConfig,
+    dropout::Dropout,
     layers::Linear,
     maker::{LinearShape, Maker, residual_deviation, side_by_side},
 };

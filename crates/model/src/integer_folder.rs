@@ -2,8 +2,8 @@
 //! and written as compressed-tensors. Knows configs, tensors and files; what a matrix is for it tells by its name only.
 
 use crate::{
-    ModelConfig,
     calibration::Calibration,
+    config::ModelConfig,
     quantize::{Int4Matrix, Int8Matrix, QuantizedMatrix},
     weights::{RawTensor, StoredWeights, WeightSource, mismatch},
 };

@@ -1,6 +1,10 @@
 //! The parts of decoders and encoders that hold weights. Knows neither names of checkpoints nor files.
 
-use crate::{Dropout, Weight, lora::Lora, weight::PackedRows};
+use crate::{
+    dropout::Dropout,
+    lora::Lora,
+    weight::{PackedRows, Weight},
+};
 use burn::{
     module::{Module, Param},
     tensor::{Int, Tensor},

@@ -1,7 +1,7 @@
 //! Low-rank adapters in training (Hu et al., "LoRA", 2021), scaled for large ranks (Kalajdzievski, "rsLoRA", 2023) or
 //! with a learned size of each output's weights (Liu et al., "DoRA", 2024).
 
-use crate::{Dropout, Weight};
+use crate::{dropout::Dropout, weight::Weight};
 use burn::{
     module::{Module, Param},
     tensor::{Tensor, TensorData},

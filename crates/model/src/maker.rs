@@ -2,12 +2,11 @@
 //! The network says by name and shape what it needs, in one place for all. Knows no architecture.
 
 use crate::{
-    ModelConfig, Weight,
-    config::NormKind,
-    cpu,
+    config::{ModelConfig, NormKind},
+    device::cpu,
     layers::{Embedding, Linear, Norm, NormRule},
     quantize::QuantizedMatrix,
-    weight::PackedRows,
+    weight::{PackedRows, Weight},
     weights::WeightSource,
 };
 use burn::tensor::{Device, Tensor, TensorData};

@@ -1,7 +1,11 @@
 //! From the names and layouts of a family's checkpoints to those of the network, and back: where a tensor lies in
 //! theirs. Knows names and shapes; no files.
 
-use crate::{ModelConfig, TensorMap, config::NormKind, quantize::QuantizedMatrix, weights::WeightSource};
+use crate::{
+    config::{ModelConfig, NormKind},
+    quantize::QuantizedMatrix,
+    weights::{TensorMap, WeightSource},
+};
 use narthex_base::Result;
 use narthex_kernels::{Quantization, WeightValues};
 use std::{borrow::Cow, ops::Range};

@@ -1,7 +1,7 @@
 //! Adapters in PEFT's format as they are read: `adapter_config.json` and `adapter_model.safetensors`, with the names of
 //! the base's family. Knows the base's config; no weights.
 
-use crate::{ModelConfig, mapped::rows_in_theirs, site::all_projection_shapes, weights::read_safetensors};
+use crate::{config::ModelConfig, mapped::rows_in_theirs, site::all_projection_shapes, weights::read_safetensors};
 use narthex_base::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

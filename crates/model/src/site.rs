@@ -1,7 +1,7 @@
 //! The projections of a block by name: their shapes, and the products that they are parts of. Knows configs; no
 //! weights.
 
-use crate::ModelConfig;
+use crate::config::ModelConfig;
 
 /// A product of a block and what shares its input: what one update of an adapter changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! The weight of a layer or a table in the forms that a model can hold it in: numbers, or packed. Knows no layers and
 //! no files.
 
-use crate::cpu;
+use crate::device::cpu;
 use burn::{
     module::{Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Param},
     tensor::{Device, Tensor, TensorData},

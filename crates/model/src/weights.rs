@@ -1,6 +1,6 @@
 //! safetensors files: f32, bf16 and f16 on reading, whole or sharded; f32 on writing.
 
-use crate::{ModelConfig, quantize::QuantizedMatrix};
+use crate::{config::ModelConfig, quantize::QuantizedMatrix};
 use memmap2::Mmap;
 use narthex_base::{Error, Result};
 use narthex_kernels::{PackedWeight, Precision, Quantization, WeightValues};

@@ -2,8 +2,8 @@
 
 use burn::{module::ModuleVisitor, tensor::Tensor};
 use narthex_model::{
-    Decoder, Dropout, LoraSpec, Quantization, Replacement, calibrate::Calibration, cpu, map_parameters,
-    named_parameters, integer_folder::write_quantized,
+    Decoder, Dropout, LoraSpec, Quantization, Replacement, calibrate::Calibration, cpu,
+    integer_folder::write_quantized, map_parameters, named_parameters,
 };
 use narthex_train::{Batch, nats};
 use std::{

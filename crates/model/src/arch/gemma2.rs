@@ -3,8 +3,7 @@
 
 use super::Architecture;
 use crate::{
-    ModelConfig,
-    config::{NormKind, Placement},
+    config::{ModelConfig, NormKind, Placement},
     config_json::Json,
     weight_map::{Family, WeightMap},
 };

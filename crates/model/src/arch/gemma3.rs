@@ -3,8 +3,7 @@
 
 use super::Architecture;
 use crate::{
-    ModelConfig,
-    config::QkNorm,
+    config::{ModelConfig, QkNorm},
     config_json::Json,
     positions::{Rope, RopeScaling},
     weight_map::{Family, WeightMap},

@@ -2,8 +2,7 @@
 
 use super::Architecture;
 use crate::{
-    ModelConfig,
-    config::NormKind,
+    config::{ModelConfig, NormKind},
     config_json::Json,
     positions::Rope,
     weight_map::{Family, WeightMap},

@@ -2,7 +2,7 @@
 //! grouped-query attention, SwiGLU, optionally tied embeddings. The decoder's own design.
 
 use super::Architecture;
-use crate::{ModelConfig, config_json::Json, weight_map};
+use crate::{config::ModelConfig, config_json::Json, weight_map};
 use narthex_base::Result;
 
 pub(super) const LLAMA: &Architecture = &Architecture { family: weight_map::LLAMA, config };

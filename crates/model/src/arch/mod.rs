@@ -17,7 +17,12 @@ mod qwen3_moe;
 mod smollm3;
 mod starcoder2;
 
-use crate::{ModelConfig, config::Design, config_json::Json, unsupported::unsupported, weight_map::Family};
+use crate::{
+    config::{Design, ModelConfig},
+    config_json::Json,
+    unsupported::unsupported,
+    weight_map::Family,
+};
 use llama::LLAMA;
 use narthex_base::{Error, Result};
 use serde_json::Value;

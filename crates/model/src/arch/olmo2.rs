@@ -2,8 +2,7 @@
 
 use super::Architecture;
 use crate::{
-    ModelConfig,
-    config::{Placement, QkNorm},
+    config::{ModelConfig, Placement, QkNorm},
     config_json::Json,
     weight_map::{Family, WeightMap},
 };

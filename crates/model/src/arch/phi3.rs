@@ -3,7 +3,7 @@
 
 use super::Architecture;
 use crate::{
-    ModelConfig,
+    config::ModelConfig,
     config_json::Json,
     weight_map::{Family, WeightMap},
 };

@@ -3,8 +3,7 @@
 
 use super::Architecture;
 use crate::{
-    ModelConfig,
-    config::LayerKind,
+    config::{LayerKind, ModelConfig},
     config_json::Json,
     weight_map::{Family, WeightMap},
 };

@@ -2,8 +2,7 @@
 
 use super::Architecture;
 use crate::{
-    ModelConfig,
-    config::QkNorm,
+    config::{ModelConfig, QkNorm},
     config_json::Json,
     weight_map::{Family, WeightMap},
 };

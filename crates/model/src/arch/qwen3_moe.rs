@@ -2,8 +2,7 @@
 
 use super::Architecture;
 use crate::{
-    ModelConfig,
-    config::Experts,
+    config::{Experts, ModelConfig},
     config_json::Json,
     weight_map::{Family, WeightMap},
 };

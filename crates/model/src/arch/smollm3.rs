@@ -2,8 +2,7 @@
 
 use super::Architecture;
 use crate::{
-    ModelConfig,
-    config::LayerKind,
+    config::{LayerKind, ModelConfig},
     config_json::Json,
     positions::Rope,
     weight_map::{Family, WeightMap},

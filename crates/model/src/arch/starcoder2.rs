@@ -3,8 +3,7 @@
 
 use super::Architecture;
 use crate::{
-    ModelConfig,
-    config::NormKind,
+    config::{ModelConfig, NormKind},
     config_json::Json,
     weight_map::{Family, WeightMap},
 };

@@ -2,12 +2,14 @@
 
 use super::{Classifier, Form, Network, tensors};
 use crate::{
-    Decoder, ModelConfig, TensorMap, cpu,
+    config::ModelConfig,
+    decoder::Decoder,
+    device::cpu,
     encoder::{self, Encoder, Head, HeadShape, Json},
     integer_folder::ModelWeights,
     maker::{Fresh, Maker, Packing, Stored},
     mapped::{Mapped, to_theirs},
-    weights::{StoredWeights, WeightSource, write_safetensors},
+    weights::{StoredWeights, TensorMap, WeightSource, write_safetensors},
 };
 use burn::tensor::Device;
 use narthex_base::{Error, Result};

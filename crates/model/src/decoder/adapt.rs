@@ -2,9 +2,8 @@
 
 use super::Decoder;
 use crate::{
-    LoraSpec,
     layers::Linear,
-    lora::Lora,
+    lora::{Lora, LoraSpec},
     peft::{Module as AdapterModule, PeftAdapter},
 };
 use burn::{

@@ -2,13 +2,12 @@
 
 use super::Decoder;
 use crate::{
-    LoraSpec, TensorMap,
     layers::Linear,
-    lora::sizes,
+    lora::{LoraSpec, sizes},
     mapped::rows_in_theirs,
     peft::{PREFIX, PeftAdapter},
     site::all_projection_shapes,
-    weights::write_safetensors,
+    weights::{TensorMap, write_safetensors},
 };
 use burn::tensor::Tensor;
 use narthex_base::{Error, Result};

@@ -1,7 +1,7 @@
 //! Decoders that are there packed for inference on the CPU.
 
 use super::Decoder;
-use crate::{Weight, integer_folder::Rounding};
+use crate::{integer_folder::Rounding, weight::Weight};
 use narthex_kernels::{Precision, Quantization};
 
 impl Decoder {

@@ -2,7 +2,7 @@
 
 use super::Decoder;
 use crate::{
-    Adapter,
+    adapter::Adapter,
     peft::PeftAdapter,
     site::{Site, all_projection_shapes, site},
 };

@@ -2,9 +2,9 @@
 
 use super::{Body, Decoder};
 use crate::{
-    ModelConfig,
     block::Block,
-    cpu,
+    config::ModelConfig,
+    device::cpu,
     integer_folder::ModelWeights,
     maker::{Fresh, LinearShape, Maker, NormShape, Packing, Stored},
     mapped::Mapped,

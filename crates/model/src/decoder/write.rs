@@ -2,10 +2,9 @@
 
 use super::Decoder;
 use crate::{
-    TensorMap,
     mapped::to_theirs,
     parameters::{Replacement, map_parameters, named_parameters},
-    weights::{mismatch, unknown_tensor, write_safetensors},
+    weights::{TensorMap, mismatch, unknown_tensor, write_safetensors},
 };
 use narthex_base::{Error, Result};
 use std::path::Path;

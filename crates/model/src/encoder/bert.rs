@@ -3,7 +3,7 @@
 
 use super::{config::Json, network::EncoderConfig};
 use crate::{
-    Design, ModelConfig, NormKind, Placement,
+    config::{Design, ModelConfig, NormKind, Placement},
     positions::Rope,
     weight_map::{Family, WeightMap},
 };

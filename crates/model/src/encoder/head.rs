@@ -6,7 +6,7 @@ use super::{
     pooling::{PoolingMode, pool},
 };
 use crate::{
-    Dropout,
+    dropout::Dropout,
     layers::{Linear, Norm, NormRule},
     maker::{LinearShape, Maker, NormShape},
 };

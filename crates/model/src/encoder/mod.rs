@@ -23,7 +23,7 @@ pub(crate) use config::Json;
 pub(crate) use head::{Head, HeadShape, Places};
 pub(crate) use network::{Encoder, EncoderConfig};
 
-use crate::{Dropout, maker::Packing, mapped::Mapped, weights::StoredWeights};
+use crate::{dropout::Dropout, maker::Packing, mapped::Mapped, weights::StoredWeights};
 use burn::tensor::Tensor;
 use narthex_base::{Error, Result};
 use narthex_kernels::Precision;

@@ -6,7 +6,7 @@ use super::{
     network::EncoderConfig,
 };
 use crate::{
-    Design, LayerKind, ModelConfig, NormKind,
+    config::{Design, LayerKind, ModelConfig, NormKind},
     positions::{Rope, RopeScaling},
     weight_map::{Family, WeightMap},
 };

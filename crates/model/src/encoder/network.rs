@@ -9,11 +9,13 @@
 
 use super::EncoderInput;
 use crate::{
-    AttentionContext, Dropout, Layer, ModelConfig, PositionCache,
+    attention::{AttentionContext, Layer},
     block::Block,
+    config::ModelConfig,
+    dropout::Dropout,
     layers::{Embedding, Linear, Norm},
     maker::{Maker, NormShape},
-    positions::Rope,
+    positions::{PositionCache, Rope},
 };
 use burn::{
     module::Module,

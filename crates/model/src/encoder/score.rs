@@ -5,7 +5,7 @@ use super::{
     config::{Json, unsupported},
     head::{Head, HeadShape, Places},
 };
-use crate::{Dropout, ModelConfig, maker::Maker};
+use crate::{config::ModelConfig, dropout::Dropout, maker::Maker};
 use burn::tensor::Tensor;
 use narthex_base::Result;
 use narthex_kernels::Precision;
