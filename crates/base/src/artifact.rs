@@ -19,6 +19,8 @@ pub enum ArtifactKind {
     Documents,
     /// Conversations, in splits.
     Chat,
+    /// Pairs of answers to one prompt, in splits.
+    Pairs,
     /// A tokenizer and token shards.
     Tokens,
     /// A model in Hugging Face layout.
@@ -35,6 +37,7 @@ impl fmt::Display for ArtifactKind {
             ArtifactKind::Source => "source",
             ArtifactKind::Documents => "documents",
             ArtifactKind::Chat => "chat",
+            ArtifactKind::Pairs => "pairs",
             ArtifactKind::Tokens => "tokens",
             ArtifactKind::Model => "model",
             ArtifactKind::Evaluation => "evaluation",
@@ -110,17 +113,107 @@ impl Recipe {
     }
 }
 
-/// A state that training passed through.
+/// The digests of the files that one part of a state lies in, a file for each shard. A state in one piece is written as
+/// its digest alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "OneOrSeveral", into = "OneOrSeveral")]
+pub struct ShardDigests(Vec<Digest>);
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum OneOrSeveral {
+    One(Digest),
+    Several(Vec<Digest>),
+}
+
+impl From<ShardDigests> for OneOrSeveral {
+    fn from(ShardDigests(digests): ShardDigests) -> Self {
+        match digests.as_slice() {
+            [one] => Self::One(*one),
+            _ => Self::Several(digests),
+        }
+    }
+}
+
+impl From<OneOrSeveral> for ShardDigests {
+    fn from(digests: OneOrSeveral) -> Self {
+        match digests {
+            OneOrSeveral::One(one) => Self(vec![one]),
+            OneOrSeveral::Several(digests) => Self(digests),
+        }
+    }
+}
+
+impl From<Digest> for ShardDigests {
+    fn from(whole: Digest) -> Self {
+        Self(vec![whole])
+    }
+}
+
+impl ShardDigests {
+    /// The digests, by shard.
+    pub fn all(&self) -> &[Digest] {
+        &self.0
+    }
+
+    /// The files of a part of a state, `weights` or `moments`, with their digests: one of that name, or one for each
+    /// shard.
+    pub fn files(&self, part: &str) -> impl Iterator<Item = (String, Digest)> {
+        let (part, count) = (part.to_string(), self.0.len());
+        self.0.iter().enumerate().map(move |(shard, digest)| match count {
+            1 => (format!("{part}.safetensors"), *digest),
+            _ => (format!("{part}-{:05}-of-{count:05}.safetensors", shard + 1), *digest),
+        })
+    }
+
+    /// The first 12 digits of each, which is what people see.
+    pub fn short(&self) -> String {
+        self.0.iter().map(Digest::short).collect::<Vec<_>>().join("+")
+    }
+}
+
+/// A state that training passed through. In JSON it is a list of the three.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u64, ShardDigests, ShardDigests)", into = "(u64, ShardDigests, ShardDigests)")]
+pub struct Passed {
+    /// Optimizer steps taken.
+    pub step: u64,
+    /// BLAKE3 of the trained weights as safetensors files.
+    pub weights: ShardDigests,
+    /// BLAKE3 of the optimizer's moments as safetensors files.
+    pub moments: ShardDigests,
+}
+
+impl From<(u64, ShardDigests, ShardDigests)> for Passed {
+    fn from((step, weights, moments): (u64, ShardDigests, ShardDigests)) -> Self {
+        Self { step, weights, moments }
+    }
+}
+
+impl From<Passed> for (u64, ShardDigests, ShardDigests) {
+    fn from(Passed { step, weights, moments }: Passed) -> Self {
+        (step, weights, moments)
+    }
+}
+
+/// A state that training passed through, as a link of the chain of all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Optimizer steps taken.
     pub step: u64,
-    /// BLAKE3 of the trained weights as a safetensors file.
-    pub weights: Digest,
-    /// BLAKE3 of the optimizer's moments as a safetensors file.
-    pub moments: Digest,
+    /// BLAKE3 of the trained weights as safetensors files.
+    pub weights: ShardDigests,
+    /// BLAKE3 of the optimizer's moments as safetensors files.
+    pub moments: ShardDigests,
     /// The chain up to here: the digest of the one before with these three; see [`Manifest::chain`].
     pub chain: Digest,
+}
+
+impl Checkpoint {
+    /// The state, without its place in the chain.
+    pub fn passed(&self) -> Passed {
+        Passed { step: self.step, weights: self.weights.clone(), moments: self.moments.clone() }
+    }
 }
 
 /// Everything that identifies an artifact. Times and speeds are not part of it.
@@ -203,8 +296,8 @@ impl Manifest {
         weights.map_or_else(|| self.license(), |weights| weights.license.clone())
     }
 
-    /// Adds the components of a parent that are not there yet: licences, notices and texts travel along the lineage as sets.
-    /// Inherited components stand behind the own ones in an order that does not depend on that of the parents.
+    /// Adds the components of a parent that are not there yet: licences, notices and texts travel along the lineage as
+    /// sets. Inherited components stand behind the own ones in an order that does not depend on that of the parents.
     pub fn inherit(&mut self, parent: &Manifest) {
         for component in &parent.components {
             match self.components.iter_mut().find(|known| known.is_same(component)) {
@@ -231,12 +324,12 @@ impl Manifest {
         Digest::of_json(&(&self.recipe, &self.parents))
     }
 
-    /// Links states (steps, weights, moments) into a chain that begins with the recipe and the inputs: none can be changed,
-    /// added or left out without changing the last link, and with it the manifest's digest.
-    pub fn chain(&self, states: impl IntoIterator<Item = (u64, Digest, Digest)>) -> Vec<Checkpoint> {
+    /// Links states into a chain that begins with the recipe and the inputs: none can be changed, added or left out
+    /// without changing the last link, and with it the manifest's digest.
+    pub fn chain(&self, states: impl IntoIterator<Item = Passed>) -> Vec<Checkpoint> {
         let mut before = self.chain_start();
-        let link = |(step, weights, moments)| {
-            before = Digest::of_json(&(before, step, weights, moments));
+        let link = |Passed { step, weights, moments }| {
+            before = Digest::of_json(&(before, step, &weights, &moments));
             Checkpoint { step, weights, moments, chain: before }
         };
         states.into_iter().map(link).collect()
@@ -244,8 +337,7 @@ impl Manifest {
 
     /// The first checkpoint that is not linked to those before it.
     pub fn broken_link(&self) -> Option<&Checkpoint> {
-        let states = self.checkpoints.iter().map(|found| (found.step, found.weights, found.moments));
-        let wanted = self.chain(states);
+        let wanted = self.chain(self.checkpoints.iter().map(Checkpoint::passed));
         self.checkpoints.iter().zip(wanted).find(|(found, wanted)| *found != wanted).map(|(found, _)| found)
     }
 }
@@ -369,12 +461,16 @@ mod tests {
 
     #[test]
     fn a_chain_shows_every_change() {
-        let state = |step: u64| (step, Digest::of(&step.to_le_bytes()), Digest::of(b"moments"));
+        let state = |step: u64| Passed {
+            step,
+            weights: Digest::of(&step.to_le_bytes()).into(),
+            moments: Digest::of(b"moments").into(),
+        };
         let mut made = manifest(vec![]);
         made.checkpoints = made.chain((1..5).map(state));
         assert_eq!(made.broken_link(), None);
         let mut swapped = made.clone();
-        swapped.checkpoints[1].weights = Digest::of(b"others");
+        swapped.checkpoints[1].weights = Digest::of(b"others").into();
         assert_eq!(swapped.broken_link().unwrap().step, 2);
         let mut left_out = made.clone();
         left_out.checkpoints.remove(0);
@@ -382,5 +478,24 @@ mod tests {
         let mut other_recipe = made.clone();
         other_recipe.recipe.seed = 1;
         assert_eq!(other_recipe.broken_link().unwrap().step, 1);
+    }
+
+    #[test]
+    fn a_state_in_one_piece_is_written_as_before_there_were_shards() {
+        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+        let whole = Passed { step: 3, weights: a.into(), moments: b.into() };
+        assert_eq!(serde_json::to_value(&whole).unwrap(), serde_json::json!([3, a, b]));
+        let halves = Passed { weights: ShardDigests(vec![a, b]), ..whole.clone() };
+        assert_eq!(serde_json::to_value(&halves).unwrap(), serde_json::json!([3, [a, b], b]));
+        for state in [whole, halves] {
+            let text = serde_json::to_string(&state).unwrap();
+            assert_eq!(serde_json::from_str::<Passed>(&text).unwrap(), state);
+            let names: Vec<String> = state.weights.files("weights").map(|(name, _)| name).collect();
+            let expected = match state.weights.all() {
+                [_] => vec!["weights.safetensors"],
+                _ => vec!["weights-00001-of-00002.safetensors", "weights-00002-of-00002.safetensors"],
+            };
+            assert_eq!(names, expected);
+        }
     }
 }

@@ -5,6 +5,7 @@
 mod form;
 mod kind;
 mod policy;
+mod preference;
 mod schedule;
 mod step;
 
@@ -20,7 +21,10 @@ pub use kind::{
     Verb,
 };
 pub use policy::{Policy, PolicyRule, Use, Verdict};
-pub use schedule::{Decay, Optimizer, Precision, Schedule};
+pub use preference::{Preference, PreferenceLoss, TuneObjective};
+pub use schedule::{
+    Batching, Checkpointing, Decay, LearningRate, Machine, Optimizer, Precision, Reports, Schedule, Update,
+};
 pub use step::Step;
 
 /// A whole project file.

@@ -27,6 +27,8 @@ pub enum Unit {
     NatsPerByte,
     /// The same for each token.
     NatsPerToken,
+    /// The same for each pair of answers: of the probability that the chosen one wins.
+    NatsPerPair,
 }
 
 /// Which way a figure gets better.
@@ -60,6 +62,12 @@ impl Figure {
     /// The loss of the last step of training.
     pub const TRAINING_NATS_PER_TOKEN: Figure =
         Figure::new("training_nats_per_token", Unit::NatsPerToken, Better::Lower);
+    /// What a pair of answers costs on the validation part at the end of training.
+    pub const VALIDATION_PREFERENCE_LOSS: Figure =
+        Figure::new("validation_preference_loss", Unit::NatsPerPair, Better::Lower);
+    /// The same of the last step of training.
+    pub const TRAINING_PREFERENCE_LOSS: Figure =
+        Figure::new("training_preference_loss", Unit::NatsPerPair, Better::Lower);
     /// Rows whose greedy answer equals the expected one.
     pub const EXACT_MATCH: Figure = Figure::new("exact_match", Unit::Share, Better::Higher);
     /// Rows whose right choice is the most likely one.

@@ -14,7 +14,7 @@ use std::{
 pub(crate) const EXAMPLES: usize = 10;
 
 /// A row that can't be used: the short reason that is counted, and what exactly is wrong.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BadRow {
     pub reason: &'static str,
     pub why: String,

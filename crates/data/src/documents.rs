@@ -1,54 +1,49 @@
-//! Rows of a query to documents or chats, and their normalisation. Knows Arrow columns and
+//! Rows of a query as documents or chats, and their normalisation. Knows Arrow columns and
 //! messages; what is kept is decided elsewhere.
 
-use crate::{
-    bad_rows::BadRow,
-    query::describe,
-    rows::json_type,
-    spec::{DataOutput, Normalize},
-};
+use crate::{bad_rows::BadRow, query::describe, rows::json_type, spec::Normalize};
 use datafusion::arrow::{
     array::{Array, ArrayRef, LargeListArray, LargeStringArray, ListArray, RecordBatch, StructArray},
     compute::cast,
     datatypes::DataType,
 };
-use narthex_base::{Error, Message, Result, Role};
+use narthex_base::{Error, Message, Pair, Result, Role};
 use serde_json::Value;
 use std::ops::Range;
 use unicode_normalization::{UnicodeNormalization, is_nfc, is_nfkc};
 
 /// What a row is.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Item {
     Text(String),
     Chat(Vec<Message>),
+    Pair(Pair),
     /// Null, or nothing but white space.
     Empty,
     Bad(BadRow),
 }
 
-/// The rows of a batch as items.
-pub(crate) fn items(batch: &RecordBatch, output: DataOutput) -> Result<Vec<Item>> {
-    match output {
-        DataOutput::Documents => {
-            let text = strings(batch, "text", "select … as text")?;
-            Ok((0..text.len()).map(|row| cell(&text, row).map_or(Item::Empty, text_item)).collect())
-        }
-        DataOutput::Chat if batch.column_by_name("messages").is_some() => messages(batch),
-        DataOutput::Chat => pairs(batch),
-    }
+/// The rows of a batch as documents.
+pub(crate) fn texts(batch: &RecordBatch) -> Result<Vec<Item>> {
+    let text = strings(batch, "text", "select … as text")?;
+    Ok((0..text.len()).map(|row| cell(&text, row).map_or(Item::Empty, text_item)).collect())
+}
+
+/// The rows of a batch as chats.
+pub(crate) fn chats(batch: &RecordBatch) -> Result<Vec<Item>> {
+    if batch.column_by_name("messages").is_some() { messages(batch) } else { turns(batch) }
 }
 
 fn text_item(text: &str) -> Item {
     if text.trim().is_empty() { Item::Empty } else { Item::Text(text.to_string()) }
 }
 
-fn cell(column: &LargeStringArray, row: usize) -> Option<&str> {
+pub(crate) fn cell(column: &LargeStringArray, row: usize) -> Option<&str> {
     column.is_valid(row).then(|| column.value(row))
 }
 
 /// A column as strings; an error if it is missing or of another type.
-fn strings(batch: &RecordBatch, name: &str, fix: &str) -> Result<LargeStringArray> {
+pub(crate) fn strings(batch: &RecordBatch, name: &str, fix: &str) -> Result<LargeStringArray> {
     let Some(column) = batch.column_by_name(name) else {
         return Err(Error::input(format!("the transform's result has no column `{name}`"))
             .cause(format!("it has {}", describe(&batch.schema())))
@@ -60,7 +55,7 @@ fn strings(batch: &RecordBatch, name: &str, fix: &str) -> Result<LargeStringArra
     })
 }
 
-fn as_strings(column: &ArrayRef) -> Option<LargeStringArray> {
+pub(crate) fn as_strings(column: &ArrayRef) -> Option<LargeStringArray> {
     let is_text =
         |kind: &DataType| matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null);
     let fits = match column.data_type() {
@@ -72,7 +67,7 @@ fn as_strings(column: &ArrayRef) -> Option<LargeStringArray> {
 }
 
 /// Chats from the columns `user`, `assistant` and, where there is one, `system`.
-fn pairs(batch: &RecordBatch) -> Result<Vec<Item>> {
+fn turns(batch: &RecordBatch) -> Result<Vec<Item>> {
     let fix = "select … as \"user\", … as assistant";
     let (user, assistant) = (strings(batch, "user", fix)?, strings(batch, "assistant", fix)?);
     let system = batch.column_by_name("system").map(|_| strings(batch, "system", fix)).transpose()?;
@@ -100,7 +95,7 @@ fn messages(batch: &RecordBatch) -> Result<Vec<Item>> {
     })
 }
 
-fn list_chats(column: &ArrayRef) -> Option<Vec<Item>> {
+pub(crate) fn list_chats(column: &ArrayRef) -> Option<Vec<Item>> {
     let (values, ranges): (&ArrayRef, Vec<Range<usize>>) =
         if let Some(list) = column.as_any().downcast_ref::<ListArray>() {
             (list.values(), list.value_offsets().windows(2).map(|ends| ends[0] as usize..ends[1] as usize).collect())
@@ -130,7 +125,7 @@ fn role_of(name: &str) -> Result<Role, BadRow> {
     })
 }
 
-fn json_chat(json: &str) -> Item {
+pub(crate) fn json_chat(json: &str) -> Item {
     let entry = |value: &Value| match (&value["role"], &value["content"]) {
         (Value::String(role), Value::String(content)) => Ok(Message::new(role_of(role)?, content)),
         (role, content) => {

@@ -1,8 +1,8 @@
-//! Raw files to documents or chats: read, transform with SQL, normalise, deduplicate, split.
+//! Raw files to documents, chats or pairs of answers: read, transform with SQL, normalise, deduplicate, split.
 //!
 //! This is the only user of DataFusion, which it runs inside; its own functions are synchronous.
 //! It knows files and rows, but no tokens and no models. What it writes are `train.parquet`,
-//! `validation.parquet` and `statistics.json`; [`read_texts`] and [`read_chats`] read them back.
+//! `validation.parquet` and `statistics.json`; [`read_texts`], [`read_chats`] and [`read_pairs`] read them back.
 
 mod bad_rows;
 mod batches;
@@ -10,6 +10,7 @@ mod documents;
 mod files;
 mod in_order;
 mod output;
+mod pairs;
 mod prepare;
 mod query;
 mod rows;
@@ -23,7 +24,7 @@ mod table;
 mod tests;
 
 pub use files::expand;
-pub use output::{read_chats, read_texts};
+pub use output::{read_chats, read_pairs, read_texts};
 pub use prepare::prepare;
 pub use spec::{DataOutput, Format, Normalize, PrepareSpec, SourceSpec, Split, SplitBy, TextRows};
 pub use statistics::Statistics;

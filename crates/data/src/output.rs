@@ -13,7 +13,7 @@ use datafusion::{
         file::properties::{EnabledStatistics, WriterProperties},
     },
 };
-use narthex_base::{Error, Message, Result};
+use narthex_base::{Error, Message, Pair, Result};
 use std::{
     fs::File,
     path::{Path, PathBuf},
@@ -171,6 +171,16 @@ pub fn read_chats(path: &Path) -> Result<impl Iterator<Item = Result<Vec<Message
     let name = path.to_path_buf();
     let chats = read_column(path, "messages", "documents, not chats, or not made by a `data` step")?;
     Ok(chats.map(move |json| serde_json::from_str(&json?).map_err(|error| damaged_parquet(&name, error))))
+}
+
+/// The pairs of a `train.parquet` or `validation.parquet` with pairs, in order.
+///
+/// # Errors
+/// If the file can't be opened or has no column `pair`; later, if it is damaged.
+pub fn read_pairs(path: &Path) -> Result<impl Iterator<Item = Result<Pair>> + Send + use<>> {
+    let name = path.to_path_buf();
+    let pairs = read_column(path, "pair", "documents or chats, not pairs, or not made by a `data` step")?;
+    Ok(pairs.map(move |json| serde_json::from_str(&json?).map_err(|error| damaged_parquet(&name, error))))
 }
 
 fn read_column(

@@ -2,9 +2,10 @@
 
 use crate::{
     bad_rows::{Counts, EXAMPLES, Tally},
-    documents::{Item, items, normalized},
+    documents::{Item, chats, normalized, texts},
     files,
     output::Pending,
+    pairs::pairs,
     query,
     spec::{DataOutput, Format, PrepareSpec, TextRows},
     split::Splitter,
@@ -12,7 +13,8 @@ use crate::{
     table::Table,
 };
 use datafusion::arrow::array::RecordBatch;
-use narthex_base::{Error, Message, Observer, Result};
+use narthex_base::{Answers, Error, Message, Observer, Pair, Result};
+use serde::Serialize;
 use std::{collections::HashSet, io::Write, path::Path, sync::Arc};
 
 /// Reads the sources, runs the transform and writes `train.parquet`, `validation.parquet` (if its
@@ -50,6 +52,7 @@ pub fn prepare(spec: &PrepareSpec, out_dir: &Path, observer: Observer) -> Result
             ("text", spec.source.iter().all(|s| s.format == Format::Text && s.rows == TextRows::File))
         }
         DataOutput::Chat => ("messages", false),
+        DataOutput::Pairs => ("pair", false),
     };
     let mut intake = Intake {
         spec,
@@ -79,7 +82,12 @@ struct Intake<'a> {
 
 impl Intake<'_> {
     fn take(&mut self, batch: &RecordBatch) -> Result<()> {
-        for item in items(batch, self.spec.output)? {
+        let items = match self.spec.output {
+            DataOutput::Documents => texts(batch)?,
+            DataOutput::Chat => chats(batch)?,
+            DataOutput::Pairs => pairs(batch)?,
+        };
+        for item in items {
             self.results.rows += 1;
             match item {
                 Item::Empty => self.statistics.empty_removed += 1,
@@ -93,14 +101,33 @@ impl Intake<'_> {
                     self.keep(&text, bytes)?;
                 }
                 Item::Chat(mut chat) => {
-                    for message in &mut chat {
-                        message.content = normalized(std::mem::take(&mut message.content), self.spec.normalize);
-                    }
-                    self.keep(&json(&chat)?, chat.iter().map(|message| message.content.len() as u64).sum())?;
+                    let bytes = self.normalize_chat(&mut chat);
+                    self.keep(&json(&chat)?, bytes)?;
+                }
+                Item::Pair(mut pair) => {
+                    let bytes = match &mut pair {
+                        Pair::Text(Answers { prompt, chosen, rejected }) => {
+                            [prompt, chosen, rejected].map(|text| self.normalize_text(text)).iter().sum()
+                        }
+                        Pair::Chat(Answers { prompt, chosen, rejected }) => {
+                            [prompt, chosen, rejected].map(|chat| self.normalize_chat(chat)).iter().sum()
+                        }
+                    };
+                    self.keep(&json(&pair)?, bytes)?;
                 }
             }
         }
         self.tally.report(self.spec.source.len(), &Counts { rows: 0, ..self.results.clone() })
+    }
+
+    /// Normalises in place and tells the bytes.
+    fn normalize_text(&self, text: &mut String) -> u64 {
+        *text = normalized(std::mem::take(text), self.spec.normalize);
+        text.len() as u64
+    }
+
+    fn normalize_chat(&self, chat: &mut [Message]) -> u64 {
+        chat.iter_mut().map(|message| self.normalize_text(&mut message.content)).sum()
     }
 
     fn keep(&mut self, text: &str, bytes: u64) -> Result<()> {
@@ -132,8 +159,8 @@ impl Intake<'_> {
     }
 }
 
-fn json(chat: &[Message]) -> Result<String> {
-    serde_json::to_string(chat).map_err(|error| Error::internal("a chat can't be written as JSON").cause(error))
+fn json(row: &impl Serialize) -> Result<String> {
+    serde_json::to_string(row).map_err(|error| Error::internal("a row can't be written as JSON").cause(error))
 }
 
 fn write_statistics(statistics: &Statistics, out_dir: &Path) -> Result<()> {

@@ -90,12 +90,20 @@ fn queries(spec: &PrepareSpec, tables: &[Arc<Table>]) -> Result<Vec<String>> {
                 true => "\"system\", \"user\", assistant",
                 false => "\"user\", assistant",
             },
+            DataOutput::Pairs if table.has("chosen") && table.has("rejected") => match table.has("prompt") {
+                true => "prompt, chosen, rejected",
+                false => "chosen, rejected",
+            },
             DataOutput::Documents => {
                 return Err(lacking(table, "`text`", "columns = { text = \"NAME\" }"));
             }
             DataOutput::Chat => {
                 let fix = "columns = { user = \"NAME\", assistant = \"NAME\" }";
                 return Err(lacking(table, "`messages`, or `user` and `assistant`", fix));
+            }
+            DataOutput::Pairs => {
+                let fix = "columns = { chosen = \"NAME\", rejected = \"NAME\" }";
+                return Err(lacking(table, "`chosen` and `rejected`", fix));
             }
         };
         Ok(format!("select {columns} from \"{}\"", table.spec.name.replace('"', "\"\"")))

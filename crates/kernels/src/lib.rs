@@ -35,7 +35,7 @@ pub use operators::{
     activation::activation,
     adamw::{AdamwStep, adamw, square_sum},
     attention::{AttentionDropout, AttentionShape, Scores, causal_attention},
-    cross_entropy::linear_cross_entropy,
+    cross_entropy::{linear_cross_entropy, linear_nats},
     embedding::embedding,
     gated::{gated, swiglu},
     layer_norm::layer_norm,

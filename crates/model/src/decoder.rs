@@ -27,7 +27,7 @@ use burn::{
     module::Module,
     tensor::{Device, Int, Tensor, activation::log_softmax},
 };
-use narthex_kernels::{Precision, linear, linear_cross_entropy, packed_linear};
+use narthex_kernels::{Precision, linear, linear_cross_entropy, linear_nats, packed_linear};
 
 /// A causal language model of any architecture. The fields that hold weights are the first parts of their names.
 #[derive(Module, Debug)]
@@ -178,6 +178,20 @@ impl Decoder {
             scale => hidden * scale,
         };
         linear_cross_entropy(hidden, self.output_weight(), targets, scale, self.precision)
+    }
+
+    /// The same for each target on its own, to be weighed by whoever asks: `[N, hidden]`, `[N]` -> `[N]`, nats.
+    pub fn nats_each(&self, hidden: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+        if self.config.design.logits_softcap.is_some() {
+            let [n, _] = hidden.dims();
+            let chosen = log_softmax(self.logits(hidden), 1).gather(1, targets.reshape([n, 1]));
+            return -chosen.reshape([n]);
+        }
+        let hidden = match self.config.design.logits_scale {
+            1.0 => hidden,
+            scale => hidden * scale,
+        };
+        linear_nats(hidden, self.output_weight(), targets, self.precision)
     }
 
     /// The same model with gradients tracked for the parameters whose names `trained` accepts.

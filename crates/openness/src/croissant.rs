@@ -101,6 +101,7 @@ fn description(subject: &Subject) -> String {
         ArtifactKind::Source => "Raw files",
         ArtifactKind::Documents => "Documents, one a row",
         ArtifactKind::Chat => "Conversations, one a row",
+        ArtifactKind::Pairs => "Two answers to one prompt, one pair a row",
         ArtifactKind::Tokens => "A tokenizer and the tokens of documents",
         ArtifactKind::Model | ArtifactKind::Bundle => "A model",
         ArtifactKind::Evaluation => "Figures of an evaluation",
@@ -183,6 +184,10 @@ fn record_set(subject: &Subject, file: &FileEntry) -> Option<Value> {
         ArtifactKind::Chat => {
             ("messages", "The messages of a conversation, as JSON: a list of objects with `role` and `content`.")
         }
+        ArtifactKind::Pairs => (
+            "pair",
+            "Two answers to one prompt, as JSON: an object with `prompt`, `chosen` and `rejected`, each a string or a list of messages.",
+        ),
         _ => return None,
     };
     let name = file.path.strip_suffix(".parquet")?;

@@ -74,7 +74,9 @@ impl Card<'_> {
     /// `DATA.md`: every dataset with licence, origin, files and what became of it.
     pub(crate) fn data_card(&self) -> Result<String> {
         let made_of = |kind: ArtifactKind| self.made.lineage.iter().filter(move |manifest| manifest.kind == kind);
-        let documents = made_of(ArtifactKind::Documents).chain(made_of(ArtifactKind::Chat)).next();
+        let documents = [ArtifactKind::Documents, ArtifactKind::Chat, ArtifactKind::Pairs]
+            .into_iter()
+            .find_map(|kind| made_of(kind).next());
         let mut text = match documents {
             Some(manifest) => {
                 let provenance = Provenance { manifest: manifest.clone(), lineage: self.made.lineage.clone() };
@@ -102,7 +104,7 @@ impl Card<'_> {
             text.push('\n');
         }
         text += "## What became of it\n\n";
-        for kind in [ArtifactKind::Documents, ArtifactKind::Chat, ArtifactKind::Tokens] {
+        for kind in [ArtifactKind::Documents, ArtifactKind::Chat, ArtifactKind::Pairs, ArtifactKind::Tokens] {
             for manifest in made_of(kind) {
                 let from: Vec<&str> = manifest.parents.iter().map(|parent| parent.name.as_str()).collect();
                 let _ = writeln!(text, "### {} ({kind}), from {}\n", manifest.recipe.step, from.join(", "));

@@ -369,11 +369,12 @@ impl Original {
 pub(crate) fn check_checkpoints(artifact: &Artifact) -> Result<()> {
     for checkpoint in &artifact.manifest.checkpoints {
         let folder = checkpoint_folder(artifact, checkpoint.step);
-        for (name, expected) in [("weights", checkpoint.weights), ("moments", checkpoint.moments)] {
-            let path = folder.join(format!("{name}.safetensors"));
+        let files = checkpoint.weights.files("weights").chain(checkpoint.moments.files("moments"));
+        for (name, expected) in files {
+            let path = folder.join(&name);
             if path.is_file() && hash(&path)?.1 != expected {
                 return Err(Error::input(format!(
-                    "the checkpoint of step {} of `{}` was changed: {name}.safetensors",
+                    "the checkpoint of step {} of `{}` was changed: {name}",
                     checkpoint.step,
                     artifact.name()
                 ))

@@ -262,7 +262,7 @@ impl Project {
 
 /// Moves the states that training passed through into the record of the run, where the schedule asks for it.
 fn keep_checkpoints(planned: &PlannedStep, manifest: &Manifest, stage: &Path, run: &Path) -> Result<()> {
-    if !planned.step.schedule().is_some_and(|schedule| schedule.keep_checkpoints) {
+    if !planned.step.schedule().is_some_and(|schedule| schedule.checkpoints.keep_checkpoints) {
         return Ok(());
     }
     let folder = run.join("checkpoints");

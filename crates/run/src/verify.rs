@@ -6,9 +6,9 @@ use crate::{
     reproduce::{check_checkpoints, checkpoint_folder, require_machine, require_version},
     steps::{self, StepContext},
 };
-use narthex_base::{Digest, Error, Manifest, Observer, Result, random::Stream};
+use narthex_base::{Checkpoint, Digest, Error, Manifest, Observer, Result, random::Stream};
 use narthex_ledger::Artifact;
-use narthex_model::read_safetensors;
+use narthex_model::{TensorMap, read_safetensors};
 use narthex_shelf::{Reference, check_folder, open_ledger, whole_provenance};
 use serde::Serialize;
 use std::{path::Path, time::Instant};
@@ -159,20 +159,19 @@ fn check(project: &Project, manifest: &Manifest, from: u64, until: u64, observer
     };
     observer.check()?;
     let states = &manifest.checkpoints;
-    let start = states.iter().find(|state| state.step == from).map(|state| (state.step, state.weights, state.moments));
+    let start = states.iter().find(|state| state.step == from).map(Checkpoint::passed);
     let folder = checkpoint_folder(&artifact, from);
     if start.is_some() && !folder.is_dir() {
         return Err(Error::input(format!("the checkpoint of step {from} of `{name}` was not kept"))
             .help(format!("set `keep_checkpoints = true` in [steps.{name}.schedule] and run it again")));
     }
-    let from_state = start.map(|state| (folder.as_path(), state));
+    let from_state = start.as_ref().map(|state| (folder.as_path(), state));
     let found = steps::replay(&context, from_state, until)?;
     let end = states.iter().find(|state| state.step == until);
-    let wrong = end.is_none_or(|end| [end.weights, end.moments] != found);
-    if wrong {
+    if end.is_none_or(|end| end.passed() != found) {
         let recorded = end.map(|end| end.weights.short()).unwrap_or_default();
         return Err(Error::input(format!("`{name}` did not come from step {from} to step {until} as its record says"))
-            .cause(format!("the weights recorded are {recorded}, computed now are {}", found[0].short()))
+            .cause(format!("the weights recorded are {recorded}, computed now are {}", found.weights.short()))
             .help("do not trust this model: its training is not the one that is claimed"));
     }
     // The end is recorded; if it was kept too, it must be what is recorded.
@@ -183,13 +182,18 @@ fn check(project: &Project, manifest: &Manifest, from: u64, until: u64, observer
 /// under the same names (adapters stand merged in the model).
 fn ends_in_the_model(artifact: &Artifact) -> Result<()> {
     let Some(last) = artifact.manifest.checkpoints.last() else { return Ok(()) };
-    let state = checkpoint_folder(artifact, last.step).join("weights.safetensors");
+    let folder = checkpoint_folder(artifact, last.step);
+    let states: Vec<_> = last.weights.files("weights").map(|(name, _)| folder.join(name)).collect();
     let model = artifact.path("model.safetensors");
-    if !state.is_file() || !model.is_file() {
+    if !model.is_file() || !states.iter().all(|path| path.is_file()) {
         return Ok(());
     }
     check_checkpoints_at(artifact, last.step)?;
-    let (ended, mut stored) = (read_safetensors(&state)?, read_safetensors(&model)?);
+    let mut stored = read_safetensors(&model)?;
+    let mut ended = TensorMap::new();
+    for path in states {
+        ended.extend(read_safetensors(&path)?);
+    }
     for (name, values) in ended {
         if stored.remove(&name).is_some_and(|stored| stored != values) {
             return Err(Error::input(format!("`{name}` of `{}` is not what its training ended with", artifact.name()))

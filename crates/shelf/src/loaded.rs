@@ -117,7 +117,9 @@ pub fn require_model(artifact: &Artifact, reference: &str) -> Result<()> {
 fn with_article(kind: ArtifactKind) -> String {
     match kind {
         ArtifactKind::Evaluation => format!("an {kind}"),
-        ArtifactKind::Documents | ArtifactKind::Chat | ArtifactKind::Tokens => format!("a set of {kind}"),
+        ArtifactKind::Documents | ArtifactKind::Chat | ArtifactKind::Pairs | ArtifactKind::Tokens => {
+            format!("a set of {kind}")
+        }
         _ => format!("a {kind}"),
     }
 }

@@ -5,6 +5,7 @@
 //! `generation_config.json`), and one of its own: the token shard, which is all that training reads.
 
 mod config;
+mod pair;
 mod python;
 mod sequence;
 mod shard;
@@ -13,6 +14,7 @@ mod template;
 mod tokenizer;
 
 pub use config::{GenerationConfig, TokenizerConfig};
+pub use pair::{MaskedIds, encode_pair};
 pub use sequence::{SequenceTokenizer, TokenSequence};
 pub use shard::{ShardWriter, TokenShard};
 pub use stream::TextStream;

@@ -8,7 +8,7 @@
 //! | 8 | `NRTXTOKS` |
 //! | 4 | version, 1 |
 //! | 4 | bytes a token, 2 or 4 |
-//! | 4 | flags: 1 has a mask |
+//! | 4 | flags: 1 has a mask; 2 holds pairs: documents 2i and 2i + 1 are a chosen and a rejected answer to one prompt |
 //! | 4 | vocabulary size |
 //! | 8 × 3 | tokens, documents, bytes of source text |
 //! | 16 | zero |
@@ -29,12 +29,14 @@ const MAGIC: &[u8; 8] = b"NRTXTOKS";
 const VERSION: u32 = 1;
 const HEADER_BYTES: u64 = 64;
 const FLAG_MASK: u32 = 1;
+const FLAG_PAIRS: u32 = 2;
 /// Vocabularies up to this size need two bytes a token.
 const TWO_BYTE_VOCABULARY: usize = 1 << 16;
 
 struct Header {
     width: u32,
     has_mask: bool,
+    has_pairs: bool,
     vocab_size: u32,
     tokens: u64,
     documents: u64,
@@ -45,7 +47,8 @@ impl Header {
     fn to_bytes(&self) -> [u8; HEADER_BYTES as usize] {
         let mut bytes = [0; HEADER_BYTES as usize];
         bytes[..8].copy_from_slice(MAGIC);
-        let flags = if self.has_mask { FLAG_MASK } else { 0 };
+        let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+        let flags = flag(self.has_mask, FLAG_MASK) | flag(self.has_pairs, FLAG_PAIRS);
         for (i, field) in [VERSION, self.width, flags, self.vocab_size].into_iter().enumerate() {
             bytes[8 + 4 * i..12 + 4 * i].copy_from_slice(&field.to_le_bytes());
         }
@@ -72,11 +75,15 @@ impl Header {
         if width != 2 && width != 4 {
             return Err(format!("its header claims {width} bytes a token, which must be 2 or 4"));
         }
-        if flags & !FLAG_MASK != 0 {
+        if flags & !(FLAG_MASK | FLAG_PAIRS) != 0 {
             return Err(format!("its header has unknown flags {flags:#x}"));
         }
-        let has_mask = flags & FLAG_MASK != 0;
-        Ok(Self { width, has_mask, vocab_size: word(3), tokens: long(0), documents: long(1), text_bytes: long(2) })
+        let (has_mask, has_pairs) = (flags & FLAG_MASK != 0, flags & FLAG_PAIRS != 0);
+        let (vocab_size, tokens, documents) = (word(3), long(0), long(1));
+        if has_pairs && (!has_mask || documents % 2 != 0) {
+            return Err("its header claims pairs, but not a mask and an even number of documents".into());
+        }
+        Ok(Self { width, has_mask, has_pairs, vocab_size, tokens, documents, text_bytes: long(2) })
     }
 
     /// The file's length by this header; `None` if it exceeds 64 bits.
@@ -99,6 +106,7 @@ pub struct ShardWriter {
     tokens: Part,
     ends: Part,
     mask: Option<Part>,
+    has_pairs: bool,
     vocab_size: u32,
     width: u32,
     token_count: u64,
@@ -159,8 +167,17 @@ impl ShardWriter {
         tokens.write(&[0; HEADER_BYTES as usize])?;
         let ends = Part::create(path, ".ends.partial")?;
         let mask = with_mask.then(|| Part::create(path, ".mask.partial")).transpose()?;
-        let path = path.to_path_buf();
-        Ok(Self { path, tokens, ends, mask, vocab_size, width, token_count: 0, documents: 0, text_bytes: 0 })
+        let (path, has_pairs) = (path.to_path_buf(), false);
+        Ok(Self { path, tokens, ends, mask, has_pairs, vocab_size, width, token_count: 0, documents: 0, text_bytes: 0 })
+    }
+
+    /// Begins a shard of pairs: documents are pushed two by two, the chosen answer first, each with its prompt and with
+    /// a mask that is set where the answer is.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_pairs(path: &Path, vocab_size: usize) -> Result<Self> {
+        Ok(Self { has_pairs: true, ..Self::create(path, vocab_size, true)? })
     }
 
     /// Adds a document: its ids, its mask (as many as ids) if the shard has one, and the bytes of
@@ -196,8 +213,11 @@ impl ShardWriter {
     /// Completes the file, brings it to disk and gives it its name.
     ///
     /// # Errors
-    /// If the disk is full or the file can't be renamed.
+    /// If the disk is full, the file can't be renamed, or the last of the pairs lacks its second answer.
     pub fn finish(mut self) -> Result<()> {
+        if self.has_pairs && self.documents % 2 != 0 {
+            return Err(Error::internal("a shard of pairs ends in half a pair"));
+        }
         self.tokens.append(&mut self.ends)?;
         if let Some(mask) = &mut self.mask {
             self.tokens.append(mask)?;
@@ -205,6 +225,7 @@ impl ShardWriter {
         let header = Header {
             width: self.width,
             has_mask: self.mask.is_some(),
+            has_pairs: self.has_pairs,
             vocab_size: self.vocab_size,
             tokens: self.token_count,
             documents: self.documents,
@@ -364,6 +385,11 @@ impl TokenShard {
         self.header.has_mask
     }
 
+    /// Whether documents 2i and 2i + 1 are a chosen and a rejected answer to one prompt.
+    pub fn has_pairs(&self) -> bool {
+        self.header.has_pairs
+    }
+
     fn end(&self, document: usize) -> usize {
         let ends = HEADER_BYTES as usize + self.len * self.header.width as usize;
         le_u64(&self.map[ends + 8 * document..][..8]) as usize
@@ -438,6 +464,22 @@ mod tests {
     }
 
     #[test]
+    fn pairs_come_two_by_two() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.tokens");
+        for documents in 0..4 {
+            let mut writer = ShardWriter::create_pairs(&path, 10).unwrap();
+            (0..documents).for_each(|_| writer.push(&[1, 2], Some(&[false, true]), 1).unwrap());
+            let finished = writer.finish();
+            assert_eq!(finished.is_ok(), documents % 2 == 0, "{documents}");
+            if finished.is_ok() {
+                let shard = TokenShard::open(&path).unwrap();
+                assert!(shard.has_pairs() && shard.has_mask() && shard.documents() == documents);
+            }
+        }
+    }
+
+    #[test]
     fn wrong_documents_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = ShardWriter::create(&folder.path().join("a.tokens"), 10, false).unwrap();
@@ -469,7 +511,8 @@ mod tests {
             (set(0, 0, 1), "does not begin like"),
             (set(8, 2, 4), "its version is 2"),
             (set(12, 3, 4), "3 bytes a token"),
-            (set(16, 2, 4), "unknown flags"),
+            (set(16, 4, 4), "unknown flags"),
+            (set(16, 2, 4), "claims pairs"),
             (set(24, u64::MAX, 8), "64 bits"),
             (set(24, 7, 8), "its header claims 117"),
             (set(32, u64::MAX / 8, 8), "64 bits"),

@@ -1,17 +1,17 @@
 //! The training step of a known shape, timed: what `narthex bench train` runs.
 
 use crate::{
-    Batch,
-    loss::{checkpointed_gradients, gradients},
+    objective::{DecoderPass, TokenBatch},
     optimizer::Optimizer,
+    selection::Selection,
 };
-use narthex_base::{config::Schedule, random::Stream};
+use narthex_base::{config::Update, random::Stream};
 use narthex_kernels::{
     memory::{minor_page_faults, peak_resident_bytes},
     probe::flop_per_second_now,
     profile,
 };
-use narthex_model::{Decoder, Design, Device, Dropout, ModelConfig, Precision};
+use narthex_model::{Decoder, Design, Device, ModelConfig, Precision};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -124,21 +124,24 @@ pub struct OperatorShare {
 /// A model in training on one batch of random tokens.
 pub struct TrainBench {
     shape: BenchShape,
+    precision: Precision,
     model: Option<Decoder>,
     optimizer: Optimizer,
-    schedule: Schedule,
-    batch: Batch,
+    pass: DecoderPass,
+    batch: TokenBatch,
     warm: bool,
     loss: f64,
 }
+
+/// The learning rate of the steps.
+const LEARNING_RATE: f64 = 3e-4;
 
 impl TrainBench {
     /// Random weights and tokens, the same every time.
     pub fn new(shape: BenchShape, precision: Precision, activation_checkpointing: bool, device: &Device) -> Self {
         let (config, rows) = shape.config();
-        let schedule = Schedule { precision, activation_checkpointing, lr: 3e-4, ..Schedule::default() };
         let model = Decoder::random(&config, 0, device).with_precision(precision);
-        let optimizer = Optimizer::new(&model, &schedule, |_| true);
+        let optimizer = Optimizer::new(&model, &Selection::whole_decoder(&model), Update::default().optimizer);
         let stream = Stream::new(0, "bench");
         let (len, vocabulary) = (config.context, config.vocab_size as u64);
         let window = |offset: usize| {
@@ -147,10 +150,11 @@ impl TrainBench {
         };
         Self {
             shape,
+            precision,
             model: Some(model.for_training(|_| true)),
             optimizer,
-            schedule,
-            batch: Batch {
+            pass: DecoderPass { dropout: 0.0, activation_checkpointing },
+            batch: TokenBatch {
                 rows,
                 len,
                 tokens: window(0),
@@ -168,11 +172,10 @@ impl TrainBench {
         let start = Instant::now();
         let model = self.model.take().expect("put back below");
         let scale = 1.0 / self.batch.counted() as f64;
-        let pass = if self.schedule.activation_checkpointing { checkpointed_gradients } else { gradients };
-        let (loss, found) = pass(&model, &self.batch, &mut Dropout::none(), scale);
-        let (model, _) = self.optimizer.step(model, found, &self.schedule, self.schedule.lr);
+        let found = self.pass.gradients(&model, &self.batch, Stream::new(0, "bench"), scale);
+        let (model, _) = self.optimizer.step(model, found.gradients, &Update::default(), LEARNING_RATE);
         self.model = Some(model);
-        self.loss = loss;
+        self.loss = found.loss;
         start.elapsed().as_secs_f64()
     }
 
@@ -189,7 +192,7 @@ impl TrainBench {
         let faults = minor_page_faults();
         for _ in 0..steps.max(1) {
             seconds.push(self.step());
-            peaks.push(flop_per_second_now(self.schedule.precision));
+            peaks.push(flop_per_second_now(self.precision));
         }
         let faults = minor_page_faults() - faults;
         let (median, peak) = (median(&mut seconds), median(&mut peaks));
@@ -197,7 +200,7 @@ impl TrainBench {
         let tokens_per_second = (rows * config.context) as f64 / median;
         TrainTiming {
             shape: self.shape.name(),
-            precision: self.schedule.precision,
+            precision: self.precision,
             isa: narthex_kernels::isa().name(),
             threads: rayon::current_num_threads(),
             steps: seconds.len(),

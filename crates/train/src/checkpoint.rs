@@ -6,11 +6,11 @@
 //! appears under its name only when it is whole.
 
 use crate::optimizer::{Optimizer, flat_tensor, flat_values};
-use narthex_base::{Digest, Error, Observer, Result};
-use narthex_model::{Decoder, TensorMap, named_parameters, read_safetensors, write_safetensors};
+use burn::module::Module;
+use narthex_base::{Digest, Error, Observer, Passed, Result, ShardDigests};
+use narthex_model::{TensorMap, named_parameters_of, read_safetensors, write_safetensors};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeSet,
     fs::{self, File},
     path::{Path, PathBuf},
 };
@@ -25,15 +25,12 @@ struct State {
     seconds: f64,
     /// What the run was started with; another run's checkpoint is never taken up.
     run: Digest,
-    weights: Digest,
-    moments: Digest,
+    weights: ShardDigests,
+    moments: ShardDigests,
     /// The states that the run has passed through at its fixed intervals, first to last.
     #[serde(default)]
     passed: Vec<Passed>,
 }
-
-/// A state that a run passed through: optimizer steps, and the digests of weights and moments as safetensors files.
-pub type Passed = (u64, Digest, Digest);
 
 /// What a checkpoint gives back.
 pub(crate) struct Restored {
@@ -64,28 +61,28 @@ const MOMENTS: [&str; 2] = ["first", "second"];
 
 impl Snapshot {
     /// Copies the state after `optimizer.steps` steps.
-    pub(crate) fn take(run: Digest, model: &Decoder, optimizer: &Optimizer, seconds: f64) -> Self {
-        let trained: BTreeSet<&str> = optimizer.slots.iter().map(|slot| slot.name.as_str()).collect();
-        let weights = named_parameters(model).into_iter().filter(|tensor| trained.contains(tensor.name.as_str()));
+    pub(crate) fn take(run: Digest, network: &impl Module, optimizer: &Optimizer, seconds: f64) -> Self {
+        let weights = named_parameters_of(network, |name| optimizer.slots.contains_key(name)).into_iter();
         let weights = weights.map(|tensor| (tensor.name, (tensor.shape, tensor.values))).collect();
         let mut moments = TensorMap::new();
-        for slot in &optimizer.slots {
+        for (parameter, slot) in &optimizer.slots {
             for (name, values) in MOMENTS.iter().zip(&slot.moments) {
-                moments.insert(format!("{}.{name}", slot.name), (slot.shape.clone(), flat_values(values)));
+                moments.insert(format!("{parameter}.{name}"), (slot.shape.clone(), flat_values(values)));
             }
         }
         Self { run, step: optimizer.steps, seconds, weights, moments, passed: vec![], counts: true, keep: false }
     }
 
-    /// Writes the two files into a folder and gives their digests: weights, moments.
-    pub(crate) fn write(&self, folder: &Path) -> Result<[Digest; 2]> {
+    /// Writes the files into a folder and gives the state's digests.
+    pub(crate) fn write(&self, folder: &Path) -> Result<Passed> {
         let file = |name: &str, tensors| {
             let path = folder.join(format!("{name}.safetensors"));
             write_safetensors(&path, tensors)?;
             sync(&path)?;
-            digest(&path)
+            Ok(ShardDigests::from(digest(&path)?))
         };
-        Ok([file("weights", &self.weights)?, file("moments", &self.moments)?])
+        let (weights, moments) = (file("weights", &self.weights)?, file("moments", &self.moments)?);
+        Ok(Passed { step: self.step, weights, moments })
     }
 
     /// Writes it as a checkpoint and gives the states passed so far, itself included where it counts.
@@ -105,11 +102,12 @@ fn save(folder: &Path, snapshot: Snapshot) -> Result<Vec<Passed>> {
         fs::remove_dir_all(&temporary).map_err(fail(&temporary))?;
     }
     fs::create_dir_all(&temporary).map_err(fail(&temporary))?;
-    let [weights, moments] = snapshot.write(&temporary)?;
+    let now = snapshot.write(&temporary)?;
     let mut passed = snapshot.passed;
     if counts {
-        passed.push((step, weights, moments));
+        passed.push(now.clone());
     }
+    let Passed { weights, moments, .. } = now;
     let state = State { step, seconds, run, weights, moments, passed };
     let path = temporary.join("state.json");
     fs::write(&path, serde_json::to_vec(&state).expect("our own types serialize")).map_err(fail(&path))?;
@@ -122,7 +120,7 @@ fn save(folder: &Path, snapshot: Snapshot) -> Result<Vec<Passed>> {
     fs::rename(&temporary, &target).map_err(fail(&target))?;
     sync(folder)?;
     for (old, path) in found(folder).into_iter().skip(KEPT) {
-        if !keep || !state.passed.iter().any(|(step, ..)| *step == old) {
+        if !keep || !state.passed.iter().any(|passed| passed.step == old) {
             fs::remove_dir_all(&path).map_err(fail(&path))?;
         }
     }
@@ -156,37 +154,41 @@ fn read(path: &Path, run: Digest, optimizer: &Optimizer) -> Result<Option<Restor
     if state.run != run {
         return Ok(None);
     }
-    let (optimizer, weights) = load(path, (state.step, state.weights, state.moments), optimizer)?;
+    let recorded = Passed { step: state.step, weights: state.weights, moments: state.moments };
+    let (optimizer, weights) = load(path, &recorded, optimizer)?;
     Ok(Some(Restored { optimizer, weights, seconds: state.seconds, passed: state.passed }))
 }
 
 /// Reads the state in a folder, which must be the one with these digests. `optimizer` gives the names and shapes.
-pub(crate) fn load(path: &Path, state: Passed, optimizer: &Optimizer) -> Result<(Optimizer, TensorMap)> {
-    let (step, weights, moments) = state;
-    let mut maps = Vec::new();
-    for (name, expected) in [("weights", weights), ("moments", moments)] {
-        let file = path.join(format!("{name}.safetensors"));
-        let found = digest(&file)?;
-        if found != expected {
-            return Err(Error::input(format!("{name}.safetensors of step {step} is not what training wrote"))
-                .at(file.display(), None)
-                .cause(format!("its digest is {}, recorded is {}", found.short(), expected.short())));
+pub(crate) fn load(path: &Path, state: &Passed, optimizer: &Optimizer) -> Result<(Optimizer, TensorMap)> {
+    let Passed { step, weights, moments } = state;
+    let read = |part: &str, digests: &ShardDigests| {
+        let mut map = TensorMap::new();
+        for (name, expected) in digests.files(part) {
+            let file = path.join(&name);
+            let found = digest(&file)?;
+            if found != expected {
+                return Err(Error::input(format!("{name} of step {step} is not what training wrote"))
+                    .at(file.display(), None)
+                    .cause(format!("its digest is {}, recorded is {}", found.short(), expected.short())));
+            }
+            map.extend(read_safetensors(&file)?);
         }
-        maps.push(read_safetensors(&file)?);
-    }
-    let [mut weights, mut moments]: [TensorMap; 2] = maps.try_into().expect("two files were read");
+        Ok(map)
+    };
+    let (mut weights, mut moments) = (read("weights", weights)?, read("moments", moments)?);
     let take = |map: &mut TensorMap, name: &str, shape: &[usize]| match map.remove(name) {
         Some((found, values)) if found == shape => Ok(values),
         _ => Err(Error::input(format!("`{name}` is missing or has another shape"))),
     };
-    let mut restored = Optimizer { slots: optimizer.slots.clone(), steps: step };
+    let mut restored = Optimizer { slots: optimizer.slots.clone(), steps: *step };
     let mut trained = TensorMap::new();
-    for slot in &mut restored.slots {
+    for (parameter, slot) in &mut restored.slots {
         for (name, moment) in MOMENTS.iter().zip(&mut slot.moments) {
-            let values = take(&mut moments, &format!("{}.{name}", slot.name), &slot.shape)?;
+            let values = take(&mut moments, &format!("{parameter}.{name}"), &slot.shape)?;
             *moment = flat_tensor(values, &moment.device());
         }
-        trained.insert(slot.name.clone(), (slot.shape.clone(), take(&mut weights, &slot.name, &slot.shape)?));
+        trained.insert(parameter.clone(), (slot.shape.clone(), take(&mut weights, parameter, &slot.shape)?));
     }
     Ok((restored, trained))
 }

@@ -1,22 +1,37 @@
-//! One training loop for every objective, its checkpoints, and the evaluation of models. Knows
-//! token shards, never documents.
+//! One training loop for every objective and any Burn module, with checkpoints to the same byte, and the evaluation of
+//! models. Knows token shards, never documents.
+//!
+//! [`fit`] trains a module with an [`Objective`]; `docs/src/how-to/own-network.md` shows it with a network of one's
+//! own.
 
-mod batch;
 mod bench;
 mod checkpoint;
 mod evaluate;
-mod fit;
-mod loss;
+mod gradients;
+mod learning_rate;
 mod metrics;
+pub mod objective;
 mod optimizer;
-mod schedule;
-mod validate;
+mod report;
+mod selection;
+mod session;
+mod world;
 
-pub use batch::{Batch, Batches, Objective};
 pub use bench::{BenchShape, OperatorShare, TrainBench, TrainTiming};
-pub use checkpoint::Passed;
 pub use evaluate::{TaskItem, TaskScore, score_task};
-pub use fit::{Fit, Fitted, Sampler, Trained, fit, replay};
-pub use loss::nats;
-pub use schedule::learning_rate;
-pub use validate::{Validation, validate};
+pub use gradients::NamedGradients;
+pub use learning_rate::learning_rate;
+pub use objective::Objective;
+pub use selection::{Selected, Selection};
+pub use session::{Fitted, Sampler, Training, fit, replay};
+pub use world::{Alone, World};
+
+// What a network of one's own is written with.
+pub use burn;
+pub use narthex_base as base;
+pub use narthex_model::{Device, Dropout, cpu, device};
+
+/// The page's code is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/src/how-to/own-network.md")]
+struct OwnNetwork;

@@ -1,7 +1,8 @@
 //! `metrics.jsonl`: one line a step, cut back to the checkpoint when a run is resumed.
 
+use crate::objective::Values;
 use narthex_base::{Error, Result};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use std::{
     fs::{File, OpenOptions},
     io::{BufRead, BufReader, Write},
@@ -9,31 +10,56 @@ use std::{
 };
 
 /// One line.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Line {
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Line {
     /// The optimizer step, counted from 1.
-    pub step: u64,
-    /// Training loss: nats per counted token.
-    pub loss: f64,
+    pub(crate) step: u64,
+    /// Training loss: a mean over what the step weighs.
+    pub(crate) loss: f64,
     /// Learning rate of the step.
-    pub lr: f64,
+    pub(crate) lr: f64,
     /// Norm over all gradients before clipping.
-    pub grad_norm: f64,
-    /// Counted tokens of the step.
-    pub tokens: u64,
-    /// Tokens put through per second.
-    pub tokens_per_second: f64,
-    /// Model FLOP utilisation, 0 to 1, against the measured peak of multiply-adds in the schedule's precision.
-    pub mfu: f64,
+    pub(crate) grad_norm: f64,
+    /// What was done, and how fast.
+    #[serde(flatten)]
+    pub(crate) work: Work,
     /// The most resident memory that the process has had so far, in bytes.
-    #[serde(default)]
-    pub peak_memory_bytes: u64,
-    /// Validation loss in nats per token, on the steps that validate.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub validation_nats_per_token: Option<f64>,
-    /// Validation loss in nats per byte, on the steps that validate.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub validation_nats_per_byte: Option<f64>,
+    pub(crate) peak_memory_bytes: u64,
+    /// Validation, on the steps that validate, then the objective's own numbers.
+    #[serde(flatten)]
+    pub(crate) values: Values,
+}
+
+/// The work of a step; its keys are named after what is counted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Work {
+    /// What is counted: `tokens`.
+    pub(crate) item: &'static str,
+    /// What counted in the step's loss: `tokens`.
+    pub(crate) weight: u64,
+    /// Items put through per second: `tokens_per_second`.
+    pub(crate) items_per_second: f64,
+    /// Model FLOP utilisation, 0 to 1, against the measured peak of multiply-adds in the schedule's precision; none
+    /// where the operations of an item are not known.
+    pub(crate) mfu: Option<f64>,
+}
+
+impl Serialize for Work {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry(self.item, &self.weight)?;
+        map.serialize_entry(&format!("{}_per_second", self.item), &self.items_per_second)?;
+        if let Some(mfu) = self.mfu {
+            map.serialize_entry("mfu", &mfu)?;
+        }
+        map.end()
+    }
+}
+
+/// What of a line decides whether it is kept.
+#[derive(Deserialize)]
+struct Head {
+    step: u64,
 }
 
 /// The file, open for appending.
@@ -50,7 +76,7 @@ impl Metrics {
         if let Ok(file) = File::open(path) {
             for line in BufReader::new(file).lines() {
                 let Ok(text) = line else { break };
-                match serde_json::from_str::<Line>(&text) {
+                match serde_json::from_str::<Head>(&text) {
                     Ok(line) if line.step <= step => kept += &(text + "\n"),
                     _ => break,
                 }
@@ -68,5 +94,31 @@ impl Metrics {
     pub(crate) fn write(&mut self, line: &Line) -> Result<()> {
         let text = serde_json::to_string(line).expect("our own types serialize") + "\n";
         self.file.write_all(text.as_bytes()).map_err(|error| Error::io("cannot write", &self.path, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_of_a_line_keep_their_order() {
+        let work = Work { item: "tokens", weight: 7, items_per_second: 2.5, mfu: Some(0.5) };
+        let line =
+            Line { step: 1, loss: 3.0, lr: 0.1, grad_norm: 2.0, work, peak_memory_bytes: 9, values: Values::new() };
+        let rows = Work { item: "rows", mfu: None, ..work };
+        let values = Values::from([("validation_loss".into(), 1.5), ("accuracy".into(), 0.25)]);
+        for (line, expected) in [
+            (
+                line.clone(),
+                r#"{"step":1,"loss":3.0,"lr":0.1,"grad_norm":2.0,"tokens":7,"tokens_per_second":2.5,"mfu":0.5,"peak_memory_bytes":9}"#,
+            ),
+            (
+                Line { work: rows, values, ..line },
+                r#"{"step":1,"loss":3.0,"lr":0.1,"grad_norm":2.0,"rows":7,"rows_per_second":2.5,"peak_memory_bytes":9,"validation_loss":1.5,"accuracy":0.25}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&line).unwrap(), expected);
+        }
     }
 }

@@ -3,13 +3,13 @@
 //! driver for Vulkan, Metal or DirectX 12, a software one included).
 #![cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal", feature = "wgpu"))]
 
-use narthex_base::{
-    Digest, Observer,
-    config::{Precision, Schedule},
-};
+use narthex_base::config::{Batching, LearningRate, Machine, Precision, Schedule, Update};
 use narthex_model::{Decoder, Design, Device, ModelConfig, cpu, device};
 use narthex_text::{ShardWriter, TokenShard};
-use narthex_train::{Fit, Objective, Trained, fit};
+use narthex_train::{
+    Training, fit,
+    objective::{DecoderPass, Pretrain, TokenData},
+};
 use std::path::Path;
 
 const NAME: &str = if cfg!(feature = "cuda") {
@@ -56,35 +56,17 @@ fn losses(device: Device, precision: Precision, activation_checkpointing: bool) 
     let folder = tempfile::tempdir().unwrap();
     let data = shard(folder.path());
     let schedule = Schedule {
-        steps: 10,
-        batch_size: 3,
-        context: 24,
-        lr: 3e-3,
-        warmup: 2,
-        dropout: 0.1,
-        precision,
-        activation_checkpointing,
+        batches: Batching { steps: 10, batch_size: 3, context: 24, ..Batching::default() },
+        rate: LearningRate { lr: 3e-3, warmup: 2, ..LearningRate::default() },
+        update: Update { dropout: 0.1, ..Update::default() },
+        machine: Machine { precision, activation_checkpointing, ..Machine::default() },
         ..Schedule::default()
     };
     let metrics = folder.path().join("metrics.jsonl");
-    fit(
-        Decoder::random(&config, 1, &cpu()),
-        &Fit {
-            data: &data,
-            validation: Some(&data),
-            objective: Objective::Pretrain { document_mask: true },
-            trained: Trained::All,
-            schedule: &schedule,
-            seed: 5,
-            device,
-            run: Digest::of(b"run"),
-            work: folder.path(),
-            metrics: &metrics,
-            sample: None,
-            observer: Observer::silent(),
-        },
-    )
-    .unwrap();
+    let tokens = TokenData::new(&data, Some(&data), &schedule);
+    let objective = Pretrain::new(tokens, true, DecoderPass::new(&schedule)).unwrap();
+    let training = Training { seed: 5, device, metrics: Some(&metrics), schedule, ..Training::default() };
+    fit(Decoder::random(&config, 1, &cpu()).with_precision(precision), &objective, &training).unwrap();
     let text = std::fs::read_to_string(metrics).unwrap();
     let loss = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64().unwrap();
     text.lines().map(loss).collect()

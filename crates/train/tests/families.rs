@@ -1,11 +1,12 @@
-//! Every family learns: a step down the gradient of all weights, or of adapters alone, lowers the loss by what the gradient says.
+//! Every family learns: a step down the gradient of all weights, or of adapters alone, lowers the loss by what the
+//! gradient says.
 
 use burn::{module::ModuleVisitor, tensor::Tensor};
 use narthex_model::{
-    Decoder, Dropout, LoraSpec, Quantization, Replacement, calibrate::Calibration, cpu,
+    Decoder, Dropout, LoraSpec, Module, Quantization, Replacement, calibrate::Calibration, cpu,
     integer_folder::write_quantized, map_parameters, named_parameters,
 };
-use narthex_train::{Batch, nats};
+use narthex_train::objective::{TokenBatch, nats};
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -13,9 +14,9 @@ use std::{
 
 const LEN: usize = 12;
 
-fn batch() -> Batch {
+fn batch() -> TokenBatch {
     let ids = |shift: usize| (0..2 * LEN).map(|i| 3 + ((i + shift) * 7 % 80) as i64).collect::<Vec<_>>();
-    Batch { rows: 2, len: LEN, tokens: ids(0), targets: ids(1), counts: vec![true; 2 * LEN], documents: None }
+    TokenBatch { rows: 2, len: LEN, tokens: ids(0), targets: ids(1), counts: vec![true; 2 * LEN], documents: None }
 }
 
 fn loss(model: &Decoder) -> f64 {

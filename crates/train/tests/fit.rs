@@ -3,11 +3,15 @@
 
 use narthex_base::{
     Digest, ErrorKind, Event, Observer,
-    config::{Decay, Optimizer, Precision, Schedule},
+    config::{Batching, Checkpointing, LearningRate, Machine, Optimizer, Precision, Reports, Schedule, Update},
 };
 use narthex_model::{Decoder, Design, LoraSpec, ModelConfig, TensorMap, cpu};
 use narthex_text::{ShardWriter, TokenShard};
-use narthex_train::{Fit, Fitted, Objective, Trained, fit, replay};
+use narthex_train::{
+    Fitted, Selection, Training, fit,
+    objective::{Chat, DecoderPass, Pretrain, TokenData},
+    replay,
+};
 use std::{
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
@@ -47,29 +51,36 @@ fn shard(folder: &Path) -> TokenShard {
 
 fn schedule(steps: u64) -> Schedule {
     Schedule {
-        steps,
-        batch_size: 4,
-        gradient_accumulation: 2,
-        context: 16,
-        lr: 1e-2,
-        warmup: 3,
-        decay: Decay::Cosine,
-        dropout: 0.1,
-        eval_every: 5,
-        checkpoint_every: 4,
+        batches: Batching { steps, batch_size: 4, gradient_accumulation: 2, context: 16 },
+        rate: LearningRate { lr: 1e-2, warmup: 3, ..LearningRate::default() },
+        update: Update { dropout: 0.1, ..Update::default() },
+        reports: Reports { eval_every: 5, ..Reports::default() },
+        checkpoints: Checkpointing { checkpoint_every: 4, ..Checkpointing::default() },
         ..Schedule::default()
     }
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum Learnt {
+    Text { document_mask: bool },
+    Answers,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Trained {
+    All,
+    Adapters,
+}
+
 struct Case {
-    objective: Objective,
+    learnt: Learnt,
     trained: Trained,
     precision: Precision,
     optimizer: Optimizer,
 }
 
 const PLAIN: Case = Case {
-    objective: Objective::Pretrain { document_mask: false },
+    learnt: Learnt::Text { document_mask: false },
     trained: Trained::All,
     precision: Precision::F32,
     optimizer: Optimizer::Adamw,
@@ -77,9 +88,9 @@ const PLAIN: Case = Case {
 
 const CASES: [Case; 5] = [
     PLAIN,
-    Case { objective: Objective::Chat, ..PLAIN },
-    Case { objective: Objective::Chat, trained: Trained::Adapters, ..PLAIN },
-    Case { objective: Objective::Pretrain { document_mask: true }, precision: Precision::Bf16, ..PLAIN },
+    Case { learnt: Learnt::Answers, ..PLAIN },
+    Case { learnt: Learnt::Answers, trained: Trained::Adapters, ..PLAIN },
+    Case { learnt: Learnt::Text { document_mask: true }, precision: Precision::Bf16, ..PLAIN },
     Case { optimizer: Optimizer::Muon, ..PLAIN },
 ];
 
@@ -95,33 +106,64 @@ fn model(case: &Case) -> Decoder {
     }
 }
 
+/// Calls `fit` or `replay` with what a case asks for.
+macro_rules! with_case {
+    ($case:expr, $data:expr, $validation:expr, $schedule:expr, |$model:ident, $objective:ident, $selection:ident| $call:expr) => {{
+        let $model = model($case).with_precision($case.precision);
+        let $selection = Some(match $case.trained {
+            Trained::All => Selection::whole_decoder(&$model),
+            Trained::Adapters => Selection::adapters(&$model),
+        });
+        let tokens = TokenData::new($data, $validation, $schedule);
+        match $case.learnt {
+            Learnt::Text { document_mask } => {
+                let $objective = &Pretrain::new(tokens, document_mask, DecoderPass::new($schedule)).unwrap();
+                $call
+            }
+            Learnt::Answers => {
+                let $objective = &Chat::new(tokens, DecoderPass::new($schedule)).unwrap();
+                $call
+            }
+        }
+    }};
+}
+
+/// The schedule in a case's precision and with its optimizer.
+fn of_case(case: &Case, schedule: &Schedule) -> Schedule {
+    let Schedule { machine, update, .. } = schedule.clone();
+    Schedule {
+        machine: Machine { precision: case.precision, ..machine },
+        update: Update { optimizer: case.optimizer, ..update },
+        ..schedule.clone()
+    }
+}
+
 fn train(
     case: &Case,
     data: &TokenShard,
     work: &Path,
     schedule: &Schedule,
     observer: Observer,
-) -> narthex_base::Result<Fitted> {
-    let Case { precision, optimizer, .. } = *case;
-    let schedule = &Schedule { precision, optimizer, ..schedule.clone() };
-    let fit_it = Fit {
-        data,
-        validation: Some(data),
-        objective: case.objective,
-        trained: case.trained,
-        schedule,
-        seed: 5,
-        device: cpu(),
-        run: Digest::of(b"run"),
-        work,
-        metrics: &work.join("metrics.jsonl"),
-        sample: None,
-        observer,
-    };
-    fit(model(case), &fit_it)
+) -> narthex_base::Result<Fitted<Decoder>> {
+    let schedule = of_case(case, schedule);
+    let metrics = work.join("metrics.jsonl");
+    with_case!(case, data, Some(data), &schedule, |model, objective, selection| fit(
+        model,
+        objective,
+        &Training {
+            selection,
+            schedule: schedule.clone(),
+            seed: 5,
+            run: Some(Digest::of(b"run")),
+            work: Some(work),
+            metrics: Some(&metrics),
+            observer,
+            ..Training::default()
+        },
+    ))
 }
 
-fn weights(fitted: &Fitted) -> TensorMap {
+fn weights(fitted: &Fitted<Decoder>) -> TensorMap {
     fitted.model.tensors()
 }
 
@@ -134,7 +176,8 @@ fn it_learns() {
         std::fs::create_dir_all(&work).unwrap();
         // Adapters cannot move the embeddings, so on a random base they learn little, and with a higher rate.
         let (lr, wanted) = if case.trained == Trained::All { (1e-2, 2.3) } else { (1e-1, 3.36) };
-        let schedule = Schedule { dropout: 0.0, lr, ..schedule(60) };
+        let schedule =
+            Schedule { rate: LearningRate { lr, ..schedule(60).rate }, update: Update::default(), ..schedule(60) };
         let fitted = train(case, &data, &work, &schedule, Observer::silent()).unwrap();
         let loss = fitted.figures["validation_nats_per_token"];
         // Guessing costs ln 32 = 3.47 nats.
@@ -223,7 +266,8 @@ fn keeping_fewer_activations_changes_nothing() {
         let run = |activation_checkpointing: bool| {
             let work = folder.path().join(format!("case{i}-{activation_checkpointing}"));
             std::fs::create_dir_all(&work).unwrap();
-            let schedule = Schedule { activation_checkpointing, ..schedule(6) };
+            let machine = Machine { activation_checkpointing, ..Machine::default() };
+            let schedule = Schedule { machine, ..schedule(6) };
             weights(&train(case, &data, &work, &schedule, Observer::silent()).unwrap())
         };
         assert_eq!(run(false), run(true), "case {i}");
@@ -238,7 +282,8 @@ fn accumulation_is_the_same_as_a_larger_batch() {
     let loss = |batch_size, gradient_accumulation| {
         let work = folder.path().join(format!("{batch_size}x{gradient_accumulation}"));
         std::fs::create_dir_all(&work).unwrap();
-        let schedule = Schedule { batch_size, gradient_accumulation, dropout: 0.0, ..schedule(8) };
+        let batches = Batching { batch_size, gradient_accumulation, ..schedule(8).batches };
+        let schedule = Schedule { batches, update: Update::default(), ..schedule(8) };
         train(case, &data, &work, &schedule, Observer::silent()).unwrap().figures["validation_nats_per_token"]
     };
     assert!((loss(8, 1) - loss(2, 4)).abs() < 1e-4);
@@ -249,9 +294,10 @@ fn any_interval_can_be_taken_again() {
     for case in CASES {
         let folder = tempfile::tempdir().unwrap();
         let data = shard(folder.path());
-        let kept = Schedule { keep_checkpoints: true, ..schedule(10) };
+        let checkpoints = Checkpointing { checkpoint_every: 4, keep_checkpoints: true };
+        let kept = Schedule { checkpoints, ..schedule(10) };
         let fitted = train(&case, &data, folder.path(), &kept, Observer::silent()).unwrap();
-        let steps: Vec<u64> = fitted.passed.iter().map(|(step, ..)| *step).collect();
+        let steps: Vec<u64> = fitted.passed.iter().map(|passed| passed.step).collect();
         assert_eq!(steps, [4, 8, 10]);
         // Stopped and taken up again, the same states are passed.
         let halves = tempfile::tempdir().unwrap();
@@ -264,29 +310,26 @@ fn any_interval_can_be_taken_again() {
         train(&case, &data, halves.path(), &kept, Observer::new(&emit, &interrupt)).err().unwrap();
         let resumed = train(&case, &data, halves.path(), &kept, Observer::silent()).unwrap();
         assert_eq!(resumed.passed, fitted.passed);
-        let Case { precision, optimizer, .. } = case;
         let again = |from: Option<usize>, until: u64, seed: u64| {
             let scratch = tempfile::tempdir().unwrap();
-            let schedule = Schedule { precision, optimizer, ..kept.clone() };
-            let fit_it = Fit {
-                data: &data,
-                validation: None,
-                objective: case.objective,
-                trained: case.trained,
-                schedule: &schedule,
-                seed,
-                device: cpu(),
-                run: Digest::of(b"another"),
-                work: scratch.path(),
-                metrics: &scratch.path().join("metrics.jsonl"),
-                sample: None,
-                observer: Observer::silent(),
-            };
-            let state = from.map(|index| fitted.passed[index]);
-            let path = state.map(|(step, ..)| folder.path().join(format!("checkpoint-{step}")));
-            replay(model(&case), &fit_it, path.as_deref().zip(state), until)
+            let schedule = of_case(&case, &kept);
+            let state = from.map(|index| &fitted.passed[index]);
+            let path = state.map(|state| folder.path().join(format!("checkpoint-{}", state.step)));
+            with_case!(&case, &data, None, &schedule, |model, objective, selection| replay(
+                model,
+                objective,
+                &Training {
+                    selection,
+                    schedule: schedule.clone(),
+                    seed,
+                    work: Some(scratch.path()),
+                    ..Training::default()
+                },
+                path.as_deref().zip(state),
+                until,
+            ))
         };
-        let passed = |index: usize| [fitted.passed[index].1, fitted.passed[index].2];
+        let passed = |index: usize| fitted.passed[index].clone();
         assert_eq!(again(None, 4, 5).unwrap(), passed(0));
         assert_eq!(again(Some(0), 8, 5).unwrap(), passed(1));
         assert_eq!(again(Some(1), 10, 5).unwrap(), passed(2));

@@ -171,7 +171,10 @@ pub trait StepKind {
 
     /// The numbers that it computes with a model in where the CPU's instruction set decides its bytes.
     fn computes_in(&self) -> Option<Precision> {
-        self.schedule().filter(|schedule| schedule.device == "cpu").map(|schedule| schedule.precision)
+        self.schedule()
+            .map(|schedule| &schedule.machine)
+            .filter(|machine| machine.device == "cpu")
+            .map(|machine| machine.precision)
     }
 
     /// Whether it takes the source code of Narthex along.

@@ -210,6 +210,7 @@ fn number(row: &Row) -> String {
         Unit::Bytes => crate::style::bytes(value as u64),
         Unit::Share => format!("{:.1} % {words}{before}", 100.0 * value),
         Unit::NatsPerByte => format!("{value:.4} nats/byte{before}"),
+        Unit::NatsPerPair => format!("{value:.4} nats/pair{before}"),
         Unit::NatsPerToken | Unit::Count => format!("{} {words}{before}", figure(value)),
     }
 }

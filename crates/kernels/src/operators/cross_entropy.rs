@@ -1,9 +1,11 @@
 //! The output projection and its cross-entropy in one: never all logits at once, and both gradients
 //! computed while a chunk of logits is at hand (after Hsu et al., "Liger kernel", 2024).
 //!
-//! Shapes: N rows, D width, V vocabulary.
-//! Arithmetic: 2 N D V for the loss, 6 N D V with gradients. Bytes: logits of one chunk of rows, and in
-//! training the weight's gradient once a chunk.
+//! `linear_nats` gives each row's loss on its own, so that rows can be weighed by what comes of them; its way back
+//! computes the logits again.
+//!
+//! Shapes: N rows, D width, V vocabulary. Arithmetic: 2 N D V for the loss, 6 N D V with gradients (8 N D V for
+//! `linear_nats`). Bytes: logits of one chunk of rows, and in training the weight's gradient once a chunk.
 
 use crate::{
     flex::{contiguous, dims, integers, is_ours, record, tensor, values},
@@ -67,6 +69,30 @@ pub(crate) fn reference(
     log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1)).sum() * -scale
 }
 
+/// hidden `[N, D]`, weight `[V, D]`, targets `[N]` -> `[N]`: the negative log-likelihood of each target, in nats.
+///
+/// # Panics
+/// If a target is not below V.
+pub fn linear_nats(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>, precision: Precision) -> Tensor<1> {
+    if !is_ours(&hidden) {
+        return nats_reference(hidden, weight, targets, precision);
+    }
+    let (hidden, weight) = (hidden.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(Dispatch::linear_nats(hidden, weight, targets.into_dispatch(), precision))
+}
+
+/// The same composed of Burn's operations.
+pub(crate) fn nats_reference(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    targets: Tensor<1, Int>,
+    precision: Precision,
+) -> Tensor<1> {
+    let [n] = targets.dims();
+    let logits = crate::operators::linear::reference(hidden, &[weight], None, None, precision);
+    -log_softmax(logits, 1).gather(1, targets.unsqueeze_dim(1)).reshape([n])
+}
+
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait CrossEntropyBackend: Backend {
     fn linear_cross_entropy(
@@ -74,6 +100,13 @@ pub(crate) trait CrossEntropyBackend: Backend {
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
         scale: f64,
+        precision: Precision,
+    ) -> FloatTensor<Self>;
+
+    fn linear_nats(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
         precision: Precision,
     ) -> FloatTensor<Self>;
 }
@@ -88,6 +121,10 @@ impl CrossEntropyBackend for Flex {
     ) -> FlexTensor {
         let (hidden, weight) = (contiguous(hidden), contiguous(weight));
         run(&hidden, &weight, &integers(targets), scale, precision, LOGITS_MAX, [false; 2]).0
+    }
+
+    fn linear_nats(hidden: FlexTensor, weight: FlexTensor, targets: FlexTensor, precision: Precision) -> FlexTensor {
+        each(&contiguous(hidden), &contiguous(weight), &integers(targets), precision)
     }
 }
 
@@ -116,6 +153,51 @@ impl<C: CheckpointStrategy> CrossEntropyBackend for Autodiff<Flex, C> {
             },
         )
     }
+
+    fn linear_nats(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
+        let nodes = [hidden.node(), weight.node()];
+        let (hidden, weight) = (contiguous(hidden.into_primitive()), contiguous(weight.into_primitive()));
+        let targets = integers(targets);
+        record::<C, _, 2>(
+            nodes,
+            move |tracked| {
+                let losses = each(&hidden, &weight, &targets, precision);
+                (losses, tracked.then_some((hidden, weight, targets, precision)))
+            },
+            |(hidden, weight, targets, precision), gradient, needed| {
+                let gradient = contiguous(gradient);
+                let slopes = Slopes::Each(values(&gradient));
+                pass(&hidden, &weight, &targets, slopes, precision, LOGITS_MAX, needed).1
+            },
+        )
+    }
+}
+
+/// Each row's loss.
+fn each(hidden: &FlexTensor, weight: &FlexTensor, targets: &[i64], precision: Precision) -> FlexTensor {
+    let (losses, _) = pass(hidden, weight, targets, Slopes::Same(1.0), precision, LOGITS_MAX, [false; 2]);
+    tensor(losses.iter().map(|loss| *loss as f32).collect(), [losses.len()])
+}
+
+/// The slope of what is differentiated over each row's loss.
+#[derive(Clone, Copy)]
+enum Slopes<'a> {
+    Same(f32),
+    Each(&'a [f32]),
+}
+
+impl Slopes<'_> {
+    fn of(self, row: usize) -> f32 {
+        match self {
+            Slopes::Same(slope) => slope,
+            Slopes::Each(slopes) => slopes[row],
+        }
+    }
 }
 
 /// The gradients for a loss whose own gradient is `factor`.
@@ -141,6 +223,21 @@ pub(crate) fn run(
     logits_max: usize,
     needed: [bool; 2],
 ) -> (FlexTensor, [Option<FlexTensor>; 2]) {
+    let slopes = Slopes::Same(scale as f32);
+    let (losses, gradients) = pass(hidden, weight, targets, slopes, precision, logits_max, needed);
+    (tensor(vec![(losses.iter().sum::<f64>() * scale) as f32], [1]), gradients)
+}
+
+/// The loss of each row, and the gradients that are needed of the rows' losses times their slopes.
+fn pass(
+    hidden: &FlexTensor,
+    weight: &FlexTensor,
+    targets: &[i64],
+    slopes: Slopes,
+    precision: Precision,
+    logits_max: usize,
+    needed: [bool; 2],
+) -> (Vec<f64>, [Option<FlexTensor>; 2]) {
     let ([n, d], [v, _]) = (dims(hidden), dims(weight));
     assert_eq!(targets.len(), n, "one target for each row");
     assert!(targets.iter().all(|target| (0..v as i64).contains(target)), "targets are below {v}");
@@ -159,7 +256,7 @@ pub(crate) fn run(
             let logits = &mut logits[..rows * v];
             forward_slices(hidden, &[weight], shape, logits, Finish::default(), precision);
             let targets = &targets[first..first + rows];
-            softmax_rows(logits, v, targets, scale as f32, &mut losses[first..first + rows]);
+            softmax_rows(logits, v, targets, |row| slopes.of(first + row), &mut losses[first..first + rows]);
             if let Some(dhidden) = &mut dhidden {
                 let dhidden = &mut dhidden[first * d..(first + rows) * d];
                 input_gradient_slices(logits, &[weight], shape, dhidden, precision);
@@ -169,15 +266,19 @@ pub(crate) fn run(
                 weight_gradient_slices(logits, hidden, shape, dweight, start, precision);
             }
         }
-        let loss = losses.iter().sum::<f64>() * scale;
-        let gradients = [dhidden.map(|values| tensor(values, [n, d])), dweight.map(|values| tensor(values, [v, d]))];
-        (tensor(vec![loss as f32], [1]), gradients)
+        (losses, [dhidden.map(|values| tensor(values, [n, d])), dweight.map(|values| tensor(values, [v, d]))])
     })
 }
 
-/// Turns logits into the gradient of the scaled loss, `scale * (softmax - one at the target)`, and writes each row's
+/// Turns logits into the gradient of the loss, a row's slope times (softmax - one at the target), and writes each row's
 /// loss.
-fn softmax_rows(logits: &mut [f32], v: usize, targets: &[i64], scale: f32, losses: &mut [f64]) {
+fn softmax_rows(
+    logits: &mut [f32],
+    v: usize,
+    targets: &[i64],
+    slope: impl Fn(usize) -> f32 + Sync,
+    losses: &mut [f64],
+) {
     /// Values that a task handles.
     const BLOCK: usize = 1 << 14;
     let rows_per_task = (BLOCK / v.max(1)).max(1);
@@ -187,7 +288,7 @@ fn softmax_rows(logits: &mut [f32], v: usize, targets: &[i64], scale: f32, losse
         for row in rows {
             let target = targets[row] as usize;
             // SAFETY: the row belongs to this task; the target is below V.
-            unsafe { losses.set(row, softmax_row(logits.at(row * v), v, target, scale)) };
+            unsafe { losses.set(row, softmax_row(logits.at(row * v), v, target, slope(row))) };
         }
     });
 }

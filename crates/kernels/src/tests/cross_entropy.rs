@@ -1,7 +1,7 @@
 //! The output projection and its cross-entropy.
 
 use crate::{
-    Precision, flex, linear_cross_entropy,
+    Precision, flex, linear_cross_entropy, linear_nats,
     operators::cross_entropy,
     testing::{
         Input, Outcome, View, any_isa, assert_close, assert_within, check_against_reference, check_gradients,
@@ -245,11 +245,43 @@ fn no_rows_and_wrong_targets() {
     assert!(std::panic::catch_unwind(outside).is_err(), "a target outside is noticed");
 }
 
+/// Each row's loss, as a column: `check_gradients` weighs every row differently.
+fn run_each(tensors: &[Tensor<2>], targets: &[usize], precision: Precision) -> Tensor<2> {
+    let rows = indices(&tensors[0], targets);
+    linear_nats(tensors[0].clone(), tensors[1].clone(), rows, precision).reshape([targets.len(), 1])
+}
+
+#[test]
+fn each_row_on_its_own() {
+    let _isa = any_isa();
+    for (case, [n, d, v]) in [[1, 2, 3], [5, 3, 7], [70, 33, 130], [130, 8, 300]].into_iter().enumerate() {
+        let stream = Stream::new(79, "each").at(case as u64);
+        let (inputs, targets) = (inputs(stream, [n, d, v]), targets(stream, n, v));
+        let operator = |tensors: &[Tensor<2>]| run_each(tensors, &targets, Precision::F32);
+        if n < 10 {
+            check_gradients(&format!("[{n}, {d}] [{d}, {v}]"), &inputs, &operator);
+        }
+        check_against_reference(&format!("[{n}, {d}] [{d}, {v}]"), &inputs, &operator, 1e-5, 2e-6);
+        let rows = output(DType::F32, &inputs, &operator);
+        for (row, loss) in rows.iter().enumerate() {
+            let one = plain(&inputs[0].values[row * d..(row + 1) * d], &inputs[1].values, &targets[row..=row], d, 1.0);
+            assert_close("row", &[*loss], &[one.loss], 1e-5, 1e-6);
+        }
+        for precision in [Precision::F32, Precision::Bf16] {
+            let frozen = [inputs[0].clone(), inputs[1].clone().frozen()];
+            let whole = outcome(DType::F32, &inputs, &|tensors| run_each(tensors, &targets, precision));
+            let found = outcome(DType::F32, &frozen, &|tensors| run_each(tensors, &targets, precision));
+            assert!(found.output == whole.output && found.gradients[0] == whole.gradients[0]);
+        }
+    }
+}
+
 #[test]
 fn the_same_bytes_on_every_machine() {
     let ([n, d, v], stream) = ([70, 41, 130], Stream::new(78, "machines"));
     let (inputs, targets) = (inputs(stream, [n, d, v]), targets(stream, n, v));
     for precision in [Precision::F32, Precision::Bf16] {
         check_same_bytes(&format!("{precision:?}"), &inputs, &|tensors| run(tensors, &targets, 0.1, precision));
+        check_same_bytes(&format!("{precision:?}"), &inputs, &|tensors| run_each(tensors, &targets, precision));
     }
 }

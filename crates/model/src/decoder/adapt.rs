@@ -2,8 +2,10 @@
 
 use super::Decoder;
 use crate::{
+    block::Block,
     layers::Linear,
     lora::{Lora, LoraSpec},
+    parameters::shapes,
     peft::{Module as AdapterModule, PeftAdapter},
 };
 use burn::{
@@ -54,6 +56,25 @@ impl Decoder {
             });
         }
         self
+    }
+
+    /// Names of the parameters of the adapters.
+    pub fn adapter_parameters(&self) -> Vec<String> {
+        let mut model = self.clone();
+        let adapters = model.projections().filter_map(|(name, linear)| Some((name, linear.lora.take()?)));
+        let names = |(name, adapter): (String, Lora)| {
+            shapes(&adapter).into_iter().map(move |(part, _)| format!("{name}.lora.{part}"))
+        };
+        adapters.flat_map(names).collect()
+    }
+
+    /// Names of the parameters of the blocks, adapters included.
+    pub fn block_parameters(&self) -> Vec<String> {
+        let blocks = self.model.layers.iter().enumerate();
+        let names = |(i, block): (usize, &Block)| {
+            shapes(block).into_iter().map(move |(part, _)| format!("model.layers.{i}.{part}"))
+        };
+        blocks.flat_map(names).collect()
     }
 
     /// Adds the adapters into the weights and drops them.

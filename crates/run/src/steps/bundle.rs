@@ -227,10 +227,10 @@ impl<'a> Bundle<'a> {
             check_checkpoints(&artifact)?;
             for checkpoint in &manifest.checkpoints {
                 let folder = checkpoint_folder(&artifact, checkpoint.step);
-                for name in ["weights.safetensors", "moments.safetensors"] {
-                    if folder.join(name).is_file() {
+                for (name, _) in checkpoint.weights.files("weights").chain(checkpoint.moments.files("moments")) {
+                    if folder.join(&name).is_file() {
                         let target = format!("checkpoints/{}/step-{}/{name}", artifact.name(), checkpoint.step);
-                        self.context.copy(&folder.join(name), &target)?;
+                        self.context.copy(&folder.join(&name), &target)?;
                         kept += 1;
                     }
                 }

@@ -1,4 +1,4 @@
-//! `data`: sources -> documents or conversations.
+//! `data`: sources -> documents, conversations or pairs of answers.
 
 use super::{Made, StepContext};
 use crate::source;
@@ -55,6 +55,7 @@ pub(super) fn make(context: &StepContext, step: &DataStep) -> Result<Made> {
     let kind = match step.output {
         DataOutput::Documents => ArtifactKind::Documents,
         DataOutput::Chat => ArtifactKind::Chat,
+        DataOutput::Pairs => ArtifactKind::Pairs,
     };
     Ok(Made::new(kind, components, statistics.figures()))
 }

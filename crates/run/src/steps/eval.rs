@@ -6,7 +6,11 @@ use narthex_base::{ArtifactKind, Component, ComponentKind, Error, Figure, Messag
 use narthex_infer::{Engine, EngineOptions};
 use narthex_shelf::{LoadedModel, OpenedModel, WeightForm};
 use narthex_text::TokenShard;
-use narthex_train::{Objective, TaskItem, score_task, validate};
+use narthex_train::{
+    TaskItem,
+    objective::{Chat, Pretrain},
+    score_task,
+};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -58,9 +62,16 @@ fn measure(context: &StepContext, step: &EvalStep, model: &LoadedModel) -> Resul
             ))
             .help("tokenize the data with the model's tokenizer: `tokenizer = \"MODEL\"`"));
         }
-        let objective = if shard.has_mask() { Objective::Chat } else { Objective::Pretrain { document_mask: false } };
+        if shard.has_pairs() {
+            return Err(Error::input(format!("`{}` holds pairs of answers, which are no text to predict", input.name))
+                .help("measure on documents or conversations"));
+        }
         observer.progress(0, 1, "models", format!("{} on {}", model.name, input.name));
-        let found = validate(&model.decoder, &shard, objective, model.decoder.config().context, usize::MAX, observer)?;
+        let len = model.decoder.config().context;
+        let found = match shard.has_mask() {
+            true => Chat::measure(&model.decoder, &shard, len, usize::MAX, observer)?,
+            false => Pretrain::measure(&model.decoder, &shard, false, len, usize::MAX, observer)?,
+        };
         figures.insert(Figure::NATS_PER_BYTE.name.into(), found.nats_per_byte);
         figures.insert(Figure::NATS_PER_TOKEN.name.into(), found.nats_per_token);
         figures.insert("tokens".into(), found.tokens as f64);

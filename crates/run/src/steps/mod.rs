@@ -10,14 +10,15 @@ mod tune;
 
 use crate::Project;
 use narthex_base::{
-    ArtifactKind, Component, ComponentKind, Digest, Error, Maker, Observer, Result,
+    ArtifactKind, Component, ComponentKind, Digest, Error, Maker, Observer, Passed, Result,
     config::Step,
     plan::PlannedStep,
     plan::{Input, InputKind},
 };
 use narthex_ledger::Artifact;
+use narthex_model::Decoder;
 use narthex_text::Tokenizer;
-use narthex_train::{Fit, Passed};
+use narthex_train::{Fitted, Objective, Training};
 use std::{collections::BTreeMap, path::Path};
 
 /// What a step may look at and where it writes.
@@ -64,12 +65,60 @@ pub(crate) fn make(context: &StepContext) -> Result<Made> {
     }
 }
 
-/// Takes the steps of a train or tune step from one of its states to a later one again; digests of weights and moments.
-pub(crate) fn replay(context: &StepContext, from: Option<(&Path, Passed)>, until: u64) -> Result<[Digest; 2]> {
-    let again = |model, fit: &Fit| narthex_train::replay(model, fit, from, until);
+/// What becomes of an untrained model once all that training it takes is there.
+pub(crate) trait Course {
+    /// What comes of it.
+    type Outcome;
+
+    fn take<O: Objective<Decoder>>(
+        self,
+        model: Decoder,
+        objective: &O,
+        training: &Training<Decoder>,
+    ) -> Result<Self::Outcome>;
+}
+
+/// Training from the beginning, or from the newest checkpoint, to the end.
+struct Whole;
+
+impl Course for Whole {
+    type Outcome = Fitted<Decoder>;
+
+    fn take<O: Objective<Decoder>>(
+        self,
+        model: Decoder,
+        objective: &O,
+        training: &Training<Decoder>,
+    ) -> Result<Fitted<Decoder>> {
+        narthex_train::fit(model, objective, training)
+    }
+}
+
+/// The steps between two recorded states, taken again.
+struct Interval<'a> {
+    from: Option<(&'a Path, &'a Passed)>,
+    until: u64,
+}
+
+impl Course for Interval<'_> {
+    type Outcome = Passed;
+
+    fn take<O: Objective<Decoder>>(
+        self,
+        model: Decoder,
+        objective: &O,
+        training: &Training<Decoder>,
+    ) -> Result<Passed> {
+        narthex_train::replay(model, objective, training, self.from, self.until)
+    }
+}
+
+/// Takes the steps of a train or tune step from one of its states to a later one again; the state that results.
+pub(crate) fn replay(context: &StepContext, from: Option<(&Path, &Passed)>, until: u64) -> Result<Passed> {
+    let again = Interval { from, until };
     match &context.planned.step {
-        Step::Train(step) => train::with_fit(context, step, again),
-        Step::Tune(step) => tune::with_fit(context, step, again),
+        Step::Train(step) => train::with_training(context, step, again),
+        Step::Tune(step) => tune::with_training(context, step, again),
         other => Err(Error::internal(format!("a {} step has no states", other.kind().name))),
     }
 }

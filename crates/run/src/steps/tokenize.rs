@@ -1,9 +1,9 @@
-//! `tokenize`: documents or conversations -> a tokenizer and token shards.
+//! `tokenize`: documents, conversations or pairs of answers -> a tokenizer and token shards.
 
 use super::{Made, StepContext};
-use narthex_base::{ArtifactKind, ComponentKind, Error, Message, Result, Role, config::TokenizeStep};
-use narthex_data::{read_chats, read_texts};
-use narthex_text::{CHATML, ChatTemplate, ShardWriter, TokenShard, Tokenizer, TokenizerConfig};
+use narthex_base::{Answers, ArtifactKind, ComponentKind, Error, Message, Pair, Result, Role, config::TokenizeStep};
+use narthex_data::{read_chats, read_pairs, read_texts};
+use narthex_text::{CHATML, ChatTemplate, ShardWriter, TokenShard, Tokenizer, TokenizerConfig, encode_pair};
 use std::{collections::BTreeMap, path::Path};
 
 /// Ends a text.
@@ -16,9 +16,9 @@ const CHUNK: usize = 256;
 
 pub(super) fn make(context: &StepContext, step: &TokenizeStep) -> Result<Made> {
     let (input, data) = context.input("from")?;
-    let is_chat = data.manifest.kind == ArtifactKind::Chat;
+    let kind = data.manifest.kind;
     let tokenizer = match step.vocab_size {
-        Some(size) => train(data, is_chat, size as usize)?,
+        Some(size) => train(data, kind, size as usize)?,
         None => {
             let (input, artifact) = context.input("tokenizer")?;
             Tokenizer::from_file(&context.model_folder(input, artifact)?.join("tokenizer.json"))?
@@ -34,21 +34,34 @@ pub(super) fn make(context: &StepContext, step: &TokenizeStep) -> Result<Made> {
             continue;
         }
         let path = context.files.join(format!("{part}.tokens"));
-        let mut writer = ShardWriter::create(&path, tokenizer.vocab_size(), is_chat)?;
-        if is_chat {
-            let template = ChatTemplate::from_config(&config)?.ok_or_else(|| {
-                Error::input(format!("the tokenizer of step `{}` has no chat template", context.planned.name))
-                    .help("take the tokenizer of a model that has one, or train one with `vocab_size`")
-            })?;
-            write_chats(context, &parquet, &tokenizer, &template, &mut writer)?;
-        } else {
-            write_texts(context, &parquet, &tokenizer, &config, &mut writer)?;
+        let size = tokenizer.vocab_size();
+        match kind {
+            ArtifactKind::Chat => {
+                let template = ChatTemplate::from_config(&config)?.ok_or_else(|| {
+                    Error::input(format!("the tokenizer of step `{}` has no chat template", context.planned.name))
+                        .help("take the tokenizer of a model that has one, or train one with `vocab_size`")
+                })?;
+                let mut writer = ShardWriter::create(&path, size, true)?;
+                write_chats(context, &parquet, &tokenizer, &template, &mut writer)?;
+                writer.finish()?;
+            }
+            ArtifactKind::Pairs => {
+                let template = ChatTemplate::from_config(&config)?;
+                let end = end_of(&tokenizer, &config);
+                let mut writer = ShardWriter::create_pairs(&path, size)?;
+                write_pairs(context, &parquet, &tokenizer, template.as_ref(), end, &mut writer)?;
+                writer.finish()?;
+            }
+            _ => {
+                let mut writer = ShardWriter::create(&path, size, false)?;
+                write_texts(context, &parquet, &tokenizer, end_of(&tokenizer, &config), &mut writer)?;
+                writer.finish()?;
+            }
         }
-        writer.finish()?;
         let shard = TokenShard::open(&path)?;
         figures.insert(format!("{part}_tokens"), shard.len() as f64);
         figures.insert(format!("{part}_documents"), shard.documents() as f64);
-        if is_chat {
+        if shard.has_mask() {
             let trained = (0..shard.len()).filter(|position| shard.mask(*position)).count();
             figures.insert(format!("{part}_trained_tokens"), trained as f64);
         } else if !shard.is_empty() {
@@ -74,7 +87,7 @@ pub(super) fn make(context: &StepContext, step: &TokenizeStep) -> Result<Made> {
     Ok(Made::new(ArtifactKind::Tokens, components, figures))
 }
 
-fn train(data: &narthex_ledger::Artifact, is_chat: bool, size: usize) -> Result<Tokenizer> {
+fn train(data: &narthex_ledger::Artifact, kind: ArtifactKind, size: usize) -> Result<Tokenizer> {
     let path = data.path("train.parquet");
     let mut problem = None;
     let mut keep = |result: Result<String>| match result {
@@ -85,16 +98,21 @@ fn train(data: &narthex_ledger::Artifact, is_chat: bool, size: usize) -> Result<
         }
     };
     let special: Vec<&str> = [END_OF_TEXT].into_iter().chain(TURN).collect();
-    let tokenizer = if is_chat {
-        let joined =
-            |chat: Vec<Message>| chat.into_iter().map(|message| message.content).collect::<Vec<_>>().join("\n");
-        let mut texts = Vec::new();
-        for chat in read_chats(&path)? {
-            texts.push(chat.map(joined)?);
+    let joined = |chat: Vec<Message>| chat.into_iter().map(|message| message.content).collect::<Vec<_>>().join("\n");
+    let tokenizer = match kind {
+        ArtifactKind::Chat => {
+            let texts = read_chats(&path)?.map(|chat| chat.map(joined)).collect::<Result<Vec<String>>>()?;
+            Tokenizer::train_bpe(texts.into_iter(), size, &special)?
         }
-        Tokenizer::train_bpe(texts.into_iter(), size, &special)?
-    } else {
-        Tokenizer::train_bpe(read_texts(&path)?.map_while(&mut keep), size, &special)?
+        ArtifactKind::Pairs => {
+            let texts = |pair: Pair| match pair {
+                Pair::Text(Answers { prompt, chosen, rejected }) => [prompt, chosen, rejected],
+                Pair::Chat(Answers { prompt, chosen, rejected }) => [prompt, chosen, rejected].map(joined),
+            };
+            let texts = read_pairs(&path)?.map(|pair| pair.map(texts)).collect::<Result<Vec<[String; 3]>>>()?;
+            Tokenizer::train_bpe(texts.into_iter().flatten(), size, &special)?
+        }
+        _ => Tokenizer::train_bpe(read_texts(&path)?.map_while(&mut keep), size, &special)?,
     };
     problem.map_or(Ok(tokenizer), Err)
 }
@@ -116,14 +134,46 @@ fn tokenizer_config(context: &StepContext, step: &TokenizeStep, tokenizer: &Toke
     Ok(config)
 }
 
+/// The token that ends a text.
+fn end_of(tokenizer: &Tokenizer, config: &TokenizerConfig) -> Option<u32> {
+    config.eos_token.as_deref().and_then(|token| tokenizer.token_id(token))
+}
+
+fn write_pairs(
+    context: &StepContext,
+    parquet: &Path,
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    end: Option<u32>,
+    writer: &mut ShardWriter,
+) -> Result<()> {
+    for (done, pair) in read_pairs(parquet)?.enumerate() {
+        if done % CHUNK == 0 {
+            context.observer.check()?;
+            context.observer.progress(done as u64, done as u64, "pairs", "");
+        }
+        let answers = encode_pair(tokenizer, template, end, &pair?)?;
+        if let Some(empty) = answers.iter().position(|(_, mask)| !mask.contains(&true)) {
+            let which = ["chosen", "rejected"][empty];
+            return Err(Error::input(format!("nothing of the {which} answer of pair {} would be trained", done + 1))
+                .cause("the chat template writes no assistant's part for it")
+                .help("an answer's messages must be the assistant's"));
+        }
+        for (ids, mask) in answers {
+            let own: Vec<u32> = ids.iter().zip(&mask).filter(|(_, own)| **own).map(|(id, _)| *id).collect();
+            writer.push(&ids, Some(&mask), tokenizer.decode(&own, true)?.len() as u64)?;
+        }
+    }
+    Ok(())
+}
+
 fn write_texts(
     context: &StepContext,
     parquet: &Path,
     tokenizer: &Tokenizer,
-    config: &TokenizerConfig,
+    end: Option<u32>,
     writer: &mut ShardWriter,
 ) -> Result<()> {
-    let end = config.eos_token.as_deref().and_then(|token| tokenizer.token_id(token));
     let mut texts = read_texts(parquet)?;
     let mut done = 0;
     loop {

@@ -1,12 +1,19 @@
 //! `train`: token shards -> a model.
 
-use super::{Made, StepContext};
-use narthex_base::{ArtifactKind, Component, ComponentKind, Error, Result, config::TrainStep, plan::Input};
+use super::{Course, Made, StepContext, Whole};
+use narthex_base::{
+    ArtifactKind, Component, ComponentKind, Error, Result,
+    config::{Schedule, TrainStep},
+    plan::Input,
+};
 use narthex_infer::{Engine, EngineOptions, Request, Sampling};
 use narthex_ledger::Artifact;
 use narthex_model::{Decoder, Design, ModelConfig, cpu, device};
 use narthex_text::{GenerationConfig, TokenShard, Tokenizer, TokenizerConfig};
-use narthex_train::{Fit, Fitted, Objective, Sampler, Trained, fit};
+use narthex_train::{
+    Fitted, Sampler, Selection, Training,
+    objective::{DecoderPass, Pretrain, TokenData},
+};
 use std::path::Path;
 
 /// New tokens in a sample during training.
@@ -18,7 +25,7 @@ const TOP_P: f32 = 0.9;
 
 pub(super) fn make(context: &StepContext, step: &TrainStep) -> Result<Made> {
     let (_, tokens) = context.input("data")?;
-    let Fitted { model, figures, measured, passed } = with_fit(context, step, fit)?;
+    let Fitted { model, figures, measured, passed } = with_training(context, step, Whole)?;
     model.write(context.files)?;
     let generation = GenerationConfig {
         eos_token_id: model.config().eos_tokens.clone(),
@@ -33,12 +40,8 @@ pub(super) fn make(context: &StepContext, step: &TrainStep) -> Result<Made> {
     Ok(Made { measured, passed, ..Made::new(ArtifactKind::Model, components, figures) })
 }
 
-/// The untrained model and all that training it takes, for `go`.
-pub(super) fn with_fit<T>(
-    context: &StepContext,
-    step: &TrainStep,
-    go: impl FnOnce(Decoder, &Fit) -> Result<T>,
-) -> Result<T> {
+/// The untrained model and all that training it takes, for `course`.
+pub(super) fn with_training<C: Course>(context: &StepContext, step: &TrainStep, course: C) -> Result<C::Outcome> {
     let (_, tokens) = context.input("data")?;
     let shards = Shards::open(&tokens.folder)?;
     if shards.train.has_mask() {
@@ -64,36 +67,47 @@ pub(super) fn with_fit<T>(
             rms_norm_eps: 1e-6,
             rope_theta: shape.rope_theta,
             tied_embeddings: shape.tied_embeddings,
-            context: step.schedule.context,
+            context: step.schedule.batches.context,
             bos_token: None,
             eos_tokens: end.into_iter().collect(),
             design: Design::default(),
         },
         context.project.plan.project.seed,
         &cpu(),
-    );
+    )
+    .with_precision(step.schedule.machine.precision);
+    let metrics = context.run.join("metrics.jsonl");
     let prompt = &step.sample_prompt;
     let sampler = |model: &Decoder| {
         let ids = tokenizer.encode(prompt, false)?;
         Ok(format!("{prompt}{}", sample(model, &tokenizer, ids, end.as_slice())?))
     };
-    go(
-        model,
-        &Fit {
-            data: &shards.train,
-            validation: shards.validation.as_ref(),
-            objective: Objective::Pretrain { document_mask: step.document_mask },
-            trained: Trained::All,
-            schedule: &step.schedule,
-            seed: context.project.plan.project.seed,
-            device: device(&step.schedule.device, step.schedule.precision)?,
-            run: context.key,
-            work: context.stage,
-            metrics: &context.run.join("metrics.jsonl"),
-            sample: (!prompt.is_empty()).then_some(&sampler as &Sampler),
-            observer: context.observer,
-        },
-    )
+    let tokens = TokenData::new(&shards.train, shards.validation.as_ref(), &step.schedule);
+    let objective = Pretrain::new(tokens, step.document_mask, DecoderPass::new(&step.schedule))?;
+    let training = Training {
+        selection: Some(Selection::whole_decoder(&model)),
+        sample: (!prompt.is_empty()).then_some(&sampler as &Sampler<Decoder>),
+        ..training(context, &step.schedule, &metrics)?
+    };
+    course.take(model, &objective, &training)
+}
+
+/// Training as a step's schedule asks for it, in the step's own folder.
+pub(super) fn training<'a>(
+    context: &'a StepContext,
+    schedule: &Schedule,
+    metrics: &'a Path,
+) -> Result<Training<'a, Decoder>> {
+    Ok(Training {
+        schedule: schedule.clone(),
+        seed: context.project.plan.project.seed,
+        device: device(&schedule.machine.device, schedule.machine.precision)?,
+        run: Some(context.key),
+        work: Some(context.stage),
+        metrics: Some(metrics),
+        observer: context.observer,
+        ..Training::default()
+    })
 }
 
 /// The token shards of an artifact.

@@ -1,22 +1,25 @@
-//! `tune`: a model and conversations -> a tuned model.
+//! `tune`: a model and conversations, or pairs of answers -> a tuned model.
 
 use super::{
-    Made, StepContext,
-    train::{Shards, copy_tokenizer, model_components, sample},
+    Course, Made, StepContext, Whole,
+    train::{Shards, copy_tokenizer, model_components, sample, training},
 };
 use narthex_base::{
     ArtifactKind, ComponentKind, Error, Message, Result, Role,
-    config::{TuneMethod, TuneStep},
+    config::{TuneMethod, TuneObjective, TuneStep},
 };
-use narthex_model::{Decoder, LoraSpec, ModelConfig, cpu, device, save_adapter};
+use narthex_model::{Decoder, LoraSpec, ModelConfig, Module, cpu, device, save_adapter};
 use narthex_text::{ChatTemplate, GenerationConfig, Tokenizer, TokenizerConfig};
-use narthex_train::{Fit, Fitted, Objective, Sampler, Trained, fit};
+use narthex_train::{
+    Fitted, Sampler, Selection, Training,
+    objective::{Chat, DecoderPass, Preference, TokenData},
+};
 
 pub(super) fn make(context: &StepContext, step: &TuneStep) -> Result<Made> {
     let (input, base) = context.input("model")?;
     let base_folder = context.model_folder(input, base)?;
     let (_, tokens) = context.input("data")?;
-    let Fitted { model, figures, measured, passed } = with_fit(context, step, fit)?;
+    let Fitted { model, figures, measured, passed } = with_training(context, step, Whole)?;
     let mut components = model_components(context, context.input("data")?);
     // Weights that were tuned from somebody else's stay under the terms of those; the adapter is ours.
     let weights = context.of_input(context.input("model")?, ".safetensors", components[0].clone());
@@ -56,26 +59,23 @@ fn lora(step: &TuneStep) -> LoraSpec {
     }
 }
 
-/// The model before tuning, with its adapters, and all that tuning it takes, for `go`.
-pub(super) fn with_fit<T>(
-    context: &StepContext,
-    step: &TuneStep,
-    go: impl FnOnce(Decoder, &Fit) -> Result<T>,
-) -> Result<T> {
+/// The model before tuning, with its adapters, and all that tuning it takes, for `course`.
+pub(super) fn with_training<C: Course>(context: &StepContext, step: &TuneStep, course: C) -> Result<C::Outcome> {
     let (input, base) = context.input("model")?;
     let base_folder = context.model_folder(input, base)?;
     let (_, tokens) = context.input("data")?;
     let shards = Shards::open(&tokens.folder)?;
-    let device = device(&step.schedule.device, step.schedule.precision)?;
+    let metrics = context.run.join("metrics.jsonl");
+    let training = training(context, &step.schedule, &metrics)?;
     // Kernels for integers are the CPU's; elsewhere they are read as numbers.
-    let frozen = step.method == TuneMethod::Lora && device == cpu();
+    let frozen = step.method == TuneMethod::Lora && training.device == cpu();
     let model = if frozen { Decoder::read_frozen(&base_folder)? } else { Decoder::read(&base_folder, &cpu())? };
     context.require_same_tokenizer(&base_folder, &tokens.folder, "data")?;
-    if step.schedule.context > model.config().context {
+    if step.schedule.batches.context > model.config().context {
         return Err(Error::input(format!(
             "step `{}` tunes with sequences of {} tokens, but the model holds {}",
             context.planned.name,
-            step.schedule.context,
+            step.schedule.batches.context,
             model.config().context
         ))
         .help(format!("set `context = {}` or less in its schedule", model.config().context)));
@@ -83,13 +83,21 @@ pub(super) fn with_fit<T>(
     let tokenizer = Tokenizer::from_file(&tokens.path("tokenizer.json"))?;
     let config = TokenizerConfig::read(&tokens.folder)?;
     let stop_tokens = stop_tokens(&tokenizer, &config, &shards, &model)?;
-    let seed = context.project.plan.project.seed;
     // What ends an answer travels with the model.
     let config_of_model = ModelConfig { eos_tokens: stop_tokens.clone(), ..model.config().clone() };
-    let model = model.with_config(config_of_model);
-    let (model, trained) = match step.method {
-        TuneMethod::Lora => (model.with_lora(&lora(step), seed), Trained::Adapters),
-        TuneMethod::Full => (model, Trained::All),
+    let model = model.with_config(config_of_model).with_precision(step.schedule.machine.precision);
+    // What pairs are judged by; conversations need no copy.
+    let reference = (step.objective == TuneObjective::Dpo).then(|| model.clone());
+    let (model, selection) = match step.method {
+        TuneMethod::Lora => {
+            let model = model.with_lora(&lora(step), context.project.plan.project.seed);
+            let adapters = Selection::adapters(&model);
+            (model, adapters)
+        }
+        TuneMethod::Full => {
+            let all = Selection::whole_decoder(&model);
+            (model, all)
+        }
     };
     let template = ChatTemplate::from_config(&config)?;
     let sampler = |model: &Decoder| {
@@ -98,23 +106,39 @@ pub(super) fn with_fit<T>(
         let ids = tokenizer.encode(&template.render(&messages, true)?, false)?;
         Ok(format!("{}\n=> {}", step.sample_prompt, sample(model, &tokenizer, ids, &stop_tokens)?))
     };
-    go(
-        model,
-        &Fit {
-            data: &shards.train,
-            validation: shards.validation.as_ref(),
-            objective: Objective::Chat,
-            trained,
-            schedule: &step.schedule,
-            seed,
-            device,
-            run: context.key,
-            work: context.stage,
-            metrics: &context.run.join("metrics.jsonl"),
-            sample: (!step.sample_prompt.is_empty()).then_some(&sampler as &Sampler),
-            observer: context.observer,
-        },
-    )
+    let training = Training {
+        selection: Some(selection),
+        sample: (!step.sample_prompt.is_empty()).then_some(&sampler as &Sampler<Decoder>),
+        ..training
+    };
+    let tokens = TokenData::new(&shards.train, shards.validation.as_ref(), &step.schedule);
+    let pass = DecoderPass::new(&step.schedule);
+    match reference {
+        None => course.take(model, &Chat::new(tokens, pass)?, &training),
+        Some(reference) => course.take(model, &preference(context, step, tokens, pass, reference)?, &training),
+    }
+}
+
+/// What pairs teach, held against the model as it was before.
+fn preference<'a>(
+    context: &StepContext,
+    step: &TuneStep,
+    tokens: TokenData<'a>,
+    pass: DecoderPass,
+    reference: Decoder,
+) -> Result<Preference<'a>> {
+    let device = device(&step.schedule.machine.device, step.schedule.machine.precision)?;
+    let settings = step.preference.clone().unwrap_or_default();
+    let objective = Preference::new(tokens, &settings, pass, reference.to_device(&device))?;
+    if objective.dropped() > 0 {
+        context.observer.warn(format!(
+            "{} of {} pairs are left out: their prompts fill the context of {} tokens",
+            objective.dropped(),
+            tokens.train.documents() / 2,
+            tokens.len
+        ));
+    }
+    Ok(objective)
 }
 
 /// What ends an answer: the token that the conversations train at the end of a turn, then what ended texts before.

@@ -1,4 +1,5 @@
-//! `kind = "data"`: what is asked of rows on their way to documents or conversations. Reading them is `data`'s work.
+//! `kind = "data"`: what is asked of rows on their way to documents, conversations or pairs of answers. Reading them is
+//! `data`'s work.
 
 use super::{Accepts, Complaint, Kind, SourceForm, StepInput, StepKind, Verb, inputs, require};
 use crate::{
@@ -9,17 +10,18 @@ use crate::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `kind = "data"`: rows -> documents or conversations.
+/// `kind = "data"`: rows -> documents, conversations or pairs of answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataStep {
     /// Sources with the same columns, or data steps.
     pub from: OneOrMany,
-    /// What the rows become: `documents` needs the column `text`; `chat` needs `messages`, or `user` and `assistant` (and
-    /// perhaps `system`).
+    /// What the rows become: `documents` needs the column `text`; `chat` needs `messages`, or `user` and `assistant`
+    /// (and perhaps `system`); `pairs` needs `chosen` and `rejected` (and perhaps `prompt`).
     #[serde(default)]
     pub output: DataOutput,
-    /// One SQL query over the table `source`, or over the sources by their names. The column `row` numbers the rows from 0.
+    /// One SQL query over the table `source`, or over the sources by their names. The column `row` numbers the rows
+    /// from 0.
     #[serde(default)]
     pub transform: Option<String>,
     /// Unicode normalisation; line ends become `\n` in any case.
@@ -28,8 +30,8 @@ pub struct DataStep {
     /// Removes documents whose text was seen before.
     #[serde(default = "yes")]
     pub deduplicate: bool,
-    /// How the validation part is chosen. `hash`: the content decides, so the split is stable when other documents come or
-    /// go. `position`: the last part of the input.
+    /// How the validation part is chosen. `hash`: the content decides, so the split is stable when other documents come
+    /// or go. `position`: the last part of the input.
     #[serde(default)]
     pub split: SplitBy,
     /// The part held back for validation: of the bytes (`position`) or of the documents (`hash`).
@@ -51,6 +53,9 @@ pub enum DataOutput {
     /// Conversations: the column `messages` (JSON, or a list of role and content), or the columns `user` and
     /// `assistant`, and `system` if there is one.
     Chat,
+    /// Two answers to one prompt: the columns `chosen` and `rejected`, and `prompt` if there is one; otherwise the
+    /// prompt is what both begin with. All are text, or all are messages (JSON, or a list of role and content).
+    Pairs,
 }
 
 /// Unicode normalisation forms.
@@ -101,7 +106,10 @@ impl StepKind for DataStep {
     fn inputs(&self) -> Vec<StepInput> {
         let accepts = Accepts {
             source: Some(SourceForm::Data),
-            ..Accepts::steps("a source or a data step", &[ArtifactKind::Documents, ArtifactKind::Chat])
+            ..Accepts::steps(
+                "a source or a data step",
+                &[ArtifactKind::Documents, ArtifactKind::Chat, ArtifactKind::Pairs],
+            )
         };
         inputs("from", accepts, self.from.to_vec()).collect()
     }
@@ -110,6 +118,7 @@ impl StepKind for DataStep {
         match self.output {
             DataOutput::Documents => ArtifactKind::Documents,
             DataOutput::Chat => ArtifactKind::Chat,
+            DataOutput::Pairs => ArtifactKind::Pairs,
         }
     }
 

@@ -9,14 +9,14 @@ use crate::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `kind = "tokenize"`: documents or conversations -> a tokenizer and token shards.
+/// `kind = "tokenize"`: documents, conversations or pairs of answers -> a tokenizer and token shards.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizeStep {
     /// A data step.
     pub from: String,
-    /// Trains a byte-level BPE of this many tokens on the training part. It becomes smaller if the text has too few repeated
-    /// pairs.
+    /// Trains a byte-level BPE of this many tokens on the training part. It becomes smaller if the text has too few
+    /// repeated pairs.
     #[serde(default)]
     #[schemars(range(min = 260, max = 1_000_000), extend("x-hint" = "256 bytes and the special tokens come first"))]
     pub vocab_size: Option<u32>,
@@ -46,7 +46,7 @@ impl StepKind for TokenizeStep {
     }
 
     fn inputs(&self) -> Vec<StepInput> {
-        let data = Accepts::steps("a data step", &[ArtifactKind::Documents, ArtifactKind::Chat]);
+        let data = Accepts::steps("a data step", &[ArtifactKind::Documents, ArtifactKind::Chat, ArtifactKind::Pairs]);
         let tokenizer = Accepts {
             source: Some(SourceForm::Model),
             references: true,

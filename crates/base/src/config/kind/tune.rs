@@ -1,23 +1,31 @@
-//! `kind = "tune"`: how a model is tuned on conversations, and the adapters that it may get. It knows no tensors.
+//! `kind = "tune"`: how a model is tuned on conversations or on pairs of answers, and the adapters that it may get. It
+//! knows no tensors.
 
-use super::{Accepts, Complaint, Kind, Learning, StepInput, StepKind, Verb, inputs};
+use super::{Accepts, Complaint, Kind, Learning, StepInput, StepKind, Verb, inputs, require};
 use crate::{
     artifact::ArtifactKind,
-    config::{Schedule, Step, Table, Use},
+    config::{Preference, Schedule, Step, Table, TuneObjective, Use},
     figure::Figure,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// `kind = "tune"`: a model and conversations -> a tuned model.
+/// `kind = "tune"`: a model and conversations, or pairs of answers -> a tuned model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TuneStep {
-    /// A train, tune or quantize step, a model folder source, or `ref:NAME`. Over integers, adapters are tuned while the
-    /// integers stay as they are (QLoRA: Dettmers et al., 2023).
+    /// A train, tune or quantize step, a model folder source, or `ref:NAME`. Over integers, adapters are tuned while
+    /// the integers stay as they are (QLoRA: Dettmers et al., 2023).
     pub model: String,
-    /// A tokenize step over conversations, with the model's tokenizer.
+    /// A tokenize step over conversations, or over pairs with `objective = "dpo"`, with the model's tokenizer.
     pub data: String,
+    /// What is learnt. `sft`: what the assistant says in conversations. `dpo`: the chosen answers of pairs against the
+    /// rejected ones.
+    #[serde(default, skip_serializing_if = "TuneObjective::is_sft")]
+    pub objective: TuneObjective,
+    /// How pairs are judged, with `objective = "dpo"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preference: Option<Preference>,
     /// Low-rank adapters, or all weights.
     #[serde(default)]
     pub method: TuneMethod,
@@ -103,7 +111,12 @@ impl TuneStep {
         policy_use: Some(Use::Train),
         learning: Some(Learning::Supervised),
         verb: Verb::RunsStep,
-        figures: &[Figure::VALIDATION_NATS_PER_BYTE, Figure::TRAINING_NATS_PER_TOKEN],
+        figures: &[
+            Figure::VALIDATION_NATS_PER_BYTE,
+            Figure::VALIDATION_PREFERENCE_LOSS,
+            Figure::TRAINING_NATS_PER_TOKEN,
+            Figure::TRAINING_PREFERENCE_LOSS,
+        ],
         table: Table::of::<TuneStep>,
         read: |value| TuneStep::deserialize(value).map(Step::Tune),
     };
@@ -124,6 +137,12 @@ impl StepKind for TuneStep {
     }
 
     fn check(&self) -> Result<(), Complaint> {
+        require(
+            self.preference.is_none() || self.objective == TuneObjective::Dpo,
+            "preference",
+            "[preference] is for pairs of answers, but the objective is `sft`",
+            "set `objective = \"dpo\"`, or leave the table out",
+        )?;
         self.schedule.check()
     }
 

@@ -1,11 +1,12 @@
 //! The learning rate of a step. Pure.
 
-use narthex_base::config::{Decay, Schedule};
+use narthex_base::config::{Decay, LearningRate, Schedule};
 
 /// The learning rate of `step`, counted from 0: linear warm-up, then a cosine (Loshchilov and Hutter, 2017) or constant
 /// with a linear decay at the end ("WSD": Hu et al., "MiniCPM", 2024), down to `lr_end` times the peak.
 pub fn learning_rate(schedule: &Schedule, step: u64) -> f64 {
-    let Schedule { lr, lr_end, warmup, steps, .. } = *schedule;
+    let LearningRate { lr, lr_end, warmup, decay, decay_fraction } = schedule.rate;
+    let steps = schedule.batches.steps;
     if step < warmup {
         return lr * (step + 1) as f64 / warmup as f64;
     }
@@ -13,10 +14,10 @@ pub fn learning_rate(schedule: &Schedule, step: u64) -> f64 {
         let len = steps.saturating_sub(from).max(1) as f64;
         ((step.saturating_sub(from)) as f64 / len).min(1.0)
     };
-    let fraction = match schedule.decay {
+    let fraction = match decay {
         Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress(warmup)).cos()),
         Decay::Wsd => {
-            let decay_steps = (steps as f64 * schedule.decay_fraction).round() as u64;
+            let decay_steps = (steps as f64 * decay_fraction).round() as u64;
             1.0 - progress(steps.saturating_sub(decay_steps).max(warmup))
         }
     };
@@ -26,15 +27,12 @@ pub fn learning_rate(schedule: &Schedule, step: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use narthex_base::config::Batching;
 
     fn check(decay: Decay, step: u64, expected: f64) {
         let schedule = Schedule {
-            steps: 100,
-            warmup: 10,
-            lr: 1.0,
-            lr_end: 0.1,
-            decay,
-            decay_fraction: 0.2,
+            batches: Batching { steps: 100, ..Batching::default() },
+            rate: LearningRate { lr: 1.0, lr_end: 0.1, warmup: 10, decay, decay_fraction: 0.2 },
             ..Schedule::default()
         };
         let found = learning_rate(&schedule, step);

@@ -1,0 +1,257 @@
+//! The passes of token batches through a decoder, forward and back, and the cross-entropy in nats. Knows neither where
+//! batches come from nor what becomes of gradients.
+
+use super::{Loss, Pass, TokenBatch, TokenData, Units};
+use crate::gradients::NamedGradients;
+use burn::tensor::{Int, Tensor, TensorData};
+use narthex_base::{config::Schedule, random::Stream};
+use narthex_kernels::embedding;
+use narthex_model::{CausalContext, Decoder, Dropout, Positions};
+
+/// How a decoder is passed through in training.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct DecoderPass {
+    /// Dropout probability.
+    pub dropout: f64,
+    /// Keeps of the way forward only what enters each block, and goes each block again on the way back.
+    pub activation_checkpointing: bool,
+}
+
+impl DecoderPass {
+    /// As the schedule asks for it.
+    pub fn new(schedule: &Schedule) -> Self {
+        let activation_checkpointing = schedule.machine.activation_checkpointing;
+        Self { dropout: schedule.update.dropout, activation_checkpointing }
+    }
+
+    pub(super) fn units(&self, model: &Decoder, data: &TokenData) -> Units {
+        Units {
+            item: "tokens",
+            items_per_batch: (data.rows * data.len) as u64,
+            flop_per_item: Some(model.config().training_flop_per_token(data.len)),
+            loss_figure: "training_nats_per_token",
+            parameters: model.config().parameters(),
+        }
+    }
+
+    pub(super) fn loss(&self, model: &Decoder, batch: &TokenBatch, noise: Stream, scale: f64) -> Loss {
+        let mut dropout = Dropout::new(noise, self.dropout);
+        Loss { sum: nats(model, batch, &mut dropout, scale), value: None, values: vec![] }
+    }
+
+    pub(crate) fn gradients(&self, model: &Decoder, batch: &TokenBatch, noise: Stream, scale: f64) -> Pass {
+        let finish = |hidden, targets| Loss { sum: model.nats(hidden, targets, scale), value: None, values: vec![] };
+        self.gradients_with(model, batch, noise, finish)
+    }
+
+    /// The gradients of a loss over the hidden vectors `[K, hidden]` and targets `[K]` of the K predictions that count.
+    pub(super) fn gradients_with(
+        &self,
+        model: &Decoder,
+        batch: &TokenBatch,
+        noise: Stream,
+        finish: impl FnOnce(Tensor<2>, Tensor<1, Int>) -> Loss,
+    ) -> Pass {
+        let mut dropout = Dropout::new(noise, self.dropout);
+        match self.activation_checkpointing {
+            true => checkpointed(model, batch, &mut dropout, finish),
+            false => whole(model, batch, &mut dropout, finish),
+        }
+    }
+}
+
+/// A batch as the model wants it.
+struct Inputs {
+    tokens: Tensor<2, Int>,
+    /// The rows whose predictions count, unless all do.
+    counted: Option<Tensor<1, Int>>,
+    targets: Tensor<1, Int>,
+    positions: Positions,
+    attention: CausalContext,
+}
+
+impl Inputs {
+    fn new(model: &Decoder, batch: &TokenBatch) -> Self {
+        let TokenBatch { rows, len, .. } = *batch;
+        let device = &model.device();
+        let list = |values: Vec<i64>| {
+            let count = values.len();
+            Tensor::<1, Int>::from_data(TensorData::new(values, [count]), device)
+        };
+        let positions: Vec<usize> = (0..len).collect();
+        let counted: Vec<usize> = (0..batch.counts.len()).filter(|i| batch.counts[*i]).collect();
+        Self {
+            tokens: Tensor::from_data(TensorData::new(batch.tokens.clone(), [rows, len]), device),
+            targets: list(counted.iter().map(|i| batch.targets[*i]).collect()),
+            counted: (counted.len() < batch.counts.len()).then(|| list(counted.iter().map(|i| *i as i64).collect())),
+            positions: model.positions(&[&positions], device),
+            attention: match &batch.documents {
+                Some(documents) => CausalContext::within_documents(documents, len),
+                None => CausalContext::new(len),
+            },
+        }
+    }
+
+    /// What follows the last block, where a prediction counts: what the output projection is given.
+    fn hidden(&self, model: &Decoder, x: Tensor<2>) -> Tensor<2> {
+        let hidden = model.norm(x);
+        match &self.counted {
+            Some(rows) => embedding(hidden, rows.clone()),
+            None => hidden,
+        }
+    }
+}
+
+/// The hidden vectors `[K, hidden]` of a batch's K predictions that count, row by row, and their targets `[K]`.
+pub(super) fn predictions(model: &Decoder, batch: &TokenBatch, dropout: &mut Dropout) -> (Tensor<2>, Tensor<1, Int>) {
+    let mut inputs = Inputs::new(model, batch);
+    let mut x = model.embed(inputs.tokens.clone(), &inputs.positions, dropout);
+    for layer in 0..model.config().layers {
+        x = model.block(layer, x, &inputs.positions, &mut inputs.attention, dropout);
+    }
+    (inputs.hidden(model, x), inputs.targets)
+}
+
+/// `scale` times the sum of the negative log-likelihoods, in nats, of the predictions of a batch that count: a tensor
+/// of one element, so that it can be differentiated.
+pub fn nats(model: &Decoder, batch: &TokenBatch, dropout: &mut Dropout, scale: f64) -> Tensor<1> {
+    let (hidden, targets) = predictions(model, batch, dropout);
+    model.nats(hidden, targets, scale)
+}
+
+fn whole<F: FnOnce(Tensor<2>, Tensor<1, Int>) -> Loss>(
+    model: &Decoder,
+    batch: &TokenBatch,
+    dropout: &mut Dropout,
+    finish: F,
+) -> Pass {
+    let (hidden, targets) = predictions(model, batch, dropout);
+    let found = finish(hidden, targets);
+    let loss = found.number();
+    Pass { loss, values: found.values, gradients: NamedGradients::of(model, found.sum.backward()) }
+}
+
+/// The same, keeping of the way forward only what enters each block, and going each block again on the way back (Chen
+/// et al., "Training deep nets with sublinear memory cost", 2016). Every number is computed as in [`whole`]. The way
+/// forward runs on weights without gradients: Burn's tape keeps what it has recorded until a way back, even where
+/// nothing refers to it any more.
+fn checkpointed<F: FnOnce(Tensor<2>, Tensor<1, Int>) -> Loss>(
+    model: &Decoder,
+    batch: &TokenBatch,
+    dropout: &mut Dropout,
+    finish: F,
+) -> Pass {
+    let mut inputs = Inputs::new(model, batch);
+    let layers = model.config().layers;
+    let mut gradients = NamedGradients::default();
+    let untracked = model.for_inference();
+    // What enters each block, with the state of dropout there.
+    let mut entries: Vec<(Tensor<2>, Dropout)> = Vec::with_capacity(layers);
+    let at_start = dropout.clone();
+    let mut plain = Inputs::new(&untracked, batch);
+    let mut x = untracked.embed(plain.tokens, &plain.positions, dropout);
+    for layer in 0..layers {
+        entries.push((x.clone(), dropout.clone()));
+        x = untracked.block(layer, x, &plain.positions, &mut plain.attention, dropout);
+    }
+    let leaf = Tensor::from_inner(x).require_grad();
+    let outcome = finish(inputs.hidden(model, leaf.clone()), inputs.targets.clone());
+    let loss = outcome.number();
+    let mut found = outcome.sum.backward();
+    let mut gradient = leaf.grad_remove(&mut found).expect("the loss depends on the last block");
+    gradients.add(NamedGradients::of(model, found));
+    for (layer, (x, mut dropout)) in entries.into_iter().enumerate().rev() {
+        let leaf = Tensor::from_inner(x).require_grad();
+        let y = model.block(layer, leaf.clone(), &inputs.positions, &mut inputs.attention, &mut dropout);
+        let mut found = (y * Tensor::from_inner(gradient)).sum().backward();
+        gradient = leaf.grad_remove(&mut found).expect("a block depends on what enters it");
+        gradients.add(NamedGradients::of(model, found));
+    }
+    if model.trains_embedding() {
+        let x = model.embed(inputs.tokens, &inputs.positions, &mut at_start.clone());
+        gradients.add(NamedGradients::of(model, (x * Tensor::from_inner(gradient)).sum().backward()));
+    }
+    Pass { loss, values: outcome.values, gradients }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{optimizer::Optimizer, selection::Selection};
+    use narthex_base::config::Update;
+    use narthex_model::{Design, ModelConfig, Replacement, cpu, map_parameters};
+
+    const VOCABULARY: usize = 97;
+    const ROWS: usize = 3;
+    const LENGTH: usize = 48;
+
+    /// The token that `xtask/goldens/training.py` puts there.
+    fn token(step: usize, row: usize, i: usize) -> i64 {
+        ((step * 7 + row * 31 + i * 3 + i / 7) % VOCABULARY) as i64
+    }
+
+    fn batch(step: usize) -> TokenBatch {
+        let ids = |shift: usize| {
+            (0..ROWS).flat_map(move |row| (0..LENGTH).map(move |i| token(step, row, i + shift))).collect::<Vec<i64>>()
+        };
+        TokenBatch {
+            rows: ROWS,
+            len: LENGTH,
+            tokens: ids(0),
+            targets: ids(1),
+            counts: vec![true; ROWS * LENGTH],
+            documents: None,
+        }
+    }
+
+    /// The weights that `xtask/goldens/training.py` starts with.
+    fn model(names: &[String]) -> Decoder {
+        let config = ModelConfig {
+            vocab_size: VOCABULARY,
+            hidden_size: 64,
+            intermediate_size: 172,
+            layers: 2,
+            heads: 4,
+            kv_heads: 2,
+            head_width: 16,
+            rms_norm_eps: 1e-6,
+            rope_theta: 10_000.0,
+            tied_embeddings: false,
+            context: LENGTH,
+            bos_token: None,
+            eos_tokens: vec![],
+            design: Design::default(),
+        };
+        let model = map_parameters(Decoder::random(&config, 0, &cpu()), |name, shape| {
+            let number = names.iter().position(|known| known == name).expect("a tensor that PyTorch has too");
+            let value = |i: usize| match shape.len() {
+                1 => 1.0,
+                _ => (0.08 * (0.37 * ((i + 1) * (i + 1)) as f64 + number as f64).sin()) as f32,
+            };
+            Replacement { values: Some((0..shape.iter().product()).map(value).collect()), trained: false }
+        });
+        model.for_training(|_| true)
+    }
+
+    /// Same weights, same data, 100 steps of AdamW with clipping and decay: every loss is PyTorch's.
+    #[test]
+    fn losses_are_those_of_pytorch() {
+        let golden: serde_json::Value = serde_json::from_str(include_str!("../../tests/golden/training.json")).unwrap();
+        let names: Vec<String> = serde_json::from_value(golden["names"].clone()).unwrap();
+        let expected: Vec<f64> = serde_json::from_value(golden["losses"].clone()).unwrap();
+        assert_eq!(expected.len(), 100);
+        let update = Update { weight_decay: 0.1, beta2: 0.99, ..Update::default() };
+        for activation_checkpointing in [false, true] {
+            let mut model = model(&names);
+            let selection = Selection::whole_decoder(&model);
+            let mut optimizer = Optimizer::new(&model, &selection, update.optimizer);
+            let pass = DecoderPass { dropout: 0.0, activation_checkpointing };
+            for (step, expected) in expected.iter().enumerate() {
+                let noise = Stream::new(0, "none");
+                let found = pass.gradients(&model, &batch(step), noise, 1.0 / (ROWS * LENGTH) as f64);
+                assert!((found.loss - expected).abs() < 1e-4, "step {step}: {}, not {expected}", found.loss);
+                model = optimizer.step(model, found.gradients, &update, 1e-3).0;
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What a run says of itself: a line of metrics and an event for each step, progress, and the figures at its end. Knows
+//! neither networks nor batches.
+
+use crate::{
+    metrics::{Line, Metrics, Work},
+    objective::{Units, Validation, Values},
+};
+use narthex_base::{Event, Observer, Result, config::Schedule};
+use narthex_kernels::{memory::peak_resident_bytes, probe::flop_per_second_now};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+/// Time between two progress events.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+
+/// Time between two measurements of the machine's peak: shared machines change their speed, and one measurement in a
+/// slow moment would make utilisation exceed 1.
+const PEAK_EVERY: Duration = Duration::from_secs(10);
+
+/// The numbers of a step.
+pub(crate) struct Step {
+    /// Optimizer steps taken, this one included.
+    pub(crate) done: u64,
+    /// The mean over what the step weighs.
+    pub(crate) loss: f64,
+    pub(crate) lr: f64,
+    /// The norm before clipping.
+    pub(crate) grad_norm: f64,
+    /// What counted in the loss.
+    pub(crate) weight: u64,
+    /// The objective's own numbers, means.
+    pub(crate) values: Vec<f64>,
+}
+
+pub(crate) struct Report<'a> {
+    schedule: &'a Schedule,
+    units: Units,
+    /// The names of the objective's own numbers.
+    names: &'static [&'static str],
+    path: Option<&'a Path>,
+    metrics: Option<Metrics>,
+    observer: Observer<'a>,
+    /// Seconds of training before this process, and the start of this one.
+    seconds_before: f64,
+    started: Instant,
+    steps_before: u64,
+    /// When the step at hand began, and how long its work took.
+    step_started: Instant,
+    step_seconds: f64,
+    last_progress: Option<Instant>,
+    /// The highest peak measured so far, and when it was last measured.
+    peak: Option<(f64, Instant)>,
+    last_loss: f64,
+}
+
+impl<'a> Report<'a> {
+    pub(crate) fn new(
+        schedule: &'a Schedule,
+        units: Units,
+        names: &'static [&'static str],
+        path: Option<&'a Path>,
+        observer: Observer<'a>,
+    ) -> Result<Self> {
+        Ok(Self {
+            schedule,
+            units,
+            names,
+            path,
+            metrics: path.map(|path| Metrics::open(path, u64::MAX)).transpose()?,
+            observer,
+            seconds_before: 0.0,
+            started: Instant::now(),
+            steps_before: 0,
+            step_started: Instant::now(),
+            step_seconds: 0.0,
+            last_progress: None,
+            peak: None,
+            last_loss: f64::NAN,
+        })
+    }
+
+    /// The run goes on from a checkpoint.
+    pub(crate) fn go_on(&mut self, step: u64, seconds_before: f64) {
+        (self.steps_before, self.seconds_before) = (step, seconds_before);
+        let detail = format!("going on from the checkpoint of step {step}");
+        self.observer.progress(step, self.schedule.batches.steps, "steps", detail);
+    }
+
+    /// Opens the metrics and drops the lines after `step`.
+    pub(crate) fn open(&mut self, step: u64) -> Result<()> {
+        self.metrics = self.path.map(|path| Metrics::open(path, step)).transpose()?;
+        Ok(())
+    }
+
+    /// The batches of a step are there; its work begins.
+    pub(crate) fn begin_step(&mut self) {
+        self.step_started = Instant::now();
+    }
+
+    /// The work of a step is done, apart from looking at what came of it.
+    pub(crate) fn end_work(&mut self) {
+        self.step_seconds = self.step_started.elapsed().as_secs_f64();
+    }
+
+    /// Metrics, event and progress after a step.
+    pub(crate) fn step(&mut self, step: Step, shown: &str, validation: Option<Validation>) -> Result<()> {
+        let Step { done, loss, lr, grad_norm, weight, values: own } = step;
+        self.last_loss = loss;
+        let items_per_second = self.items_per_step() as f64 / self.step_seconds;
+        let mfu = self.utilisation(items_per_second);
+        let item = self.units.item;
+        let mut values = vec![("loss".to_string(), loss), ("lr".into(), lr), ("grad_norm".into(), grad_norm)];
+        values.push((format!("{item}_per_second"), items_per_second));
+        values.extend(mfu.map(|mfu| ("mfu".into(), mfu)));
+        let own: Values = self.names.iter().map(|name| name.to_string()).zip(own).collect();
+        let mut in_line = Values::new();
+        if let Some(found) = &validation {
+            values.extend(found.values.get(found.headline).map(|value| (found.headline.into(), *value)));
+            in_line.extend(found.values.clone());
+        }
+        values.extend(own.clone());
+        in_line.extend(own);
+        let work = Work { item, weight, items_per_second, mfu };
+        let peak_memory_bytes = peak_resident_bytes();
+        if let Some(metrics) = &mut self.metrics {
+            metrics.write(&Line { step: done, loss, lr, grad_norm, work, peak_memory_bytes, values: in_line })?;
+        }
+        self.observer.emit(Event::Metric { step: self.observer.step().into(), at: done, values });
+        let steps = self.schedule.batches.steps;
+        let due = self.last_progress.is_none_or(|last| last.elapsed() >= PROGRESS_EVERY);
+        if due || validation.is_some() || done == steps {
+            self.last_progress = Some(Instant::now());
+            let validation = validation.map(|found| format!(", validation {}", found.shown)).unwrap_or_default();
+            let mfu = mfu.map(|mfu| format!(", MFU {:.0} %", 100.0 * mfu)).unwrap_or_default();
+            let shown = if shown.is_empty() { String::new() } else { format!(", {shown}") };
+            let detail = format!("loss {loss:.3}{shown}{validation}, {items_per_second:.0} {item}/s{mfu}");
+            self.observer.progress(done, steps, "steps", detail);
+        }
+        Ok(())
+    }
+
+    fn items_per_step(&self) -> u64 {
+        self.units.items_per_batch * self.schedule.batches.gradient_accumulation as u64
+    }
+
+    /// Model FLOP utilisation at this speed.
+    fn utilisation(&mut self, items_per_second: f64) -> Option<f64> {
+        Some(items_per_second * self.units.flop_per_item? / self.peak())
+    }
+
+    /// Floating-point operations per second of multiply-adds in the schedule's precision.
+    fn peak(&mut self) -> f64 {
+        match self.peak {
+            Some((peak, at)) if at.elapsed() < PEAK_EVERY => peak,
+            before => {
+                let now = flop_per_second_now(self.schedule.machine.precision);
+                let peak = before.map_or(now, |(peak, _)| peak.max(now));
+                self.peak = Some((peak, Instant::now()));
+                peak
+            }
+        }
+    }
+
+    /// Seconds of training so far, those before this process included.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.seconds_before + self.started.elapsed().as_secs_f64()
+    }
+
+    /// The figures of the run, and what was measured. `seconds` is what training took, `trained` counts values.
+    pub(crate) fn finish(
+        &mut self,
+        steps: u64,
+        seconds: f64,
+        trained: usize,
+        validation: Option<Validation>,
+    ) -> (BTreeMap<String, f64>, BTreeMap<String, f64>) {
+        let items = self.items_per_step();
+        let mut figures = BTreeMap::from([
+            ("parameters".to_string(), self.units.parameters as f64),
+            ("trained_parameters".into(), trained as f64),
+            ("steps".into(), steps as f64),
+            (self.units.item.into(), (steps * items) as f64),
+        ]);
+        if self.last_loss.is_finite() {
+            figures.insert(self.units.loss_figure.into(), self.last_loss);
+        }
+        figures.extend(validation.into_iter().flat_map(|found| found.values));
+        let items_here = (steps - self.steps_before) * items;
+        let speed = items_here as f64 / self.started.elapsed().as_secs_f64();
+        let mut measured = BTreeMap::from([
+            ("training_seconds".to_string(), seconds),
+            ("peak_memory_bytes".into(), peak_resident_bytes() as f64),
+        ]);
+        if items_here > 0 {
+            measured.insert(format!("{}_per_second", self.units.item), speed);
+            measured.extend(self.utilisation(speed).map(|mfu| ("mfu".into(), mfu)));
+        }
+        (figures, measured)
+    }
+}
