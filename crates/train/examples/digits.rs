@@ -1,17 +1,11 @@
-//! A convolutional network of one's own on handwritten digits, trained by the loop that trains language models: `cargo
-//! run --release -p narthex-train --example digits [FOLDER]`. With a folder, a stopped run goes on from there.
-//! `digits.csv.gz`: Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, UCI 80), CC-BY-4.0; 1,797 rows of 8
-//! x 8 pixels from 0 to 16 and the digit.
+//! A convolutional network of one's own on handwritten digits, trained by the loop that trains language models:
+//! `cargo run --release -p narthex-train --example digits [FOLDER]`. With a folder, a stopped run goes on from there.
+//! `digits.csv.gz`: Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, UCI 80), CC-BY-4.0.
 
 use narthex_train::{
     Objective, Training,
     base::{Observer, Result, config::*, random::Permutation, random::Stream},
-    burn::{
-        self,
-        module::Module,
-        nn::*,
-        tensor::{activation, *},
-    },
+    burn::{self, module::Module, nn::*, tensor::*},
     cpu, fit,
     objective::{Extent, Loss, Place, Units, Validation, Values},
 };
@@ -21,6 +15,7 @@ use std::{io::Read, path::PathBuf};
 struct Network {
     first: conv::Conv2d,
     second: conv::Conv2d,
+    relu: Relu,
     output: Linear,
 }
 
@@ -28,7 +23,7 @@ impl Network {
     fn new(device: &Device) -> Self {
         let layer = |channels| conv::Conv2dConfig::new(channels, [3, 3]).with_padding(PaddingConfig2d::Same);
         let (first, second) = (layer([1, 16]).init(device), layer([16, 32]).init(device));
-        Self { first, second, output: LinearConfig::new(32 * 4 * 4, 10).init(device) }
+        Self { first, second, relu: Relu, output: LinearConfig::new(32 * 4 * 4, 10).init(device) }
     }
 
     /// Images -> logits of the digits, and the digits.
@@ -37,7 +32,7 @@ impl Network {
         let pixels: Vec<f32> = images.iter().flat_map(|(pixels, _)| *pixels).collect();
         let digits: Vec<i64> = images.iter().map(|(_, digit)| *digit).collect();
         let x = Tensor::<4>::from_data(TensorData::new(pixels, [count, 1, 8, 8]), device);
-        let x = activation::relu(self.second.forward(activation::relu(self.first.forward(x))));
+        let x = self.relu.forward(self.second.forward(self.relu.forward(self.first.forward(x))));
         let x = pool::MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init().forward(x);
         (self.output.forward(x.flatten(1, 3)), Tensor::from_data(TensorData::new(digits, [count]), device))
     }
@@ -68,7 +63,7 @@ impl Objective<Network> for Digits {
     }
     fn loss(&self, network: &Network, batch: &Vec<Image>, _: Stream, scale: f64) -> Loss {
         let (logits, digits) = network.forward(batch);
-        let chosen = activation::log_softmax(logits, 1).gather(1, digits.unsqueeze_dim(1));
+        let chosen = burn::tensor::activation::log_softmax(logits, 1).gather(1, digits.unsqueeze_dim(1));
         Loss { sum: chosen.sum() * -scale, value: None, values: vec![] }
     }
     fn validate(&self, network: &Network, _: Extent, _: Observer) -> Result<Option<Validation>> {
@@ -82,8 +77,7 @@ impl Objective<Network> for Digits {
 
 fn main() -> Result<()> {
     let mut text = String::new();
-    let packed = &include_bytes!("digits.csv.gz")[..];
-    flate2::read::GzDecoder::new(packed).read_to_string(&mut text).expect("it was packed by gzip");
+    flate2::read::GzDecoder::new(&include_bytes!("digits.csv.gz")[..]).read_to_string(&mut text).expect("gzip");
     let image = |line: &str| {
         let row: Vec<f32> = line.split(',').map(|cell| cell.parse().expect("a number")).collect();
         (std::array::from_fn(|i| row[i] / 16.0), row[64] as i64)

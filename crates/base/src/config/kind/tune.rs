@@ -22,6 +22,7 @@ pub struct TuneStep {
     /// What is learnt. `sft`: what the assistant says in conversations. `dpo`: the chosen answers of pairs against the
     /// rejected ones.
     #[serde(default, skip_serializing_if = "TuneObjective::is_sft")]
+    #[schemars(extend("default" = "sft"))]
     pub objective: TuneObjective,
     /// How pairs are judged, with `objective = "dpo"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
