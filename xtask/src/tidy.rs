@@ -59,10 +59,10 @@ const WITH_CIRCLES: [&str; 1] = ["serve"];
 
 /// Crates whose files may still take names from the crate's root rather than from the module that defines them.
 /// Likewise.
-const WITH_DETOURS: [&str; 4] = ["infer", "run", "serve", "train"];
+const WITH_DETOURS: [&str; 2] = ["infer", "serve"];
 
 /// Crates that may still have comments wider than `COLUMNS_MAX`. Likewise.
-const WITH_WIDE_COMMENTS: [&str; 7] = ["base", "cli", "infer", "model", "run", "serve", "train"];
+const WITH_WIDE_COMMENTS: [&str; 5] = ["base", "cli", "infer", "serve", "train"];
 
 /// What panics where nobody reads the output or the disk is full: only examples, tests and chores may.
 const PRINTING: [&str; 4] = ["print!(", "println!(", "eprint!(", "eprintln!("];

@@ -1,6 +1,6 @@
 //! OpenLineage events of a run: what each step reads and writes, as it happens.
 
-use crate::Project;
+use crate::project::Project;
 use narthex_base::{Digest, Event, Manifest};
 use narthex_ledger::Artifact;
 use narthex_openness::{Dataset, RunOf, RunState, openlineage_event, run_id};

@@ -1,6 +1,6 @@
-//! From a plan to artifacts: decides which steps of a project must run and why, runs them, records what they made, and makes it
-//! again to see whether the same results. Front ends render its events and reports. What a project holds is opened by
-//! `narthex-shelf`.
+//! From a plan to artifacts: decides which steps of a project must run and why, runs them, records what they made, and
+//! makes it again to see whether the same results. Front ends render its events and reports. What a project holds is
+//! opened by `narthex-shelf`.
 
 mod card;
 mod events;

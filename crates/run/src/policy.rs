@@ -1,6 +1,6 @@
 //! The project's policy, asked before work begins and before anything is passed on or served.
 
-use crate::{Project, source};
+use crate::{project::Project, source};
 use narthex_base::{
     Component, ComponentKind, Digest, Error, Evidence, License, LineageNode, Presence, Result,
     config::{Use, Verdict},
@@ -34,8 +34,8 @@ pub(crate) fn code_components(path: &str) -> impl Iterator<Item = Component> {
 }
 
 impl Project {
-    /// Judges every step of a run by the project's policy, before any work: what is trained on, and what is bundled. The
-    /// steps are in order and hold all that they need.
+    /// Judges every step of a run by the project's policy, before any work: what is trained on, and what is bundled.
+    /// The steps are in order and hold all that they need.
     ///
     /// # Errors
     /// If a source cannot be read, or a reference is unknown.

@@ -1,4 +1,5 @@
-//! A data set that was fetched from the Hugging Face Hub, on its way to be a source. Knows folders and manifests, no network.
+//! A data set that was fetched from the Hugging Face Hub, on its way to be a source. Knows folders and manifests, no
+//! network.
 
 use narthex_base::{ArtifactKind, ComponentKind, License, Manifest, Recipe, Result};
 use narthex_data::expand;

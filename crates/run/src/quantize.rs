@@ -1,6 +1,7 @@
-//! A step of kind `quantize` for a model at hand, whether or not a project file has one: the project that it is the one step of.
+//! A step of kind `quantize` for a model at hand, whether or not a project file has one: the project that it is the one
+//! step of.
 
-use crate::{OpenOptions, Project};
+use crate::project::{OpenOptions, Project};
 use narthex_base::{
     ArtifactKind, Error, License, Plan, Result,
     config::{self, IntegerKind, OneOrMany, Policy, ProjectFile, QuantizeStep, Source, SourceFormat, Step, TextRows},
@@ -26,8 +27,8 @@ pub struct QuantizeOptions {
     pub name: Option<String>,
 }
 
-/// A project with the step alone, and the step's name: running it makes the artifact, with all that its model's papers say. Seed,
-/// licence and policy are those of the project file, if there is one.
+/// A project with the step alone, and the step's name: running it makes the artifact, with all that its model's papers
+/// say. Seed, licence and policy are those of the project file, if there is one.
 ///
 /// # Errors
 /// If the reference or the text is unknown, or the name is taken by a step of the project.

@@ -1,6 +1,6 @@
 //! From manifests back to a project file: what it takes to make an artifact again.
 
-use crate::{Project, project::SourceCode};
+use crate::project::{Project, SourceCode};
 use narthex_base::{
     ArtifactKind, Error, License, Manifest, Plan, Provenance, Result,
     config::{OneOrMany, Policy, ProjectFile, Source, Step},

@@ -1,8 +1,11 @@
-//! Making an artifact again from its recipe, to see whether the same bytes result; and where not, where they first differ.
+//! Making an artifact again from its recipe, to see whether the same bytes result; and where not, where they first
+//! differ.
 
 use crate::{
-    OpenOptions, RunOptions, material,
+    material,
+    project::OpenOptions,
     recipe::{self, in_order, is_step, made_here},
+    runner::RunOptions,
 };
 use narthex_base::{
     ArtifactKind, Digest, Error, FileEntry, Manifest, Observer, Provenance, Result,
@@ -41,13 +44,13 @@ pub struct ReproduceOptions {
     pub ignore_project_file: bool,
 }
 
-/// Makes an artifact again: its sources are looked up by digest, every step is run in an empty ledger, and each result is
-/// compared with what is recorded.
+/// Makes an artifact again: its sources are looked up by digest, every step is run in an empty ledger, and each result
+/// is compared with what is recorded.
 ///
 /// # Errors
-/// If a source, a manifest, a value of the configuration or a checkpoint is not what was recorded; if this machine or this
-/// version cannot follow the recipe, which is said before any work; or if a step gives other bytes: then it is said which
-/// step, and where it first differs.
+/// If a source, a manifest, a value of the configuration or a checkpoint is not what was recorded; if this machine or
+/// this version cannot follow the recipe, which is said before any work; or if a step gives other bytes: then it is
+/// said which step, and where it first differs.
 pub fn reproduce(
     project: &Path,
     reference: &str,

@@ -1,8 +1,8 @@
 //! The runner: walks the steps in order, skips what is known, makes what is not, and says why.
 
 use crate::{
-    Project,
     material::{changes, config, instruction_set, material},
+    project::Project,
     source,
     steps::{self, Made, StepContext},
 };

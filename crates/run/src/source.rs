@@ -1,6 +1,6 @@
 //! Sources: raw files that stay where they are and are known by digest, and model folders.
 
-use crate::Project;
+use crate::project::Project;
 use narthex_base::{
     ArtifactKind, Component, ComponentKind, Error, Manifest, Recipe, Result,
     config::{OneOrMany, Source, SourceForm, SourceFormat},

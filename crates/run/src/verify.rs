@@ -1,8 +1,9 @@
-//! Spot checks of training: some intervals between kept checkpoints are computed again and must end where they ended. Whoever
-//! forges a part of the training does not know which parts will be looked at.
+//! Spot checks of training: some intervals between kept checkpoints are computed again and must end where they ended.
+//! Whoever forges a part of the training does not know which parts will be looked at.
 
 use crate::{
-    Project, recipe,
+    project::Project,
+    recipe,
     reproduce::{check_checkpoints, checkpoint_folder, require_machine, require_version},
     steps::{self, StepContext},
 };
@@ -124,8 +125,8 @@ fn choose(count: usize, samples: usize, seed: u64) -> Vec<usize> {
     all
 }
 
-/// The probability that at least one of `forged` of `count` intervals is among `samples`: 1 - C(count-forged, samples) /
-/// C(count, samples).
+/// The probability that at least one of `forged` of `count` intervals is among `samples`: 1 - C(count-forged, samples)
+/// / C(count, samples).
 fn found_with(count: usize, forged: usize, samples: usize) -> f64 {
     let missed: f64 = (0..samples).map(|i| (count.saturating_sub(forged + i)) as f64 / (count - i) as f64).product();
     1.0 - missed

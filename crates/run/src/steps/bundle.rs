@@ -1,5 +1,5 @@
-//! `bundle`: a model -> a folder anyone can use: weights in Hugging Face layout, cards, licences, notices, the recipe, and,
-//! where asked for, code, data and checkpoints.
+//! `bundle`: a model -> a folder anyone can use: weights in Hugging Face layout, cards, licences, notices, the recipe,
+//! and, where asked for, code, data and checkpoints.
 
 use super::{Made, StepContext, paths_below};
 use crate::{

@@ -8,7 +8,7 @@ mod tokenize;
 mod train;
 mod tune;
 
-use crate::Project;
+use crate::project::Project;
 use narthex_base::{
     ArtifactKind, Component, ComponentKind, Digest, Error, Maker, Observer, Passed, Result,
     config::Step,
@@ -144,8 +144,8 @@ impl StepContext<'_> {
         Component { paths, ..Component::made(name, kind, license, &maker) }
     }
 
-    /// The component of an input that covers files of this ending, for the same files here: what was made elsewhere keeps
-    /// its licence and origin. Without such a component the file is ours.
+    /// The component of an input that covers files of this ending, for the same files here: what was made elsewhere
+    /// keeps its licence and origin. Without such a component the file is ours.
     pub(crate) fn of_input(&self, (input, artifact): &(Input, Artifact), ending: &str, own: Component) -> Component {
         let covers = |component: &&Component| component.paths.iter().any(|path| path.ends_with(ending));
         let Some(theirs) = artifact.manifest.components.iter().find(covers) else { return own };

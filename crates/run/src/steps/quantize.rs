@@ -1,4 +1,5 @@
-//! `quantize`: a model -> the same with its layers' weights as small integers, and what that costs on text that was kept back.
+//! `quantize`: a model -> the same with its layers' weights as small integers, and what that costs on text that was
+//! kept back.
 
 use super::{Made, StepContext, train::Shards};
 use crate::source;
