@@ -17,7 +17,7 @@ usage: cargo xtask tidy
 /// The crates in chain order, and the crates of ours that each may use. No other edge is allowed.
 /// Tests (`[dev-dependencies]`) are free.
 #[rustfmt::skip]
-const EDGES: [(&str, &[&str]); 16] = [
+const EDGES: [(&str, &[&str]); 18] = [
     ("base",    &[]),
     ("ledger",  &["base"]),
     ("openness", &["base"]),
@@ -28,18 +28,20 @@ const EDGES: [(&str, &[&str]); 16] = [
     ("kernels", &["base"]),
     ("model",   &["base", "kernels"]),
     ("infer",   &["base", "kernels", "model"]),
-    ("shelf",   &["base", "ledger", "openness", "formats", "text", "kernels", "model", "infer"]),
-    ("train",   &["base", "text", "kernels", "model", "infer"]),
-    ("serve",   &["base", "text", "infer"]),
-    ("run",     &["base", "ledger", "openness", "text", "data", "model", "infer", "shelf", "train"]),
+    ("answer",  &["base", "text", "infer"]),
+    ("shelf",   &["base", "ledger", "openness", "formats", "text", "kernels", "model", "infer", "answer"]),
+    ("train",   &["base", "text", "kernels", "model"]),
+    ("http",    &["base"]),
+    ("serve",   &["base", "openness", "text", "infer", "answer", "http"]),
+    ("run",     &["base", "ledger", "openness", "text", "data", "model", "infer", "answer", "shelf", "train"]),
     ("oci",     &["base"]),
-    ("cli",     &["base", "ledger", "openness", "text", "kernels", "model", "infer", "shelf", "train", "serve", "run", "hub", "oci"]),
+    ("cli",     &["base", "ledger", "openness", "text", "kernels", "model", "infer", "answer", "shelf", "train", "http", "serve", "run", "hub", "oci"]),
 ];
 
 /// Heavy dependencies, with all that is named `NAME-…`, and the only crates that may use them.
 #[rustfmt::skip]
 const HEAVY: [(&str, &[&str]); 4] = [
-    ("axum",       &["serve"]),
+    ("axum",       &["http", "serve"]),
     ("burn",       &["kernels", "model", "infer", "train"]),
     ("datafusion", &["data"]),
     ("sqlx",       &["ledger"]),

@@ -21,7 +21,7 @@ pub mod plan;
 pub mod random;
 
 pub use artifact::{ArtifactKind, Checkpoint, FileEntry, Manifest, Parent, Passed, Recipe, ShardDigests};
-pub use chat::{Message, Role};
+pub use chat::{FunctionCall, Message, MessageContent, Part, Role, ToolCall, ToolKind};
 pub use component::{Component, ComponentKind, Content, Evidence, Maker};
 pub use declared::DeclaredOrigin;
 pub use digest::Digest;

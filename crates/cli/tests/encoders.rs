@@ -108,21 +108,72 @@ fn lines_become_vectors_and_the_server_gives_the_same() {
     served(folder, &found);
 }
 
-fn served(folder: &Path, expected: &[Vec<f64>]) {
-    let mut server = narthex(folder, &["serve", "tiny", "--port", "0"]);
-    let mut server = Server(server.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
-    // Kept open: who cannot say where it listens does not go on.
-    let mut lines = BufReader::new(server.0.stderr.take().unwrap()).lines();
-    let address = lines
-        .by_ref()
-        .map_while(Result::ok)
-        .find_map(|line| Some(line.split_once("OpenAI API")?.1.trim().to_string()))
-        .expect("the server says where it listens");
-    let body = json!({"model": "tiny", "input": ["the cat sat", "the dog ran"]});
-    let mut answer = ureq::post(format!("{address}/embeddings")).send_json(&body).unwrap();
-    let answer: Value = answer.body_mut().read_json().unwrap();
-    for (one, expected) in answer["data"].as_array().unwrap().iter().zip(expected) {
-        assert_eq!(&serde_json::from_value::<Vec<f64>>(one["embedding"].clone()).unwrap(), expected);
+impl Server {
+    /// Serves a model until it is dropped.
+    fn start(folder: &Path, model: &str) -> (Self, String) {
+        let mut server = narthex(folder, &["serve", model, "--port", "0"]);
+        let mut server = Server(server.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        let mut lines = BufReader::new(server.0.stderr.take().unwrap()).lines();
+        let address = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.split_once("chat page")?.1.trim().trim_end_matches('/').to_string()))
+            .expect("the server says where it listens");
+        // Kept open: who cannot say what it does not go on.
+        std::thread::spawn(move || lines.count());
+        (server, address)
     }
-    assert_eq!(answer["data"].as_array().unwrap().len(), 2);
+}
+
+fn post(address: String, body: &Value) -> Value {
+    ureq::post(address).send_json(body).unwrap().body_mut().read_json().unwrap()
+}
+
+fn served(folder: &Path, expected: &[Vec<f64>]) {
+    let (_server, address) = Server::start(folder, "tiny");
+    let texts = ["the cat sat", "the dog ran", "the", "cat ran", "dog", "sat the cat the dog ran"];
+    let vectors_of = |body: Value| -> Vec<Vec<f64>> {
+        let answer = post(format!("{address}/v1/embeddings"), &body);
+        let data = answer["data"].as_array().unwrap();
+        data.iter().map(|one| serde_json::from_value(one["embedding"].clone()).unwrap()).collect()
+    };
+    assert_eq!(vectors_of(json!({"model": "tiny", "input": &texts[..2]})), expected);
+    // What is cut is the same bytes too, whichever way it comes.
+    for dimensions in [1, 3, 8] {
+        let count = dimensions.to_string();
+        let printed = succeed(folder, &[&["embed", "tiny", "--dimensions", &count], &texts[..]].concat());
+        let sent = vectors_of(json!({"model": "tiny", "input": texts, "dimensions": dimensions}));
+        assert_eq!(vectors(&printed), sent, "{dimensions} values");
+    }
+}
+
+#[test]
+fn an_encoder_with_labels_sorts_texts() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("sorter");
+    encoder(&folder);
+    for name in ["modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"] {
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/encoder-roberta-score");
+    fs::copy(golden.join("model.safetensors"), folder.join("model.safetensors")).unwrap();
+    let read = |name: &str| serde_json::from_str::<Value>(&fs::read_to_string(golden.join(name)).unwrap()).unwrap();
+    let mut config = read("config.json");
+    config["id2label"] = json!({"0": "ham", "1": "spam", "2": "eggs"});
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+
+    let (_server, address) = Server::start(home.path(), "./sorter");
+    let golden = read("golden.json");
+    let answer = post(format!("{address}/classify"), &json!({"model": "sorter", "input": golden["ids"]}));
+    let logits: Vec<Vec<f64>> = serde_json::from_value(golden["outputs"].clone()).unwrap();
+    let data = answer["data"].as_array().unwrap();
+    assert_eq!((data.len(), &answer["object"]), (logits.len(), &json!("list")));
+    for (class, logits) in data.iter().zip(logits) {
+        let powers: Vec<f64> = logits.iter().map(|x| x.exp()).collect();
+        let shares: Vec<f64> = powers.iter().map(|power| power / powers.iter().sum::<f64>()).collect();
+        let found: Vec<f64> = serde_json::from_value(class["probs"].clone()).unwrap();
+        assert!(found.iter().zip(&shares).all(|(a, b)| (a - b).abs() < 1e-4), "{found:?} {shares:?}");
+        let best = (0..3).max_by(|a, b| shares[*a].total_cmp(&shares[*b])).unwrap();
+        assert_eq!((&class["label"], &class["num_classes"]), (&json!(["ham", "spam", "eggs"][best]), &json!(3)));
+    }
 }

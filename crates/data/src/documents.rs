@@ -144,7 +144,7 @@ pub(crate) fn json_chat(json: &str) -> Item {
 fn chat_item(chat: Result<Vec<Message>, BadRow>) -> Item {
     match chat {
         Err(bad) => Item::Bad(bad),
-        Ok(chat) if chat.iter().all(|message| message.content.trim().is_empty()) => Item::Empty,
+        Ok(chat) if chat.iter().all(|message| message.text().trim().is_empty()) => Item::Empty,
         Ok(chat) => Item::Chat(chat),
     }
 }

@@ -127,7 +127,11 @@ impl Intake<'_> {
     }
 
     fn normalize_chat(&self, chat: &mut [Message]) -> u64 {
-        chat.iter_mut().map(|message| self.normalize_text(&mut message.content)).sum()
+        let bytes = chat.iter_mut().map(|message| {
+            message.change_texts(|text| normalized(text, self.spec.normalize));
+            message.text().len() as u64
+        });
+        bytes.sum()
     }
 
     fn keep(&mut self, text: &str, bytes: u64) -> Result<()> {

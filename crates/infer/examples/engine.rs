@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let prompt: Vec<u32> = arguments.map(|id| id.parse()).collect::<Result<_, _>>()?;
     // None takes bf16 for weights that are stored in 16 bits, else f32.
     let model = Decoder::read_packed(Path::new(&folder), None)?;
-    let engine = Engine::start(model, EngineOptions { kv_cache_bytes: 256 << 20, ..EngineOptions::default() });
+    let engine = Engine::start(model, EngineOptions { kv_cache_bytes: 256 << 20, ..EngineOptions::default() })?;
     let (sender, outputs) = channel();
     let mut tickets = Vec::new();
     for len in 1..=prompt.len() {

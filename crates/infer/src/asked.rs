@@ -39,15 +39,16 @@ impl Asked {
         (scored.is_some() || sampled).then_some(Wanted { scored, sampled })
     }
 
-    /// How many tokens may be guessed, in a sequence of `len` tokens of `context`: behind the last one there is another.
+    /// How many tokens may be guessed, in a sequence of `len` tokens of `context`: behind the last one there is
+    /// another.
     pub(crate) fn room(&self, len: usize, context: usize) -> usize {
         let sampled = usize::try_from(self.history.sampled()).unwrap_or(usize::MAX);
         let left = self.request.max_tokens.saturating_sub(sampled).min(context.saturating_sub(len));
         left.saturating_sub(1)
     }
 
-    /// Answers a row of logits, and those of the guesses behind it as far as they are right: `[1 + guesses, width]`. Each
-    /// token is chosen as if nothing had been guessed.
+    /// Answers a row of logits, and those of the guesses behind it as far as they are right: `[1 + guesses, width]`.
+    /// Each token is chosen as if nothing had been guessed.
     pub(crate) fn answer(&self, logits: &[f32], width: usize, wanted: Wanted, guesses: &[u32]) -> Answer {
         let Request { sampling, stop_tokens, logprobs, .. } = &self.request;
         let scores = wanted.scored.map(|id| token_logprobs(&logits[..width], id, logprobs.unwrap_or(0)));

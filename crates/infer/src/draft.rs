@@ -1,6 +1,6 @@
-//! A draft model beside the model: it guesses tokens one after the other, for all sequences at once. Its keys and values lie
-//! in blocks of the same numbers as the model's, so that it shares the scheduler's tables and prefixes; which of their
-//! positions it has filled, it knows itself. It reads what it lacks when it is next asked.
+//! A draft model beside the model: it guesses tokens one after the other, for all sequences at once. Its keys and
+//! values lie in blocks of the same numbers as the model's, so that it shares the scheduler's tables and prefixes;
+//! which of their positions it has filled, it knows itself. It reads what it lacks when it is next asked.
 
 use crate::{BlockPool, History, PagedContext, Scheduler, SequenceId, asked::Asked};
 use burn::tensor::{Int, Tensor, TensorData};
@@ -8,7 +8,8 @@ use narthex_kernels::{KV_BLOCK, KvLayer, PagedBatch, team::map};
 use narthex_model::{Decoder, Dropout, PositionCache};
 use std::{collections::HashSet, ops::Range};
 
-/// Rows that the draft model reads at once to catch up; a sequence that lacks more than is left guesses nothing meanwhile.
+/// Rows that the draft model reads at once to catch up; a sequence that lacks more than is left guesses nothing
+/// meanwhile.
 const CATCH_UP_ROWS: usize = 256;
 
 /// What the draft model knows of a block.

@@ -3,7 +3,8 @@
 //! A pass takes sequences in the order of arrival up to a budget of tokens. They run without padding, so that there is
 //! nothing to gain from sorting them by length, and what a sequence yields does not depend on its company.
 
-use crate::{EngineStats, STEP_TOKENS_BOUNDS, SubmitError, stats::Shared};
+use crate::{EngineStats, STEP_TOKENS_BOUNDS, StatsReader, SubmitError, Takes, Ticket, handle::Handle, stats::Shared};
+use narthex_base::Result;
 use narthex_kernels::team::Team;
 use narthex_model::{EncoderInput, EncoderModel, EncoderTask};
 use std::{
@@ -12,10 +13,18 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, channel},
     },
-    thread,
 };
+
+/// Something that turns token sequences into vectors or scores: [`EncoderEngine`], or a script in tests.
+pub trait Encodes: Takes<Vec<EncoderInput>, EncoderSink> {
+    /// What the model is for.
+    fn task(&self) -> EncoderTask;
+
+    /// Values that a sequence yields.
+    fn dimension(&self) -> usize;
+}
 
 /// Limits of an encoder's engine.
 #[derive(Clone, Debug)]
@@ -36,19 +45,9 @@ impl Default for EncoderOptions {
     }
 }
 
-/// Receives what a request's sequences yield, in their order, or why there is nothing; from the engine's thread, so that it
-/// must not block.
+/// Receives what a request's sequences yield, in their order, or why there is nothing; from the engine's thread, so
+/// that it must not block.
 pub type EncoderSink = Box<dyn FnOnce(Result<Vec<Vec<f32>>, String>) + Send>;
-
-/// A request in the engine. Dropping it cancels what has not been computed.
-#[must_use = "dropping the ticket cancels the request"]
-pub struct EncoderTicket(Arc<AtomicBool>);
-
-impl Drop for EncoderTicket {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-}
 
 struct Job {
     inputs: Vec<EncoderInput>,
@@ -62,8 +61,7 @@ struct Job {
 /// A handle on the engine; cheap to clone. The engine ends with its last handle, after the requests in hand.
 #[derive(Clone)]
 pub struct EncoderEngine {
-    messages: Sender<Job>,
-    shared: Arc<Shared>,
+    handle: Handle<Job>,
     waiting_tokens: Arc<AtomicUsize>,
     waiting_tokens_max: usize,
     task: EncoderTask,
@@ -75,37 +73,30 @@ pub struct EncoderEngine {
 impl EncoderEngine {
     /// Moves the model into a thread.
     ///
-    /// # Panics
+    /// # Errors
     /// If the system gives the process no more threads.
-    pub fn start(model: EncoderModel, options: &EncoderOptions) -> Self {
-        let team = Team::new(options.threads, options.pinned).expect("the system gives the process more threads");
-        let (messages, incoming) = channel();
-        let shared = Arc::new(Shared::default());
-        let waiting_tokens = Arc::new(AtomicUsize::new(0));
-        let handle = Self {
-            messages,
+    pub fn start(model: EncoderModel, options: &EncoderOptions) -> Result<Self> {
+        let (shared, waiting_tokens) = (Arc::new(Shared::default()), Arc::new(AtomicUsize::new(0)));
+        let (task, vocab_size, context, dimension) =
+            (model.task(), model.vocab_size(), model.context(), model.dimension());
+        let worker = Worker {
+            model,
+            step_tokens_max: options.step_tokens_max.max(1),
             shared: shared.clone(),
             waiting_tokens: waiting_tokens.clone(),
-            waiting_tokens_max: options.waiting_tokens_max,
-            task: model.task(),
-            vocab_size: model.vocab_size(),
-            context: model.context(),
-            dimension: model.dimension(),
+            jobs: VecDeque::new(),
         };
-        let step_tokens_max = options.step_tokens_max.max(1);
-        let worker = Worker { model, step_tokens_max, shared, waiting_tokens, jobs: VecDeque::new() };
-        thread::Builder::new()
-            .name("encoder".into())
-            .spawn(move || team.enter(|| worker.run(&incoming)))
-            .expect("the system gives the process one more thread");
-        handle
+        let team = Team::new(options.threads, options.pinned);
+        let handle = Handle::start("encoder", team, shared, move |incoming| worker.run(incoming))?;
+        let waiting_tokens_max = options.waiting_tokens_max;
+        Ok(Self { handle, waiting_tokens, waiting_tokens_max, task, vocab_size, context, dimension })
     }
 
     /// Queues sequences that belong together.
     ///
     /// # Errors
     /// If one is empty or too long or has an unknown id, or too many tokens wait.
-    pub fn submit(&self, inputs: Vec<EncoderInput>, sink: EncoderSink) -> Result<EncoderTicket, SubmitError> {
+    pub fn submit(&self, inputs: Vec<EncoderInput>, sink: EncoderSink) -> Result<Ticket, SubmitError> {
         let mut tokens = 0;
         for input in &inputs {
             if input.ids.is_empty() {
@@ -125,12 +116,8 @@ impl EncoderEngine {
         } else {
             let wanted = Arc::new(AtomicBool::new(true));
             let job = Job { inputs, outputs: vec![], begun: 0, wanted: wanted.clone(), sink };
-            self.shared.queued.fetch_add(1, Ordering::Relaxed);
-            let sent = self.messages.send(job).map(|()| EncoderTicket(wanted));
-            sent.map_err(|_| {
-                self.shared.taken();
-                SubmitError::Stopped
-            })
+            let sent = self.handle.request(job);
+            sent.map(|()| Ticket::new(move || wanted.store(false, Ordering::Relaxed)))
         };
         if taken.is_err() {
             self.waiting_tokens.fetch_sub(tokens, Ordering::Relaxed);
@@ -148,15 +135,9 @@ impl EncoderEngine {
         results.recv().map_err(|_| SubmitError::Stopped)
     }
 
-    /// Reads the counters without being a handle: the engine may end meanwhile.
-    pub fn counters(&self) -> impl Fn() -> EngineStats + Send + Sync + use<> {
-        let shared = self.shared.clone();
-        move || shared.stats()
-    }
-
     /// Counters as of now. Requests count as sequences.
     pub fn stats(&self) -> EngineStats {
-        self.shared.stats()
+        self.handle.shared.stats()
     }
 
     /// What the model is for.
@@ -178,6 +159,41 @@ impl EncoderEngine {
     pub fn dimension(&self) -> usize {
         self.dimension
     }
+}
+
+impl Takes<Vec<EncoderInput>, EncoderSink> for EncoderEngine {
+    fn submit(&self, inputs: Vec<EncoderInput>, sink: EncoderSink) -> Result<Ticket, SubmitError> {
+        EncoderEngine::submit(self, inputs, sink)
+    }
+
+    fn stats_reader(&self) -> StatsReader {
+        self.handle.stats_reader()
+    }
+
+    fn context(&self) -> usize {
+        self.context
+    }
+}
+
+impl Encodes for EncoderEngine {
+    fn task(&self) -> EncoderTask {
+        self.task
+    }
+
+    fn dimension(&self) -> usize {
+        self.dimension
+    }
+}
+
+/// The first values of a vector with the length 1 again (Kusupati et al., "Matryoshka representation learning", 2022).
+/// Each value is divided in double precision and rounded once, so that whoever shortens gets the same bytes.
+pub fn shortened(mut vector: Vec<f32>, dimensions: usize) -> Vec<f32> {
+    if dimensions < vector.len() {
+        vector.truncate(dimensions);
+        let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt().max(1e-12);
+        vector.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
+    }
+    vector
 }
 
 struct Worker {
@@ -282,7 +298,7 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
+    use std::{path::Path, thread};
 
     fn model(name: &str) -> EncoderModel {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden").join(name);
@@ -298,7 +314,7 @@ mod tests {
         let alone = model("encoder-bert");
         for step_tokens_max in [1, 20, 1000] {
             let options = EncoderOptions { step_tokens_max, threads: 2, ..EncoderOptions::default() };
-            let engine = EncoderEngine::start(model("encoder-bert"), &options);
+            let engine = EncoderEngine::start(model("encoder-bert"), &options).unwrap();
             assert_eq!((engine.dimension(), engine.context(), engine.vocab_size()), (16, 40, 48));
             let requests: Vec<Vec<EncoderInput>> =
                 (0..6).map(|r| (0..r).map(|i| input(1 + (7 * r + 3 * i) % 30, (r * i) as u32)).collect()).collect();
@@ -328,7 +344,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let options = EncoderOptions { waiting_tokens_max: 50, threads: 1, ..EncoderOptions::default() };
-        let engine = EncoderEngine::start(model("encoder-bert"), &options);
+        let engine = EncoderEngine::start(model("encoder-bert"), &options).unwrap();
         let refused = |inputs| engine.run(inputs).unwrap_err();
         assert_eq!(refused(vec![input(3, 0), EncoderInput::default()]), SubmitError::EmptyPrompt);
         assert_eq!(refused(vec![EncoderInput { ids: vec![48], types: vec![] }]), SubmitError::UnknownToken(48));
@@ -342,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_dropped_ticket_ends_its_request() {
-        let engine = EncoderEngine::start(model("encoder-bert"), &EncoderOptions::default());
+        let engine = EncoderEngine::start(model("encoder-bert"), &EncoderOptions::default()).unwrap();
         let (sender, results) = channel();
         // Keeps the engine busy until the next request is dropped.
         let (hold, held) = channel::<()>();
@@ -356,5 +372,24 @@ mod tests {
         let computed = results.try_recv().is_ok();
         assert_eq!(engine.stats().finished_abort_total, u64::from(!computed));
         drop(first);
+    }
+
+    #[test]
+    fn cut_vectors_are_divided_once() {
+        for (vector, dimensions, expected) in [
+            (vec![3.0, 4.0, 12.0], 2, vec![0.6, 0.8]),
+            (vec![3.0, 4.0, 12.0], 3, vec![3.0, 4.0, 12.0]),
+            (vec![0.0, 0.0, 1.0], 2, vec![0.0, 0.0]),
+            // 1 / sqrt(3) in single precision, where a factor rounded to single precision and multiplied gives
+            // 1.7320508.
+            (vec![3.0, 3.0, 3.0, 1.0], 3, vec![0.577_350_26; 3]),
+        ] {
+            assert_eq!(shortened(vector.clone(), dimensions), expected, "{vector:?} to {dimensions}");
+        }
+        // Against the quotient of exact numbers, rounded once.
+        let vector: Vec<f32> = (1..=64).map(|i| (i as f32 * 0.37).sin()).collect();
+        let length = vector[..16].iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let exact: Vec<f32> = vector[..16].iter().map(|x| (f64::from(*x) / length) as f32).collect();
+        assert_eq!(shortened(vector, 16), exact);
     }
 }

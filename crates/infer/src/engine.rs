@@ -5,25 +5,31 @@
 //! `false`, or a dropped [`Ticket`], cancels its sequence.
 
 use crate::{
-    EngineStats, FinishReason, Output, Policy, Request, Scheduler, Sink, Speculation, SpeculationMethod, SubmitError,
+    EngineStats, FinishReason, Output, Policy, Request, Scheduler, Sink, Speculation, SpeculationMethod, StatsReader,
+    SubmitError, Takes, Ticket,
     draft::Draft,
     guesser::Guesser,
+    handle::Handle,
     speculation::relative_cost,
     stats::Shared,
     worker::{Job, Message, Worker},
 };
-use narthex_base::Result as FileResult;
+use narthex_base::Result;
 use narthex_kernels::{KV_BLOCK, KvLayer, KvShape, team::Team};
 use narthex_model::{Adapter, Decoder, ModelConfig, cpu};
 use std::{
     path::Path,
-    sync::{
-        Arc,
-        atomic::Ordering,
-        mpsc::{Sender, channel},
-    },
-    thread,
+    sync::{Arc, mpsc::channel},
 };
+
+/// Something that continues sequences of tokens: [`Engine`], or a script in tests.
+pub trait Generates: Takes<Request, Sink> {
+    /// Reads an adapter for the model.
+    ///
+    /// # Errors
+    /// If it cannot be read or does not fit.
+    fn adapter(&self, folder: &Path) -> Result<Arc<Adapter>>;
+}
 
 /// Limits of an engine.
 #[derive(Clone, Debug)]
@@ -81,8 +87,7 @@ impl Default for EngineOptions {
 pub struct Engine {
     /// Packed weights are shared with the worker.
     model: Decoder,
-    messages: Sender<Message>,
-    shared: Arc<Shared>,
+    handle: Handle<Message>,
     config: ModelConfig,
     policy: Policy,
     waiting_max: usize,
@@ -90,33 +95,22 @@ pub struct Engine {
     kv_bytes: usize,
 }
 
-/// A request in the engine. Dropping it cancels the request, if it has not ended.
-#[must_use = "dropping the ticket cancels the request"]
-pub struct Ticket {
-    number: u64,
-    messages: Sender<Message>,
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        // If the engine has ended, so has the request.
-        let _ = self.messages.send(Message::Cancel(self.number));
-    }
-}
-
 impl Engine {
     /// Moves the model into a thread. On the CPU its weights are packed first, unless they are.
     ///
+    /// # Errors
+    /// If the system gives the process no more threads.
+    ///
     /// # Panics
-    /// If a limit is 0, the system gives the process no more threads, or a draft model has another vocabulary.
-    pub fn start(model: Decoder, options: EngineOptions) -> Self {
+    /// If a limit is 0, or a draft model has another vocabulary.
+    pub fn start(model: Decoder, options: EngineOptions) -> Result<Self> {
         Self::start_with(model, options, None)
     }
 
     /// With what a draft model's row costs beside the model's, if that is not to be taken from their weights.
-    fn start_with(model: Decoder, options: EngineOptions, draft_cost: Option<f64>) -> Self {
+    fn start_with(model: Decoder, options: EngineOptions, draft_cost: Option<f64>) -> Result<Self> {
         let config = model.config().clone();
-        let team = Team::new(options.threads, options.pinned).expect("the system gives the process more threads");
+        let team = Team::new(options.threads, options.pinned);
         let model = ready(model);
         let speculation = options.speculation.as_ref();
         let draft = speculation.and_then(|speculation| {
@@ -164,14 +158,10 @@ impl Engine {
             stats.kv_blocks_total = blocks as u64;
             stats.guesses_max = speculation.map_or(0, |speculation| speculation.tokens as u64);
         });
-        let (messages, incoming) = channel();
         let worker = Worker::new(model.clone(), layers, scheduler, context, shared.clone(), guesser);
-        thread::Builder::new()
-            .name("engine".into())
-            .spawn(move || worker.run(&incoming, &team))
-            .expect("the system gives the process one more thread");
+        let handle = Handle::start("engine", team, shared, move |incoming| worker.run(incoming))?;
         let (policy, waiting_max, kv_bytes) = (options.policy, options.waiting_max, block_bytes * blocks);
-        Self { model, messages, shared, config, policy, waiting_max, context, kv_bytes }
+        Ok(Self { model, handle, config, policy, waiting_max, context, kv_bytes })
     }
 
     /// Queues a request. Its outputs go to `sink`, from the engine's thread: it must not block.
@@ -194,19 +184,12 @@ impl Engine {
         if request.priority != 0 && self.policy == Policy::Fcfs {
             return Err(SubmitError::NoPriorities);
         }
-        if self.shared.stats().requests_waiting >= self.waiting_max as u64 {
+        if self.handle.shared.stats().requests_waiting >= self.waiting_max as u64 {
             return Err(SubmitError::QueueFull);
         }
-        let number = self.shared.tickets.fetch_add(1, Ordering::Relaxed);
-        self.shared.queued.fetch_add(1, Ordering::Relaxed);
-        let job = Box::new(Job::new(request, sink, number));
-        match self.messages.send(Message::Submit(job)) {
-            Ok(()) => Ok(Ticket { number, messages: self.messages.clone() }),
-            Err(_) => {
-                self.shared.taken();
-                Err(SubmitError::Stopped)
-            }
-        }
+        let number = self.handle.shared.next_ticket();
+        self.handle.request(Message::Submit(Box::new(Job::new(request, sink, number))))?;
+        Ok(self.handle.ticket(move || Message::Cancel(number)))
     }
 
     /// Runs one request to its end and returns the new tokens and why they end.
@@ -232,19 +215,13 @@ impl Engine {
     ///
     /// # Errors
     /// If it cannot be read, does not fit the model, or the model is not on the CPU.
-    pub fn adapter(&self, folder: &Path) -> FileResult<Adapter> {
+    pub fn adapter(&self, folder: &Path) -> Result<Adapter> {
         Adapter::read(folder, &self.model)
     }
 
     /// Counters as of now.
     pub fn stats(&self) -> EngineStats {
-        self.shared.stats()
-    }
-
-    /// Reads the counters without being a handle: the engine may end meanwhile.
-    pub fn counters(&self) -> impl Fn() -> EngineStats + Send + Sync + use<> {
-        let shared = self.shared.clone();
-        move || shared.stats()
+        self.handle.shared.stats()
     }
 
     /// Tokens in the model's vocabulary.
@@ -259,12 +236,32 @@ impl Engine {
 
     /// Positions whose keys and values the cache holds.
     pub fn kv_cache_tokens(&self) -> usize {
-        self.shared.stats().kv_blocks_total as usize * KV_BLOCK
+        self.handle.shared.stats().kv_blocks_total as usize * KV_BLOCK
     }
 
     /// Bytes that keys and values take when the cache is full.
     pub fn kv_cache_bytes(&self) -> usize {
         self.kv_bytes
+    }
+}
+
+impl Takes<Request, Sink> for Engine {
+    fn submit(&self, request: Request, sink: Sink) -> Result<Ticket, SubmitError> {
+        Engine::submit(self, request, sink)
+    }
+
+    fn stats_reader(&self) -> StatsReader {
+        self.handle.stats_reader()
+    }
+
+    fn context(&self) -> usize {
+        self.context
+    }
+}
+
+impl Generates for Engine {
+    fn adapter(&self, folder: &Path) -> Result<Arc<Adapter>> {
+        Ok(Arc::new(Engine::adapter(self, folder)?))
     }
 }
 

@@ -1,9 +1,9 @@
-//! The serving engine: sequences, scheduling, paged KV cache and sampling. Token ids only: no text, no HTTP, no files.
+//! The serving engine: sequences, scheduling, paged KV cache and sampling. Token ids only: no text, no HTTP, and
+//! no files but those of adapters, which the model's crate reads.
 //!
-//! [`Engine::start`] moves a model into a thread of its own; [`Engine::submit`] hands it a
-//! [`Request`] and a sink that receives [`Output`]s as they are computed. What a request yields does not depend on what
-//! else runs, on the number of threads, or on how the scheduler cuts and postpones its work: on the CPU it is the same to
-//! the byte.
+//! [`Engine::start`] moves a model into a thread of its own; [`Engine::submit`] hands it a [`Request`] and a sink that
+//! receives [`Output`]s as they are computed. What a request yields does not depend on what else runs, on the number of
+//! threads, or on how the scheduler cuts and postpones its work: on the CPU it is the same to the byte.
 //!
 //! ```
 //! use narthex_infer::{Engine, EngineOptions, FinishReason, Request, Sampling};
@@ -14,7 +14,7 @@
 //!     rms_norm_eps: 1e-6, rope_theta: 10_000.0, tied_embeddings: true, context: 128, bos_token: None, eos_tokens: vec![],
 //!     design: Design::default(),
 //! };
-//! let engine = Engine::start(Decoder::random(&config, 1, &cpu()), EngineOptions::default());
+//! let engine = Engine::start(Decoder::random(&config, 1, &cpu()), EngineOptions::default()).unwrap();
 //! let request = Request {
 //!     prompt: vec![1, 2, 3],
 //!     max_tokens: 8,
@@ -33,17 +33,20 @@ mod draft;
 mod encoder;
 mod engine;
 mod guesser;
+mod handle;
 mod request;
 mod sampling;
 mod scheduler;
+pub mod scripted;
 mod speculation;
 mod stats;
 mod worker;
 
 pub use blocks::BlockPool;
 pub use context::PagedContext;
-pub use encoder::{EncoderEngine, EncoderOptions, EncoderSink, EncoderTicket};
-pub use engine::{Engine, EngineOptions, Ticket};
+pub use encoder::{EncoderEngine, EncoderOptions, EncoderSink, Encodes, shortened};
+pub use engine::{Engine, EngineOptions, Generates};
+pub use handle::{StatsReader, Takes, Ticket};
 pub use narthex_kernels::KV_BLOCK;
 pub use narthex_model::{Adapter, EncoderInput, EncoderTask};
 pub use request::{FinishReason, Output, Request, Sampling, Sink, SubmitError, TokenLogprobs};

@@ -89,6 +89,16 @@ pub enum FinishReason {
     Length,
 }
 
+impl FinishReason {
+    /// The word for it on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+        }
+    }
+}
+
 /// What the sink of a request receives, in order: one `Admitted`, at most one `Prompt`, then `Token`s, at most one
 /// `StopToken`, then one `Finished` or `Failed`.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,13 +3,13 @@
 //!
 //! There are no phases: a sequence has tokens (its prompt, then what was sampled) of which some are computed, and each
 //! step brings it closer within one budget of tokens. Sequences that run come first, in the order in which they were
-//! admitted; then those that wait, if all their tokens fit the pool. Every sequence that generates gets its token first;
-//! while they are the majority, the rest of the step is kept short for their sake. Where a running sequence needs a block and there is
-//! none, the last admitted gives its blocks back and computes them again later (vLLM's recomputation; mostly the
-//! prefix cache still has them).
+//! admitted; then those that wait, if all their tokens fit the pool. Every sequence that generates gets its token
+//! first; while they are the majority, the rest of the step is kept short for their sake. Where a running sequence
+//! needs a block and there is none, the last admitted gives its blocks back and computes them again later (vLLM's
+//! recomputation; mostly the prefix cache still has them).
 //!
-//! A sequence may ask for positions of tokens that are only guessed ([`Scheduler::propose`]). They get what nobody else wants
-//! of a step, never push anybody out, and count as computed only when the sampled tokens turn out to be the same.
+//! A sequence may ask for positions of tokens that are only guessed ([`Scheduler::propose`]). They get what nobody else
+//! wants of a step, never push anybody out, and count as computed only when the sampled tokens turn out to be the same.
 
 use crate::BlockPool;
 use narthex_base::Digest;
@@ -46,8 +46,8 @@ pub struct Limits {
     pub policy: Policy,
 }
 
-/// The share of a step that prompts get while as many sequences generate as read their prompts, or more, unless one step
-/// reads them all: a long step delays every token of the many for the first one of the few.
+/// The share of a step that prompts get while as many sequences generate as read their prompts, or more, unless one
+/// step reads them all: a long step delays every token of the many for the first one of the few.
 const MINORITY_SHARE: usize = 6;
 
 /// What is left of a step.
@@ -252,14 +252,14 @@ impl Scheduler {
         &self.step
     }
 
-    /// Asks for this many positions behind a sequence's tokens in the next step, for tokens that are guessed. It may get
-    /// fewer.
+    /// Asks for this many positions behind a sequence's tokens in the next step, for tokens that are guessed. It may
+    /// get fewer.
     pub fn propose(&mut self, id: SequenceId, count: usize) {
         self.proposals.insert(id, count);
     }
 
-    /// Says which tokens the proposed positions of a step hold: at most as many as it was given. Must be said before the
-    /// step's tokens are pushed.
+    /// Says which tokens the proposed positions of a step hold: at most as many as it was given. Must be said before
+    /// the step's tokens are pushed.
     pub fn guess(&mut self, id: SequenceId, tokens: Vec<u32>) {
         let entry = self.entries.get_mut(&id).expect("guesses are about sequences in hand");
         debug_assert!(entry.blocks.len() * KV_BLOCK >= entry.computed + tokens.len(), "guesses have their blocks");
@@ -433,8 +433,8 @@ impl Scheduler {
         self.counters.preemptions += 1;
     }
 
-    /// Adds a sampled token to a sequence all of whose tokens are computed. If it is the one that was guessed, its position
-    /// is computed too; else what was guessed behind it is given up.
+    /// Adds a sampled token to a sequence all of whose tokens are computed. If it is the one that was guessed, its
+    /// position is computed too; else what was guessed behind it is given up.
     pub fn push(&mut self, id: SequenceId, token: u32) {
         let entry = self.entries.get_mut(&id).expect("only sequences in hand grow");
         entry.tokens.push(token);

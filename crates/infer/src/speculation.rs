@@ -1,13 +1,14 @@
-//! Guessing what comes next: how many guesses each sequence may make, where those of an n-gram look-up come from, and what is
-//! learnt from those that were right. Knows tokens and counts; no tensors. What a sequence yields never depends on it.
+//! Guessing what comes next: how many guesses each sequence may make, where those of an n-gram look-up come from, and
+//! what is learnt from those that were right. Knows tokens and counts; no tensors. What a sequence yields never depends
+//! on it.
 
 use narthex_model::{Decoder, ModelConfig};
 
 /// Guesses of one sequence in a step at most.
 pub const PROPOSED_TOKENS_MAX: usize = 16;
 
-/// What a further row adds to a step, in times of what the step takes with none: weights are read once for all rows, so the
-/// first rows cost little more than the reading. Between 1 and 32 rows, see `docs/src/explanation/serving.md`.
+/// What a further row adds to a step, in times of what the step takes with none: weights are read once for all rows, so
+/// the first rows cost little more than the reading. Between 1 and 32 rows, see `docs/src/explanation/serving.md`.
 const ROW_COST: f64 = 0.1;
 
 /// How likely a guess is right as long as nothing is known of a sequence, and how many guesses that is worth.
@@ -17,12 +18,12 @@ const PRIOR_WEIGHT: f64 = 1.0;
 /// What a step with guesses leaves of the weight of earlier ones: about twenty count.
 const KEPT_BY_STEP: f64 = 0.95;
 
-/// What a step without guesses leaves of it. So a sequence whose guesses were wrong comes to guess again, at the soonest some
-/// sixteen steps later: one wrong row in sixteen steps costs half a percent.
+/// What a step without guesses leaves of it. So a sequence whose guesses were wrong comes to guess again, at the
+/// soonest some sixteen steps later: one wrong row in sixteen steps costs half a percent.
 const KEPT_BY_IDLE_STEP: f64 = 0.99;
 
-/// Guesses of tokens that come next, which the model then checks in the same step: several tokens a step where they are right.
-/// Tokens and log-probabilities stay the same to the bit, drawn ones included.
+/// Guesses of tokens that come next, which the model then checks in the same step: several tokens a step where they are
+/// right. Tokens and log-probabilities stay the same to the bit, drawn ones included.
 #[derive(Clone, Debug)]
 pub struct Speculation {
     /// Where guesses come from.
@@ -34,15 +35,16 @@ pub struct Speculation {
 /// Where guesses come from.
 #[derive(Clone, Debug)]
 pub enum SpeculationMethod {
-    /// What followed the latest earlier occurrence of the sequence's last tokens (Saxena, "Prompt lookup decoding", 2023).
+    /// What followed the latest earlier occurrence of the sequence's last tokens (Saxena, "Prompt lookup decoding",
+    /// 2023).
     Ngram {
         /// The longest end of the sequence that is looked up, in tokens; the longest occurrence counts.
         max: usize,
         /// The shortest.
         min: usize,
     },
-    /// A smaller model with the same vocabulary (Leviathan et al., "Fast inference from transformers via speculative decoding",
-    /// 2023).
+    /// A smaller model with the same vocabulary (Leviathan et al., "Fast inference from transformers via speculative
+    /// decoding", 2023).
     Draft(Box<Decoder>),
 }
 
@@ -60,8 +62,8 @@ impl Speculation {
     }
 }
 
-/// What followed the latest of the longest earlier occurrences of the last `max` to `min` tokens, `count` tokens of it. Where
-/// that runs into the end, it goes on with what was found: so a loop is continued.
+/// What followed the latest of the longest earlier occurrences of the last `max` to `min` tokens, `count` tokens of it.
+/// Where that runs into the end, it goes on with what was found: so a loop is continued.
 pub(crate) fn look_up(tokens: &[u32], max: usize, min: usize, count: usize) -> Vec<u32> {
     let Some((last, before)) = tokens.split_last() else { return vec![] };
     let (mut longest, mut behind) = (0, 0);
@@ -117,12 +119,12 @@ pub(crate) struct Candidate {
     pub(crate) most: usize,
 }
 
-/// How many guesses each of these may make in a step of so many other rows, with so many to spare, if each guess costs as
-/// much as `ROW_COST` and `extra`.
+/// How many guesses each of these may make in a step of so many other rows, with so many to spare, if each guess costs
+/// as much as `ROW_COST` and `extra`.
 ///
-/// The likeliest first, as long as a guess adds to tokens per time: as long as its likelihood by its cost is more than tokens
-/// by time of the step before. So a lone sequence guesses far ahead; where many rows keep the processor busy, only what is
-/// nearly certain is guessed.
+/// The likeliest first, as long as a guess adds to tokens per time: as long as its likelihood by its cost is more than
+/// tokens by time of the step before. So a lone sequence guesses far ahead; where many rows keep the processor busy,
+/// only what is nearly certain is guessed.
 pub(crate) fn allot(candidates: &[Candidate], rows: usize, spare: usize, extra: f64) -> Vec<usize> {
     let mut counts = vec![0; candidates.len()];
     let mut next: Vec<f64> = candidates.iter().map(|candidate| candidate.likelihood).collect();
@@ -151,8 +153,8 @@ pub(crate) fn relative_cost(draft: &ModelConfig, model: &ModelConfig) -> f64 {
     weights(draft) / weights(model)
 }
 
-/// What a guess of a draft model costs more than one that is looked up: a share of a step of that model, in which `sequences`
-/// of them have a row each.
+/// What a guess of a draft model costs more than one that is looked up: a share of a step of that model, in which
+/// `sequences` of them have a row each.
 pub(crate) fn draft_cost(relative: f64, sequences: usize) -> f64 {
     relative * (1.0 / sequences.max(1) as f64 + ROW_COST)
 }

@@ -71,8 +71,8 @@ impl EngineStats {
 pub(crate) struct Shared {
     stats: Mutex<EngineStats>,
     /// Requests that the worker has not taken in yet.
-    pub(crate) queued: AtomicU64,
-    pub(crate) tickets: AtomicU64,
+    queued: AtomicU64,
+    tickets: AtomicU64,
 }
 
 impl Shared {
@@ -80,6 +80,17 @@ impl Shared {
         change(&mut self.stats.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
     }
 
+    /// A number for a request that no other has.
+    pub(crate) fn next_ticket(&self) -> u64 {
+        self.tickets.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A request is on its way to the worker.
+    pub(crate) fn queued(&self) {
+        self.queued.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The worker has taken a request in.
     pub(crate) fn taken(&self) {
         self.queued.fetch_sub(1, Ordering::Relaxed);
     }

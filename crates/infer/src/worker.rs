@@ -9,10 +9,7 @@ use crate::{
     stats::{STEP_TOKENS_BOUNDS, Shared},
 };
 use burn::tensor::{Int, Tensor, TensorData};
-use narthex_kernels::{
-    KvLayer, PagedBatch,
-    team::{Team, map},
-};
+use narthex_kernels::{KvLayer, PagedBatch, team::map};
 use narthex_model::{Decoder, Dropout, PositionCache};
 use std::{
     collections::HashMap,
@@ -84,11 +81,7 @@ impl Worker {
     }
 
     /// Until every handle is gone and every sequence has ended.
-    pub(crate) fn run(mut self, incoming: &Receiver<Message>, team: &Team) {
-        team.enter(|| self.work(incoming));
-    }
-
-    fn work(&mut self, incoming: &Receiver<Message>) {
+    pub(crate) fn run(mut self, incoming: &Receiver<Message>) {
         loop {
             if self.jobs.is_empty() {
                 match incoming.recv() {

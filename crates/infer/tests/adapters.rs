@@ -20,9 +20,11 @@ fn many_adapters_in_one_batch_are_each_the_merged_model() {
     for (base, name) in [("llama-untied", "lora"), ("qwen2", "dora"), ("phi4-partial", "fused")] {
         let (base, folder) = (goldens.join(base), goldens.join("adapters").join(name));
         let packed = Decoder::read_packed(&base, Some(Precision::F32)).unwrap();
-        let engine = Engine::start(packed, EngineOptions { kv_cache_bytes: 1 << 24, ..EngineOptions::default() });
+        let engine =
+            Engine::start(packed, EngineOptions { kv_cache_bytes: 1 << 24, ..EngineOptions::default() }).unwrap();
         let merged = load_adapter(Decoder::read(&base, &cpu()).unwrap(), &folder).unwrap().merged();
-        let merged = Engine::start(merged, EngineOptions { kv_cache_bytes: 1 << 24, ..EngineOptions::default() });
+        let merged =
+            Engine::start(merged, EngineOptions { kv_cache_bytes: 1 << 24, ..EngineOptions::default() }).unwrap();
         // The prompt fills a block, so that the cache has something to mix up.
         let prompt: Vec<u32> = (0..20).map(|i| 5 + i * 3 % 60).collect();
         let (with, _) = merged.generate(request(&prompt, None)).unwrap();

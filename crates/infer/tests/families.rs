@@ -18,7 +18,7 @@ fn greedy_continuations_are_those_of_transformers() {
         let model = Decoder::read_packed(&folder, Some(Precision::F32)).unwrap();
         for chunk_tokens_max in [256, 5] {
             let options = EngineOptions { chunk_tokens_max, kv_cache_bytes: 1 << 24, ..EngineOptions::default() };
-            let engine = Engine::start(model.clone(), options);
+            let engine = Engine::start(model.clone(), options).unwrap();
             let request = |prompt: Vec<u32>, max_tokens: usize| Request {
                 prompt,
                 max_tokens,

@@ -4,15 +4,18 @@
 //! It repeats what it was told; `long` gives a long answer, `fail` breaks off, and `😀` shows
 //! characters of several tokens.
 
-use narthex_base::{Error, Result};
-use narthex_infer::{Output, Request};
-use narthex_serve::{
-    ApiKey, SamplingDefaults, ServeOptions, ServedModel, Serving, bind,
-    scripted::{Scripted, say},
-    serve,
+use narthex_answer::{SamplingDefaults, TextModel};
+use narthex_base::{
+    ArtifactKind, Component, ComponentKind, Digest, Error, Evidence, License, LineageNode, Presence, Result,
 };
+use narthex_http::{ApiKey, HttpOptions, bind};
+use narthex_infer::{
+    Output, Request,
+    scripted::{Scripted, say},
+};
+use narthex_openness::Shown;
+use narthex_serve::{Ability, ServeOptions, Served, Serving, TextAbility, serve};
 use narthex_text::{CHATML, ChatTemplate, Tokenizer};
-use serde_json::json;
 use std::{sync::Arc, time::Duration};
 
 const LONG: &str = "Friends, Romans, countrymen, lend me your ears;\nI come to bury Caesar, not to praise him.\n\
@@ -25,8 +28,9 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let port = arguments.next().unwrap_or_else(|| "8000".into());
     let port = port.parse().map_err(|error| Error::usage(format!("`{port}` is not a port")).cause(error))?;
-    let options = ServeOptions { port, api_keys: arguments.map(ApiKey::Plain).collect(), ..ServeOptions::default() };
-    let bound = bind(&options)?;
+    let http = HttpOptions { port, api_keys: arguments.map(ApiKey::Plain).collect(), ..HttpOptions::default() };
+    let options = ServeOptions { http, ..ServeOptions::default() };
+    let bound = bind(&options.http)?;
 
     let special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
     let texts = [LONG.repeat(5), SHORT.repeat(5)];
@@ -44,47 +48,63 @@ fn main() -> Result<()> {
         }
         say(request, if asked.contains("long") { &long } else { &short })
     };
-    let model = ServedModel {
-        id: "bard-chat".into(),
+    let model = TextModel {
         tokenizer,
         template: Some(ChatTemplate::new(CHATML, None, None)?),
-        generator: Arc::new(Scripted::new(script).with_context(CONTEXT).delay(Duration::from_millis(30))),
+        engine: Arc::new(Scripted::new(script).with_context(CONTEXT).delay(Duration::from_millis(30))),
         stop_tokens: vec![2],
         defaults: SamplingDefaults::default(),
-        created: 1_700_000_000,
-        adapters: Arc::default(),
-        provenance: provenance(),
-        papers: None,
-        embedder: None,
     };
-    eprintln!("the script answers at http://{}:{}", options.host, options.port);
+    let model = Served {
+        id: "bard-chat".into(),
+        created: 1_700_000_000,
+        provenance: provenance()?,
+        ability: Ability::Text(TextAbility { model, adapters: Arc::default() }),
+    };
+    eprintln!("the script answers at http://{}:{}", options.http.host, options.http.port);
     serve(bound, Arc::new(Serving::new(model)), &options, std::future::pending())
 }
 
-fn provenance() -> serde_json::Value {
-    let source = json!({
-        "name": "tinyshakespeare", "kind": "source", "role": "from", "license": "CC0-1.0", "digest": "5a1e".repeat(16), "parents": [],
-    });
-    let documents = |name: &str, kind: &str, role: &str| {
-        json!({
-            "name": name, "kind": kind, "role": role, "license": "CC0-1.0", "digest": "c0ffee00".repeat(8), "parents": [source.clone()],
-        })
+/// What a small chain of steps would be shown as.
+fn provenance() -> Result<Shown> {
+    let (open, free) = (License::parse("LicenseRef-OpenMDW-1.1")?, License::parse("CC0-1.0")?);
+    let node = |role: Option<&str>, name: &str, kind, license: &License, parents| LineageNode {
+        role: role.map(str::to_string),
+        name: name.into(),
+        kind,
+        digest: Digest::of(name.as_bytes()),
+        license: Some(license.clone()),
+        origins: vec![],
+        components: vec![],
+        declared: vec![],
+        files: vec![],
+        parents,
+        repeated: false,
+        presence: Presence::Complete,
     };
-    let base = json!({
-        "name": "bard", "kind": "model", "role": "model", "license": "LicenseRef-OpenMDW-1.1", "digest": "ba5e".repeat(16),
-        "parents": [documents("plays", "documents", "data")],
-    });
-    json!({
-        "digest": "0123456789abcdef".repeat(4),
-        "license": "LicenseRef-OpenMDW-1.1",
-        "components": [
-            {"name": "weights", "kind": "model_parameters", "license": "LicenseRef-OpenMDW-1.1", "origin": null},
-            {"name": "tinyshakespeare", "kind": "dataset", "license": "CC0-1.0", "origin": "https://www.gutenberg.org/ebooks/100"},
-            {"name": "notes", "kind": "dataset", "license": null, "origin": "written by hand"},
+    let source = node(Some("from"), "tinyshakespeare", ArtifactKind::Source, &free, vec![]);
+    let plays = node(Some("data"), "plays", ArtifactKind::Documents, &free, vec![source.clone()]);
+    let speeches = node(Some("data"), "speeches", ArtifactKind::Chat, &free, vec![source]);
+    let base = node(Some("model"), "bard", ArtifactKind::Model, &open, vec![plays]);
+    let tuned = node(None, "bard-chat", ArtifactKind::Model, &open, vec![base, speeches]);
+    let component = |name: &str, kind, license: Option<&License>, origin: Option<&str>| Component {
+        origin: origin.map(str::to_string),
+        ..Component::new(name, kind, license.cloned(), Evidence::default())
+    };
+    Ok(Shown {
+        digest: Some("0123456789abcdef".repeat(4)),
+        license: Some(open.clone()),
+        components: vec![
+            component("weights", ComponentKind::ModelParameters, Some(&open), None),
+            component(
+                "tinyshakespeare",
+                ComponentKind::Datasets,
+                Some(&free),
+                Some("https://www.gutenberg.org/ebooks/100"),
+            ),
+            component("notes", ComponentKind::Datasets, None, Some("written by hand")),
         ],
-        "lineage": {
-            "name": "bard-chat", "kind": "model", "role": null, "license": "LicenseRef-OpenMDW-1.1",
-            "digest": "0123456789abcdef".repeat(4), "parents": [base, documents("speeches", "chat", "data")],
-        },
+        lineage: Some(tuned),
+        ..Shown::unknown()
     })
 }

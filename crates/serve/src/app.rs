@@ -1,14 +1,15 @@
 //! What handlers see of the server.
 
-use crate::{Limits, ServedModel, Serving, metrics::Metrics};
+use crate::{Limits, Served, Serving, metrics::Metrics};
 use axum::extract::FromRef;
-use std::sync::{Arc, atomic::AtomicBool};
+use narthex_http::Stopping;
+use std::sync::Arc;
 
 /// What handlers share. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct App {
     /// The model that this request began with.
-    pub model: Arc<ServedModel>,
+    pub model: Arc<Served>,
     pub shared: Shared,
 }
 
@@ -19,7 +20,7 @@ pub(crate) struct Shared {
     pub limits: Arc<Limits>,
     pub metrics: Arc<Metrics>,
     /// Whether the server is about to stop.
-    pub stopping: Arc<AtomicBool>,
+    pub stopping: Stopping,
 }
 
 impl FromRef<Shared> for App {

@@ -2,7 +2,7 @@
 //! (<https://platform.openai.com/docs/guides/batch>): each line goes through the same routes as a request over HTTP. An
 //! answer is written as soon as it is there, so that an interrupted batch goes on where it stopped.
 
-use crate::{ServeOptions, ServedModel, Serving, router};
+use crate::{ServeOptions, Served, Serving, router};
 use axum::{
     Router,
     body::{Body, to_bytes},
@@ -73,10 +73,10 @@ struct Response {
 /// Answers every line of `input` that `output` does not hold yet, `at_once` at a time.
 ///
 /// # Errors
-/// If a line is not a request (it is named, and nothing has been answered), a file cannot be read or written, or the work
-/// is interrupted.
+/// If a line is not a request (it is named, and nothing has been answered), a file cannot be read or written, or the
+/// work is interrupted.
 pub fn run_batch(
-    model: ServedModel,
+    model: Served,
     input: &Path,
     output: &Path,
     at_once: usize,

@@ -1,6 +1,7 @@
 //! Counters and histograms in Prometheus' text format, under the names that vLLM's dashboards
 //! know. Knows numbers, not requests.
 
+use narthex_answer::{Ended, Life};
 use narthex_infer::{EngineStats, KV_BLOCK, STEP_TOKENS_BOUNDS};
 use std::{
     fmt::Write,
@@ -26,33 +27,6 @@ const NEXT_TOKEN_BOUNDS_S: &[f64] = &[
 const TOKENS_BOUNDS: &[f64] = &[
     1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0, 20000.0, 50000.0, 100000.0,
 ];
-
-/// The times of a sequence that has ended.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Life {
-    /// From being taken to the end.
-    pub whole: Duration,
-    /// From being taken to the first step.
-    pub queue: Duration,
-    /// From the first step to the first token.
-    pub prefill: Duration,
-    /// From the first token to the last.
-    pub decode: Duration,
-    pub prompt_tokens: usize,
-    pub generation_tokens: usize,
-}
-
-/// Why a sequence ended, as a client sees it. The engine cannot tell: to it, a stop string and a
-/// client that went away are the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// A stop token or a stop string.
-    Stop,
-    /// `max_tokens` or the context.
-    Length,
-    /// The client went away, or the engine failed.
-    Abort,
-}
 
 /// What the server itself measures.
 pub(crate) struct Metrics {

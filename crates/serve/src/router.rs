@@ -1,41 +1,31 @@
-//! All routes, and what answers when none fits.
+//! All routes of the API and the page, and which of them ask for a key.
 
-use crate::{
-    ServeOptions, Serving, api,
-    app::Shared,
-    error::ApiError,
-    guard::{Guard, check},
-    metrics::Metrics,
-    observe::{Observers, observe},
-};
+use crate::{ServeOptions, Serving, api, app::Shared, metrics::Metrics};
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
-    http::StatusCode,
-    middleware,
     routing::{get, post},
 };
 use narthex_base::Result;
-use std::sync::{Arc, atomic::AtomicBool};
+use narthex_http::{Observers, Stopping, guarded};
+use std::sync::Arc;
 
 /// The API and the chat page. Needs a tokio runtime to run in.
 ///
 /// # Errors
 /// If the access log cannot be written, or the address for traces is none.
 pub fn router(serving: Arc<Serving>, options: &ServeOptions) -> Result<Router> {
-    Ok(routes(serving, options, Arc::default(), Observers::open(options)?))
+    let routes = routes(serving, options, Stopping::default());
+    Ok(guarded(routes, &options.http, needs_key, Observers::open(&options.http)?))
 }
 
-/// The same for a server that says when it is about to stop.
-pub(crate) fn routes(
-    serving: Arc<Serving>,
-    options: &ServeOptions,
-    stopping: Arc<AtomicBool>,
-    observers: Observers,
-) -> Router {
-    let shared =
-        Shared { serving, limits: Arc::new(options.limits.clone()), metrics: Arc::new(Metrics::new()), stopping };
-    let (guard, observers) = (Arc::new(Guard::new(options)), Arc::new(observers));
+/// Whether requests to a path must carry a key, where keys are set: the page, health and metrics are open.
+pub(crate) fn needs_key(path: &str) -> bool {
+    path.starts_with("/v1/") || ["/classify", "/tokenize", "/detokenize"].contains(&path)
+}
+
+/// The routes alone, for a server that says when it is about to stop.
+pub(crate) fn routes(serving: Arc<Serving>, options: &ServeOptions, stopping: Stopping) -> Router {
+    let (limits, metrics) = (Arc::new(options.limits.clone()), Arc::new(Metrics::new()));
     Router::new()
         .route("/", get(api::page::html))
         .route("/page.css", get(api::page::css))
@@ -54,42 +44,32 @@ pub(crate) fn routes(
         .route("/v1/embeddings", post(api::embeddings::create))
         .route("/v1/score", post(api::score::create))
         .route("/v1/rerank", post(api::rerank::create))
+        .route("/classify", post(api::classify::create))
         .route("/tokenize", post(api::tokenize::tokenize))
         .route("/detokenize", post(api::tokenize::detokenize))
         .route("/v1/provenance", get(api::provenance::get))
-        .fallback(unknown_route)
-        .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(options.limits.body_bytes_max))
-        .layer(middleware::from_fn(move |request, next| check(guard.clone(), request, next)))
-        .layer(middleware::from_fn(move |request, next| observe(observers.clone(), request, next)))
-        .with_state(shared)
-}
-
-async fn unknown_route(request: Request) -> ApiError {
-    let message = format!("unknown URL: {} {}", request.method(), request.uri().path());
-    ApiError::request(StatusCode::NOT_FOUND, message, Some("unknown_url"))
-}
-
-async fn wrong_method(request: Request) -> ApiError {
-    let message = format!("{} does not take {}", request.uri().path(), request.method());
-    ApiError::request(StatusCode::METHOD_NOT_ALLOWED, message, Some("method_not_allowed"))
+        .with_state(Shared { serving, limits, metrics, stopping })
 }
 
 #[cfg(test)]
 mod tests {
     use crate::{
-        ApiKey, Limits, ServeOptions,
+        ServeOptions,
         testing::{self, get, send},
     };
     use axum::http::Request;
     use narthex_base::random::Stream;
+    use narthex_http::{ApiKey, HttpLimits, HttpOptions};
     use serde_json::{Value, json};
 
     #[tokio::test]
     async fn errors_outside_the_handlers_are_openai_objects() {
-        let limits = Limits { body_bytes_max: 100, ..Limits::default() };
-        let options =
-            ServeOptions { limits, api_keys: vec![ApiKey::Plain("secret".into())], ..ServeOptions::default() };
+        let limits = HttpLimits { body_bytes_max: 100, ..HttpLimits::default() };
+        let api_keys = vec![ApiKey::Plain("secret".into())];
+        let options = ServeOptions {
+            http: HttpOptions { limits, api_keys, ..HttpOptions::default() },
+            ..ServeOptions::default()
+        };
         let router = testing::router_with(|_| vec![], &options);
         let long = format!("{{\"model\": \"{}\"}}", "x".repeat(200));
         for (method, path, headers, body, status, code, message) in [

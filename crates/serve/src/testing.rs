@@ -1,19 +1,24 @@
 //! What the tests of this crate share: a model whose tokens are single bytes and whose answers are
 //! scripted, and a client without a network.
 
-use crate::{
-    Counters, Embedder, Encodes, SamplingDefaults, ServeOptions, ServedModel, Serving, Ticket, error::ApiError,
-    scripted::Scripted, scripted::say,
-};
+use crate::{Ability, LabelAbility, ServeOptions, Served, Serving, TextAbility};
 use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
     http::{HeaderMap, Request},
 };
-use narthex_infer::{EncoderInput, EncoderSink, EncoderTask, EngineStats, Output, SubmitError};
+use narthex_answer::{Chances, SamplingDefaults, TextEncoder, TextModel};
+use narthex_base::{ArtifactKind, License, Manifest, Provenance, Recipe};
+use narthex_http::ApiError;
+use narthex_infer::{
+    EncoderInput, EncoderSink, EncoderTask, Encodes, EngineStats, Generates, Output, StatsReader, SubmitError, Takes,
+    Ticket,
+    scripted::{Scripted, say},
+};
+use narthex_openness::{Openness, Shown};
 use narthex_text::{CHATML, ChatTemplate, SequenceTokenizer, Tokenizer};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use tower::ServiceExt;
 
 /// One token per byte, and three special tokens before them.
@@ -37,25 +42,56 @@ pub fn answer(text: &str) -> impl Fn(&narthex_infer::Request) -> Vec<Output> + S
 }
 
 /// The model `m` with a context of 64 tokens.
-pub fn model(script: impl Fn(&narthex_infer::Request) -> Vec<Output> + Send + Sync + 'static) -> ServedModel {
+pub fn model(script: impl Fn(&narthex_infer::Request) -> Vec<Output> + Send + Sync + 'static) -> Served {
     model_of(Arc::new(Scripted::new(script).with_context(64)))
 }
 
-/// The model `m` over this generator.
-pub fn model_of(generator: Arc<dyn crate::Generator>) -> ServedModel {
-    ServedModel {
-        id: "m".into(),
+/// The model `m` over this engine.
+pub fn model_of(engine: Arc<dyn Generates>) -> Served {
+    let model = TextModel {
         tokenizer: tokenizer(),
         template: Some(ChatTemplate::new(CHATML, None, None).expect("our own template is valid")),
-        generator,
-        adapters: Arc::default(),
+        engine,
         stop_tokens: vec![2],
         defaults: SamplingDefaults::default(),
-        created: 1_700_000_000,
-        provenance: json!({"digest": "0123456789abcdef", "license": "MIT", "components": [], "lineage": null,
-            "openness": {"class": 3, "class_name": "Class III, Open Model", "reasons": []}}),
-        papers: Some(json!({"manifest": {"kind": "bundle"}, "lineage": []})),
-        embedder: None,
+    };
+    served("m", Ability::Text(TextAbility { model, adapters: Arc::default() }))
+}
+
+/// Something that is served, with papers of a bundle.
+fn served(id: &str, ability: Ability) -> Served {
+    Served { id: id.into(), created: 1_700_000_000, provenance: shown("0123456789abcdef", "MIT", 3), ability }
+}
+
+/// What is shown of something with this digest, licence and class.
+pub fn shown(digest: &str, license: &str, class: u8) -> Shown {
+    let openness = Openness {
+        class: Some(class),
+        class_name: Some(narthex_openness::class_name(class)),
+        reasons: vec![],
+        remarks: vec![],
+        components: vec![],
+    };
+    Shown {
+        digest: Some(digest.into()),
+        license: Some(License::parse(license).unwrap()),
+        openness: Some(openness),
+        papers: Some(Provenance { manifest: manifest(ArtifactKind::Bundle, "m"), lineage: vec![] }),
+        ..Shown::unknown()
+    }
+}
+
+/// A manifest of a step of this name.
+pub fn manifest(kind: ArtifactKind, step: &str) -> Manifest {
+    let recipe = json!({"step": step, "kind": "train", "config": {}, "seed": 0, "narthex": "0", "version": 1});
+    Manifest::new(kind, serde_json::from_value::<Recipe>(recipe).unwrap())
+}
+
+/// The model's text ability.
+pub fn text(model: &mut Served) -> &mut TextAbility {
+    match &mut model.ability {
+        Ability::Text(text) => text,
+        _ => panic!("the model writes text"),
     }
 }
 
@@ -64,7 +100,7 @@ struct MadeUp {
     scores: Option<usize>,
 }
 
-impl Encodes for MadeUp {
+impl Takes<Vec<EncoderInput>, EncoderSink> for MadeUp {
     fn submit(&self, inputs: Vec<EncoderInput>, sink: EncoderSink) -> Result<Ticket, SubmitError> {
         let ids = || inputs.iter().flat_map(|input| &input.ids);
         if inputs.iter().any(|input| input.ids.is_empty()) {
@@ -75,23 +111,25 @@ impl Encodes for MadeUp {
         }
         let output = |input: EncoderInput| match self.scores {
             None => vector_of(&input.ids),
-            Some(count) => vec![score_of(&input.ids); count],
+            Some(count) => (0..count).map(|label| score_of(&input.ids) + label as f32).collect(),
         };
         let outputs: Vec<Vec<f32>> = inputs.into_iter().map(output).collect();
         std::thread::spawn(move || sink(Ok(outputs)));
-        Ok(Box::new(()))
+        Ok(Ticket::idle())
     }
 
-    fn counters(&self) -> Counters {
+    fn stats_reader(&self) -> StatsReader {
         Arc::new(EngineStats::default)
-    }
-
-    fn task(&self) -> EncoderTask {
-        if self.scores.is_some() { EncoderTask::Score } else { EncoderTask::Embedding }
     }
 
     fn context(&self) -> usize {
         64
+    }
+}
+
+impl Encodes for MadeUp {
+    fn task(&self) -> EncoderTask {
+        if self.scores.is_some() { EncoderTask::Score } else { EncoderTask::Embedding }
     }
 
     fn dimension(&self) -> usize {
@@ -125,31 +163,29 @@ pub fn score(texts: &[u8]) -> f32 {
     score_of(&byte_tokens(texts))
 }
 
-fn encoder(scores: Option<usize>) -> ServedModel {
+fn encoder(scores: Option<usize>) -> TextEncoder {
     let prompts = [("query".to_string(), "q: ".to_string()), ("passage".to_string(), String::new())];
-    let embedder = Arc::new(Embedder {
+    TextEncoder {
         tokenizer: SequenceTokenizer::new(tokenizer(), false),
-        encoder: Arc::new(MadeUp { scores }),
-        prompts: prompts.into(),
+        engine: Arc::new(MadeUp { scores }),
+        prompts: BTreeMap::from(prompts),
         default_prompt: None,
-    });
-    ServedModel {
-        id: "e".into(),
-        template: None,
-        generator: embedder.clone(),
-        embedder: Some(embedder),
-        ..model(|_| vec![])
     }
 }
 
 /// The model `e`, which embeds.
-pub fn embedding_model() -> ServedModel {
-    encoder(None)
+pub fn embedding_model() -> Served {
+    served("e", Ability::Vectors(encoder(None)))
 }
 
-/// The model `e`, which gives pairs so many scores.
-pub fn scoring_model(scores: usize) -> ServedModel {
-    encoder(Some(scores))
+/// The model `e`, which gives pairs a score; with more than one, it sorts texts into the classes `A`, `B`, ….
+pub fn scoring_model(scores: usize) -> Served {
+    let encoder = encoder(Some(scores));
+    if scores == 1 {
+        return served("e", Ability::Scores(encoder));
+    }
+    let names = ('A'..).take(scores).map(String::from).collect();
+    served("e", Ability::Labels(LabelAbility { encoder, names, chances: Chances::OneOf }))
 }
 
 /// A router over a scripted model with default options.
@@ -166,13 +202,13 @@ pub fn router_with(
 }
 
 /// A router over this model with default options.
-pub fn router_over(model: ServedModel) -> Router {
+pub fn router_over(model: Served) -> Router {
     crate::router(Arc::new(Serving::new(model)), &ServeOptions::default()).unwrap()
 }
 
-/// A router over this generator.
-pub fn router_of(generator: Arc<Scripted>) -> Router {
-    router_over(model_of(generator))
+/// A router over this engine.
+pub fn router_of(engine: Arc<Scripted>) -> Router {
+    router_over(model_of(engine))
 }
 
 /// A response that has been read.
@@ -261,7 +297,7 @@ pub fn describe(object: &Value) -> String {
 /// Whether the generator learns within a generous time that nobody wants the rest.
 pub async fn aborted(generator: &Scripted) -> bool {
     for _ in 0..1000 {
-        if crate::Generator::stats(generator).finished_abort_total == 1 {
+        if Takes::stats(generator).finished_abort_total == 1 {
             return true;
         }
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;

@@ -31,7 +31,7 @@ fn main() -> Result<()> {
         ..EncoderOptions::default()
     };
     let tokenizer = encoder.tokenizer;
-    let engine = EncoderEngine::start(encoder.model, &options);
+    let engine = EncoderEngine::start(encoder.model, &options)?;
     println!("ready");
     for line in std::io::stdin().lock().lines() {
         line.map_err(|error| Error::io("cannot read", "stdin", error))?;

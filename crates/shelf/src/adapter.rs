@@ -8,11 +8,11 @@ use crate::{
     known::Known,
     project::open_ledger,
     reference::{Reference, help_for, resolve},
-    shown::Shown,
 };
 use narthex_base::{ArtifactKind, Digest, Error, FileEntry, Manifest, Parent, Provenance, Result};
 use narthex_formats::pickle;
 use narthex_ledger::{Artifact, Ledger, hash_file, read_provenance};
+use narthex_openness::Shown;
 use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "adapter_config.json";

@@ -6,11 +6,11 @@ use crate::{
     hub_card::{HubCard, link_declared},
     known::Known,
     model_folder::model_files,
-    shown::Shown,
     terms::Terms,
 };
 use narthex_base::{ArtifactKind, Component, ComponentKind, Error, FileEntry, Manifest, Provenance, Recipe, Result};
 use narthex_ledger::Ledger;
+use narthex_openness::Shown;
 use std::path::Path;
 
 /// Papers for a folder that has none. `part` is what is in it, and `files` what of it is known by digest, if that was

@@ -1,8 +1,8 @@
 //! A text encoder ready for use: weights, tokenizer, prompts and what is known of its origin.
 
-use crate::shown::Shown;
 use narthex_base::{Error, Result};
 use narthex_model::{EncoderModel, Precision};
+use narthex_openness::Shown;
 use narthex_text::{SequenceTokenizer, Tokenizer};
 use std::path::Path;
 

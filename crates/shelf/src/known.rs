@@ -1,8 +1,8 @@
 //! What is known of a reference before anything of it is loaded: enough to judge it, and to show it. Asks no policy.
 
-use crate::shown::Shown;
 use narthex_base::{Provenance, Result};
 use narthex_ledger::{Artifact, Ledger};
+use narthex_openness::Shown;
 
 /// What is known of a reference: enough to judge it.
 pub(crate) struct Known {

@@ -26,7 +26,6 @@ mod project;
 mod pulled;
 mod ready;
 mod reference;
-mod shown;
 mod speculative;
 mod terms;
 
@@ -37,6 +36,7 @@ pub use foreign::{GgufWeights, ImportSource, export_gguf, import_source};
 pub use hub_card::{HubCard, link_declared};
 pub use loaded::{LoadedModel, WeightForm, require_model};
 pub use model_folder::{import_manifest, is_model_folder, model_files};
+pub use narthex_openness::Shown;
 pub use opened::{Judged, OpenedModel, Purpose, Shelf};
 pub use papers::{check_folder, papers_in, provenance_of, whole_provenance, with_subject};
 pub use project::{PlanOptions, has_plan, open_ledger, read_plan, root_of};
@@ -45,6 +45,5 @@ pub use pulled::{
 };
 pub use ready::{KV_CACHE_MEMORY_SHARE, Ready, ReadyEncoder, ReadyOptions, ReadyText, kv_cache_bytes};
 pub use reference::{Reference, help_for, no_model};
-pub use shown::Shown;
 pub use speculative::SpeculativeConfig;
 pub use terms::Terms;

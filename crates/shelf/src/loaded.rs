@@ -1,11 +1,13 @@
 //! A model ready for use: weights, tokenizer, chat template and what is known of its origin.
 
-use crate::shown::Shown;
-use narthex_base::{ArtifactKind, Error, Message, Result};
+use narthex_answer::{SamplingDefaults, TextModel, stop_tokens};
+use narthex_base::{ArtifactKind, Error, Result};
+use narthex_infer::Engine;
 use narthex_ledger::Artifact;
 use narthex_model::{Decoder, Precision, cpu, encoder::is_encoder};
+use narthex_openness::Shown;
 use narthex_text::{ChatTemplate, GenerationConfig, Tokenizer, TokenizerConfig};
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 /// How a model's weights are loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,11 +74,7 @@ impl LoadedModel {
             .help("tokenizer.json belongs to another model: fetch or export the model again"));
         }
         let generation = GenerationConfig::read(folder)?;
-        let mut stop_tokens = generation.eos_token_id.clone();
-        stop_tokens.extend(&decoder.config().eos_tokens);
-        stop_tokens.extend(config.eos_token.as_deref().and_then(|token| tokenizer.token_id(token)));
-        stop_tokens.sort_unstable();
-        stop_tokens.dedup();
+        let stop_tokens = stop_tokens(&generation.eos_token_id, &tokenizer, &config, &decoder.config().eos_tokens);
         Ok(Self {
             name: name.into(),
             template: ChatTemplate::from_config(&config)?,
@@ -89,16 +87,15 @@ impl LoadedModel {
         })
     }
 
-    /// The token ids of a chat, ready for the answer.
-    ///
-    /// # Errors
-    /// If the model has no chat template, or the template refuses the messages.
-    pub fn chat_prompt(&self, messages: &[Message]) -> Result<Vec<u32>> {
-        let template = self.template.as_ref().ok_or_else(|| {
-            Error::input(format!("the model `{}` has no chat template", self.name))
-                .help("use `narthex generate` for plain continuation")
-        })?;
-        self.tokenizer.encode(&template.render(messages, true)?, false)
+    /// The model as it answers in text, through an engine with its weights.
+    pub fn answering(&self, engine: Engine) -> TextModel {
+        TextModel {
+            tokenizer: self.tokenizer.clone(),
+            template: self.template.clone(),
+            engine: Arc::new(engine),
+            stop_tokens: self.stop_tokens.clone(),
+            defaults: SamplingDefaults::of(&self.generation),
+        }
     }
 }
 

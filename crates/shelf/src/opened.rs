@@ -12,7 +12,6 @@ use crate::{
     papers::papers_in,
     project::{PlanOptions, has_plan, open_ledger, read_plan},
     reference::{Reference, no_model, resolve},
-    shown::Shown,
 };
 use narthex_base::{
     Digest, Error, Plan, Provenance, Result,
@@ -20,7 +19,7 @@ use narthex_base::{
 };
 use narthex_ledger::{Artifact, Ledger};
 use narthex_model::{Precision, encoder::is_encoder};
-use narthex_openness::{Finding, judge, refusal};
+use narthex_openness::{Finding, Shown, judge, refusal};
 use std::path::{Path, PathBuf};
 
 /// What is to be done with what is opened.

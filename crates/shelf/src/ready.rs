@@ -5,16 +5,18 @@ use crate::{
     encoder::LoadedEncoder,
     loaded::{LoadedModel, WeightForm},
     opened::{Purpose, Shelf},
-    shown::Shown,
     speculative::SpeculativeConfig,
 };
+use narthex_answer::{Chances, TextEncoder, TextModel};
 use narthex_base::{Digest, Result};
 use narthex_infer::{EncoderEngine, EncoderOptions, Engine, EngineOptions};
 use narthex_kernels::{alloc::keep_at_most, memory::available_bytes};
-use narthex_model::Precision;
-use narthex_openness::Finding;
-use narthex_text::{ChatTemplate, GenerationConfig, SequenceTokenizer, Tokenizer};
-use std::collections::BTreeMap;
+use narthex_model::{
+    Precision,
+    encoder::{ScoreActivation, SentenceConfig},
+};
+use narthex_openness::{Finding, Shown};
+use std::sync::Arc;
 
 /// The share of the available memory that keys and values may take unless set otherwise.
 pub const KV_CACHE_MEMORY_SHARE: f64 = 0.25;
@@ -74,14 +76,8 @@ pub struct ReadyText {
     pub precision: Precision,
     /// Tokens a sequence could have, were the cache for keys and values large enough.
     pub context_max: usize,
-    /// The tokenizer.
-    pub tokenizer: Tokenizer,
-    /// The chat template, if it has one.
-    pub template: Option<ChatTemplate>,
-    /// How its author would sample.
-    pub generation: GenerationConfig,
-    /// Tokens that end its output.
-    pub stop_tokens: Vec<u32>,
+    /// What answers in text, through the engine.
+    pub model: TextModel,
 }
 
 /// A text encoder, in its engine.
@@ -94,16 +90,14 @@ pub struct ReadyEncoder {
     pub created: u64,
     /// What is known of it.
     pub shown: Shown,
-    /// The engine, which has the weights.
-    pub engine: EncoderEngine,
     /// The precision of the weights.
     pub precision: Precision,
-    /// Text to tokens.
-    pub tokenizer: SequenceTokenizer,
-    /// Its prompts, by name.
-    pub prompts: BTreeMap<String, String>,
-    /// The name of the prompt that is used where none is named.
-    pub default_prompt: Option<String>,
+    /// Text to vectors or scores, through the engine.
+    pub encoder: TextEncoder,
+    /// The names of a classifier's labels; none for a model that embeds.
+    pub labels: Vec<String>,
+    /// How a classifier's numbers become probabilities.
+    pub chances: Chances,
 }
 
 impl Shelf {
@@ -122,7 +116,7 @@ impl Shelf {
         if opened.is_encoder() {
             let (threads, pinned) = (options.engine.threads, options.engine.pinned);
             let encoder = opened.encoder(options.precision)?;
-            let ready = encoder.start(&EncoderOptions { threads, pinned, ..EncoderOptions::default() });
+            let ready = encoder.start(&EncoderOptions { threads, pinned, ..EncoderOptions::default() })?;
             return Ok(Ready::Encoder(Box::new(ReadyEncoder { version, ..ready })));
         }
         let form = WeightForm::Packed(options.precision);
@@ -130,7 +124,7 @@ impl Shelf {
         let draft = draft.map(|draft| draft.generator(form)).transpose()?.map(|draft| draft.decoder);
         let speculative = options.speculative.as_ref();
         let speculation = speculative.map(|config| config.speculation(&model.decoder, draft)).transpose()?;
-        let ready = model.start(EngineOptions { speculation, ..options.engine.clone() });
+        let ready = model.start(EngineOptions { speculation, ..options.engine.clone() })?;
         Ok(Ready::Text(Box::new(ReadyText { version, ..ready })))
     }
 
@@ -149,36 +143,35 @@ impl Shelf {
 
 impl LoadedModel {
     /// Moves the weights into an engine.
-    pub fn start(self, options: EngineOptions) -> ReadyText {
-        let Self { name, decoder, tokenizer, template, generation, stop_tokens, provenance: shown, created } = self;
-        let context_max = decoder.config().context.min(options.context_max);
-        let precision = decoder.precision();
-        let engine = Engine::start(decoder, options);
-        let version = None;
-        ReadyText {
-            name,
-            version,
-            created,
-            shown,
-            engine,
-            precision,
-            context_max,
-            tokenizer,
-            template,
-            generation,
-            stop_tokens,
-        }
+    ///
+    /// # Errors
+    /// If the system gives the process no more threads.
+    pub fn start(self, options: EngineOptions) -> Result<ReadyText> {
+        let context_max = self.decoder.config().context.min(options.context_max);
+        let precision = self.decoder.precision();
+        let engine = Engine::start(self.decoder.clone(), options)?;
+        let model = self.answering(engine.clone());
+        let Self { name, provenance: shown, created, .. } = self;
+        Ok(ReadyText { name, version: None, created, shown, engine, precision, context_max, model })
     }
 }
 
 impl LoadedEncoder {
     /// Moves the weights into an engine.
-    pub fn start(self, options: &EncoderOptions) -> ReadyEncoder {
+    ///
+    /// # Errors
+    /// If the system gives the process no more threads.
+    pub fn start(self, options: &EncoderOptions) -> Result<ReadyEncoder> {
         let Self { name, model, tokenizer, provenance: shown, created } = self;
-        let precision = model.precision();
-        let sentence = model.sentence().clone();
-        let engine = EncoderEngine::start(model, options);
-        let (prompts, default_prompt) = (sentence.prompts, sentence.default_prompt);
-        ReadyEncoder { name, version: None, created, shown, engine, precision, tokenizer, prompts, default_prompt }
+        let (precision, labels) = (model.precision(), model.labels().to_vec());
+        let chances = match (model.score_activation(), model.has_several_labels()) {
+            (Some(ScoreActivation::Sigmoid), _) => Chances::AsTheyAre,
+            (_, true) => Chances::Each,
+            (_, false) => Chances::OneOf,
+        };
+        let SentenceConfig { prompts, default_prompt, .. } = model.sentence().clone();
+        let engine = Arc::new(EncoderEngine::start(model, options)?);
+        let encoder = TextEncoder { tokenizer, engine, prompts, default_prompt };
+        Ok(ReadyEncoder { name, version: None, created, shown, precision, encoder, labels, chances })
     }
 }

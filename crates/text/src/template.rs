@@ -7,7 +7,8 @@ use crate::{
     tokenizer::Tokenizer,
 };
 use minijinja::{Environment, Value, syntax::SyntaxConfig};
-use narthex_base::{Error, Message, Result, Role};
+use narthex_base::{Error, Message, MessageContent, Result, Role, ToolCall};
+use serde_json::{Value as Json, json};
 use std::{
     fmt,
     ops::Range,
@@ -91,11 +92,8 @@ impl ChatTemplate {
     /// # Errors
     /// If the template refuses the messages (`raise_exception`), fails, or takes too long.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let message = |message: &Message| {
-            Value::from_pairs([("role", message.role.as_str()), ("content", message.content.as_str())])
-        };
         let mut context = vec![
-            ("messages", Value::from_iter(messages.iter().map(message))),
+            ("messages", Value::from_iter(messages.iter().map(as_template_value))),
             ("tools", Value::from(())),
             ("documents", Value::from(())),
             ("add_generation_prompt", Value::from(add_generation_prompt)),
@@ -132,7 +130,7 @@ impl ChatTemplate {
             let Some(turn) = through.strip_prefix(&prompt) else {
                 return Err(cannot_tell(i, "the prompt before the answer is not how the finished chat begins"));
             };
-            let span = prompt.len()..prompt.len() + answer_len(turn, &message.content);
+            let span = prompt.len()..prompt.len() + answer_len(turn, &message.text());
             if whole.get(..span.end) != through.get(..span.end) {
                 return Err(cannot_tell(i, "later messages change how earlier ones are written"));
             }
@@ -145,6 +143,51 @@ impl ChatTemplate {
 impl fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ChatTemplate({:?})", self.0.source)
+    }
+}
+
+/// A message as transformers hands it to a template: with the keys that it has, arguments of calls as objects.
+fn as_template_value(message: &Message) -> Value {
+    let content = match &message.content {
+        MessageContent::Text(text) => Value::from(text.as_str()),
+        MessageContent::Parts(parts) => from_json(&json!(parts)),
+        MessageContent::Nothing => Value::from(()),
+    };
+    let mut keys = vec![("role", Value::from(message.role.as_str())), ("content", content)];
+    if !message.tool_calls.is_empty() {
+        keys.push(("tool_calls", Value::from_iter(message.tool_calls.iter().map(call_as_template_value))));
+    }
+    for (key, text) in [("tool_call_id", &message.tool_call_id), ("name", &message.name)] {
+        keys.extend(text.as_deref().map(|text| (key, Value::from(text))));
+    }
+    Value::from_pairs(keys)
+}
+
+fn call_as_template_value(call: &ToolCall) -> Value {
+    let written = call.function.arguments.as_str();
+    // What a model wrote need not be JSON; templates that print it as it is get it so.
+    let arguments = match serde_json::from_str::<Json>(written) {
+        Ok(object @ Json::Object(_)) => from_json(&object),
+        _ => Value::from(written),
+    };
+    let function = [("name", Value::from(call.function.name.as_str())), ("arguments", arguments)];
+    let (id, kind) = (Value::from(call.id.as_str()), from_json(&json!(call.kind)));
+    Value::from_pairs([("id", id), ("type", kind), ("function", Value::from_pairs(function))])
+}
+
+/// JSON as templates see it, keys in their order.
+fn from_json(json: &Json) -> Value {
+    match json {
+        Json::Null => Value::from(()),
+        Json::Bool(flag) => Value::from(*flag),
+        Json::Number(number) => match (number.as_u64(), number.as_i64()) {
+            (Some(whole), _) => Value::from(whole),
+            (_, Some(whole)) => Value::from(whole),
+            _ => Value::from(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::String(text) => Value::from(text.as_str()),
+        Json::Array(list) => Value::from_iter(list.iter().map(from_json)),
+        Json::Object(map) => Value::from_pairs(map.iter().map(|(key, value)| (key.as_str(), from_json(value)))),
     }
 }
 
@@ -283,6 +326,34 @@ mod tests {
         check("{{ messages[0].content.split('b') }}{{ 'hi' in messages[1].content }}", "['', 'e']True");
         check("a\n{%- generation %}\nb\n{% endgeneration -%}\n c", "ab\nc");
         check("{% generation %}{{ 'x' }}{%endgeneration%}", "x");
+    }
+
+    #[test]
+    fn calls_and_parts_come_as_transformers_passes_them() {
+        let messages: Vec<Message> = serde_json::from_str(
+            r#"[{"role": "user", "content": [{"type": "text", "text": "1 + 2"}, {"type": "image_url", "image_url": {"url": "u"}}]},
+                {"role": "assistant", "content": null, "tool_calls": [
+                    {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{\"b\": 2, \"a\": 1}"}},
+                    {"id": "c2", "type": "function", "function": {"name": "add", "arguments": "{\"b\""}}]},
+                {"role": "tool", "content": "3", "tool_call_id": "c1", "name": "add"}]"#,
+        )
+        .unwrap();
+        let render = |source: &str| ChatTemplate::new(source, None, None).unwrap().render(&messages, false).unwrap();
+        assert_eq!(
+            render("{{ messages | tojson }}"),
+            r#"[{"role": "user", "content": [{"type": "text", "text": "1 + 2"}, {"type": "image_url", "image_url": {"url": "u"}}]}, "#
+                .to_string()
+                + r#"{"role": "assistant", "content": null, "tool_calls": [{"id": "c1", "type": "function", "#
+                + r#""function": {"name": "add", "arguments": {"b": 2, "a": 1}}}, {"id": "c2", "type": "function", "#
+                + r#""function": {"name": "add", "arguments": "{\"b\""}}]}, "#
+                + r#"{"role": "tool", "content": "3", "tool_call_id": "c1", "name": "add"}]"#
+        );
+        assert_eq!(
+            render(
+                "{% for m in messages %}{% if m.tool_calls %}{{ m.tool_calls[0].function.arguments.a }}{% else %}-{% endif %}{% endfor %}"
+            ),
+            "-1-"
+        );
     }
 
     #[test]

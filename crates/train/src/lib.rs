@@ -1,12 +1,11 @@
-//! One training loop for every objective and any Burn module, with checkpoints to the same byte, and the evaluation of
-//! models. Knows token shards, never documents.
+//! One training loop for every objective and any Burn module, with checkpoints to the same byte. Knows token shards,
+//! never documents.
 //!
 //! [`fit`] trains a module with an [`Objective`]; `docs/src/how-to/own-network.md` shows it with a network of one's
 //! own.
 
 mod bench;
 mod checkpoint;
-mod evaluate;
 mod gradients;
 mod learning_rate;
 mod metrics;
@@ -18,7 +17,6 @@ mod session;
 mod world;
 
 pub use bench::{BenchShape, OperatorShare, TrainBench, TrainTiming};
-pub use evaluate::{TaskItem, TaskScore, score_task};
 pub use gradients::NamedGradients;
 pub use learning_rate::learning_rate;
 pub use objective::Objective;

@@ -1,11 +1,10 @@
 //! The adapters of a server: found by the project's ledger and papers, judged by its policy, and handed to the server.
 
 use clap::Args;
-use narthex_base::{Error, Result};
-use narthex_openness::Finding;
-use narthex_serve::{AdapterSources, Adapters, NotServed, ServedModel};
+use narthex_base::Result;
+use narthex_openness::{Finding, Shown};
+use narthex_serve::{AdapterSources, Adapters, NotServed, Served, ServedAdapter};
 use narthex_shelf::{OpenedAdapter, Shelf};
-use serde_json::Value;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -52,8 +51,9 @@ pub(super) fn judge(flags: &AdapterFlags, shelf: &Shelf) -> Result<Vec<Finding>>
 }
 
 /// Its licence, as people read it.
-pub(super) fn license_of(source: &dyn narthex_serve::AdapterSource) -> &str {
-    source.provenance().get("license").and_then(Value::as_str).unwrap_or("licence undeclared")
+pub(super) fn license_of(source: &dyn ServedAdapter) -> String {
+    let license = source.provenance().license.as_ref();
+    license.map_or("licence undeclared".into(), |license| license.to_string())
 }
 
 /// Adapters as a project sees them: with its ledger and its policy.
@@ -62,48 +62,37 @@ struct ProjectAdapters {
 }
 
 impl AdapterSources for ProjectAdapters {
-    fn open(&self, name: &str, place: &Path) -> Result<Arc<dyn narthex_serve::AdapterSource>, NotServed> {
+    fn open(&self, name: &str, place: &Path) -> Result<Arc<dyn ServedAdapter>, NotServed> {
         let source = self.shelf.adapter(name, place)?.permitted().map_err(NotServed::Refused)?;
-        let wrong = |error| Error::internal("cannot write the provenance").cause(error);
-        let provenance = serde_json::to_value(&source.provenance).map_err(wrong)?;
-        let papers = source.provenance.papers.as_ref().map(serde_json::to_value).transpose().map_err(wrong)?;
-        Ok(Arc::new(KnownAdapter { source, provenance, papers }))
+        Ok(Arc::new(KnownAdapter(source)))
     }
 }
 
-/// An adapter, and what is known of it as the server shows it.
-struct KnownAdapter {
-    source: OpenedAdapter,
-    provenance: Value,
-    papers: Option<Value>,
-}
+/// An adapter as a project sees it.
+struct KnownAdapter(OpenedAdapter);
 
-impl narthex_serve::AdapterSource for KnownAdapter {
+impl ServedAdapter for KnownAdapter {
     fn place(&self) -> &Path {
-        self.source.place()
+        self.0.place()
     }
 
     fn folder(&self) -> &Path {
-        self.source.folder()
+        self.0.folder()
     }
 
     fn is_current(&self) -> bool {
-        self.source.is_current()
+        self.0.is_current()
     }
 
-    fn provenance(&self) -> &Value {
-        &self.provenance
+    fn provenance(&self) -> &Shown {
+        &self.0.provenance
     }
 
-    fn papers(&self) -> Option<&Value> {
-        self.papers.as_ref()
-    }
-
-    fn warnings(&self, base: &ServedModel) -> Vec<String> {
-        let mut warnings = self.source.notes.clone();
+    fn warnings(&self, base: &Served) -> Vec<String> {
+        let mut warnings = self.0.notes.clone();
         // Of a model without papers nobody can say what it is.
-        let papers = base.papers.as_ref().and_then(|papers| serde_json::from_value(papers.clone()).ok());
-        if let Some(parent) = papers.as_ref().and_then(|papers| self.source.other_base(papers)) {
+        let papers = base.provenance.papers.as_ref();
+        if let Some(parent) = papers.and_then(|papers| self.0.other_base(papers)) {
             warnings.push(format!(
                 "it was tuned from `{}` ({}), which is neither `{}` nor what that was made from: its answers may be worthless",
                 parent.name,

@@ -1,14 +1,15 @@
 //! `narthex chat`: a conversation in the terminal.
 
 use super::{
-    generate::{Sampling, request, stream},
+    generate::{Sampling, request, summary},
     shelf,
 };
 use crate::{flags::ModelRef, output, style::Style};
 use clap::Args;
+use narthex_answer::TextModel;
 use narthex_base::{Error, Message, Result, Role};
 use narthex_infer::{Engine, EngineOptions};
-use narthex_shelf::{LoadedModel, Purpose};
+use narthex_shelf::Purpose;
 use std::io::{BufRead, IsTerminal};
 
 /// The arguments of `narthex chat`.
@@ -26,9 +27,9 @@ pub struct Chat {
 pub fn run(args: &Chat, style: Style) -> Result<()> {
     let opened = shelf(&args.model.project).model(&args.model.reference, Purpose::Own)?.permitted()?;
     let model = opened.generator(args.model.dtype.form())?;
+    let answering = model.answering(Engine::start(model.decoder.clone(), EngineOptions::default())?);
     // Said before the first question, not after it.
-    model.chat_prompt(&[Message::new(Role::User, "")])?;
-    let engine = Engine::start(model.decoder.clone(), EngineOptions::default());
+    answering.render(&[Message::new(Role::User, "")], true)?;
     let license = model.provenance.license.as_ref().map(|license| format!(", {license}")).unwrap_or_default();
     let interactive = std::io::stdin().is_terminal();
     if interactive {
@@ -55,44 +56,32 @@ pub fn run(args: &Chat, style: Style) -> Result<()> {
             }
             text => messages.push(Message::new(Role::User, text)),
         }
-        let ids = fit(&model, &mut messages, opening.len(), args.sampling.max_tokens, style)?;
-        let answer = stream(&model, &engine, request(&model, ids, &args.sampling, turn), output::stream)?;
+        let ids = prompt(&answering, &mut messages, opening.len(), args.sampling.max_tokens, style)?;
+        let told = answering.tell(request(&answering, ids, &args.sampling, turn), output::stream)?;
         outln!();
         if output::is_lost() {
             return Ok(());
         }
         if interactive {
-            noteln!("{}", style.dim(&answer.summary()));
+            noteln!("{}", style.dim(&summary(&told)));
         }
-        messages.push(Message::new(Role::Assistant, answer.text));
+        messages.push(Message::new(Role::Assistant, told.text));
         turn += 1;
     }
 }
 
 /// The prompt of the conversation; its oldest turns are forgotten until an answer fits.
-fn fit(
-    model: &LoadedModel,
+fn prompt(
+    model: &TextModel,
     messages: &mut Vec<Message>,
     opening: usize,
-    max_tokens: usize,
+    tokens_max: usize,
     style: Style,
 ) -> Result<Vec<u32>> {
-    let context = model.decoder.config().context;
-    let room = max_tokens.min(context / 2);
-    loop {
-        let ids = model.chat_prompt(messages)?;
-        if ids.len() + room <= context {
-            return Ok(ids);
-        }
-        if messages.len() <= opening + 1 {
-            return if ids.len() < context { Ok(ids) } else { Err(too_long(ids.len(), context)) };
-        }
-        style.warning("the conversation is longer than the model's context: its oldest turn is forgotten");
-        messages.drain(opening..(opening + 2).min(messages.len() - 1));
+    let room = tokens_max.min(model.engine.context() / 2);
+    let (ids, forgotten) = model.shortened_chat_prompt(messages, opening, room)?;
+    if forgotten > 0 {
+        style.warning("the conversation is longer than the model's context: its oldest turns are forgotten");
     }
-}
-
-fn too_long(tokens: usize, context: usize) -> Error {
-    Error::input(format!("this message is too long: it has {tokens} tokens, but the model's context holds {context}"))
-        .help("say it in fewer words")
+    Ok(ids)
 }

@@ -6,19 +6,16 @@ use crate::{
     output,
 };
 use clap::Args;
+use narthex_answer::encoder_inputs;
 use narthex_base::{Error, Result};
-use narthex_infer::{EncoderInput, EncoderOptions, EncoderTask};
-use narthex_serve::Embedder;
-use narthex_shelf::{Purpose, ReadyEncoder};
+use narthex_infer::{EncoderOptions, EncoderTask, Ticket, shortened};
+use narthex_shelf::Purpose;
 use serde::Serialize;
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read},
     path::PathBuf,
-    sync::{
-        Arc,
-        mpsc::{Receiver, sync_channel},
-    },
+    sync::mpsc::{Receiver, sync_channel},
 };
 
 /// The arguments of `narthex embed`.
@@ -59,7 +56,7 @@ struct Lot {
     texts: Vec<String>,
     tokens: Vec<usize>,
     vectors: Receiver<Result<Vec<Vec<f32>>, String>>,
-    _ticket: narthex_serve::Ticket,
+    _ticket: Ticket,
 }
 
 /// A line of `--json`.
@@ -92,7 +89,7 @@ pub fn run(args: &Embed) -> Result<()> {
         threads: args.threads.threads.map_or(0, |threads| threads as usize),
         ..EncoderOptions::default()
     };
-    let embedder = embedder(encoder.start(&options));
+    let embedder = encoder.start(&options)?.encoder;
     let prompt = embedder.prompt(args.prompt_name.as_deref()).ok_or_else(|| {
         let names: Vec<&str> = embedder.prompts.keys().map(String::as_str).collect();
         let help = if names.is_empty() { "the model has no prompts: leave it out".into() } else { names.join(", ") };
@@ -106,14 +103,13 @@ pub fn run(args: &Embed) -> Result<()> {
         if !done {
             let sequences = {
                 let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-                embedder.texts(prompt, &texts, embedder.encoder.context())?
+                embedder.texts(prompt, &texts, embedder.engine.context())?
             };
             cut += sequences.iter().filter(|sequence| sequence.cut > 0).count();
             let tokens = sequences.iter().map(|sequence| sequence.ids.len()).collect();
-            let inputs = sequences.into_iter().map(|found| EncoderInput { ids: found.ids, types: found.types });
             let (sender, vectors) = sync_channel(1);
             let sink = Box::new(move |outcome| _ = sender.send(outcome));
-            let ticket = embedder.encoder.submit(inputs.collect(), sink);
+            let ticket = embedder.engine.submit(encoder_inputs(sequences), sink);
             let _ticket = ticket.map_err(|error| Error::internal("the engine takes no texts").cause(error))?;
             under_way.push_back(Lot { texts, tokens, vectors, _ticket });
         }
@@ -126,7 +122,7 @@ pub fn run(args: &Embed) -> Result<()> {
         }
     }
     if cut > 0 {
-        let context = embedder.encoder.context();
+        let context = embedder.engine.context();
         noteln!("warning: {cut} texts were longer than the model's {context} tokens and were cut");
     }
     Ok(())
@@ -171,19 +167,4 @@ fn write(lot: Lot, dimensions: usize, json: bool) -> Result<()> {
         outln!("{line}");
     }
     Ok(())
-}
-
-/// The first values, with the length 1 again.
-fn shortened(mut vector: Vec<f32>, dimensions: usize) -> Vec<f32> {
-    if dimensions < vector.len() {
-        vector.truncate(dimensions);
-        narthex_model::encoder::normalize(&mut vector);
-    }
-    vector
-}
-
-/// An encoder as it is asked.
-pub(super) fn embedder(encoder: ReadyEncoder) -> Embedder {
-    let ReadyEncoder { tokenizer, engine, prompts, default_prompt, .. } = encoder;
-    Embedder { tokenizer, encoder: Arc::new(engine), prompts, default_prompt }
 }

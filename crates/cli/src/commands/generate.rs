@@ -3,11 +3,11 @@
 use super::{print_json, shelf};
 use crate::{flags::ModelRef, output};
 use clap::Args;
+use narthex_answer::{SamplingWish, TextModel, Told};
 use narthex_base::{Error, Result};
-use narthex_infer::{Engine, EngineOptions, FinishReason, Output, Request};
-use narthex_shelf::{LoadedModel, Purpose};
-use narthex_text::TextStream;
-use std::{io::Read, ops::ControlFlow, sync::mpsc::channel, time::Instant};
+use narthex_infer::{Engine, EngineOptions, Request};
+use narthex_shelf::Purpose;
+use std::{io::Read, ops::ControlFlow};
 
 /// The arguments of `narthex generate`.
 #[derive(Args)]
@@ -27,7 +27,7 @@ pub struct Generate {
 /// How tokens are chosen.
 #[derive(Args)]
 pub struct Sampling {
-    /// 0 always takes the likeliest token; the model's own setting by default, else 0.8
+    /// 0 always takes the likeliest token; the model's own setting by default, else 1
     #[arg(long)]
     pub temperature: Option<f32>,
     /// Keep the likeliest tokens up to this probability
@@ -44,9 +44,6 @@ pub struct Sampling {
     pub max_tokens: usize,
 }
 
-/// The temperature where neither the user nor the model's author says one.
-const TEMPERATURE: f32 = 0.8;
-
 pub fn run(args: &Generate) -> Result<()> {
     let opened = shelf(&args.model.project).model(&args.model.reference, Purpose::Own)?.permitted()?;
     let model = opened.generator(args.model.dtype.form())?;
@@ -59,10 +56,10 @@ pub fn run(args: &Generate) -> Result<()> {
     if ids.is_empty() {
         return Err(Error::input("the prompt is empty").help("give some text to continue: `--prompt \"Once\"`"));
     }
-    let engine = Engine::start(model.decoder.clone(), EngineOptions::default());
+    let answering = model.answering(Engine::start(model.decoder.clone(), EngineOptions::default())?);
     // The prompt is shown with the first text, so that a refusal stands alone.
     let mut shown = args.json;
-    let answer = stream(&model, &engine, request(&model, ids.clone(), &args.sampling, 0), |text| {
+    let told = answering.tell(request(&answering, ids.clone(), &args.sampling, 0), |text| {
         if args.json {
             return ControlFlow::Continue(());
         }
@@ -73,98 +70,30 @@ pub fn run(args: &Generate) -> Result<()> {
     })?;
     if args.json {
         print_json(&serde_json::json!({
-            "model": model.name, "prompt": prompt, "text": answer.text, "prompt_tokens": ids.len(),
-            "completion_tokens": answer.tokens, "finish_reason": answer.reason, "seconds": answer.seconds,
+            "model": model.name, "prompt": prompt, "text": told.text, "prompt_tokens": ids.len(),
+            "completion_tokens": told.tokens, "finish_reason": told.reason.as_str(), "seconds": told.seconds,
         }));
     } else {
         outln!();
-        noteln!("{}", answer.summary());
+        noteln!("{}", summary(&told));
     }
     Ok(())
 }
 
 /// A request with the user's settings, the model's, or ours.
-pub fn request(model: &LoadedModel, prompt: Vec<u32>, sampling: &Sampling, turn: u64) -> Request {
-    let generation = &model.generation;
-    Request {
-        prompt,
-        max_tokens: sampling.max_tokens,
-        sampling: narthex_infer::Sampling {
-            temperature: sampling.temperature.or(generation.temperature).unwrap_or(TEMPERATURE),
-            top_k: sampling.top_k.or(generation.top_k.map(|k| k as usize)).unwrap_or(0),
-            top_p: sampling.top_p.or(generation.top_p).unwrap_or(1.0),
-            seed: sampling.seed.wrapping_add(turn),
-            ..narthex_infer::Sampling::default()
-        },
-        stop_tokens: model.stop_tokens.clone(),
-        ..Request::default()
-    }
+pub fn request(model: &TextModel, prompt: Vec<u32>, sampling: &Sampling, turn: u64) -> Request {
+    let Sampling { temperature, top_p, top_k, .. } = *sampling;
+    let wish = SamplingWish { temperature, top_p, top_k, seed: sampling.seed.wrapping_add(turn) };
+    model.request(prompt, sampling.max_tokens, model.defaults.sampling(&wish))
 }
 
-/// What a model wrote.
-pub struct Answer {
-    pub text: String,
-    pub tokens: usize,
-    pub reason: &'static str,
-    pub seconds: f64,
-    pub first_token_seconds: f64,
-}
-
-impl Answer {
-    pub fn summary(&self) -> String {
-        let speed = self.tokens as f64 / self.seconds.max(1e-9);
-        format!(
-            "({} tokens, first after {:.0} ms, {speed:.0} tokens/s, ended by {})",
-            self.tokens,
-            1e3 * self.first_token_seconds,
-            self.reason
-        )
-    }
-}
-
-/// Runs a request and hands out its text as it comes, until nobody wants more of it.
-pub fn stream(
-    model: &LoadedModel,
-    engine: &Engine,
-    request: Request,
-    mut show: impl FnMut(&str) -> ControlFlow<()>,
-) -> Result<Answer> {
-    let start = Instant::now();
-    let (sender, outputs) = channel();
-    let mut text_stream = TextStream::new(&model.tokenizer, true).after(&request.prompt);
-    let ticket = engine.submit(request, Box::new(move |output| sender.send(output).is_ok()));
-    let _ticket = ticket.map_err(|error| {
-        Error::input("the model cannot take this prompt")
-            .cause(error)
-            .help("shorten the prompt, or choose a model with a longer context")
-    })?;
-    let mut answer =
-        Answer { text: String::new(), tokens: 0, reason: "length", seconds: 0.0, first_token_seconds: 0.0 };
-    for output in outputs {
-        match output {
-            Output::Admitted | Output::Prompt(_) | Output::StopToken { .. } => {}
-            Output::Token { id, .. } => {
-                answer.tokens += 1;
-                if answer.tokens == 1 {
-                    answer.first_token_seconds = start.elapsed().as_secs_f64();
-                }
-                if let Some(text) = text_stream.push(id)? {
-                    answer.text += &text;
-                    if show(&text).is_break() {
-                        break;
-                    }
-                }
-            }
-            Output::Finished(reason) => {
-                answer.reason = if reason == FinishReason::Stop { "stop" } else { "length" };
-                break;
-            }
-            Output::Failed(why) => return Err(Error::internal(why)),
-        }
-    }
-    let rest = text_stream.finish()?;
-    answer.text += &rest;
-    _ = show(&rest);
-    answer.seconds = start.elapsed().as_secs_f64();
-    Ok(answer)
+/// How fast it was and why it ended.
+pub fn summary(told: &Told) -> String {
+    let speed = told.tokens as f64 / told.seconds.max(1e-9);
+    format!(
+        "({} tokens, first after {:.0} ms, {speed:.0} tokens/s, ended by {})",
+        told.tokens,
+        1e3 * told.first_token_seconds,
+        told.reason.as_str()
+    )
 }

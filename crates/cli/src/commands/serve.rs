@@ -3,7 +3,6 @@
 use crate::{
     commands::{
         adapters::{self, AdapterFlags},
-        embed::embedder,
         engine::EngineLimits,
         openness::explain,
         print_json, shelf,
@@ -15,11 +14,11 @@ use crate::{
 };
 use clap::Args;
 use narthex_base::{Digest, Error, Observer, Result};
+use narthex_http::{ApiKey, HttpOptions, TlsFiles, bind};
 use narthex_infer::EncoderTask;
 use narthex_model::Precision;
 use narthex_serve::{
-    Adapters, ApiKey, BatchSummary, SamplingDefaults, ServeOptions, ServedModel, Serving, TlsFiles, bind, run_batch,
-    serve,
+    Ability, Adapters, BatchSummary, LabelAbility, ServeOptions, Served, Serving, TextAbility, run_batch, serve,
 };
 use narthex_shelf::{Follow, FollowMove, Ready, ReadyEncoder, ReadyOptions, ReadyText, Shelf, Shown};
 use std::{
@@ -106,7 +105,7 @@ const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
 /// `narthex serve`
 pub fn run(args: &Serve) -> Result<()> {
     let tls = args.ssl_certfile.clone().zip(args.ssl_keyfile.clone());
-    let mut options = ServeOptions {
+    let mut http = HttpOptions {
         host: args.host.clone(),
         port: args.port,
         api_keys: args.api_key.iter().cloned().map(ApiKey::Plain).collect(),
@@ -114,12 +113,13 @@ pub fn run(args: &Serve) -> Result<()> {
         tls: tls.map(|(certificates, key)| TlsFiles { certificates, key }),
         access_log: args.access_log.clone(),
         otlp_traces_endpoint: args.otlp_traces_endpoint.clone(),
-        ..ServeOptions::default()
+        ..HttpOptions::default()
     };
-    options.limits.shutdown_s = args.shutdown_timeout;
+    http.limits.shutdown_s = args.shutdown_timeout;
     if let Some(path) = &args.api_key_file {
-        options.api_keys.extend(read_keys(path)?);
+        http.api_keys.extend(read_keys(path)?);
     }
+    let options = ServeOptions { http, ..ServeOptions::default() };
     let source = Source::new(&args.model, args.served_model_name.clone(), &args.engine)?;
     let source = Source { adapters: Arc::new(adapters::adapters(&args.adapters, &source.shelf)?), ..source };
     if args.explain {
@@ -220,14 +220,14 @@ impl Source {
     }
 
     /// Loads the model and starts its engine, if the policy lets it.
-    fn ready(&self) -> Result<(ServedModel, Facts)> {
+    fn ready(&self) -> Result<(Served, Facts)> {
         match self.shelf.ready(&self.reference, &self.options)? {
             Ready::Text(model) => self.text(*model),
             Ready::Encoder(encoder) => self.encoder(*encoder),
         }
     }
 
-    fn text(&self, model: ReadyText) -> Result<(ServedModel, Facts)> {
+    fn text(&self, model: ReadyText) -> Result<(Served, Facts)> {
         let (context, tokens) = (model.engine.context(), model.engine.kv_cache_tokens());
         let about = format!(
             "keys and values take up to {} for {tokens} tokens, {context} a sequence",
@@ -235,51 +235,30 @@ impl Source {
         );
         let cut = (context < model.context_max).then_some(model.context_max);
         let facts = Facts { cut, ..Facts::new(&model.shown, model.precision, about) };
-        let (provenance, papers) = written(&model.shown)?;
-        let (generation, defaults) = (&model.generation, SamplingDefaults::default());
-        let served = ServedModel {
-            id: self.name.clone().unwrap_or(model.name),
-            generator: Arc::new(model.engine),
-            adapters: self.adapters.clone(),
-            tokenizer: model.tokenizer,
-            template: model.template,
-            stop_tokens: model.stop_tokens,
-            defaults: SamplingDefaults {
-                temperature: generation.temperature.unwrap_or(defaults.temperature),
-                top_p: generation.top_p.unwrap_or(defaults.top_p),
-                top_k: generation.top_k.map_or(defaults.top_k, |k| k as usize),
-            },
-            created: model.created,
-            provenance,
-            papers,
-            embedder: None,
-        };
+        let id = self.name.clone().unwrap_or(model.name);
+        let ability = Ability::Text(TextAbility { model: model.model, adapters: self.adapters.clone() });
+        let served = Served { id, created: model.created, provenance: model.shown, ability };
         Ok((served, facts))
     }
 
-    fn encoder(&self, encoder: ReadyEncoder) -> Result<(ServedModel, Facts)> {
+    fn encoder(&self, encoder: ReadyEncoder) -> Result<(Served, Facts)> {
+        let ReadyEncoder { name, created, shown, precision, encoder, labels, chances, .. } = encoder;
         let (context, values) = (encoder.engine.context(), encoder.engine.dimension());
-        let about = match encoder.engine.task() {
-            EncoderTask::Embedding => format!("gives vectors of {values} values for texts of up to {context} tokens"),
-            EncoderTask::Score => format!("scores pairs of texts of up to {context} tokens"),
+        let (ability, about) = match encoder.engine.task() {
+            EncoderTask::Embedding => (
+                Ability::Vectors(encoder),
+                format!("gives vectors of {values} values for texts of up to {context} tokens"),
+            ),
+            EncoderTask::Score if values == 1 => {
+                (Ability::Scores(encoder), format!("scores pairs of texts of up to {context} tokens"))
+            }
+            EncoderTask::Score => (
+                Ability::Labels(LabelAbility { encoder, names: labels, chances }),
+                format!("sorts texts of up to {context} tokens into {values} classes"),
+            ),
         };
-        let facts = Facts::new(&encoder.shown, encoder.precision, about);
-        let (provenance, papers) = written(&encoder.shown)?;
-        let (name, created) = (encoder.name.clone(), encoder.created);
-        let embedder = Arc::new(embedder(encoder));
-        let served = ServedModel {
-            adapters: Arc::default(),
-            id: self.name.clone().unwrap_or(name),
-            tokenizer: embedder.tokenizer.tokenizer().clone(),
-            template: None,
-            generator: embedder.clone(),
-            stop_tokens: vec![],
-            defaults: SamplingDefaults::default(),
-            created,
-            provenance,
-            papers,
-            embedder: Some(embedder),
-        };
+        let facts = Facts::new(&shown, precision, about);
+        let served = Served { id: self.name.clone().unwrap_or(name), created, provenance: shown, ability };
         Ok((served, facts))
     }
 
@@ -312,7 +291,7 @@ impl Source {
                     let digest = version.map_or("its folder".into(), |version| version.short());
                     let id = model.id.clone();
                     let warnings = self.adapters.warnings(&model);
-                    serving.exchange(model);
+                    serving.replace(model);
                     state.loaded(version);
                     let seconds = begun.elapsed().as_secs_f64();
                     noteln!("new requests go to {id} from {digest} ({license}), ready after {seconds:.2} s");
@@ -324,17 +303,10 @@ impl Source {
     }
 }
 
-/// What is known of a model, and its papers, as the server shows them.
-fn written(shown: &Shown) -> Result<(serde_json::Value, Option<serde_json::Value>)> {
-    let wrong = |error| Error::internal("cannot write the provenance").cause(error);
-    let papers = shown.papers.as_ref().map(serde_json::to_value).transpose().map_err(wrong)?;
-    Ok((serde_json::to_value(shown).map_err(wrong)?, papers))
-}
-
 fn listen(source: Source, modules: &[(String, String)], follow: bool, options: &ServeOptions) -> Result<()> {
     let begun = Instant::now();
     // The port first: it is quick to find out that it is taken.
-    let bound = bind(options)?;
+    let bound = bind(&options.http)?;
     let current = source.shelf.version(&source.reference)?;
     if follow && current.is_none() {
         return Err(Error::usage(format!("`--follow` cannot watch the folder {}", source.reference))
@@ -357,16 +329,16 @@ fn listen(source: Source, modules: &[(String, String)], follow: bool, options: &
     if let Some(tokens) = cut {
         noteln!("  the model could hold {tokens} a sequence: raise `--kv-cache-memory-bytes`");
     }
-    let address = format!("{}://{}", if options.tls.is_some() { "https" } else { "http" }, bound.address());
+    let address = format!("{}://{}", if options.http.tls.is_some() { "https" } else { "http" }, bound.address());
     noteln!("  chat page   {address}/");
     noteln!("  OpenAI API  {address}/v1");
     noteln!("  Ctrl-C ends");
     let serving = Arc::new(Serving::new(served));
     let asked = signals::hangups()?;
-    let (exchanged, adapters) = (serving.clone(), source.adapters.clone());
+    let (replaced, adapters) = (serving.clone(), source.adapters.clone());
     std::thread::Builder::new()
         .name("reload".into())
-        .spawn(move || source.reload(current, &exchanged, &asked, follow))
+        .spawn(move || source.reload(current, &replaced, &asked, follow))
         .map_err(|error| Error::internal("cannot start a thread").cause(error))?;
     let served = serve(bound, serving, options, stop_signal());
     // The thread that reloads holds them to the end: what was made for reading them would stay behind.

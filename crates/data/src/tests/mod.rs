@@ -346,7 +346,7 @@ fn chats_in_every_form() {
     let mut list = ListBuilder::new(StructBuilder::from_fields(fields, 4));
     for chat in &expected {
         for message in chat {
-            for (i, value) in [message.role.as_str(), &message.content].into_iter().enumerate() {
+            for (i, value) in [message.role.as_str(), &message.text()].into_iter().enumerate() {
                 list.values().field_builder::<StringBuilder>(i).unwrap().append_value(value);
             }
             list.values().append(true);

@@ -7,7 +7,10 @@ use crate::{
 };
 use narthex_base::random::Stream;
 use narthex_model::{CausalContext, Design, Dropout, Int, Precision, Tensor};
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 mod speculation;
 
@@ -71,7 +74,7 @@ fn greedy_without_cache(model: &Decoder, prompt: &[u32], count: usize) -> Vec<u3
 #[test]
 fn the_cache_changes_nothing() {
     let model = model();
-    let engine = Engine::start(model.clone(), EngineOptions::default());
+    let engine = Engine::start(model.clone(), EngineOptions::default()).unwrap();
     for prompt in [&[5][..], &[1, 2, 3], &[9, 8, 7, 6, 5, 4, 3]] {
         let expected = greedy_without_cache(&model, prompt, 12);
         let (tokens, reason) = engine.generate(request(prompt, 12)).unwrap();
@@ -82,7 +85,7 @@ fn the_cache_changes_nothing() {
 #[test]
 fn many_at_once_are_each_what_they_are_alone() {
     let model = model();
-    let engine = Engine::start(model.clone(), EngineOptions { sequences_max: 3, ..EngineOptions::default() });
+    let engine = Engine::start(model.clone(), EngineOptions { sequences_max: 3, ..EngineOptions::default() }).unwrap();
     let (sender, outputs) = channel();
     let mut tickets = vec![];
     for i in 0..10u32 {
@@ -109,7 +112,7 @@ fn prompt_logprobs_are_those_of_the_model() {
     let model = model();
     let prompt = [4, 30, 2, 17];
     let all = logits(&model, &prompt);
-    let engine = Engine::start(model, EngineOptions::default());
+    let engine = Engine::start(model, EngineOptions::default()).unwrap();
     let (sender, outputs) = channel();
     let scoring = Request { logprobs: Some(2), prompt_logprobs: true, ..request(&prompt, 0) };
     let _ticket = engine.submit(scoring, Box::new(move |output| sender.send(output).is_ok())).unwrap();
@@ -129,7 +132,7 @@ fn prompt_logprobs_are_those_of_the_model() {
 fn stop_tokens_end_and_are_not_part_of_the_output() {
     let model = model();
     let expected = greedy_without_cache(&model, &[1, 2, 3], 12);
-    let engine = Engine::start(model, EngineOptions::default());
+    let engine = Engine::start(model, EngineOptions::default()).unwrap();
     let stop = expected[5];
     let first = expected.iter().position(|id| *id == stop).unwrap();
     let stopped = Request { stop_tokens: vec![stop], ..request(&[1, 2, 3], 12) };
@@ -138,7 +141,7 @@ fn stop_tokens_end_and_are_not_part_of_the_output() {
 
 #[test]
 fn the_context_is_a_limit() {
-    let engine = Engine::start(model(), EngineOptions::default());
+    let engine = Engine::start(model(), EngineOptions::default()).unwrap();
     let (tokens, reason) = engine.generate(request(&[1; 40], 100)).unwrap();
     assert_eq!((tokens.len(), reason), (8, Ok(FinishReason::Length)));
     for (bad, expected) in [
@@ -153,7 +156,8 @@ fn the_context_is_a_limit() {
 
 #[test]
 fn readers_that_go_away_free_their_place() {
-    let engine = Engine::start(model(), EngineOptions { sequences_max: 1, waiting_max: 2, ..EngineOptions::default() });
+    let engine =
+        Engine::start(model(), EngineOptions { sequences_max: 1, waiting_max: 2, ..EngineOptions::default() }).unwrap();
     let mut seen = 0;
     let leaves = Box::new(move |_| {
         seen += 1;
@@ -172,7 +176,7 @@ fn readers_that_go_away_free_their_place() {
 
 #[test]
 fn dropped_tickets_cancel_running_and_waiting_requests() {
-    let engine = Engine::start(model(), EngineOptions { sequences_max: 1, ..EngineOptions::default() });
+    let engine = Engine::start(model(), EngineOptions { sequences_max: 1, ..EngineOptions::default() }).unwrap();
     let tickets: Vec<Ticket> = (0..3).map(|i| engine.submit(request(&[i], 47), Box::new(|_| true)).unwrap()).collect();
     drop(tickets);
     assert_eq!(engine.generate(request(&[2], 2)).unwrap().0.len(), 2);
@@ -184,7 +188,7 @@ fn dropped_tickets_cancel_running_and_waiting_requests() {
 
 #[test]
 fn a_full_queue_refuses() {
-    let engine = Engine::start(model(), EngineOptions { waiting_max: 0, ..EngineOptions::default() });
+    let engine = Engine::start(model(), EngineOptions { waiting_max: 0, ..EngineOptions::default() }).unwrap();
     assert_eq!(engine.generate(request(&[1], 1)).unwrap_err(), SubmitError::QueueFull);
 }
 
@@ -261,7 +265,7 @@ fn mixes_change_no_byte(seeds: std::ops::Range<u64>) {
         [(Precision::F32, false), (Precision::Bf16, false), (Precision::F32, true), (Precision::Bf16, true)]
     {
         let model = model().pack(precision);
-        let start = |options| Engine::start(model.clone(), EngineOptions { kv_cache_int8, ..options });
+        let start = |options| Engine::start(model.clone(), EngineOptions { kv_cache_int8, ..options }).unwrap();
         let alone = start(EngineOptions { threads: 1, prefix_cache: false, ..EngineOptions::default() });
         // Room for three to four sequences of full length: mixes that are larger are preempted.
         let block = alone.kv_cache_bytes() / alone.stats().kv_blocks_total as usize;
@@ -305,7 +309,7 @@ fn a_thousand_mixes_change_no_byte() {
 
 #[test]
 fn a_seed_repeats_and_seeds_differ() {
-    let engine = Engine::start(model(), EngineOptions::default());
+    let engine = Engine::start(model(), EngineOptions::default()).unwrap();
     let drawn = |seed| {
         let sampling = Sampling { temperature: 1.5, seed, ..Sampling::default() };
         engine.generate(Request { sampling, ..request(&[1, 2], 20) }).unwrap().0

@@ -65,6 +65,8 @@ pub struct EncoderModel {
     sentence: SentenceConfig,
     context: usize,
     dimension: usize,
+    labels: Vec<String>,
+    several_labels: bool,
 }
 
 /// Whether the config in a folder is that of an encoder; false also where it cannot be read.
@@ -103,7 +105,9 @@ impl EncoderModel {
             let context = context.min(sentence.tokens_max.unwrap_or(usize::MAX));
             let encoder = Encoder::made(shape.clone(), &maker, precision)?;
             weights.refuse_unused(|name| ignored(name, scores))?;
-            Ok(Self { encoder, output, sentence, context, dimension })
+            let labels = if scores { config.label_names() } else { vec![] };
+            let several_labels = config.text("problem_type") == Some("multi_label_classification");
+            Ok(Self { encoder, output, sentence, context, dimension, labels, several_labels })
         };
         read().map_err(|error| if error.place().is_some() { error } else { at(error) })
     }
@@ -114,6 +118,21 @@ impl EncoderModel {
             Output::Embedding(_) => EncoderTask::Embedding,
             Output::Score(_) => EncoderTask::Score,
         }
+    }
+
+    /// The names of a classifier's labels; none for a model that embeds.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// Whether each label of a classifier is right or not on its own, rather than one of them.
+    pub fn has_several_labels(&self) -> bool {
+        self.several_labels
+    }
+
+    /// What the scores of a classifier have gone through.
+    pub fn score_activation(&self) -> Option<ScoreActivation> {
+        if let Output::Score(head) = &self.output { Some(head.activation()) } else { None }
     }
 
     /// How the text is to be prepared.

@@ -40,6 +40,11 @@ impl ScoreHead {
         self.labels
     }
 
+    /// What the scores go through.
+    pub(super) fn activation(&self) -> ScoreActivation {
+        self.activation
+    }
+
     /// The scores of each sequence, from the vectors of all tokens, one sequence behind the other.
     pub(super) fn run(&self, hidden: Tensor<2>, inputs: &[&EncoderInput], precision: Precision) -> Vec<Vec<f32>> {
         let places = Places::packed(inputs.iter().map(|input| input.ids.len()));

@@ -2,15 +2,12 @@
 
 use super::{Made, StepContext};
 use crate::source;
+use narthex_answer::{AnswerError, TaskItem, TextModel, score_task};
 use narthex_base::{ArtifactKind, Component, ComponentKind, Error, Figure, Message, Result, Role, config::EvalStep};
 use narthex_infer::{Engine, EngineOptions};
 use narthex_shelf::{LoadedModel, OpenedModel, WeightForm};
 use narthex_text::TokenShard;
-use narthex_train::{
-    TaskItem,
-    objective::{Chat, Pretrain},
-    score_task,
-};
+use narthex_train::objective::{Chat, Pretrain};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -78,13 +75,12 @@ fn measure(context: &StepContext, step: &EvalStep, model: &LoadedModel) -> Resul
     }
     if let Some((input, _)) = context.inputs_as("task").next() {
         let source = &context.project.plan.sources[&input.name];
+        let answering = model.answering(Engine::start(model.decoder.clone(), EngineOptions::default())?);
         let mut items = Vec::new();
         for file in source::files(context.project, source)? {
-            read_task(&file, step, model, &mut items)?;
+            read_task(&file, step, &answering, &mut items)?;
         }
-        let engine = Engine::start(model.decoder.clone(), EngineOptions::default());
-        let score =
-            score_task(&engine, &model.tokenizer, &items, &model.stop_tokens, step.max_answer_tokens, observer)?;
+        let score = score_task(&answering, &items, step.max_answer_tokens, observer)?;
         if score.skipped_rows > 0 {
             observer.warn(format!(
                 "{} of {} rows do not fit into the context of `{}`",
@@ -99,7 +95,7 @@ fn measure(context: &StepContext, step: &EvalStep, model: &LoadedModel) -> Resul
 }
 
 /// Reads a task file: one JSON object a line.
-fn read_task(path: &Path, step: &EvalStep, model: &LoadedModel, items: &mut Vec<TaskItem>) -> Result<()> {
+fn read_task(path: &Path, step: &EvalStep, model: &TextModel, items: &mut Vec<TaskItem>) -> Result<()> {
     let file = File::open(path).map_err(|error| Error::io("cannot read", path, error))?;
     for (number, line) in BufReader::new(file).lines().enumerate() {
         if items.len() >= step.max_rows {
@@ -135,12 +131,13 @@ fn task_item(line: &str) -> Result<TaskItem> {
     Ok(TaskItem::Choice { prompt, choices, answer })
 }
 
-fn through_template(item: TaskItem, model: &LoadedModel) -> Result<TaskItem> {
-    let template = model.template.as_ref().ok_or_else(|| {
-        Error::input(format!("the model `{}` has no chat template", model.name))
-            .help("set `chat = false` in the eval step")
-    })?;
-    let render = |prompt: &str| template.render(&[Message::new(Role::User, prompt)], true);
+fn through_template(item: TaskItem, model: &TextModel) -> Result<TaskItem> {
+    let render = |prompt: &str| {
+        model.render(&[Message::new(Role::User, prompt)], true).map_err(|error| match error {
+            AnswerError::NoTemplate => Error::input(error.to_string()).help("set `chat = false` in the eval step"),
+            other => other.into(),
+        })
+    };
     Ok(match item {
         TaskItem::Exact { prompt, answer } => TaskItem::Exact { prompt: render(&prompt)?, answer },
         TaskItem::Choice { prompt, choices, answer } => TaskItem::Choice { prompt: render(&prompt)?, choices, answer },

@@ -98,7 +98,7 @@ fn train(data: &narthex_ledger::Artifact, kind: ArtifactKind, size: usize) -> Re
         }
     };
     let special: Vec<&str> = [END_OF_TEXT].into_iter().chain(TURN).collect();
-    let joined = |chat: Vec<Message>| chat.into_iter().map(|message| message.content).collect::<Vec<_>>().join("\n");
+    let joined = |chat: Vec<Message>| chat.iter().map(Message::text).collect::<Vec<_>>().join("\n");
     let tokenizer = match kind {
         ArtifactKind::Chat => {
             let texts = read_chats(&path)?.map(|chat| chat.map(joined)).collect::<Result<Vec<String>>>()?;
@@ -206,7 +206,7 @@ fn write_chats(
         let chat = chat?;
         let (ids, mask) = template.encode_chat(tokenizer, &chat)?;
         let answered = chat.iter().filter(|message| message.role == Role::Assistant);
-        writer.push(&ids, Some(&mask), answered.map(|message| message.content.len() as u64).sum())?;
+        writer.push(&ids, Some(&mask), answered.map(|message| message.text().len() as u64).sum())?;
     }
     Ok(())
 }

@@ -1,12 +1,13 @@
 //! `train`: token shards -> a model.
 
 use super::{Course, Made, StepContext, Whole};
+use narthex_answer::{SamplingDefaults, SamplingWish, TextModel, stop_tokens};
 use narthex_base::{
     ArtifactKind, Component, ComponentKind, Error, Result,
     config::{Schedule, TrainStep},
     plan::Input,
 };
-use narthex_infer::{Engine, EngineOptions, Request, Sampling};
+use narthex_infer::{Engine, EngineOptions};
 use narthex_ledger::Artifact;
 use narthex_model::{Decoder, Design, ModelConfig, cpu, device};
 use narthex_text::{GenerationConfig, TokenShard, Tokenizer, TokenizerConfig};
@@ -14,7 +15,7 @@ use narthex_train::{
     Fitted, Sampler, Selection, Training,
     objective::{DecoderPass, Pretrain, TokenData},
 };
-use std::path::Path;
+use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 /// New tokens in a sample during training.
 const SAMPLE_TOKENS: usize = 80;
@@ -27,13 +28,7 @@ pub(super) fn make(context: &StepContext, step: &TrainStep) -> Result<Made> {
     let (_, tokens) = context.input("data")?;
     let Fitted { model, figures, measured, passed } = with_training(context, step, Whole)?;
     model.write(context.files)?;
-    let generation = GenerationConfig {
-        eos_token_id: model.config().eos_tokens.clone(),
-        do_sample: Some(true),
-        temperature: Some(TEMPERATURE),
-        top_p: Some(TOP_P),
-        ..GenerationConfig::default()
-    };
+    let generation = GenerationConfig { eos_token_id: model.config().eos_tokens.clone(), ..fresh_generation() };
     context.write("generation_config.json", generation.to_json())?;
     copy_tokenizer(context, &tokens.folder)?;
     let components = model_components(context, context.input("data")?);
@@ -53,7 +48,7 @@ pub(super) fn with_training<C: Course>(context: &StepContext, step: &TrainStep, 
     }
     let tokenizer = Tokenizer::from_file(&tokens.path("tokenizer.json"))?;
     let config = TokenizerConfig::read(&tokens.folder)?;
-    let end = config.eos_token.as_deref().and_then(|token| tokenizer.token_id(token));
+    let stop_tokens = stop_tokens(&[], &tokenizer, &config, &[]);
     let shape = &step.model;
     let model = Decoder::random(
         &ModelConfig {
@@ -69,7 +64,7 @@ pub(super) fn with_training<C: Course>(context: &StepContext, step: &TrainStep, 
             tied_embeddings: shape.tied_embeddings,
             context: step.schedule.batches.context,
             bos_token: None,
-            eos_tokens: end.into_iter().collect(),
+            eos_tokens: stop_tokens.clone(),
             design: Design::default(),
         },
         context.project.plan.project.seed,
@@ -80,7 +75,7 @@ pub(super) fn with_training<C: Course>(context: &StepContext, step: &TrainStep, 
     let prompt = &step.sample_prompt;
     let sampler = |model: &Decoder| {
         let ids = tokenizer.encode(prompt, false)?;
-        Ok(format!("{prompt}{}", sample(model, &tokenizer, ids, end.as_slice())?))
+        Ok(format!("{prompt}{}", sample(model, &tokenizer, ids, &stop_tokens)?))
     };
     let tokens = TokenData::new(&shards.train, shards.validation.as_ref(), &step.schedule);
     let objective = Pretrain::new(tokens, step.document_mask, DecoderPass::new(&step.schedule))?;
@@ -126,20 +121,25 @@ impl Shards {
     }
 }
 
+/// How a fresh model is sampled, as its `generation_config.json` says.
+fn fresh_generation() -> GenerationConfig {
+    let (temperature, top_p) = (Some(TEMPERATURE), Some(TOP_P));
+    GenerationConfig { do_sample: Some(true), temperature, top_p, ..GenerationConfig::default() }
+}
+
 /// What the model writes after `prompt`.
 pub(super) fn sample(model: &Decoder, tokenizer: &Tokenizer, prompt: Vec<u32>, stop_tokens: &[u32]) -> Result<String> {
-    let engine = Engine::start(model.clone(), EngineOptions::default());
-    let request = Request {
-        prompt,
-        max_tokens: SAMPLE_TOKENS,
-        sampling: Sampling { temperature: TEMPERATURE, top_p: TOP_P, ..Sampling::default() },
+    let model = TextModel {
+        tokenizer: tokenizer.clone(),
+        template: None,
+        engine: Arc::new(Engine::start(model.clone(), EngineOptions::default())?),
         stop_tokens: stop_tokens.to_vec(),
-        ..Request::default()
+        defaults: SamplingDefaults::of(&fresh_generation()),
     };
-    let (tokens, _) = engine
-        .generate(request)
-        .map_err(|error| Error::input("no sample can be drawn").cause(error).help("shorten `sample_prompt`"))?;
-    tokenizer.decode(&tokens, true)
+    let request = model.request(prompt, SAMPLE_TOKENS, model.defaults.sampling(&SamplingWish::default()));
+    let told = model.tell(request, |_| ControlFlow::Continue(()));
+    told.map(|told| told.text)
+        .map_err(|error| Error::input("no sample can be drawn").cause(error).help("shorten `sample_prompt`"))
 }
 
 pub(super) fn copy_tokenizer(context: &StepContext, from: &Path) -> Result<()> {

@@ -4,12 +4,13 @@ use super::{
     Course, Made, StepContext, Whole,
     train::{Shards, copy_tokenizer, model_components, sample, training},
 };
+use narthex_answer::stop_tokens;
 use narthex_base::{
     ArtifactKind, ComponentKind, Error, Message, Result, Role,
     config::{TuneMethod, TuneObjective, TuneStep},
 };
 use narthex_model::{Decoder, LoraSpec, ModelConfig, Module, cpu, device, save_adapter};
-use narthex_text::{ChatTemplate, GenerationConfig, Tokenizer, TokenizerConfig};
+use narthex_text::{ChatTemplate, GenerationConfig, TokenShard, Tokenizer, TokenizerConfig};
 use narthex_train::{
     Fitted, Sampler, Selection, Training,
     objective::{Chat, DecoderPass, Preference, TokenData},
@@ -82,7 +83,8 @@ pub(super) fn with_training<C: Course>(context: &StepContext, step: &TuneStep, c
     }
     let tokenizer = Tokenizer::from_file(&tokens.path("tokenizer.json"))?;
     let config = TokenizerConfig::read(&tokens.folder)?;
-    let stop_tokens = stop_tokens(&tokenizer, &config, &shards, &model)?;
+    let turn_end = turn_end(&tokenizer, &shards.train);
+    let stop_tokens = stop_tokens(turn_end.as_slice(), &tokenizer, &config, &model.config().eos_tokens);
     // What ends an answer travels with the model.
     let config_of_model = ModelConfig { eos_tokens: stop_tokens.clone(), ..model.config().clone() };
     let model = model.with_config(config_of_model).with_precision(step.schedule.machine.precision);
@@ -141,21 +143,9 @@ fn preference<'a>(
     Ok(objective)
 }
 
-/// What ends an answer: the token that the conversations train at the end of a turn, then what ended texts before.
-fn stop_tokens(tokenizer: &Tokenizer, config: &TokenizerConfig, shards: &Shards, model: &Decoder) -> Result<Vec<u32>> {
-    let mut stops = Vec::new();
-    if shards.train.has_mask() && shards.train.documents() > 0 {
-        let range = shards.train.document_range(0);
-        stops.extend(
-            range.rev().find(|position| shards.train.mask(*position)).map(|position| shards.train.get(position)),
-        );
-    }
-    stops.retain(|id| tokenizer.is_special(*id));
-    let before = config.eos_token.as_deref().and_then(|token| tokenizer.token_id(token));
-    for id in before.into_iter().chain(model.config().eos_tokens.iter().copied()) {
-        if !stops.contains(&id) {
-            stops.push(id);
-        }
-    }
-    Ok(stops)
+/// The token that the conversations train at the end of a turn, if it is a special one.
+fn turn_end(tokenizer: &Tokenizer, shard: &TokenShard) -> Option<u32> {
+    let trained = (shard.has_mask() && shard.documents() > 0).then(|| shard.document_range(0))?;
+    let last = trained.rev().find(|position| shard.mask(*position))?;
+    Some(shard.get(last)).filter(|id| tokenizer.is_special(*id))
 }

@@ -1,24 +1,23 @@
 //! `POST /v1/chat/completions` (<https://platform.openai.com/docs/api-reference/chat>).
 
-use crate::{
-    Limits, ServedModel,
-    answer::{Answer, Usage, collect},
-    app::App,
-    error::ApiError,
-    events::{Events, event_stream},
-    exchange::Exchange,
-    fields::{Fields, JsonBody},
-    generation::{Generation, Operation, Piece, Scored},
-    head::{Head, reason_word},
+use super::{
+    ability,
+    generating::{self, Operation},
+    head::Head,
     logprobs::ChatLogprobs,
     parameters::Parameters,
+    refusal::unanswered,
+    usage::Usage,
 };
+use crate::{Ability, Limits, Served, app::App};
 use axum::{
     Extension, Json,
     extract::State,
     response::{IntoResponse, Response},
 };
+use narthex_answer::{AnswerError, Generation, Piece, Scored, Whole};
 use narthex_base::{Message, Role};
+use narthex_http::{ApiError, Events, Exchange, Fields, JsonBody, event_stream};
 use narthex_infer::Request;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -93,27 +92,27 @@ pub(crate) async fn create(
     let (parameters, prompt_tokens) = (call.parameters, call.prompt_tokens);
     let object = if parameters.stream { "chat.completion.chunk" } else { "chat.completion" };
     let head = Head::new("chatcmpl", object, &app.model, &parameters.model);
-    let generation = Generation::start(&app, exchange, Operation::Chat, &head, &parameters, call.requests)?;
+    let mut generation = generating::start(&app, exchange, Operation::Chat, &head, &parameters, call.requests)?;
     if parameters.stream {
         return Ok(event_stream(|events| stream(app, head, generation, parameters, prompt_tokens, events)));
     }
-    let (answers, completion_tokens) = collect(generation, parameters.n).await?;
-    let choices = answers.into_iter().enumerate().map(|(index, answer)| choice(&app.model, index, answer, &parameters));
-    let usage = Usage::new(prompt_tokens, completion_tokens);
+    let wholes = generation.wholes().await.map_err(|error| unanswered(error, &app.model.id, "messages"))?;
+    let choices = wholes.into_iter().enumerate().map(|(index, whole)| choice(&app.model, index, whole, &parameters));
+    let usage = Usage::new(prompt_tokens, generation.completion_tokens());
     Ok(Json(Completion { head, choices: choices.collect(), usage }).into_response())
 }
 
-fn choice(model: &ServedModel, index: usize, answer: Answer, parameters: &Parameters) -> Choice {
+fn choice(model: &Served, index: usize, whole: Whole, parameters: &Parameters) -> Choice {
     Choice {
         index,
-        message: AnswerMessage { role: "assistant", content: answer.text, refusal: None },
-        logprobs: parameters.logprobs.map(|_| logprobs(model, &answer.scored)),
-        finish_reason: answer.finish_reason,
+        message: AnswerMessage { role: "assistant", content: whole.text, refusal: None },
+        logprobs: parameters.logprobs.map(|_| logprobs(model, &whole.scored)),
+        finish_reason: whole.reason.as_str(),
     }
 }
 
-fn logprobs(model: &ServedModel, scored: &[Scored]) -> ChatLogprobs {
-    ChatLogprobs::new(&model.tokenizer, scored.iter().map(|scored| (scored.id, &scored.logprobs)))
+fn logprobs(model: &Served, scored: &[Scored]) -> ChatLogprobs {
+    ChatLogprobs::new(model.ability.tokenizer(), scored.iter().map(|scored| (scored.id, &scored.logprobs)))
 }
 
 async fn stream(
@@ -134,7 +133,8 @@ async fn stream(
         let delta = Delta { role: Some("assistant"), content: Some(String::new()) };
         events.send(&chunk(index, delta, None, None)).await?;
     }
-    while let Some((index, piece)) = generation.next().await? {
+    let broken = |error| unanswered(error, &app.model.id, "messages");
+    while let Some((index, piece)) = generation.next().await.map_err(broken)? {
         match piece {
             Piece::Prompt(_) => {}
             Piece::Text(text, scored) => {
@@ -142,7 +142,7 @@ async fn stream(
                 let delta = Delta { role: None, content: Some(text) };
                 events.send(&chunk(index, delta, logprobs, None)).await?;
             }
-            Piece::End(reason) => events.send(&chunk(index, Delta::default(), None, Some(reason_word(reason)))).await?,
+            Piece::End(reason) => events.send(&chunk(index, Delta::default(), None, Some(reason.as_str()))).await?,
         }
     }
     if parameters.include_usage {
@@ -152,7 +152,7 @@ async fn stream(
     Ok(())
 }
 
-fn read(mut fields: Fields, model: &ServedModel, limits: &Limits) -> Result<Call, ApiError> {
+fn read(mut fields: Fields, model: &Served, limits: &Limits) -> Result<Call, ApiError> {
     let mut parameters = Parameters::read(&mut fields, model, limits)?;
     parameters.logprobs = read_logprobs(&mut fields, limits)?;
     let max_tokens = read_max_tokens(&mut fields)?;
@@ -160,33 +160,22 @@ fn read(mut fields: Fields, model: &ServedModel, limits: &Limits) -> Result<Call
     refuse_unsupported(&mut fields)?;
     fields.finish()?;
 
-    let text = render(model, &messages, true)?;
-    let prompt = model.tokenizer.encode(&text, false).map_err(refused)?;
-    let prompt_tokens = prompt.len();
-    let context = model.generator.context();
-    if prompt_tokens >= context {
-        let message = format!(
-            "the prompt is too long: the messages have {prompt_tokens} tokens, but the model's context holds {context}"
-        );
-        return Err(ApiError::field("messages", message).code("context_length_exceeded"));
-    }
+    let text = ability::text(model)?;
+    let prompt = text.model.chat_prompt(&messages).map_err(|error| unanswered(error, &model.id, "messages"))?;
+    let (prompt_tokens, context) = (prompt.len(), text.model.engine.context());
     let room = context - prompt_tokens;
-    let request = parameters.request(model, prompt, max_tokens.map_or(room, |tokens| tokens.min(room)));
+    let request = parameters.request(&text.model, prompt, max_tokens.map_or(room, |tokens| tokens.min(room)));
     let requests = parameters.requests(0, &request);
     Ok(Call { parameters, requests, prompt_tokens })
 }
 
-fn refused(error: narthex_base::Error) -> ApiError {
-    ApiError::field("messages", error.causes().first().map_or(error.what(), String::as_str))
-}
-
 /// The text of a conversation, ready for the answer if asked.
-pub(super) fn render(model: &ServedModel, messages: &[Message], answer_next: bool) -> Result<String, ApiError> {
-    let Some(template) = &model.template else {
-        let message = format!("the model `{}` has no chat template: use /v1/completions", model.id);
-        return Err(ApiError::field("model", message).code("no_chat_template"));
+pub(super) fn render(model: &Served, messages: &[Message], answer_next: bool) -> Result<String, ApiError> {
+    let text = match &model.ability {
+        Ability::Text(text) => text.model.render(messages, answer_next),
+        _ => Err(AnswerError::NoTemplate),
     };
-    template.render(messages, answer_next).map_err(refused)
+    text.map_err(|error| unanswered(error, &model.id, "messages"))
 }
 
 fn read_logprobs(fields: &mut Fields, limits: &Limits) -> Result<Option<usize>, ApiError> {

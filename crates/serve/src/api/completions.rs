@@ -1,25 +1,24 @@
 //! `POST /v1/completions` (<https://platform.openai.com/docs/api-reference/completions>).
 
-use crate::{
-    Limits, ServedModel,
-    answer::{Answer, Usage, collect},
-    app::App,
-    error::ApiError,
-    events::{Events, event_stream},
-    exchange::Exchange,
-    fields::{Fields, JsonBody},
-    generation::{Generation, Operation, Piece, Scored},
-    head::{Head, reason_word},
+use super::{
+    ability,
+    generating::{self, Operation},
+    head::Head,
     logprobs::CompletionLogprobs,
     parameters::Parameters,
+    refusal::unanswered,
+    usage::Usage,
 };
+use crate::{Limits, Served, app::App};
 use axum::{
     Extension, Json,
     extract::State,
     response::{IntoResponse, Response},
 };
+use narthex_answer::{Generation, Piece, Scored, Whole};
+use narthex_http::{ApiError, Events, Exchange, Fields, JsonBody, event_stream};
 use narthex_infer::{Request, TokenLogprobs};
-use narthex_text::TextStream;
+use narthex_text::{TextStream, Tokenizer};
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -81,13 +80,14 @@ pub(crate) async fn create(
     let mut call = call.map_err(|error| ApiError::internal(error.to_string()))??;
     let head = Head::new("cmpl", "text_completion", &app.model, &call.parameters.model);
     let requests = std::mem::take(&mut call.requests);
-    let generation = Generation::start(&app, exchange, Operation::Completion, &head, &call.parameters, requests)?;
+    let mut generation = generating::start(&app, exchange, Operation::Completion, &head, &call.parameters, requests)?;
     if call.parameters.stream {
         return Ok(event_stream(|events| stream(app, head, generation, call, events)));
     }
-    let (answers, completion_tokens) = collect(generation, call.prompts.len() * call.parameters.n).await?;
-    let usage = call.usage(completion_tokens);
-    let choices = answers.into_iter().enumerate().map(|(index, answer)| call.choice(&app.model, index, answer));
+    let wholes = generation.wholes().await.map_err(|error| unanswered(error, &app.model.id, "prompt"))?;
+    let usage = call.usage(generation.completion_tokens());
+    let tokenizer = app.model.ability.tokenizer();
+    let choices = wholes.into_iter().enumerate().map(|(index, whole)| call.choice(tokenizer, index, whole));
     let choices = choices.collect::<Result<_, _>>()?;
     Ok(Json(Completion { head, choices, usage }).into_response())
 }
@@ -107,36 +107,36 @@ impl Call {
         Usage::new(self.prompts.iter().map(|prompt| prompt.ids.len()).sum(), completion_tokens)
     }
 
-    fn choice(&self, model: &ServedModel, index: usize, answer: Answer) -> Result<Choice, ApiError> {
+    fn choice(&self, tokenizer: &Tokenizer, index: usize, whole: Whole) -> Result<Choice, ApiError> {
         let mut text = if self.echo { self.prompt(index).text.clone() } else { String::new() };
-        text += &answer.text;
+        text += &whole.text;
         let mut logprobs = self.parameters.logprobs.map(|_| CompletionLogprobs::default());
         if let Some(logprobs) = &mut logprobs {
             if self.echo {
-                push_prompt(logprobs, model, &self.prompt(index).ids, &answer.prompt)?;
+                push_prompt(logprobs, tokenizer, &self.prompt(index).ids, &whole.prompt)?;
             }
-            push_answer(logprobs, model, &answer.scored, self.echo_chars(index));
+            push_answer(logprobs, tokenizer, &whole.scored, self.echo_chars(index));
         }
-        Ok(Choice { text, index, logprobs, finish_reason: Some(answer.finish_reason) })
+        Ok(Choice { text, index, logprobs, finish_reason: Some(whole.reason.as_str()) })
     }
 }
 
-fn push_answer(logprobs: &mut CompletionLogprobs, model: &ServedModel, scored: &[Scored], before_chars: usize) {
+fn push_answer(logprobs: &mut CompletionLogprobs, tokenizer: &Tokenizer, scored: &[Scored], before_chars: usize) {
     for token in scored {
-        logprobs.push(&model.tokenizer, token.id, Some(&token.logprobs), before_chars + token.start_chars);
+        logprobs.push(tokenizer, token.id, Some(&token.logprobs), before_chars + token.start_chars);
     }
 }
 
 fn push_prompt(
     logprobs: &mut CompletionLogprobs,
-    model: &ServedModel,
+    tokenizer: &Tokenizer,
     ids: &[u32],
     scores: &[Option<TokenLogprobs>],
 ) -> Result<(), ApiError> {
-    let mut stream = TextStream::new(&model.tokenizer, true);
+    let mut stream = TextStream::new(tokenizer, true);
     let mut offset_chars = 0;
     for (index, id) in ids.iter().enumerate() {
-        logprobs.push(&model.tokenizer, *id, scores.get(index).and_then(Option::as_ref), offset_chars);
+        logprobs.push(tokenizer, *id, scores.get(index).and_then(Option::as_ref), offset_chars);
         let text = stream.push(*id).map_err(|error| ApiError::internal(error.what()))?;
         offset_chars += text.map_or(0, |text| text.chars().count());
     }
@@ -156,22 +156,24 @@ async fn stream(app: App, head: Head, mut generation: Generation, call: Call, ev
             events.send(&chunk(index, call.prompt(index).text.clone(), None, None)).await?;
         }
     }
-    while let Some((index, piece)) = generation.next().await? {
+    let tokenizer = app.model.ability.tokenizer();
+    let broken = |error| unanswered(error, &app.model.id, "prompt");
+    while let Some((index, piece)) = generation.next().await.map_err(broken)? {
         let mut logprobs = wanted.then(CompletionLogprobs::default);
         match piece {
             Piece::Prompt(scores) => {
                 if let Some(logprobs) = &mut logprobs {
-                    push_prompt(logprobs, &app.model, &call.prompt(index).ids, &scores)?;
+                    push_prompt(logprobs, tokenizer, &call.prompt(index).ids, &scores)?;
                 }
                 events.send(&chunk(index, call.prompt(index).text.clone(), logprobs, None)).await?;
             }
             Piece::Text(text, scored) => {
                 if let Some(logprobs) = &mut logprobs {
-                    push_answer(logprobs, &app.model, &scored, call.echo_chars(index));
+                    push_answer(logprobs, tokenizer, &scored, call.echo_chars(index));
                 }
                 events.send(&chunk(index, text, logprobs, None)).await?;
             }
-            Piece::End(reason) => events.send(&chunk(index, String::new(), None, Some(reason_word(reason)))).await?,
+            Piece::End(reason) => events.send(&chunk(index, String::new(), None, Some(reason.as_str()))).await?,
         }
     }
     if call.parameters.include_usage {
@@ -181,7 +183,7 @@ async fn stream(app: App, head: Head, mut generation: Generation, call: Call, ev
     Ok(())
 }
 
-fn read(mut fields: Fields, model: &ServedModel, limits: &Limits) -> Result<Call, ApiError> {
+fn read(mut fields: Fields, model: &Served, limits: &Limits) -> Result<Call, ApiError> {
     let mut parameters = Parameters::read(&mut fields, model, limits)?;
     if let Some(best_of) = fields.integer("best_of", 1..=i64::MAX)?
         && best_of != parameters.n as i64
@@ -200,21 +202,23 @@ fn read(mut fields: Fields, model: &ServedModel, limits: &Limits) -> Result<Call
     fields.unsupported("response_format", &[serde_json::json!({"type": "text"})])?;
     fields.finish()?;
 
-    let prompts = read_prompts(value, model)?;
+    let text = ability::text(model)?;
+    let prompts = read_prompts(value, &text.model.tokenizer)?;
     if prompts.len() * parameters.n > limits.sequences_max {
         let message = format!("prompts times `n` may be {} at most", limits.sequences_max);
         return Err(ApiError::field("prompt", message));
     }
     let mut requests = Vec::with_capacity(prompts.len() * parameters.n);
     for prompt in &prompts {
-        let room = model.generator.context().saturating_sub(prompt.ids.len());
+        let context = text.model.engine.context();
+        let room = context.saturating_sub(prompt.ids.len());
         if room == 0 && max_tokens > 0 {
-            let (count, context) = (prompt.ids.len(), model.generator.context());
+            let count = prompt.ids.len();
             let message =
                 format!("the prompt is too long: it has {count} tokens, but the model's context holds {context}");
             return Err(ApiError::field("prompt", message).code("context_length_exceeded"));
         }
-        let request = parameters.request(model, prompt.ids.clone(), max_tokens.min(room));
+        let request = parameters.request(&text.model, prompt.ids.clone(), max_tokens.min(room));
         let request = Request { prompt_logprobs: echo && logprobs.is_some(), ..request };
         requests.extend(parameters.requests(requests.len(), &request));
     }
@@ -222,20 +226,20 @@ fn read(mut fields: Fields, model: &ServedModel, limits: &Limits) -> Result<Call
 }
 
 /// A string, a list of strings, token ids, or a list of lists of token ids.
-fn read_prompts(value: Value, model: &ServedModel) -> Result<Vec<Prompt>, ApiError> {
+fn read_prompts(value: Value, tokenizer: &Tokenizer) -> Result<Vec<Prompt>, ApiError> {
     let wrong = || {
         let message = "`prompt` must be a string, a list of strings, a list of token ids, or a list of such lists";
         ApiError::field("prompt", message)
     };
     match value {
-        Value::String(text) => Ok(vec![encoded(text, model)?]),
+        Value::String(text) => Ok(vec![encoded(text, tokenizer)?]),
         Value::Array(list) if list.is_empty() => Err(ApiError::field("prompt", "`prompt` must not be empty")),
-        Value::Array(list) if list[0].is_number() => Ok(vec![decoded(&list, model)?.ok_or_else(wrong)?]),
+        Value::Array(list) if list[0].is_number() => Ok(vec![decoded(&list, tokenizer)?.ok_or_else(wrong)?]),
         Value::Array(list) => list
             .into_iter()
             .map(|entry| match entry {
-                Value::String(text) => encoded(text, model),
-                Value::Array(ids) => decoded(&ids, model)?.ok_or_else(wrong),
+                Value::String(text) => encoded(text, tokenizer),
+                Value::Array(ids) => decoded(&ids, tokenizer)?.ok_or_else(wrong),
                 _ => Err(wrong()),
             })
             .collect(),
@@ -243,24 +247,22 @@ fn read_prompts(value: Value, model: &ServedModel) -> Result<Vec<Prompt>, ApiErr
     }
 }
 
-fn encoded(text: String, model: &ServedModel) -> Result<Prompt, ApiError> {
-    let ids = model.tokenizer.encode(&text, true).map_err(|error| ApiError::field("prompt", error.what()))?;
+fn encoded(text: String, tokenizer: &Tokenizer) -> Result<Prompt, ApiError> {
+    let ids = tokenizer.encode(&text, true).map_err(|error| ApiError::field("prompt", error.what()))?;
     Ok(Prompt { text, ids })
 }
 
-fn decoded(list: &[Value], model: &ServedModel) -> Result<Option<Prompt>, ApiError> {
+fn decoded(list: &[Value], tokenizer: &Tokenizer) -> Result<Option<Prompt>, ApiError> {
     let ids: Option<Vec<u32>> = list.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect();
     let Some(ids) = ids else { return Ok(None) };
-    let text = model.tokenizer.decode(&ids, true).map_err(|error| ApiError::field("prompt", error.what()))?;
+    let text = tokenizer.decode(&ids, true).map_err(|error| ApiError::field("prompt", error.what()))?;
     Ok(Some(Prompt { text, ids }))
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::{
-        scripted::{Scripted, say},
-        testing::{self, answer, byte_tokens, describe, post},
-    };
+    use crate::testing::{self, answer, byte_tokens, describe, post};
+    use narthex_infer::scripted::{Scripted, say};
     use serde_json::{Value, json};
     use std::sync::Arc;
 

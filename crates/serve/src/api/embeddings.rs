@@ -1,24 +1,21 @@
 //! `POST /v1/embeddings` (<https://platform.openai.com/docs/api-reference/embeddings>).
 
-use crate::{
-    Embedder, Limits, ServedModel,
-    app::App,
-    encoding::{Length, check_count, read_embedder, run},
-    error::ApiError,
-    exchange::Exchange,
-    fields::{Fields, JsonBody},
+use super::{
+    ability,
+    encoding::{Length, read_input, read_model, run},
+    usage::ReadUsage,
 };
+use crate::{Limits, Served, app::App};
 use axum::{Extension, Json, extract::State};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use narthex_infer::EncoderTask;
+use narthex_http::{ApiError, Exchange, Fields, JsonBody};
+use narthex_infer::shortened;
 use narthex_text::TokenSequence;
 use serde::Serialize;
-use serde_json::Value;
 use std::sync::Arc;
 
 /// A request that has been read and understood.
 struct Call {
-    embedder: Arc<Embedder>,
     sequences: Vec<TokenSequence>,
     base64: bool,
     dimensions: usize,
@@ -29,7 +26,7 @@ pub(crate) struct Embeddings {
     object: &'static str,
     data: Vec<Embedding>,
     model: String,
-    usage: Usage,
+    usage: ReadUsage,
 }
 
 #[derive(Serialize)]
@@ -47,12 +44,6 @@ enum Values {
     Base64(String),
 }
 
-#[derive(Serialize)]
-struct Usage {
-    prompt_tokens: usize,
-    total_tokens: usize,
-}
-
 /// Texts to vectors.
 pub(crate) async fn create(
     State(app): State<App>,
@@ -61,92 +52,40 @@ pub(crate) async fn create(
 ) -> Result<Json<Embeddings>, ApiError> {
     let (model, limits) = (app.model.clone(), app.shared.limits.clone());
     let call = tokio::task::spawn_blocking(move || read(fields, &model, &limits)).await;
-    let Call { embedder, sequences, base64, dimensions } =
-        call.map_err(|error| ApiError::internal(error.to_string()))??;
-    let (vectors, tokens) = run(&app, &exchange, ("embeddings", "input"), &embedder, sequences).await?;
+    let Call { sequences, base64, dimensions } = call.map_err(|error| ApiError::internal(error.to_string()))??;
+    let (vectors, tokens) =
+        run(&app, &exchange, ("embeddings", "input"), ability::vectors(&app.model)?, sequences).await?;
     let data = vectors.into_iter().enumerate().map(|(index, vector)| {
         let vector = shortened(vector, dimensions);
         let bytes = || vector.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
         let embedding = if base64 { Values::Base64(BASE64_STANDARD.encode(bytes())) } else { Values::Numbers(vector) };
         Embedding { object: "embedding", index, embedding }
     });
-    let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
+    let usage = ReadUsage::new(tokens);
     Ok(Json(Embeddings { object: "list", data: data.collect(), model: app.model.id.clone(), usage }))
 }
 
-/// The first values of a vector with the length 1 again (Kusupati et al., "Matryoshka representation learning", 2022).
-fn shortened(mut vector: Vec<f32>, dimensions: usize) -> Vec<f32> {
-    if dimensions < vector.len() {
-        vector.truncate(dimensions);
-        let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt().max(1e-12);
-        vector.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
-    }
-    vector
-}
-
-fn read(mut fields: Fields, model: &ServedModel, limits: &Limits) -> Result<Call, ApiError> {
-    let embedder = read_embedder(&mut fields, model)?;
-    if embedder.encoder.task() == EncoderTask::Score {
-        let message = format!("the model `{}` scores pairs of texts: use /v1/score or /v1/rerank", model.id);
-        return Err(ApiError::field("model", message).code("not_an_embedding_model"));
-    }
+fn read(mut fields: Fields, model: &Served, limits: &Limits) -> Result<Call, ApiError> {
+    read_model(&mut fields, model)?;
+    let encoder = ability::vectors(model)?;
     let base64 = match fields.string("encoding_format")?.as_deref() {
         None | Some("float") => false,
         Some("base64") => true,
         Some(_) => return Err(ApiError::field("encoding_format", "`encoding_format` must be `float` or `base64`")),
     };
-    let own = embedder.encoder.dimension();
+    let own = encoder.engine.dimension();
     let dimensions = fields.integer("dimensions", 1..=own as i64)?.map_or(own, |dimensions| dimensions as usize);
-    let length = Length::read(&mut fields, &embedder)?;
+    let length = Length::read(&mut fields, encoder)?;
     let prompt_name = fields.string("prompt_name")?;
-    let prompt = embedder.prompt(prompt_name.as_deref()).ok_or_else(|| {
-        let names: Vec<&str> = embedder.prompts.keys().map(String::as_str).collect();
+    let prompt = encoder.prompt(prompt_name.as_deref()).ok_or_else(|| {
+        let names: Vec<&str> = encoder.prompts.keys().map(String::as_str).collect();
         let known = if names.is_empty() { "it has none".into() } else { format!("it has: {}", names.join(", ")) };
         ApiError::field("prompt_name", format!("the model has no prompt of this name; {known}"))
     })?;
     let value = fields.take("input").ok_or_else(|| fields.missing("input"))?;
     fields.finish()?;
-    let sequences = read_input(value, &embedder, prompt, length, limits)?;
-    length.check(&sequences, "input")?;
-    Ok(Call { sequences, base64, dimensions, embedder: embedder.clone() })
-}
-
-/// A string, a list of strings, token ids, or a list of lists of token ids.
-fn read_input(
-    value: Value,
-    embedder: &Embedder,
-    prompt: &str,
-    length: Length,
-    limits: &Limits,
-) -> Result<Vec<TokenSequence>, ApiError> {
-    let wrong = || {
-        let message = "`input` must be a string, a list of strings, a list of token ids, or a list of such lists";
-        ApiError::field("input", message)
-    };
-    let list = match value {
-        Value::String(text) => vec![Value::String(text)],
-        Value::Array(list) if list.first().is_some_and(Value::is_number) => vec![Value::Array(list)],
-        Value::Array(list) => list,
-        _ => return Err(wrong()),
-    };
-    check_count(&list, "input", limits.inputs_max)?;
-    if list[0].is_string() {
-        let texts: Vec<&str> = list.iter().map(Value::as_str).collect::<Option<_>>().ok_or_else(wrong)?;
-        if texts.iter().any(|text| text.is_empty()) {
-            return Err(ApiError::field("input", "a text in `input` must not be empty"));
-        }
-        let sequences = embedder.texts(prompt, &texts, length.tokens_max);
-        return sequences.map_err(|error| ApiError::field("input", error.what()));
-    }
-    let sequence = |ids: &Value| -> Result<TokenSequence, ApiError> {
-        let ids = ids.as_array().ok_or_else(wrong)?;
-        let ids = ids.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()));
-        let mut ids: Vec<u32> = ids.collect::<Option<_>>().ok_or_else(wrong)?;
-        let cut = ids.len().saturating_sub(length.tokens_max);
-        ids.truncate(length.tokens_max);
-        Ok(TokenSequence { ids, types: vec![], cut })
-    };
-    list.iter().map(sequence).collect()
+    let sequences = read_input(value, encoder, prompt, length, limits)?;
+    Ok(Call { sequences, base64, dimensions })
 }
 
 #[cfg(test)]

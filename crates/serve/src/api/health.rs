@@ -4,7 +4,6 @@
 use crate::app::Shared;
 use axum::{Json, extract::State, http::StatusCode};
 use serde_json::{Value, json};
-use std::sync::atomic::Ordering;
 
 /// The model is loaded before the server listens, so that whoever answers is well.
 pub(crate) async fn get() -> Json<Value> {
@@ -13,7 +12,7 @@ pub(crate) async fn get() -> Json<Value> {
 
 /// Whether a load balancer should send requests here.
 pub(crate) async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Value>) {
-    if shared.stopping.load(Ordering::Relaxed) {
+    if shared.stopping.has_begun() {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "stopping"})));
     }
     (StatusCode::OK, Json(json!({"status": "ready"})))
@@ -23,16 +22,12 @@ pub(crate) async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Val
 mod tests {
     use crate::{
         ServeOptions, Serving,
-        observe::Observers,
         router::routes,
         testing::{self, get},
     };
-    use std::sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    };
-
+    use narthex_http::Stopping;
     use serde_json::json;
+    use std::sync::Arc;
 
     #[tokio::test]
     async fn answers() {
@@ -42,11 +37,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_stops_is_not_ready() {
-        let stopping = Arc::new(AtomicBool::new(false));
+        let stopping = Stopping::default();
         let serving = Arc::new(Serving::new(testing::model(|_| vec![])));
-        let router = routes(serving, &ServeOptions::default(), stopping.clone(), Observers::default());
+        let router = routes(serving, &ServeOptions::default(), stopping.clone());
         assert_eq!(get(&router, "/ready").await.json(200), json!({"status": "ready"}));
-        stopping.store(true, Ordering::Relaxed);
+        stopping.begin();
         assert_eq!(get(&router, "/ready").await.json(503), json!({"status": "stopping"}));
         assert_eq!(get(&router, "/health").await.json(200), json!({"status": "ok"}));
     }

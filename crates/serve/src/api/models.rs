@@ -1,20 +1,19 @@
-//! `GET /v1/models`, `GET /v1/models/{id}` and `GET /v1/models/{id}/manifest`: the one model, its adapters, and their papers.
+//! `GET /v1/models`, `GET /v1/models/{id}` and `GET /v1/models/{id}/manifest`: the one model, its adapters, and their
+//! papers.
 
-use crate::{
-    AdapterEntry, ServedModel,
-    app::App,
-    error::ApiError,
-    lineage::{known, over},
-    parameters::unknown_model,
-};
+use super::{lineage::over, parameters::unknown_model};
+use crate::{AdapterEntry, Served, app::App};
 use axum::{
     Json,
     extract::{Path, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use narthex_base::License;
+use narthex_http::ApiError;
+use narthex_openness::{Openness, Shown};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 #[derive(Clone, Serialize)]
 pub(crate) struct Model {
@@ -27,9 +26,9 @@ pub(crate) struct Model {
     /// Whether the model takes messages. Our own field, for the page; so are those that follow.
     chat: bool,
     /// The licence of its own components; null where none is declared.
-    license: Value,
+    license: Option<License>,
     /// The class of the Model Openness Framework: 1, 2, 3 or null.
-    openness_class: Value,
+    openness_class: Option<u8>,
     /// Of an adapter, the model that it changes; as vLLM has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<String>,
@@ -50,7 +49,7 @@ pub(crate) struct ModelWithLineage {
     #[serde(flatten)]
     model: Model,
     /// The class in full: what it is, and what is missing for the next.
-    openness: Value,
+    openness: Option<Openness>,
     /// The tree of what it was made from.
     lineage: Value,
     /// Where its manifest can be downloaded; null where it has none.
@@ -58,17 +57,17 @@ pub(crate) struct ModelWithLineage {
 }
 
 impl Model {
-    fn of(model: &ServedModel) -> Self {
+    fn of(model: &Served) -> Self {
         let own = &model.provenance;
         Self {
             id: model.id.clone(),
             object: "model",
             created: model.created,
             owned_by: "narthex",
-            max_model_len: model.generator.context(),
-            chat: model.template.is_some(),
-            license: known(own, "license"),
-            openness_class: known(&known(own, "openness"), "class"),
+            max_model_len: model.ability.context(),
+            chat: model.ability.chats(),
+            license: own.license.clone(),
+            openness_class: own.openness.as_ref().and_then(|openness| openness.class),
             parent: None,
             root: None,
         }
@@ -80,8 +79,8 @@ impl Model {
         Self {
             id: entry.name.clone(),
             created: entry.created,
-            license: known(own, "license"),
-            openness_class: known(&known(own, "openness"), "class"),
+            license: own.license.clone(),
+            openness_class: own.openness.as_ref().and_then(|openness| openness.class),
             parent: Some(base.id.clone()),
             root: Some(entry.source.place().display().to_string()),
             ..base.clone()
@@ -95,12 +94,13 @@ const MANIFEST: &str = "/manifest";
 /// Lists the model, then its adapters.
 pub(crate) async fn list(State(app): State<App>) -> Json<Models> {
     let base = Model::of(&app.model);
-    let adapters = app.model.adapters.list();
+    let adapters = app.model.ability.adapters().map(|adapters| adapters.list()).unwrap_or_default();
     let adapters: Vec<Model> = adapters.iter().map(|entry| Model::adapter(&base, entry)).collect();
     Json(Models { object: "list", data: std::iter::once(base).chain(adapters).collect() })
 }
 
-/// Shows one model or adapter by name, or, with `/manifest` behind the name, gives its manifest and those of its ancestors.
+/// Shows one model or adapter by name, or, with `/manifest` behind the name, gives its manifest and those of its
+/// ancestors.
 pub(crate) async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let model = &app.model;
     if let Some(shown) = shown(&id, model) {
@@ -111,31 +111,31 @@ pub(crate) async fn get(State(app): State<App>, Path(id): Path<String>) -> Resul
 }
 
 /// The model or adapter of this name, if there is one. Nothing is loaded for it.
-fn shown(id: &str, model: &ServedModel) -> Option<ModelWithLineage> {
-    let manifest = |papers: Option<&Value>| papers.map(|_| format!("/v1/models/{id}{MANIFEST}"));
+fn shown(id: &str, model: &Served) -> Option<ModelWithLineage> {
+    let manifest = |shown: &Shown| shown.papers.as_ref().map(|_| format!("/v1/models/{id}{MANIFEST}"));
     if id == model.id {
         return Some(ModelWithLineage {
             model: Model::of(model),
-            openness: known(&model.provenance, "openness"),
-            lineage: known(&model.provenance, "lineage"),
-            manifest: manifest(model.papers.as_ref()),
+            openness: model.provenance.openness.clone(),
+            lineage: json!(model.provenance.lineage),
+            manifest: manifest(&model.provenance),
         });
     }
-    let entry = model.adapters.find(id)?;
+    let entry = model.ability.adapters()?.find(id)?;
     Some(ModelWithLineage {
         model: Model::adapter(&Model::of(model), &entry),
-        openness: known(entry.source.provenance(), "openness"),
+        openness: entry.source.provenance().openness.clone(),
         lineage: over(entry.source.as_ref(), id, model),
-        manifest: manifest(entry.source.papers()),
+        manifest: manifest(entry.source.provenance()),
     })
 }
 
 /// The papers of the model or adapter of this name as a download, or that it has none; none if there is no such name.
-fn papers(id: &str, model: &ServedModel) -> Option<Result<Response, ApiError>> {
+fn papers(id: &str, model: &Served) -> Option<Result<Response, ApiError>> {
     let (kind, papers) = if id == model.id {
-        ("model", model.papers.clone())
+        ("model", model.provenance.papers.clone())
     } else {
-        ("adapter", model.adapters.find(id)?.source.papers().cloned())
+        ("adapter", model.ability.adapters()?.find(id)?.source.provenance().papers.clone())
     };
     let name = (header::CONTENT_DISPOSITION, "attachment; filename=\"narthex.json\"");
     Some(papers.map(|papers| ([name], Json(papers)).into_response()).ok_or_else(|| {

@@ -2,17 +2,24 @@
 
 use crate::app::App;
 use axum::{Json, extract::State};
-use serde_json::{Value, json};
+use indexmap::IndexMap;
+use narthex_openness::Shown;
+use serde::Serialize;
 
-/// The provenance as the caller gave it; if there are adapters, theirs by name, each as it is alone.
-pub(crate) async fn get(State(app): State<App>) -> Json<Value> {
-    let mut provenance = app.model.provenance.clone();
-    let adapters = app.model.adapters.list();
-    if let Some(known) = provenance.as_object_mut().filter(|_| !adapters.is_empty()) {
-        let adapters = adapters.iter().map(|entry| (entry.name.clone(), entry.source.provenance().clone()));
-        known.insert("adapters".into(), json!(adapters.collect::<serde_json::Map<_, _>>()));
-    }
-    Json(provenance)
+#[derive(Serialize)]
+pub(crate) struct Provenance {
+    #[serde(flatten)]
+    own: Shown,
+    /// Of each adapter, by name, as it is alone.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    adapters: IndexMap<String, Shown>,
+}
+
+/// What is known of the model; if there are adapters, of them too.
+pub(crate) async fn get(State(app): State<App>) -> Json<Provenance> {
+    let adapters = app.model.ability.adapters().map(|adapters| adapters.list()).unwrap_or_default();
+    let adapters = adapters.into_iter().map(|entry| (entry.name, entry.source.provenance().clone()));
+    Json(Provenance { own: app.model.provenance.clone(), adapters: adapters.collect() })
 }
 
 #[cfg(test)]

@@ -1,21 +1,19 @@
-//! `POST /v1/rerank`, in the form that Jina, Cohere and vLLM share: documents in the order of how well they fit a query.
+//! `POST /v1/rerank`, in the form that Jina, Cohere and vLLM share: documents in the order of how well they fit a
+//! query.
 
-use crate::{
-    Embedder, Limits, ServedModel,
-    app::App,
-    encoding::{Length, Likeness, check_count, read_embedder},
-    error::ApiError,
-    exchange::Exchange,
-    fields::{Fields, JsonBody},
-    parameters::entropy,
+use super::{
+    ability::comparer,
+    encoding::{Length, Likeness, check_count, read_model},
+    usage::ReadUsage,
 };
+use crate::{Limits, Served, app::App};
 use axum::{Extension, Json, extract::State};
+use narthex_http::{ApiError, Exchange, Fields, JsonBody, new_id};
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
 
 struct Call {
-    embedder: Arc<Embedder>,
     likeness: Likeness,
     documents: Vec<String>,
     top_n: usize,
@@ -26,14 +24,8 @@ struct Call {
 pub(crate) struct Ranking {
     id: String,
     model: String,
-    usage: Usage,
+    usage: ReadUsage,
     results: Vec<Ranked>,
-}
-
-#[derive(Serialize)]
-struct Usage {
-    prompt_tokens: usize,
-    total_tokens: usize,
 }
 
 #[derive(Serialize)]
@@ -58,9 +50,10 @@ pub(crate) async fn create(
 ) -> Result<Json<Ranking>, ApiError> {
     let (model, limits) = (app.model.clone(), app.shared.limits.clone());
     let call = tokio::task::spawn_blocking(move || read(fields, &model, &limits)).await;
-    let Call { embedder, likeness, mut documents, top_n, return_documents } =
+    let Call { likeness, mut documents, top_n, return_documents } =
         call.map_err(|error| ApiError::internal(error.to_string()))??;
-    let (scores, tokens) = likeness.run(&app, &exchange, ("rerank", "documents"), &embedder).await?;
+    let encoder = comparer(&app.model)?.encoder();
+    let (scores, tokens) = likeness.run(&app, &exchange, ("rerank", "documents"), encoder).await?;
     let mut order: Vec<(usize, f32)> = scores.into_iter().enumerate().collect();
     // Documents of the same score stay in the order of the request.
     order.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -69,23 +62,25 @@ pub(crate) async fn create(
         Ranked { index, relevance_score, document: return_documents.then(text) }
     });
     let results = results.collect();
-    let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
-    let id = format!("rerank-{:016x}{:016x}", entropy(), entropy());
+    let usage = ReadUsage::new(tokens);
+    let id = new_id("rerank");
     Ok(Json(Ranking { id, model: app.model.id.clone(), usage, results }))
 }
 
-fn read(mut fields: Fields, model: &ServedModel, limits: &Limits) -> Result<Call, ApiError> {
-    let embedder = read_embedder(&mut fields, model)?;
+fn read(mut fields: Fields, model: &Served, limits: &Limits) -> Result<Call, ApiError> {
+    read_model(&mut fields, model)?;
+    let comparer = comparer(model)?;
+    let encoder = comparer.encoder();
     let query = fields.string("query")?.ok_or_else(|| fields.missing("query"))?;
     let documents = read_documents(&mut fields, limits)?;
     let top_n = fields.integer("top_n", 1..=i64::MAX)?.map_or(documents.len(), |n| n as usize);
     let return_documents = fields.flag("return_documents")?.unwrap_or(true);
-    let length = Length::read(&mut fields, &embedder)?;
+    let length = Length::read(&mut fields, encoder)?;
     fields.finish()?;
-    let (ask, tell) = (embedder.prompt_of(&["query"]), embedder.prompt_of(&["document", "passage", "corpus"]));
+    let (ask, tell) = (encoder.prompt_of(&["query"]), encoder.prompt_of(&["document", "passage", "corpus"]));
     let texts = [(std::slice::from_ref(&query), ask), (documents.as_slice(), tell)];
-    let likeness = Likeness::read(&embedder, texts, length, ["query", "documents"])?;
-    Ok(Call { likeness, documents, top_n, return_documents, embedder: embedder.clone() })
+    let likeness = Likeness::read(comparer, texts, length, ["query", "documents"])?;
+    Ok(Call { likeness, documents, top_n, return_documents })
 }
 
 /// Strings, or objects with a `text`.

@@ -1,16 +1,14 @@
 //! `POST /v1/score`, as vLLM has it: how alike two texts are, by a cross-encoder or by the cosine of their vectors.
 
-use crate::{
-    Embedder, Limits, ServedModel,
-    answer::Usage,
-    app::App,
-    encoding::{Length, Likeness, read_embedder, read_texts},
-    error::ApiError,
-    exchange::Exchange,
-    fields::{Fields, JsonBody},
+use super::{
+    ability::comparer,
+    encoding::{Length, Likeness, read_model, read_texts},
     head::Head,
+    usage::Usage,
 };
+use crate::{Limits, Served, app::App};
 use axum::{Extension, Json, extract::State};
+use narthex_http::{ApiError, Exchange, Fields, JsonBody};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -37,27 +35,29 @@ pub(crate) async fn create(
 ) -> Result<Json<Scores>, ApiError> {
     let (model, limits) = (app.model.clone(), app.shared.limits.clone());
     let read = tokio::task::spawn_blocking(move || read(fields, &model, &limits)).await;
-    let (embedder, likeness) = read.map_err(|error| ApiError::internal(error.to_string()))??;
+    let likeness = read.map_err(|error| ApiError::internal(error.to_string()))??;
     let head = Head::new("score", "list", &app.model, &app.model.id);
-    let (scores, tokens) = likeness.run(&app, &exchange, ("score", "text_2"), &embedder).await?;
+    let encoder = comparer(&app.model)?.encoder();
+    let (scores, tokens) = likeness.run(&app, &exchange, ("score", "text_2"), encoder).await?;
     let data = scores.into_iter().enumerate().map(|(index, score)| Score { index, object: "score", score });
     Ok(Json(Scores { head, data: data.collect(), usage: Usage::new(tokens, 0) }))
 }
 
-fn read(mut fields: Fields, model: &ServedModel, limits: &Limits) -> Result<(Arc<Embedder>, Likeness), ApiError> {
-    let embedder = read_embedder(&mut fields, model)?;
+fn read(mut fields: Fields, model: &Served, limits: &Limits) -> Result<Likeness, ApiError> {
+    read_model(&mut fields, model)?;
+    let comparer = comparer(model)?;
+    let encoder = comparer.encoder();
     let first = read_texts(&mut fields, "text_1", limits.inputs_max)?;
     let second = read_texts(&mut fields, "text_2", limits.inputs_max)?;
-    let length = Length::read(&mut fields, &embedder)?;
+    let length = Length::read(&mut fields, encoder)?;
     fields.finish()?;
     if first.len() != 1 && first.len() != second.len() {
         let message =
             format!("`text_1` has {} texts and `text_2` {}: it must have one, or as many", first.len(), second.len());
         return Err(ApiError::field("text_1", message));
     }
-    let prompt = embedder.prompt(None).unwrap_or("");
-    let likeness = Likeness::read(&embedder, [(&first, prompt), (&second, prompt)], length, ["text_1", "text_2"])?;
-    Ok((embedder, likeness))
+    let prompt = encoder.prompt(None).unwrap_or("");
+    Likeness::read(comparer, [(&first, prompt), (&second, prompt)], length, ["text_1", "text_2"])
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! `POST /tokenize` and `POST /detokenize`, as vLLM has them: what a prompt becomes, and back.
 
-use super::chat_completions::{read_messages, render};
-use crate::{
-    app::App,
-    error::ApiError,
-    fields::{Fields, JsonBody},
+use super::{
+    chat_completions::{read_messages, render},
     parameters::check_model,
 };
+use crate::app::App;
 use axum::{Json, extract::State};
+use narthex_http::{ApiError, Fields, JsonBody};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -47,10 +46,11 @@ fn to_tokens(app: &App, mut fields: Fields) -> Result<Tokens, ApiError> {
         }
     };
     fields.finish()?;
-    let tokens = model.tokenizer.encode(&text, special).map_err(|error| ApiError::field(field, error.what()))?;
-    let string = |id: &u32| String::from_utf8_lossy(&model.tokenizer.token_bytes(*id).unwrap_or_default()).into_owned();
+    let tokenizer = model.ability.tokenizer();
+    let tokens = tokenizer.encode(&text, special).map_err(|error| ApiError::field(field, error.what()))?;
+    let string = |id: &u32| String::from_utf8_lossy(&tokenizer.token_bytes(*id).unwrap_or_default()).into_owned();
     let token_strs = with_strings.then(|| tokens.iter().map(string).collect());
-    Ok(Tokens { count: tokens.len(), max_model_len: model.generator.context(), tokens, token_strs })
+    Ok(Tokens { count: tokens.len(), max_model_len: model.ability.context(), tokens, token_strs })
 }
 
 /// Token ids to text.
@@ -59,10 +59,11 @@ pub(crate) async fn detokenize(State(app): State<App>, JsonBody(mut fields): Jso
     let wrong = || ApiError::field("tokens", "`tokens` must be a list of token ids of the model");
     let Some(Value::Array(list)) = fields.take("tokens") else { return Err(wrong()) };
     fields.finish()?;
-    let vocabulary = app.model.tokenizer.vocab_size() as u64;
+    let tokenizer = app.model.ability.tokenizer();
+    let vocabulary = tokenizer.vocab_size() as u64;
     let id = |value: &Value| value.as_u64().filter(|id| *id < vocabulary).map(|id| id as u32);
     let ids: Vec<u32> = list.iter().map(id).collect::<Option<_>>().ok_or_else(wrong)?;
-    let text = app.model.tokenizer.decode(&ids, false).map_err(|error| ApiError::field("tokens", error.what()))?;
+    let text = tokenizer.decode(&ids, false).map_err(|error| ApiError::field("tokens", error.what()))?;
     Ok(Json(Text { prompt: text }))
 }
 

@@ -13,7 +13,7 @@ fn draft(model: &Decoder, tokens: usize) -> Option<Speculation> {
 
 /// An engine that takes a draft model's rows for cheap, though the models here are all of a size.
 fn start(model: &Decoder, speculation: Option<Speculation>, options: EngineOptions) -> Engine {
-    Engine::start_with(model.clone(), EngineOptions { speculation, ..options }, Some(0.01))
+    Engine::start_with(model.clone(), EngineOptions { speculation, ..options }, Some(0.01)).unwrap()
 }
 
 /// A model that likes another token at each place: the one whose id is lower by one.
@@ -44,7 +44,7 @@ fn guesses_change_no_byte() {
         let plain = model();
         let (similar, contrary) = (similar(&plain).pack(precision), contrary(&plain).pack(precision));
         let model = plain.pack(precision);
-        let alone = Engine::start(model.clone(), EngineOptions { threads: 1, ..EngineOptions::default() });
+        let alone = Engine::start(model.clone(), EngineOptions { threads: 1, ..EngineOptions::default() }).unwrap();
         let roomy = || EngineOptions { threads: 2, ..EngineOptions::default() };
         let tight = |drafts: usize| EngineOptions {
             kv_cache_bytes: 7 * (1 + drafts) * alone.kv_cache_bytes() / alone.stats().kv_blocks_total as usize,

@@ -1,10 +1,8 @@
 //! Chat completions as a client sees them.
 
-use crate::{
-    scripted::{Scripted, say},
-    testing::{self, answer, byte_tokens, describe, get, post},
-};
+use crate::testing::{self, answer, byte_tokens, describe, get, post};
 use axum::Router;
+use narthex_infer::scripted::{Scripted, say};
 use narthex_infer::{FinishReason, Output, SubmitError};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -260,7 +258,7 @@ async fn refusals_name_the_field() {
 #[tokio::test]
 async fn without_a_template() {
     let mut model = testing::model(answer("x"));
-    model.template = None;
+    testing::text(&mut model).model.template = None;
     let router = testing::router_over(model);
     let error = post(&router, PATH, &chat(json!({}))).await.json(400);
     assert_eq!(describe(&error), "model: the model `m` has no chat template: use /v1/completions");
@@ -270,7 +268,7 @@ async fn without_a_template() {
 async fn the_template_may_refuse() {
     let mut model = testing::model(answer("x"));
     let source = "{{ raise_exception('roles must alternate') }}";
-    model.template = Some(narthex_text::ChatTemplate::new(source, None, None).unwrap());
+    testing::text(&mut model).model.template = Some(narthex_text::ChatTemplate::new(source, None, None).unwrap());
     let router = testing::router_over(model);
     let error = post(&router, PATH, &chat(json!({}))).await.json(400);
     assert_eq!(error["error"]["param"], "messages");

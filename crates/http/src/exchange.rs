@@ -1,0 +1,123 @@
+//! One request and its answer, as the access log and traces see them: who, what, how long, how much; never what was
+//! said.
+
+use crate::id::new_id;
+use axum::{
+    extract::{ConnectInfo, Request},
+    http::{HeaderMap, HeaderName, Method, StatusCode},
+};
+use std::{
+    net::SocketAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Instant, SystemTime},
+};
+
+/// Names a request, in both directions.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Characters of a client's own request id at most.
+const REQUEST_ID_MAX: usize = 128;
+
+/// A request until its answer has ended.
+pub struct Exchange {
+    /// The client's id, or ours.
+    pub id: String,
+    /// Where it came from, if it came over a network.
+    pub peer: Option<SocketAddr>,
+    /// Its method.
+    pub method: Method,
+    /// Its path, without the query.
+    pub path: String,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// When it came.
+    pub time: SystemTime,
+    /// The same, for measuring.
+    pub begun: Instant,
+    generation: Mutex<Option<GenerationRecord>>,
+}
+
+/// What a model was asked for and gave.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GenerationRecord {
+    /// As OpenTelemetry names it: `chat`, `text_completion` or `embeddings`; ours besides are `score`, `rerank`
+    /// and `classify`.
+    pub operation: &'static str,
+    /// The model or adapter that was named.
+    pub model: String,
+    /// The answer's id.
+    pub response_id: String,
+    /// As it was asked for, or the model's own.
+    pub temperature: f32,
+    /// As it was asked for, or the model's own.
+    pub top_p: f32,
+    /// As it was asked for, or the model's own.
+    pub top_k: usize,
+    /// As it was asked for; 0 changes nothing.
+    pub frequency_penalty: f32,
+    /// As it was asked for; 0 changes nothing.
+    pub presence_penalty: f32,
+    /// The seed of the first choice.
+    pub seed: u64,
+    /// New tokens of a choice at most.
+    pub max_tokens: usize,
+    /// How many choices there are for each prompt; of encoders, how many texts.
+    pub choices: usize,
+    /// Whether the answer comes piece by piece.
+    pub stream: bool,
+    /// Tokens read.
+    pub prompt_tokens: usize,
+    /// Tokens written so far.
+    pub completion_tokens: usize,
+    /// A word for each choice that ended.
+    pub finish_reasons: Vec<&'static str>,
+    /// Seconds from the request to the first token.
+    pub first_token_s: Option<f64>,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy)]
+pub(crate) struct Outcome {
+    pub status: StatusCode,
+    /// The client had all of the answer.
+    pub complete: bool,
+}
+
+impl Exchange {
+    /// A request that has just come.
+    pub fn new(request: &Request) -> Self {
+        let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+        let given = given.filter(|id| !id.is_empty() && id.len() <= REQUEST_ID_MAX);
+        Self {
+            id: given.map_or_else(|| new_id("req"), str::to_string),
+            peer: request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| *address),
+            method: request.method().clone(),
+            path: request.uri().path().to_string(),
+            headers: request.headers().clone(),
+            time: SystemTime::now(),
+            begun: Instant::now(),
+            generation: Mutex::new(None),
+        }
+    }
+
+    /// Says what a model is asked for.
+    pub fn generates(&self, record: GenerationRecord) {
+        *self.lock() = Some(record);
+    }
+
+    /// Changes what is known of the generation.
+    pub fn update(&self, change: impl FnOnce(&mut GenerationRecord)) {
+        if let Some(record) = self.lock().as_mut() {
+            change(record);
+        }
+    }
+
+    /// What is known of the generation, if there was one.
+    pub fn generation(&self) -> Option<GenerationRecord> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<GenerationRecord>> {
+        self.generation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

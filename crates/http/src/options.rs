@@ -1,0 +1,123 @@
+//! Where to listen and whom to answer. Plain data: nothing here reads files or listens.
+
+use crate::tls::TlsFiles;
+use sha2::{Digest, Sha256};
+use std::{fmt, path::PathBuf};
+
+/// A key that clients show.
+#[derive(Clone, PartialEq, Eq)]
+pub enum ApiKey {
+    /// As it is.
+    Plain(String),
+    /// Its SHA-256.
+    Sha256([u8; 32]),
+}
+
+impl ApiKey {
+    /// Reads `sha256:` and 64 hexadecimal digits, or the key itself.
+    ///
+    /// # Errors
+    /// If the digits are not that.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some(digits) = text.strip_prefix("sha256:") else { return Ok(Self::Plain(text.into())) };
+        let mut digest = [0; 32];
+        let wrong =
+            || "`sha256:` needs 64 hexadecimal digits behind it, as `printf %s KEY | sha256sum` shows".to_string();
+        if digits.len() != 2 * digest.len() || !digits.is_ascii() {
+            return Err(wrong());
+        }
+        for (i, byte) in digest.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).map_err(|_| wrong())?;
+        }
+        Ok(Self::Sha256(digest))
+    }
+
+    pub(crate) fn sha256(&self) -> [u8; 32] {
+        match self {
+            ApiKey::Plain(key) => Sha256::digest(key.as_bytes()).into(),
+            ApiKey::Sha256(digest) => *digest,
+        }
+    }
+}
+
+/// Where to listen and whom to answer.
+#[derive(Clone)]
+pub struct HttpOptions {
+    /// An address or host name; on a loopback address, requests that name another host are refused.
+    pub host: String,
+    /// 0 takes any free port.
+    pub port: u16,
+    /// Keys of which requests to the paths that need one must carry one; empty asks for none.
+    pub api_keys: Vec<ApiKey>,
+    /// Further host names (without port) under which the server may be addressed, for instance by a reverse proxy.
+    pub allowed_hosts: Vec<String>,
+    /// The server's certificate and key; plain HTTP without.
+    pub tls: Option<TlsFiles>,
+    /// A file to which a line is added for each request, without its content; `-` is standard error.
+    pub access_log: Option<PathBuf>,
+    /// The OTLP/HTTP address of a collector that receives a span for each generation, without its content.
+    pub otlp_traces_endpoint: Option<String>,
+    /// Sizes that a request or connection may not exceed.
+    pub limits: HttpLimits,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".into(),
+            port: 8000,
+            api_keys: vec![],
+            allowed_hosts: vec![],
+            tls: None,
+            access_log: None,
+            otlp_traces_endpoint: None,
+            limits: HttpLimits::default(),
+        }
+    }
+}
+
+/// Without the keys.
+impl fmt::Debug for HttpOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpOptions")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("api_keys", &format_args!("{} keys", self.api_keys.len()))
+            .field("allowed_hosts", &self.allowed_hosts)
+            .field("tls", &self.tls)
+            .field("access_log", &self.access_log)
+            .field("otlp_traces_endpoint", &self.otlp_traces_endpoint)
+            .field("limits", &self.limits)
+            .finish()
+    }
+}
+
+/// Sizes that a request or connection may not exceed, whatever it asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpLimits {
+    /// Bytes of a request's body.
+    pub body_bytes_max: usize,
+    /// Bytes of a request's line and headers: more than twice as many are never taken.
+    pub header_bytes_max: usize,
+    /// Headers of a request.
+    pub headers_max: usize,
+    /// Seconds that a client may take to send them, or to shake hands.
+    pub header_s: u64,
+    /// Connections served at once; further ones wait in the system's backlog.
+    pub connections_max: usize,
+    /// Seconds that answers under way get after the signal to stop.
+    pub shutdown_s: u64,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 8 << 20,
+            header_bytes_max: 64 << 10,
+            headers_max: 100,
+            header_s: 30,
+            connections_max: 1024,
+            shutdown_s: 30,
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! What is served: what answers now, what it can do, and the adapters over it. Knows no wire format.
+
+mod adapters;
+mod current;
+mod served;
+mod served_adapter;
+
+pub use adapters::{AdapterEntry, Adapters};
+pub use current::Serving;
+pub use served::{Ability, LabelAbility, Served, TextAbility};
+pub use served_adapter::{AdapterSources, NotServed, ServedAdapter};

@@ -1,0 +1,48 @@
+//! Under which options a model is served. Plain data.
+
+use narthex_http::HttpOptions;
+
+/// Where to listen, whom to answer, and how much a request may ask for.
+#[derive(Clone, Debug, Default)]
+pub struct ServeOptions {
+    /// Address, keys, TLS, logs.
+    pub http: HttpOptions,
+    /// Sizes that a request may not exceed.
+    pub limits: Limits,
+}
+
+/// Sizes that a request to the API may not exceed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Choices per prompt (`n`).
+    pub n_max: usize,
+    /// Prompts times `n` in one request.
+    pub sequences_max: usize,
+    /// Texts in one request for embeddings, scores or a ranking.
+    pub inputs_max: usize,
+    /// Messages of one conversation.
+    pub messages_max: usize,
+    /// Strings in `stop`.
+    pub stop_strings_max: usize,
+    /// Bytes of one string in `stop`.
+    pub stop_string_bytes_max: usize,
+    /// Entries of `logit_bias`.
+    pub logit_biases_max: usize,
+    /// Alternatives reported per token.
+    pub logprobs_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            n_max: 16,
+            sequences_max: 128,
+            inputs_max: 2048,
+            messages_max: 4096,
+            stop_strings_max: 16,
+            stop_string_bytes_max: 1024,
+            logit_biases_max: 1024,
+            logprobs_max: 20,
+        }
+    }
+}
