@@ -1,7 +1,7 @@
 //! What is shown of something that has papers: its licence, its parts, its lineage and its class. It is written as
 //! JSON, and decides nothing.
 
-use crate::{Openness, openness};
+use crate::mof::{Openness, openness};
 use narthex_base::{Component, License, LineageNode, Provenance};
 use serde::Serialize;
 
