@@ -39,7 +39,7 @@ kind = "tune"
 model = "given"
 data = "pair-tokens"
 lora = { rank = 2 }
-schedule = { steps = 1, batch_size = 1, context = 16, warmup = 0, eval_every = 0 }
+schedule = { steps = 1, batch_size = 1, context = 64, warmup = 0, eval_every = 0 }
 
 [steps.release]
 kind = "bundle"
