@@ -27,7 +27,6 @@ kind = "data"
 from = "lines"
 output = "chat"
 transform = "select text as user, text as assistant from source"
-validation = 0.2
 
 [steps.pair-tokens]
 kind = "tokenize"
