@@ -41,7 +41,7 @@ impl Column {
                 None => return Ok(None),
                 // Messages that came as JSON text.
                 Some(text) if is_list(text) => json_chat(text),
-                Some(text) if text.is_empty() => return Ok(None),
+                Some("") => return Ok(None),
                 Some(text) => return Ok(Some(Said::Text(text.to_string()))),
             },
             Self::Lists(items) => items[row].clone(),

@@ -58,6 +58,7 @@ struct Attention {
 
 /// A feed-forward part, or experts.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one in each block, and most are dense")]
 enum Mlp {
     Dense(FeedForward),
     Sparse(Experts),

@@ -215,7 +215,7 @@ impl ShardWriter {
     /// # Errors
     /// If the disk is full, the file can't be renamed, or the last of the pairs lacks its second answer.
     pub fn finish(mut self) -> Result<()> {
-        if self.has_pairs && self.documents % 2 != 0 {
+        if self.has_pairs && !self.documents.is_multiple_of(2) {
             return Err(Error::internal("a shard of pairs ends in half a pair"));
         }
         self.tokens.append(&mut self.ends)?;

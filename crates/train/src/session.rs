@@ -277,7 +277,8 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
         let (mut loss, mut values) = (0.0, vec![0.0; O::VALUES.len()]);
         let mut sum = NamedGradients::default();
         for round in 0..rounds {
-            let own = batches.get(round).filter(|_| weights[round] > 0);
+            let own =
+                batches.get(round).zip(weights.get(round)).filter(|(_, weight)| **weight > 0).map(|(batch, _)| batch);
             let pass = own.map(|(index, batch)| {
                 let noise = Stream::new(*seed, "dropout").at(*index);
                 self.objective.gradients(self.network(), batch, noise, scale)

@@ -163,7 +163,7 @@ fn prompts_that_fill_the_context_are_dropped() {
     let cut: Vec<[Answer; 2]> = cut["batches"].as_array().unwrap().iter().flat_map(pairs).collect();
     let unique = |pairs: Vec<[Answer; 2]>| {
         let mut batches: Vec<String> =
-            pairs.iter().map(|pair| format!("{:?}", PairBatch::new(&[pair.clone()], 23))).collect();
+            pairs.iter().map(|pair| format!("{:?}", PairBatch::new(std::slice::from_ref(pair), 23))).collect();
         batches.sort();
         batches.dedup();
         batches
