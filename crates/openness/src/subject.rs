@@ -483,7 +483,7 @@ pub(crate) mod testing {
 
     fn schema(file: &str) -> Value {
         let path = format!("{}/tests/fixtures/schemas/{file}", env!("CARGO_MANIFEST_DIR"));
-        // SPDX's pattern of an IRI looks ahead, which the validator's expressions cannot; this one accepts the same texts.
+        // SPDX's pattern of an IRI looks ahead, which the validator cannot; this one accepts the same texts.
         let text = std::fs::read_to_string(path).unwrap().replace("^(?!_:).+:.+", "^([^_]|_[^:]).*:.+");
         serde_json::from_str(&text).unwrap()
     }
