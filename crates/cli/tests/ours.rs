@@ -59,6 +59,11 @@ fn an_origin_makes_nothing_ours() {
     let gguf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../formats/tests/golden/gguf/llama.gguf");
     succeed(folder, &["import", gguf.to_str().unwrap(), "--name", "given", "--project", "other"]);
     succeed(folder, &["export", "given", "given", "--project", "other"]);
+    // Its own template shows no answer.
+    let config = folder.join("given/tokenizer_config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    let template = "{% for message in messages %}{{ message.content }}{% endfor %}";
+    fs::write(&config, text.replace("{{ messages[0].content }}", template)).unwrap();
     for papers in ["narthex.json", "LICENSE", "NOTICE"] {
         let _ = fs::remove_file(folder.join("given").join(papers));
     }

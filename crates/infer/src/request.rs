@@ -1,5 +1,5 @@
 //! What goes into the engine and what comes out. The rest of the crate is an implementation of
-//! these types; `serve` knows nothing else.
+//! these types; those who ask know these, and what the engine counts.
 
 use narthex_model::Adapter;
 use std::{fmt, sync::Arc};

@@ -1,4 +1,5 @@
-//! What a block's attention looks at: the only thing that differs between training and serving.
+//! What a block's attention looks at: it differs between training and serving, and so does the form of the weights;
+//! nothing else does.
 //!
 //! Shapes: B sequences, T new positions, N = B T rows, H query heads, K key/value heads, D head width.
 

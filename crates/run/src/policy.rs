@@ -19,8 +19,8 @@ pub(crate) const CODE: [(ComponentKind, &str); 6] = [
     (ComponentKind::ModelArchitecture, "crates/model"),
     (ComponentKind::DataPreprocessingCode, "crates/data, crates/text"),
     (ComponentKind::TrainingCode, "crates/train"),
-    (ComponentKind::InferenceCode, "crates/infer, crates/serve"),
-    (ComponentKind::EvaluationCode, "crates/train, crates/run"),
+    (ComponentKind::InferenceCode, "crates/infer, crates/answer, crates/serve"),
+    (ComponentKind::EvaluationCode, "crates/train, crates/answer, crates/run"),
     (ComponentKind::SupportingLibraries, "crates/kernels, crates/base, crates/ledger"),
 ];
 

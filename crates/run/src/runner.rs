@@ -81,7 +81,8 @@ impl RunReport {
     /// The last step that yields a model, or else a bundle of one: what is served or talked to afterwards.
     pub fn model(&self) -> Option<&Row> {
         let last = |kind| self.rows.iter().rev().find(move |row| row.yields == kind);
-        last(ArtifactKind::Model).or_else(|| last(ArtifactKind::Bundle))
+        let kinds = [ArtifactKind::Model, ArtifactKind::Predictor, ArtifactKind::Bundle];
+        kinds.into_iter().find_map(last)
     }
 }
 
@@ -199,8 +200,7 @@ impl Project {
     /// Whether an interrupted attempt at this step has left a checkpoint.
     fn has_checkpoint(&self, key: Digest) -> bool {
         let stage = self.ledger.root().join("work").join(key.to_string());
-        let mut entries = std::fs::read_dir(stage).into_iter().flatten().flatten();
-        entries.any(|entry| entry.file_name().to_string_lossy().starts_with("checkpoint-"))
+        narthex_train::has_checkpoint(&stage)
     }
 
     /// Why a step whose key is unknown must run.
@@ -260,7 +260,8 @@ impl Project {
     }
 }
 
-/// Moves the states that training passed through into the record of the run, where the schedule asks for it.
+/// Puts the states that training passed through into the record of the run too, where the schedule asks for it: they go
+/// from the stage once the artifact is there.
 fn keep_checkpoints(planned: &PlannedStep, manifest: &Manifest, stage: &Path, run: &Path) -> Result<()> {
     if !planned.step.schedule().is_some_and(|schedule| schedule.checkpoints.keep_checkpoints) {
         return Ok(());
@@ -268,14 +269,7 @@ fn keep_checkpoints(planned: &PlannedStep, manifest: &Manifest, stage: &Path, ru
     let folder = run.join("checkpoints");
     std::fs::create_dir_all(&folder).map_err(|error| Error::io("cannot write", &folder, error))?;
     for checkpoint in &manifest.checkpoints {
-        let (from, to) =
-            (stage.join(format!("checkpoint-{}", checkpoint.step)), folder.join(format!("step-{}", checkpoint.step)));
-        if from.is_dir() {
-            std::fs::rename(&from, &to).map_err(|error| Error::io("cannot write", &to, error))?;
-            // When it was written, and how fast, is no part of the state.
-            let state = to.join("state.json");
-            std::fs::remove_file(&state).map_err(|error| Error::io("cannot write", &state, error))?;
-        }
+        narthex_train::keep_state(stage, checkpoint.step, &folder.join(format!("step-{}", checkpoint.step)))?;
     }
     Ok(())
 }

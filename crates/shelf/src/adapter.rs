@@ -7,7 +7,7 @@ use crate::{
     foreign::shortened,
     known::Known,
     project::open_ledger,
-    reference::{Reference, help_for, resolve},
+    reference::{Reference, resolve},
 };
 use narthex_base::{ArtifactKind, Digest, Error, FileEntry, Manifest, Parent, Provenance, Result};
 use narthex_formats::pickle;
@@ -46,20 +46,16 @@ impl OpenedAdapter {
     /// things, or its weights are a pickle that is damaged or made to do harm.
     pub(crate) fn open(project: &Path, place: &Path) -> Result<Self> {
         let reference = place.to_str().map_or(Reference::Place(place), Reference::of);
-        if let Reference::Name(name) = reference
-            && let Ok((ledger, artifact)) = resolve(project, name)
-        {
+        if let Reference::Name(name) = reference {
+            let (ledger, artifact) =
+                resolve(project, name).map_err(|error| error.context(format!("there is no adapter at `{name}`")))?;
             return Self::in_ledger(&ledger, &artifact, name);
         }
-        if matches!(reference, Reference::Place(_)) && place.join(CONFIG).is_file() {
+        if place.join(CONFIG).is_file() {
             return Self::in_folder(project, place);
         }
-        let help = match reference {
-            Reference::Name(name) => help_for(name),
-            Reference::Place(_) => None,
-        };
-        let usual = || format!("name a folder with {CONFIG} and {WEIGHTS} (or {PICKLED}), or a model tuned with LoRA");
-        Err(Error::input(format!("there is no adapter at `{}`", place.display())).help(help.unwrap_or_else(usual)))
+        Err(Error::input(format!("there is no adapter at `{}`", place.display()))
+            .help(format!("name a folder with {CONFIG} and {WEIGHTS} (or {PICKLED}), or a model tuned with LoRA")))
     }
 
     fn in_ledger(ledger: &Ledger, artifact: &Artifact, reference: &str) -> Result<Self> {

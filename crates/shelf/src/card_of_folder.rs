@@ -4,7 +4,7 @@
 
 use crate::{
     hub_card::{HubCard, link_declared},
-    known::Known,
+    known::{Known, gap},
     model_folder::model_files,
     terms::Terms,
 };
@@ -68,7 +68,8 @@ pub(crate) fn known_by_card(folder: &Path, ledger: Option<&Ledger>) -> Result<Kn
         ..Shown::unknown()
     };
     let how_to_declare = shown.license.is_none().then(|| how_to_declare(folder));
-    Ok(Known { papers, shown, gap: None, how_to_declare })
+    let gap = gap(&papers);
+    Ok(Known { papers, shown, gap, how_to_declare })
 }
 
 /// How the terms of a folder are declared that stand in no project file.

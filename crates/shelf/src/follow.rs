@@ -12,8 +12,8 @@ pub enum FollowMove {
     SayUnchanged,
     /// Say that the reference could not be looked up; the model that answers goes on.
     SayUnknown(Error),
-    /// Load this version, and say what came of it; none for a folder.
-    Load(Option<Digest>),
+    /// Load what the reference stands for, and say what came of it.
+    Load,
 }
 
 /// Which version answers, and which was tried last.
@@ -45,12 +45,12 @@ impl Follow {
             return FollowMove::Stay;
         }
         self.tried = version;
-        FollowMove::Load(version)
+        FollowMove::Load
     }
 
     /// That version answers now.
     pub fn loaded(&mut self, version: Option<Digest>) {
-        self.served = version;
+        (self.served, self.tried) = (version, version);
     }
 }
 
@@ -65,15 +65,14 @@ mod tests {
         let mut check = |version: Option<Option<Digest>>, by_hand: bool, loads: bool, expected: &str| {
             let unknown = || Error::input("there is no artifact");
             let found = follow.next(version.ok_or_else(unknown), by_hand);
-            if let (FollowMove::Load(version), true) = (&found, loads) {
-                follow.loaded(*version);
+            if let (FollowMove::Load, true) = (&found, loads) {
+                follow.loaded(version.expect("it was found"));
             }
             let said = match found {
                 FollowMove::Stay => "stay",
                 FollowMove::SayUnchanged => "unchanged",
                 FollowMove::SayUnknown(_) => "unknown",
-                FollowMove::Load(None) => "load the folder",
-                FollowMove::Load(Some(_)) => "load",
+                FollowMove::Load => "load",
             };
             assert_eq!(said, expected, "{version:?} {by_hand}");
         };
@@ -91,6 +90,6 @@ mod tests {
         // A folder has no versions: it is read again by hand, and only then.
         let mut follow = Follow::new(None);
         assert!(matches!(follow.next(Ok(None), false), FollowMove::Stay));
-        assert!(matches!(follow.next(Ok(None), true), FollowMove::Load(None)));
+        assert!(matches!(follow.next(Ok(None), true), FollowMove::Load));
     }
 }

@@ -20,8 +20,15 @@ impl Known {
     /// What a ledger knows of an artifact.
     pub(crate) fn of_artifact(ledger: &Ledger, artifact: &Artifact) -> Result<Self> {
         let papers = ledger.provenance(artifact)?;
-        let gap = ledger.take_warnings().into_iter().next();
+        let gap = gap(&papers);
         let shown = Shown::of(papers.clone(), ledger.lineage(artifact.digest)?);
         Ok(Self { papers, shown, gap, how_to_declare: None })
     }
+}
+
+/// What is missing of a lineage, in words.
+pub(crate) fn gap(papers: &Provenance) -> Option<String> {
+    let (child, parent) = papers.missing()?;
+    let digest = parent.digest.short();
+    Some(format!("`{}` was made from `{}` ({digest}), of which there is no record", child.recipe.step, parent.name))
 }

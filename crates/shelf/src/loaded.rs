@@ -46,10 +46,11 @@ impl LoadedModel {
     /// If files are missing or broken.
     pub(crate) fn read(name: &str, folder: &Path, provenance: Shown, form: WeightForm) -> Result<Self> {
         if is_encoder(folder) {
-            return Err(Error::input(format!("`{name}` is a text encoder and generates no text"))
+            return Err(Error::input(format!("`{name}` is a text encoder or a classifier and generates no text"))
                 .at(folder.display(), None)
                 .help(format!(
-                    "`narthex embed {name} TEXT` gives a vector; `narthex serve {name}` answers for embeddings"
+                    "`narthex embed {name} TEXT` gives an encoder's vector; `narthex serve {name}` answers with what it \
+                     can do: vectors, scores or labels"
                 )));
         }
         let config = TokenizerConfig::read(folder)?;
@@ -105,7 +106,7 @@ impl LoadedModel {
 /// If it is something else.
 pub fn require_model(artifact: &Artifact, reference: &str) -> Result<()> {
     match artifact.manifest.kind {
-        ArtifactKind::Model | ArtifactKind::Bundle => Ok(()),
+        ArtifactKind::Model | ArtifactKind::Predictor | ArtifactKind::Bundle => Ok(()),
         kind => Err(Error::input(format!("`{reference}` is not a model but {}", with_article(kind)))
             .help("`narthex ls --kind model` lists the models")),
     }
@@ -114,9 +115,11 @@ pub fn require_model(artifact: &Artifact, reference: &str) -> Result<()> {
 fn with_article(kind: ArtifactKind) -> String {
     match kind {
         ArtifactKind::Evaluation => format!("an {kind}"),
-        ArtifactKind::Documents | ArtifactKind::Chat | ArtifactKind::Pairs | ArtifactKind::Tokens => {
-            format!("a set of {kind}")
-        }
+        ArtifactKind::Documents
+        | ArtifactKind::Chat
+        | ArtifactKind::Pairs
+        | ArtifactKind::Rows
+        | ArtifactKind::Tokens => format!("a set of {kind}"),
         _ => format!("a {kind}"),
     }
 }

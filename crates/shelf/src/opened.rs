@@ -6,10 +6,10 @@ use crate::{
     adapter::OpenedAdapter,
     card_of_folder::{folder_name, known_by_card},
     encoder::LoadedEncoder,
-    known::Known,
+    known::{Known, gap},
     loaded::{LoadedModel, WeightForm, require_model},
     model_folder::is_model_folder,
-    papers::papers_in,
+    papers::{check_weights, papers_in},
     project::{PlanOptions, has_plan, open_ledger, read_plan},
     reference::{Reference, no_model, resolve},
 };
@@ -107,7 +107,7 @@ impl Shelf {
                 if !is_model_folder(folder) {
                     return Err(no_model(folder));
                 }
-                let known = self.known_folder(folder)?;
+                let known = self.known_folder(folder, purpose.uses())?;
                 let (folder, created, version) = (folder.to_path_buf(), 0, None);
                 let (name, provenance) = (folder_name(&folder), known.shown.clone());
                 (known, OpenedModel { name, folder, provenance, created, version })
@@ -167,7 +167,7 @@ impl Shelf {
     /// If the reference is unknown, or the project file is wrong.
     pub fn judge(&self, reference: &str, uses: Use) -> Result<Vec<Finding>> {
         let known = match Reference::of(reference) {
-            Reference::Place(place) if place.exists() => self.known_folder(place)?,
+            Reference::Place(place) if place.exists() => self.known_folder(place, Some(uses))?,
             Reference::Place(place) => return Err(no_model(place)),
             Reference::Name(name) => {
                 let (ledger, artifact) = resolve(&self.project, name)?;
@@ -208,11 +208,16 @@ impl Shelf {
         Ok((!is_silent).then_some(policy))
     }
 
-    /// What is known of a folder, or of papers alone.
-    fn known_folder(&self, place: &Path) -> Result<Known> {
+    /// What is known of a folder, or of papers alone. Where a policy speaks of the use, the weights must be those that
+    /// the papers are for.
+    fn known_folder(&self, place: &Path, uses: Option<Use>) -> Result<Known> {
         if let Some(papers) = papers_in(place)? {
-            let shown = Shown::of(papers.clone(), papers.tree());
-            return Ok(Known { papers, shown, gap: None, how_to_declare: None });
+            let speaks = uses.map(|uses| self.policy_for(uses)).transpose()?.flatten().is_some();
+            if speaks && place.is_dir() {
+                check_weights(place, &papers.manifest)?;
+            }
+            let (shown, gap) = (Shown::of(papers.clone(), papers.tree()), gap(&papers));
+            return Ok(Known { papers, shown, gap, how_to_declare: None });
         }
         // A server may have no project: then what the card names stays declared.
         known_by_card(place, open_ledger(&self.project).ok().as_ref())

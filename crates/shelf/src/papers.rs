@@ -1,6 +1,7 @@
 //! The papers of a reference, and an artifact as the documents about it see it.
 
 use crate::{
+    known::gap,
     project::{open_ledger, root_of},
     reference::{Reference, resolve},
 };
@@ -26,9 +27,8 @@ pub fn provenance_of(project: &Path, reference: &str) -> Result<Option<Provenanc
     };
     let (ledger, artifact) = resolve(project, name)?;
     let provenance = ledger.provenance(&artifact)?;
-    let warnings = ledger.take_warnings();
-    match warnings.first() {
-        Some(warning) => Err(Error::input(format!("the lineage of `{reference}` is not whole")).cause(warning)),
+    match gap(&provenance) {
+        Some(gap) => Err(Error::input(format!("the lineage of `{reference}` is not whole")).cause(gap)),
         None => Ok(Some(provenance)),
     }
 }
@@ -88,7 +88,16 @@ pub fn whole_provenance(project: &Path, reference: &str) -> Result<Provenance> {
 /// # Errors
 /// Names the first file that is missing or was changed.
 pub fn check_folder(folder: &Path, manifest: &Manifest) -> Result<()> {
-    for entry in &manifest.files {
+    check_files(folder, &manifest.files.iter().collect::<Vec<_>>())
+}
+
+/// The same of its weights alone: what else lies there may have been written anew.
+pub(crate) fn check_weights(folder: &Path, manifest: &Manifest) -> Result<()> {
+    check_files(folder, &manifest.files.iter().filter(|file| file.path.ends_with(".safetensors")).collect::<Vec<_>>())
+}
+
+fn check_files(folder: &Path, files: &[&FileEntry]) -> Result<()> {
+    for entry in files {
         let path = folder.join(&entry.path);
         let found = if path.is_file() { Some(hash_file(&path)?.1) } else { None };
         if found != Some(entry.digest) {

@@ -11,10 +11,7 @@ use narthex_answer::{Chances, TextEncoder, TextModel};
 use narthex_base::{Digest, Result};
 use narthex_infer::{EncoderEngine, EncoderOptions, Engine, EngineOptions};
 use narthex_kernels::{alloc::keep_at_most, memory::available_bytes};
-use narthex_model::{
-    Precision,
-    encoder::{ScoreActivation, SentenceConfig},
-};
+use narthex_model::{Precision, ScoreActivation, encoder::SentenceConfig};
 use narthex_openness::{Finding, Shown};
 use std::sync::Arc;
 

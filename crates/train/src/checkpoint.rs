@@ -18,6 +18,12 @@ use std::{
 /// Checkpoints that are kept: the newest, and the one before in case the newest is damaged.
 const KEPT: usize = 2;
 
+/// What a checkpoint's folder is called before the number of its step.
+const PREFIX: &str = "checkpoint-";
+
+/// What a checkpoint is, beside its weights and moments.
+const STATE: &str = "state.json";
+
 #[derive(Serialize, Deserialize)]
 struct State {
     step: u64,
@@ -27,6 +33,9 @@ struct State {
     run: Digest,
     weights: ShardDigests,
     moments: ShardDigests,
+    /// The loss of the last step, as the bits of the number: JSON has none for what is not finite.
+    #[serde(default)]
+    loss_bits: Option<u64>,
     /// The states that the run has passed through at its fixed intervals, first to last.
     #[serde(default)]
     passed: Vec<Passed>,
@@ -39,6 +48,7 @@ pub(crate) struct Restored {
     /// The trained parameters.
     pub(crate) weights: TensorMap,
     pub(crate) seconds: f64,
+    pub(crate) loss: Option<f64>,
 }
 
 /// A copy of a run's state, to be written while the run goes on.
@@ -48,6 +58,8 @@ pub(crate) struct Snapshot {
     seconds: f64,
     weights: TensorMap,
     moments: TensorMap,
+    /// The loss of the step before.
+    pub(crate) loss: Option<f64>,
     /// The states before this one.
     pub(crate) passed: Vec<Passed>,
     /// Whether this is one of the states at fixed intervals.
@@ -70,7 +82,8 @@ impl Snapshot {
                 moments.insert(format!("{parameter}.{name}"), (slot.shape.clone(), flat_values(values)));
             }
         }
-        Self { run, step: optimizer.steps, seconds, weights, moments, passed: vec![], counts: true, keep: false }
+        let step = optimizer.steps;
+        Self { run, step, seconds, weights, moments, loss: None, passed: vec![], counts: true, keep: false }
     }
 
     /// Writes the files into a folder and gives the state's digests.
@@ -92,8 +105,8 @@ impl Snapshot {
 }
 
 fn save(folder: &Path, snapshot: Snapshot) -> Result<Vec<Passed>> {
-    let Snapshot { run, step, seconds, counts, keep, .. } = snapshot;
-    let temporary = folder.join(format!("checkpoint-{step}.tmp"));
+    let Snapshot { run, step, seconds, loss, counts, keep, .. } = snapshot;
+    let temporary = folder.join(format!("{PREFIX}{step}.tmp"));
     let fail = |path: &Path| {
         let path = path.to_path_buf();
         move |error| Error::io("cannot write", path, error)
@@ -108,18 +121,20 @@ fn save(folder: &Path, snapshot: Snapshot) -> Result<Vec<Passed>> {
         passed.push(now.clone());
     }
     let Passed { weights, moments, .. } = now;
-    let state = State { step, seconds, run, weights, moments, passed };
-    let path = temporary.join("state.json");
+    let state = State { step, seconds, run, weights, moments, loss_bits: loss.map(f64::to_bits), passed };
+    let path = temporary.join(STATE);
     fs::write(&path, serde_json::to_vec(&state).expect("our own types serialize")).map_err(fail(&path))?;
     sync(&path)?;
     sync(&temporary)?;
-    let target = folder.join(format!("checkpoint-{step}"));
+    let target = folder_of(folder, step);
     if target.exists() {
         fs::remove_dir_all(&target).map_err(fail(&target))?;
     }
     fs::rename(&temporary, &target).map_err(fail(&target))?;
     sync(folder)?;
-    for (old, path) in found(folder).into_iter().skip(KEPT) {
+    // Another run's are not ours to count, nor to remove.
+    let own = found(folder).into_iter().filter(|(_, path)| state_in(path).is_ok_and(|state| state.run == run));
+    for (old, path) in own.skip(KEPT) {
         if !keep || !state.passed.iter().any(|passed| passed.step == old) {
             fs::remove_dir_all(&path).map_err(fail(&path))?;
         }
@@ -147,16 +162,20 @@ pub(crate) fn restore(
 }
 
 fn read(path: &Path, run: Digest, optimizer: &Optimizer) -> Result<Option<Restored>> {
-    let file = path.join("state.json");
-    let bytes = fs::read(&file).map_err(|error| Error::io("cannot read", &file, error))?;
-    let state: State =
-        serde_json::from_slice(&bytes).map_err(|error| Error::input("state.json is not valid").cause(error))?;
+    let state = state_in(path)?;
     if state.run != run {
         return Ok(None);
     }
     let recorded = Passed { step: state.step, weights: state.weights, moments: state.moments };
     let (optimizer, weights) = load(path, &recorded, optimizer)?;
-    Ok(Some(Restored { optimizer, weights, seconds: state.seconds, passed: state.passed }))
+    let loss = state.loss_bits.map(f64::from_bits);
+    Ok(Some(Restored { optimizer, weights, seconds: state.seconds, loss, passed: state.passed }))
+}
+
+fn state_in(path: &Path) -> Result<State> {
+    let file = path.join(STATE);
+    let bytes = fs::read(&file).map_err(|error| Error::io("cannot read", &file, error))?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::input("state.json is not valid").cause(error))
 }
 
 /// Reads the state in a folder, which must be the one with these digests. `optimizer` gives the names and shapes.
@@ -193,12 +212,47 @@ pub(crate) fn load(path: &Path, state: &Passed, optimizer: &Optimizer) -> Result
     Ok((restored, trained))
 }
 
+/// Whether a folder of a run's work has a checkpoint.
+pub fn has_checkpoint(work: &Path) -> bool {
+    !found(work).is_empty()
+}
+
+/// Puts the state after `step` of a folder of a run's work into `to` as well, without when it was written and how fast;
+/// does nothing if the state is not there. What is already in `to` goes.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn keep_state(work: &Path, step: u64, to: &Path) -> Result<()> {
+    let from = folder_of(work, step);
+    if !from.is_dir() {
+        return Ok(());
+    }
+    let fail = |error| Error::io("cannot write", to, error);
+    if to.exists() {
+        fs::remove_dir_all(to).map_err(fail)?;
+    }
+    fs::create_dir_all(to).map_err(fail)?;
+    for entry in fs::read_dir(&from).map_err(|error| Error::io("cannot read", &from, error))? {
+        let entry = entry.map_err(|error| Error::io("cannot read", &from, error))?;
+        let target = to.join(entry.file_name());
+        // The same bytes under two names, where the file system can do that.
+        if entry.file_name() != STATE && fs::hard_link(entry.path(), &target).is_err() {
+            fs::copy(entry.path(), &target).map_err(fail)?;
+        }
+    }
+    Ok(())
+}
+
+fn folder_of(work: &Path, step: u64) -> PathBuf {
+    work.join(format!("{PREFIX}{step}"))
+}
+
 /// The checkpoints of a folder, newest first.
 fn found(folder: &Path) -> Vec<(u64, PathBuf)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut found: Vec<(u64, PathBuf)> = entries
         .filter_map(|entry| {
-            let step = entry.file_name().to_str()?.strip_prefix("checkpoint-")?.parse().ok()?;
+            let step = entry.file_name().to_str()?.strip_prefix(PREFIX)?.parse().ok()?;
             Some((step, entry.path()))
         })
         .collect();

@@ -53,7 +53,7 @@ pub(crate) struct Report<'a> {
     last_progress: Option<Instant>,
     /// The highest peak measured so far, and when it was last measured.
     peak: Option<(f64, Instant)>,
-    last_loss: f64,
+    last_loss: Option<f64>,
 }
 
 impl<'a> Report<'a> {
@@ -78,13 +78,13 @@ impl<'a> Report<'a> {
             step_seconds: 0.0,
             last_progress: None,
             peak: None,
-            last_loss: f64::NAN,
+            last_loss: None,
         })
     }
 
     /// The run goes on from a checkpoint.
-    pub(crate) fn go_on(&mut self, step: u64, seconds_before: f64) {
-        (self.steps_before, self.seconds_before) = (step, seconds_before);
+    pub(crate) fn go_on(&mut self, step: u64, seconds_before: f64, last_loss: Option<f64>) {
+        (self.steps_before, self.seconds_before, self.last_loss) = (step, seconds_before, last_loss);
         let detail = format!("going on from the checkpoint of step {step}");
         self.observer.progress(step, self.schedule.batches.steps, "steps", detail);
     }
@@ -108,7 +108,7 @@ impl<'a> Report<'a> {
     /// Metrics, event and progress after a step.
     pub(crate) fn step(&mut self, step: Step, shown: &str, validation: Option<Validation>) -> Result<()> {
         let Step { done, loss, lr, grad_norm, weight, values: own } = step;
-        self.last_loss = loss;
+        self.last_loss = Some(loss);
         let items_per_second = self.items_per_step() as f64 / self.step_seconds;
         let mfu = self.utilisation(items_per_second);
         let item = self.units.item;
@@ -164,6 +164,11 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// The loss of the last step; none before the first.
+    pub(crate) fn last_loss(&self) -> Option<f64> {
+        self.last_loss
+    }
+
     /// Seconds of training so far, those before this process included.
     pub(crate) fn seconds(&self) -> f64 {
         self.seconds_before + self.started.elapsed().as_secs_f64()
@@ -184,12 +189,10 @@ impl<'a> Report<'a> {
             ("steps".into(), steps as f64),
             (self.units.item.into(), (steps * items) as f64),
         ]);
-        if self.last_loss.is_finite() {
-            figures.insert(self.units.loss_figure.into(), self.last_loss);
-        }
+        figures.extend(self.last_loss.map(|loss| (self.units.loss_figure.to_string(), loss)));
         figures.extend(validation.into_iter().flat_map(|found| found.values));
         let items_here = (steps - self.steps_before) * items;
-        let speed = items_here as f64 / self.started.elapsed().as_secs_f64();
+        let speed = items_here as f64 / (seconds - self.seconds_before);
         let mut measured = BTreeMap::from([
             ("training_seconds".to_string(), seconds),
             ("peak_memory_bytes".into(), peak_resident_bytes() as f64),

@@ -8,7 +8,7 @@ use crate::{
     objective::{Extent, Objective, Pass, Place},
     optimizer::Optimizer,
     report::{Report, Step},
-    selection::Selection,
+    selection::{Selected, Selection},
     world::{Alone, World},
 };
 use burn::module::Module;
@@ -28,8 +28,8 @@ pub type Sampler<'a, M> = dyn Fn(&M) -> Result<String> + 'a;
 
 /// How a network of type `M` is trained, apart from what it learns.
 ///
-/// Of the schedule, the loop itself uses all but the shape of batches, dropout, precision and activation checkpointing:
-/// those are for the objective, which uses what it has a use for.
+/// Of the schedule, the loop itself uses all but the shape of batches, dropout, device and activation checkpointing: those
+/// are for the objective, which uses what it has a use for, and for who makes the network and [`Training::device`].
 pub struct Training<'a, M> {
     /// Which parameters are trained; all where nothing is said.
     pub selection: Option<Selection>,
@@ -151,8 +151,10 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
             return Err(Error::input("Muon takes the matrices of hidden layers, and none is named")
                 .help("name them with `Selection::with_hidden`, or set `optimizer = \"adamw\"`"));
         }
-        let names: Vec<&str> = selected.iter().map(|selected| selected.name.as_str()).collect();
-        let run = training.run.unwrap_or_else(|| Digest::of_json(&(schedule, training.seed, names)));
+        let run = training.run.unwrap_or_else(|| {
+            let selected = selected.iter().map(|Selected { name, shape, hidden }| (name, shape, hidden));
+            Digest::of_json(&(schedule, training.seed, selected.collect::<Vec<_>>()))
+        });
         let units = objective.units(&network);
         let network = network.to_device(&training.device);
         let optimizer = Optimizer::new(&network, &selection, schedule.update.optimizer);
@@ -180,7 +182,7 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
         {
             self.set(restored.optimizer, restored.weights);
             self.passed = restored.passed;
-            self.report.go_on(self.optimizer.steps, restored.seconds);
+            self.report.go_on(self.optimizer.steps, restored.seconds, restored.loss);
         }
         self.report.open(self.optimizer.steps)
     }
@@ -200,7 +202,8 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
     fn train(&mut self, until: u64) -> Result<()> {
         let (objective, seed) = (self.objective, self.training.seed);
         if O::BY_NETWORK {
-            return self.run(until, |index, network| objective.batch(Place { seed, index, network: Some(network) }));
+            return self
+                .run(until, |index, network| objective.batch(Place { seed, index, network: Some(&network.valid()) }));
         }
         let indices: Vec<u64> = (self.optimizer.steps..until).flat_map(|step| self.own_indices(step)).collect();
         std::thread::scope(|scope| {
@@ -273,7 +276,7 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
             weight += world.gather(own as f64)?.iter().sum::<f64>() as u64;
         }
         // Divided by the weight of the whole step, so that accumulation changes nothing but memory.
-        let scale = 1.0 / weight as f64;
+        let scale = if weight == 0 { 0.0 } else { 1.0 / weight as f64 };
         let (mut loss, mut values) = (0.0, vec![0.0; O::VALUES.len()]);
         let mut sum = NamedGradients::default();
         for round in 0..rounds {
@@ -309,7 +312,7 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
         let every = reports.eval_every;
         let due = every > 0 && step.done.is_multiple_of(every) && step.done < *steps;
         let validation = if due && self.looked_at && self.training.world.rank() == 0 {
-            self.objective.validate(self.network(), Extent::Part, Observer::silent())?
+            self.objective.validate(&self.network().valid(), Extent::Part, Observer::silent())?
         } else {
             None
         };
@@ -339,7 +342,7 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
         let passed = self.passed.clone();
         let counts = counts && passed.last().is_none_or(|passed| passed.step < self.optimizer.steps);
         let mut snapshot = self.snapshot();
-        (snapshot.passed, snapshot.counts) = (passed, counts);
+        (snapshot.passed, snapshot.counts, snapshot.loss) = (passed, counts, self.report.last_loss());
         snapshot.keep = self.training.schedule.checkpoints.keep_checkpoints;
         let folder = folder.to_path_buf();
         self.writing = Some(std::thread::spawn(move || snapshot.save(&folder)));
@@ -365,10 +368,20 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
 
     fn finish(mut self) -> Result<Fitted<M>> {
         let (network, seconds) = (self.network().valid(), self.report.seconds());
+        if let Some(loss) = self.report.last_loss().filter(|loss| !loss.is_finite()) {
+            return Err(Error::input(format!("training has diverged: the loss of the last step is {loss}"))
+                .help("lower `lr`, or raise `warmup`, in the schedule, and train again"));
+        }
         let validation = match self.training.world.rank() {
-            0 => self.objective.validate(&network, Extent::Whole, self.training.observer)?,
-            _ => None,
+            0 => self.objective.validate(&network, Extent::Whole, self.training.observer),
+            _ => Ok(None),
         };
+        if validation.is_err() && !self.is_due() {
+            // What was trained is not lost with it.
+            self.save(false)?;
+            self.written()?;
+        }
+        let validation = validation?;
         let trained = self.optimizer.trained_parameters();
         let (mut figures, measured) = self.report.finish(self.optimizer.steps, seconds, trained, validation);
         figures.extend(self.objective.figures());

@@ -8,7 +8,7 @@ use narthex_base::{
 use narthex_model::{Decoder, Design, LoraSpec, ModelConfig, TensorMap, cpu};
 use narthex_text::{ShardWriter, TokenShard};
 use narthex_train::{
-    Fitted, Selection, Training, fit,
+    Fitted, Selection, Training, fit, has_checkpoint,
     objective::{Chat, DecoderPass, Pretrain, TokenData},
     replay,
 };
@@ -145,6 +145,17 @@ fn train(
     schedule: &Schedule,
     observer: Observer,
 ) -> narthex_base::Result<Fitted<Decoder>> {
+    train_as("run", case, data, work, schedule, observer)
+}
+
+fn train_as(
+    run: &str,
+    case: &Case,
+    data: &TokenShard,
+    work: &Path,
+    schedule: &Schedule,
+    observer: Observer,
+) -> narthex_base::Result<Fitted<Decoder>> {
     let schedule = of_case(case, schedule);
     let metrics = work.join("metrics.jsonl");
     with_case!(case, data, Some(data), &schedule, |model, objective, selection| fit(
@@ -154,7 +165,7 @@ fn train(
             selection,
             schedule: schedule.clone(),
             seed: 5,
-            run: Some(Digest::of(b"run")),
+            run: Some(Digest::of(run.as_bytes())),
             work: Some(work),
             metrics: Some(&metrics),
             observer,
@@ -290,6 +301,36 @@ fn accumulation_is_the_same_as_a_larger_batch() {
 }
 
 #[test]
+fn another_runs_checkpoints_are_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = shard(folder.path());
+    let checkpoints = Checkpointing { checkpoint_every: 2, keep_checkpoints: false };
+    let fit_as = |run: &str, steps: u64| {
+        let schedule = Schedule { checkpoints: checkpoints.clone(), ..schedule(steps) };
+        train_as(run, &PLAIN, &data, folder.path(), &schedule, Observer::silent()).unwrap();
+        let entries = std::fs::read_dir(folder.path()).unwrap().flatten();
+        let name = |entry: std::fs::DirEntry| entry.file_name().to_str()?.strip_prefix("checkpoint-")?.parse().ok();
+        let mut steps: Vec<u64> = entries.filter_map(name).collect();
+        steps.sort_unstable();
+        steps
+    };
+    assert_eq!(fit_as("a", 10), [8, 10]);
+    assert_eq!(fit_as("b", 5), [4, 5, 8, 10]);
+}
+
+#[test]
+fn a_run_that_has_diverged_is_no_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = shard(folder.path());
+    let rate = LearningRate { lr: 1e30, warmup: 0, ..LearningRate::default() };
+    let schedule = Schedule { rate, ..schedule(6) };
+    for attempt in ["at once", "from its last checkpoint"] {
+        let error = train(&PLAIN, &data, folder.path(), &schedule, Observer::silent()).err().unwrap();
+        assert!(error.what().contains("training has diverged"), "{attempt}: {error}");
+    }
+}
+
+#[test]
 fn any_interval_can_be_taken_again() {
     for case in CASES {
         let folder = tempfile::tempdir().unwrap();
@@ -299,17 +340,24 @@ fn any_interval_can_be_taken_again() {
         let fitted = train(&case, &data, folder.path(), &kept, Observer::silent()).unwrap();
         let steps: Vec<u64> = fitted.passed.iter().map(|passed| passed.step).collect();
         assert_eq!(steps, [4, 8, 10]);
-        // Stopped and taken up again, the same states are passed.
-        let halves = tempfile::tempdir().unwrap();
-        let interrupt = AtomicBool::new(false);
-        let emit = |event| {
-            if let Event::Metric { at: 5, .. } = event {
-                interrupt.store(true, Ordering::Relaxed);
-            }
-        };
-        train(&case, &data, halves.path(), &kept, Observer::new(&emit, &interrupt)).err().unwrap();
-        let resumed = train(&case, &data, halves.path(), &kept, Observer::silent()).unwrap();
-        assert_eq!(resumed.passed, fitted.passed);
+        // Stopped and taken up again, the same states are passed and the same is told; also when nothing but the last
+        // validation was left, and when no checkpoints are asked for.
+        for (stop, checkpoint_every) in [(5, 4), (10, 4), (10, 0)] {
+            let halves = tempfile::tempdir().unwrap();
+            let checkpoints = Checkpointing { checkpoint_every, keep_checkpoints: checkpoint_every > 0 };
+            let asked = Schedule { checkpoints, ..kept.clone() };
+            let interrupt = AtomicBool::new(false);
+            let emit = |event| {
+                if let Event::Metric { at, .. } = event {
+                    interrupt.fetch_or(at == stop, Ordering::Relaxed);
+                }
+            };
+            train(&case, &data, halves.path(), &asked, Observer::new(&emit, &interrupt)).err().unwrap();
+            assert!(has_checkpoint(halves.path()), "stopped at {stop}");
+            let resumed = train(&case, &data, halves.path(), &asked, Observer::silent()).unwrap();
+            assert_eq!(resumed.figures, fitted.figures, "stopped at {stop}");
+            assert!(checkpoint_every == 0 || resumed.passed == fitted.passed, "stopped at {stop}");
+        }
         let again = |from: Option<usize>, until: u64, seed: u64| {
             let scratch = tempfile::tempdir().unwrap();
             let schedule = of_case(&case, &kept);

@@ -188,6 +188,8 @@ struct Facts {
     about: String,
     /// Tokens of the model's own context, if the cache is too small for it.
     cut: Option<usize>,
+    /// The digest that was opened; none for a folder.
+    version: Option<Digest>,
 }
 
 impl Facts {
@@ -197,6 +199,7 @@ impl Facts {
             dtype: if precision == Precision::Bf16 { "bfloat16" } else { "float32" },
             about,
             cut: None,
+            version: None,
         }
     }
 }
@@ -234,7 +237,7 @@ impl Source {
             bytes(model.engine.kv_cache_bytes() as u64)
         );
         let cut = (context < model.context_max).then_some(model.context_max);
-        let facts = Facts { cut, ..Facts::new(&model.shown, model.precision, about) };
+        let facts = Facts { cut, version: model.version, ..Facts::new(&model.shown, model.precision, about) };
         let id = self.name.clone().unwrap_or(model.name);
         let ability = Ability::Text(TextAbility { model: model.model, adapters: self.adapters.clone() });
         let served = Served { id, created: model.created, provenance: model.shown, ability };
@@ -242,7 +245,7 @@ impl Source {
     }
 
     fn encoder(&self, encoder: ReadyEncoder) -> Result<(Served, Facts)> {
-        let ReadyEncoder { name, created, shown, precision, encoder, labels, chances, .. } = encoder;
+        let ReadyEncoder { name, version, created, shown, precision, encoder, labels, chances } = encoder;
         let (context, values) = (encoder.engine.context(), encoder.engine.dimension());
         let (ability, about) = match encoder.engine.task() {
             EncoderTask::Embedding => (
@@ -257,7 +260,7 @@ impl Source {
                 format!("sorts texts of up to {context} tokens into {values} classes"),
             ),
         };
-        let facts = Facts::new(&shown, precision, about);
+        let facts = Facts { version, ..Facts::new(&shown, precision, about) };
         let served = Served { id: self.name.clone().unwrap_or(name), created, provenance: shown, ability };
         Ok((served, facts))
     }
@@ -273,7 +276,7 @@ impl Source {
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let version = match state.next(self.shelf.version(&self.reference), by_hand) {
+            match state.next(self.shelf.version(&self.reference), by_hand) {
                 FollowMove::Stay => continue,
                 FollowMove::SayUnknown(error) => {
                     noteln!("warning: the model stays as it is: {error}");
@@ -283,11 +286,12 @@ impl Source {
                     noteln!("{} has no other version: nothing changes", self.reference);
                     continue;
                 }
-                FollowMove::Load(version) => version,
-            };
+                FollowMove::Load => {}
+            }
             let begun = Instant::now();
             match self.ready() {
-                Ok((model, Facts { license, .. })) => {
+                // The name may have gone on since it was looked up.
+                Ok((model, Facts { license, version, .. })) => {
                     let digest = version.map_or("its folder".into(), |version| version.short());
                     let id = model.id.clone();
                     let warnings = self.adapters.warnings(&model);
@@ -307,15 +311,14 @@ fn listen(source: Source, modules: &[(String, String)], follow: bool, options: &
     let begun = Instant::now();
     // The port first: it is quick to find out that it is taken.
     let bound = bind(&options.http)?;
-    let current = source.shelf.version(&source.reference)?;
-    if follow && current.is_none() {
+    if follow && source.shelf.version(&source.reference)?.is_none() {
         return Err(Error::usage(format!("`--follow` cannot watch the folder {}", source.reference))
             .help("name a model of a ledger, or send the server SIGHUP after the folder has changed"));
     }
     // What may not be served is better said before a large model is loaded.
     let opened = modules.iter().map(|(name, place)| source.adapters.open(name, Path::new(place)));
     let opened: Vec<_> = opened.collect::<Result<_, _>>().map_err(Error::from)?;
-    let (served, Facts { license, dtype, about, cut }) = source.ready()?;
+    let (served, Facts { license, dtype, about, cut, version }) = source.ready()?;
     noteln!("serving {} ({license}) in {dtype}, ready after {:.2} s", served.id, begun.elapsed().as_secs_f64());
     for ((name, _), adapter) in modules.iter().zip(opened) {
         if *name == served.id {
@@ -338,7 +341,7 @@ fn listen(source: Source, modules: &[(String, String)], follow: bool, options: &
     let (replaced, adapters) = (serving.clone(), source.adapters.clone());
     std::thread::Builder::new()
         .name("reload".into())
-        .spawn(move || source.reload(current, &replaced, &asked, follow))
+        .spawn(move || source.reload(version, &replaced, &asked, follow))
         .map_err(|error| Error::internal("cannot start a thread").cause(error))?;
     let served = serve(bound, serving, options, stop_signal());
     // The thread that reloads holds them to the end: what was made for reading them would stay behind.

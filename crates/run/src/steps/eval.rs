@@ -123,9 +123,10 @@ fn task_item(line: &str) -> Result<TaskItem> {
     }
     let choices = row["choices"]
         .as_array()
-        .map(|list| list.iter().filter_map(|c| Some(c.as_str()?.to_string())).collect::<Vec<_>>());
+        .and_then(|list| list.iter().map(|c| Some(c.as_str()?.to_string())).collect::<Option<Vec<_>>>())
+        .filter(|choices| choices.len() >= 2 && choices.iter().all(|choice| !choice.is_empty()));
     let choices =
-        choices.filter(|c| c.len() >= 2).ok_or_else(|| wrong("`choices` is not a list of two or more strings"))?;
+        choices.ok_or_else(|| wrong("`choices` is not a list of two or more strings with something in them"))?;
     let answer = row["answer"].as_u64().map(|i| i as usize).filter(|i| *i < choices.len());
     let answer = answer.ok_or_else(|| wrong("`answer` is not the index of a choice"))?;
     Ok(TaskItem::Choice { prompt, choices, answer })

@@ -1,7 +1,7 @@
 //! `quantize`: a model -> the same with its layers' weights as small integers, and what that costs on text that was
 //! kept back.
 
-use super::{Made, StepContext, train::Shards};
+use super::{Made, StepContext, training::Shards};
 use crate::source;
 use narthex_base::{
     ArtifactKind, Component, ComponentKind, Error, Figure, Result,
@@ -109,7 +109,12 @@ fn text(context: &StepContext, model: &Path) -> Result<Option<Text>> {
     let text = match artifact.manifest.kind {
         ArtifactKind::Tokens => {
             context.require_same_tokenizer(model, &artifact.folder, "calibrate")?;
-            of_shards(&Shards::open(&artifact.folder)?, len)
+            let shards = Shards::open(&artifact.folder)?;
+            if shards.train.has_pairs() {
+                return Err(Error::input(format!("`{}` holds pairs of answers, which cannot calibrate", input.name))
+                    .help("name a tokenize step over text or conversations"));
+            }
+            of_shards(&shards, len)
         }
         ArtifactKind::Source => of_files(&source_files(context, &input.name, artifact)?, model, len)?,
         kind => {

@@ -3,6 +3,7 @@
 
 use super::{
     DecoderPass, Extent, Loss, Objective, Pass, Place, TextLoss, TokenBatch, TokenData, Units, Validation, text_loss,
+    tokens::answers,
 };
 use narthex_base::{
     Error, Observer, Result,
@@ -19,6 +20,7 @@ use std::{
 pub struct Chat<'a> {
     data: TokenData<'a>,
     pass: DecoderPass,
+    cut: usize,
     /// What is known of the packing of epochs; it decides nothing, it only saves time.
     packing: Mutex<Packing>,
 }
@@ -37,7 +39,7 @@ impl<'a> Chat<'a> {
     /// Rows of whole conversations.
     ///
     /// # Errors
-    /// If the training shard has no mask or no conversation.
+    /// If the training shard has no mask or no conversation, or no answer lies within the context.
     pub fn new(data: TokenData<'a>, pass: DecoderPass) -> Result<Self> {
         if !data.train.has_mask() {
             return Err(Error::input("the training data is plain text, but tuning needs conversations")
@@ -50,7 +52,20 @@ impl<'a> Chat<'a> {
         if data.train.documents() == 0 {
             return Err(Error::input("the training part has no conversations").help("lower `validation`, or add data"));
         }
-        Ok(Self { data, pass, packing: Mutex::default() })
+        let cut = (0..data.train.documents()).filter(|document| !answers(data.train, *document, data.len)).count();
+        if cut == data.train.documents() {
+            return Err(Error::input(format!(
+                "none of the {cut} conversations has an answer within {} tokens",
+                data.len
+            ))
+            .help("raise `context` in the schedule, or shorten what the user says"));
+        }
+        Ok(Self { data, pass, cut, packing: Mutex::default() })
+    }
+
+    /// Conversations of the training shard of which nothing is learnt, as their answers lie beyond the context.
+    pub fn cut(&self) -> usize {
+        self.cut
     }
 
     fn packed_batch(&self, seed: u64, index: u64) -> TokenBatch {
@@ -279,6 +294,28 @@ mod tests {
             assert_eq!(trained, [11, 12, 21, 22, 23, 31, 41, 42, 43, 44, 45]);
             let covered = counted(covering(&shard, 2, len, usize::MAX));
             assert_eq!(covered, trained, "validation sees the same, in order");
+        }
+    }
+
+    #[test]
+    fn answers_beyond_the_context_are_counted_and_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let shard = shard(folder.path(), true);
+        let of = |len| Chat::new(TokenData { train: &shard, validation: None, rows: 2, len }, DecoderPass::default());
+        assert_eq!(of(16).unwrap().cut(), 0);
+        let first = |document: usize| {
+            let range = shard.document_range(document);
+            (range.start + 1..range.end).position(|position| shard.mask(position)).map(|place| place + 1)
+        };
+        let firsts: Vec<usize> = (0..shard.documents()).filter_map(first).collect();
+        let (least, most) = (*firsts.iter().min().unwrap(), *firsts.iter().max().unwrap());
+        if most > least {
+            let cut = firsts.iter().filter(|place| **place > most - 1).count();
+            assert_eq!(of(most - 1).unwrap().cut(), cut);
+        }
+        if least > 1 {
+            let error = of(least - 1).err().unwrap().to_string();
+            assert!(error.contains("has an answer within"), "{error}");
         }
     }
 

@@ -5,7 +5,7 @@
 
 use super::{
     DecoderPass, Extent, Loss, Objective, Pass, Place, TokenBatch, TokenData, Units, Validation, Values,
-    decoder::predictions, text_loss,
+    decoder::predictions, text_loss, tokens::answers,
 };
 use burn::tensor::{Int, Tensor, TensorData};
 use narthex_base::{
@@ -258,11 +258,7 @@ impl Objective<Decoder> for Preference<'_> {
 
 /// Whether both answers of a pair have a token left when they are cut to `len + 1` tokens.
 fn fits(shard: &TokenShard, pair: usize, len: usize) -> bool {
-    [2 * pair, 2 * pair + 1].into_iter().all(|document| {
-        let range = shard.document_range(document);
-        let end = range.end.min(range.start + len + 1);
-        (range.start + 1..end).any(|position| shard.mask(position))
-    })
+    [2 * pair, 2 * pair + 1].into_iter().all(|document| answers(shard, document, len))
 }
 
 /// Pairs of a shard, by number: documents 2i and 2i + 1.

@@ -79,6 +79,13 @@ impl<'a> TokenData<'a> {
     }
 }
 
+/// Whether something of a document is learnt when it is cut to `len + 1` tokens.
+pub(super) fn answers(shard: &TokenShard, document: usize, len: usize) -> bool {
+    let range = shard.document_range(document);
+    let end = range.end.min(range.start + len + 1);
+    (range.start + 1..end).any(|position| shard.mask(position))
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use narthex_text::{ShardWriter, TokenShard};

@@ -85,7 +85,17 @@ impl StepKind for EvalStep {
             "model",
             "nothing to measure",
             "add `data = \"TOKENIZE STEP\"` or `task = \"SOURCE\"`",
-        )
+        )?;
+        let (rows, tokens) = (self.max_rows != max_rows(), self.max_answer_tokens != max_answer_tokens());
+        for (key, is_set) in [("chat", self.chat), ("max_rows", rows), ("max_answer_tokens", tokens)] {
+            require(
+                self.task.is_some() || !is_set,
+                key,
+                format!("`{key}` is for tasks, and there is none"),
+                "add `task = \"SOURCE\"`, or leave it out",
+            )?;
+        }
+        Ok(())
     }
 
     fn computes_in(&self) -> Option<Precision> {

@@ -1,6 +1,6 @@
 //! `kind = "quantize"`: which integers a model's weights become. How they are found is `model`'s work.
 
-use super::{Accepts, Kind, SourceForm, StepInput, StepKind, Verb, inputs};
+use super::{Accepts, Complaint, Kind, SourceForm, StepInput, StepKind, Verb, inputs, require};
 use crate::{
     artifact::ArtifactKind,
     config::{Precision, Step, Table, Use},
@@ -78,6 +78,15 @@ impl StepKind for QuantizeStep {
             ..Accepts::steps("a tokenize step, a source of plain text, or `ref:NAME`", &[ArtifactKind::Tokens])
         };
         inputs("model", model, [self.model.clone()]).chain(inputs("calibrate", text, self.calibrate.clone())).collect()
+    }
+
+    fn check(&self) -> Result<(), Complaint> {
+        require(
+            self.to == IntegerKind::Int4 || self.group == group(),
+            "group",
+            "`group` is for 4 bits: with 8, every output has one scale",
+            "set `to = \"int4\"`, or leave it out",
+        )
     }
 
     fn yields(&self) -> ArtifactKind {

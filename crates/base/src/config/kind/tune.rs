@@ -90,6 +90,18 @@ impl Lora {
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 }
 
+impl Lora {
+    /// That there are adapters to be described.
+    pub(super) fn check(&self, method: TuneMethod) -> Result<(), Complaint> {
+        require(
+            method == TuneMethod::Lora || *self == Self::default(),
+            "lora",
+            "[lora] is for adapters, but all weights are trained",
+            "set `method = \"lora\"`, or leave the table out",
+        )
+    }
+}
+
 impl Default for Lora {
     fn default() -> Self {
         Self {
@@ -144,6 +156,7 @@ impl StepKind for TuneStep {
             "[preference] is for pairs of answers, but the objective is `sft`",
             "set `objective = \"dpo\"`, or leave the table out",
         )?;
+        self.lora.check(self.method)?;
         self.schedule.check()
     }
 
