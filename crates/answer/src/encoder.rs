@@ -77,3 +77,7 @@ impl Chances {
         }
     }
 }
+/// The number of the highest probability; of those that are alike, the first.
+pub fn likeliest(probs: &[f32]) -> usize {
+    (0..probs.len()).rev().max_by(|a, b| probs[*a].total_cmp(&probs[*b])).unwrap_or(0)
+}

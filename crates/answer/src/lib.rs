@@ -38,7 +38,7 @@ mod tests;
 mod told;
 
 pub use defaults::{SamplingDefaults, SamplingWish};
-pub use encoder::{Chances, TextEncoder, encoder_inputs};
+pub use encoder::{Chances, TextEncoder, encoder_inputs, likeliest};
 pub use error::AnswerError;
 pub use generation::{Ended, Generation, Life, Piece, Scored, Watcher, Whole};
 pub use model::TextModel;

@@ -21,28 +21,55 @@ pub enum ArtifactKind {
     Chat,
     /// Pairs of answers to one prompt, in splits.
     Pairs,
+    /// Rows of named columns, in splits.
+    Rows,
     /// A tokenizer and token shards.
     Tokens,
     /// A model in Hugging Face layout.
     Model,
+    /// A model that tells a column of rows from others, in Hugging Face layout.
+    Predictor,
     /// Figures of an evaluation.
     Evaluation,
     /// A model with everything needed to pass it on.
     Bundle,
 }
 
-impl fmt::Display for ArtifactKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl ArtifactKind {
+    /// All kinds, in the order in which they are made.
+    pub const ALL: [ArtifactKind; 10] = [
+        ArtifactKind::Source,
+        ArtifactKind::Documents,
+        ArtifactKind::Chat,
+        ArtifactKind::Pairs,
+        ArtifactKind::Rows,
+        ArtifactKind::Tokens,
+        ArtifactKind::Model,
+        ArtifactKind::Predictor,
+        ArtifactKind::Evaluation,
+        ArtifactKind::Bundle,
+    ];
+
+    /// The name in manifests.
+    pub const fn name(self) -> &'static str {
+        match self {
             ArtifactKind::Source => "source",
             ArtifactKind::Documents => "documents",
             ArtifactKind::Chat => "chat",
             ArtifactKind::Pairs => "pairs",
+            ArtifactKind::Rows => "rows",
             ArtifactKind::Tokens => "tokens",
             ArtifactKind::Model => "model",
+            ArtifactKind::Predictor => "predictor",
             ArtifactKind::Evaluation => "evaluation",
             ArtifactKind::Bundle => "bundle",
-        })
+        }
+    }
+}
+
+impl fmt::Display for ArtifactKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

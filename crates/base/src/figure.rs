@@ -27,6 +27,8 @@ pub enum Unit {
     NatsPerByte,
     /// The same for each token.
     NatsPerToken,
+    /// The same for each text.
+    NatsPerText,
     /// The same for each pair of answers: of the probability that the chosen one wins.
     NatsPerPair,
 }
@@ -68,6 +70,19 @@ impl Figure {
     /// The same of the last step of training.
     pub const TRAINING_PREFERENCE_LOSS: Figure =
         Figure::new("training_preference_loss", Unit::NatsPerPair, Better::Lower);
+    /// The loss for each text of the validation part.
+    pub const VALIDATION_NATS_PER_TEXT: Figure =
+        Figure::new("validation_nats_per_text", Unit::NatsPerText, Better::Lower);
+    /// The loss for each text of the last step of training.
+    pub const TRAINING_NATS_PER_TEXT: Figure = Figure::new("training_nats_per_text", Unit::NatsPerText, Better::Lower);
+    /// Texts of the validation part whose label is the likeliest.
+    pub const VALIDATION_ACCURACY: Figure = Figure::new("validation_accuracy", Unit::Share, Better::Higher);
+    /// The harmonic mean of precision and recall of the label that matters.
+    pub const VALIDATION_F1: Figure = Figure::new("validation_f1", Unit::Share, Better::Higher);
+    /// The mean of F1 over labels.
+    pub const VALIDATION_MACRO_F1: Figure = Figure::new("validation_macro_f1", Unit::Share, Better::Higher);
+    /// The average precision over recall of the label that matters.
+    pub const VALIDATION_PR_AUC: Figure = Figure::new("validation_pr_auc", Unit::Share, Better::Higher);
     /// Rows whose greedy answer equals the expected one.
     pub const EXACT_MATCH: Figure = Figure::new("exact_match", Unit::Share, Better::Higher);
     /// Rows whose right choice is the most likely one.

@@ -3,6 +3,7 @@
 use crate::commands::{
     bench::Bench,
     chat::Chat,
+    classify::Classify,
     config::Config,
     embed::Embed,
     generate::Generate,
@@ -43,6 +44,8 @@ pub enum Command {
     Chat(Chat),
     /// Turn texts into vectors, one JSON line each
     Embed(Embed),
+    /// Sort texts into the classes of a classifier, one line each
+    Classify(Classify),
     /// Answer over the OpenAI API, with a chat page at /
     Serve(Box<Serve>),
     /// Answer a file of requests, and go on where an interruption stopped

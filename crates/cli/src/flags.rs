@@ -1,6 +1,8 @@
 //! Groups of flags that several verbs share, and what they mean. Knows no verbs.
 
 use clap::{Args, ValueEnum};
+#[cfg(feature = "serve")]
+use narthex_infer::EncoderOptions;
 use narthex_model::Precision;
 use narthex_shelf::WeightForm;
 use std::path::PathBuf;
@@ -91,4 +93,13 @@ pub struct ThreadsFlag {
     /// Threads that compute; all processors by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub threads: Option<u32>,
+}
+
+#[cfg(feature = "serve")]
+impl ThreadsFlag {
+    /// How an encoder runs.
+    pub fn encoder_options(&self) -> EncoderOptions {
+        let threads = self.threads.map_or(0, |threads| threads as usize);
+        EncoderOptions { threads, ..EncoderOptions::default() }
+    }
 }

@@ -42,6 +42,7 @@ fn run(command: Option<Command>, style: style::Style) -> Result<()> {
         Some(Command::Generate(args)) => commands::generate::run(&args),
         Some(Command::Chat(args)) => commands::chat::run(&args, style),
         Some(Command::Embed(args)) => commands::embed::run(&args),
+        Some(Command::Classify(args)) => commands::classify::run(&args),
         Some(Command::Serve(args)) => commands::serve::run(&args),
         Some(Command::Batch(args)) => commands::serve::batch(&args, style),
         Some(Command::Ls(args)) => commands::look::ls(&args),

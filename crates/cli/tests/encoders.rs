@@ -2,69 +2,19 @@
 
 mod program;
 
-use program::{digest, fail, narthex, succeed};
+use program::{Server, digest, fail, narthex, post, succeed, tiny_encoder};
 use serde_json::{Value, json};
-use std::{
-    fs,
-    io::{BufRead, BufReader, Write},
-    path::Path,
-    process::{Child, Stdio},
-};
-
-/// The tiny BERT of the goldens in sentence-transformers' layout.
-fn encoder(at: &Path) {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/golden/encoder-bert");
-    fs::create_dir_all(at.join("1_Pooling")).unwrap();
-    for name in ["config.json", "model.safetensors"] {
-        fs::copy(golden.join(name), at.join(name)).unwrap();
-    }
-    let words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "cat", "sat", "dog", "ran"];
-    let vocabulary: serde_json::Map<_, _> =
-        words.iter().enumerate().map(|(id, word)| (word.to_string(), id.into())).collect();
-    let tokenizer = json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-        "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
-        "decoder": null,
-        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
-            "max_input_chars_per_word": 100, "vocab": vocabulary},
-    });
-    let modules = json!([
-        {"type": "sentence_transformers.models.Transformer", "path": ""},
-        {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"},
-        {"type": "sentence_transformers.models.Normalize", "path": "2_Normalize"},
-    ]);
-    let prompts = json!({"prompts": {"query": "the "}, "default_prompt_name": null});
-    for (name, text) in [
-        ("tokenizer.json", tokenizer.to_string()),
-        ("modules.json", modules.to_string()),
-        ("1_Pooling/config.json", json!({"pooling_mode_mean_tokens": true}).to_string()),
-        ("config_sentence_transformers.json", prompts.to_string()),
-        ("sentence_bert_config.json", json!({"max_seq_length": 12}).to_string()),
-        ("README.md", "---\nlicense: apache-2.0\n---\n# Tiny\n".into()),
-    ] {
-        fs::write(at.join(name), text).unwrap();
-    }
-}
+use std::{fs, io::Write, path::Path, process::Stdio};
 
 fn vectors(printed: &str) -> Vec<Vec<f64>> {
     printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]
 fn lines_become_vectors_and_the_server_gives_the_same() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path();
-    encoder(&folder.join("tiny"));
+    tiny_encoder(&folder.join("tiny"));
     let printed = succeed(folder, &["import", "tiny"]);
     assert_eq!(printed, format!("tiny = {}\n", digest(folder, "tiny")));
     let shown: Value = serde_json::from_str(&succeed(folder, &["show", "tiny", "--json"])).unwrap();
@@ -108,27 +58,6 @@ fn lines_become_vectors_and_the_server_gives_the_same() {
     served(folder, &found);
 }
 
-impl Server {
-    /// Serves a model until it is dropped.
-    fn start(folder: &Path, model: &str) -> (Self, String) {
-        let mut server = narthex(folder, &["serve", model, "--port", "0"]);
-        let mut server = Server(server.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
-        let mut lines = BufReader::new(server.0.stderr.take().unwrap()).lines();
-        let address = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| Some(line.split_once("chat page")?.1.trim().trim_end_matches('/').to_string()))
-            .expect("the server says where it listens");
-        // Kept open: who cannot say what it does not go on.
-        std::thread::spawn(move || lines.count());
-        (server, address)
-    }
-}
-
-fn post(address: String, body: &Value) -> Value {
-    ureq::post(address).send_json(body).unwrap().body_mut().read_json().unwrap()
-}
-
 fn served(folder: &Path, expected: &[Vec<f64>]) {
     let (_server, address) = Server::start(folder, "tiny");
     let texts = ["the cat sat", "the dog ran", "the", "cat ran", "dog", "sat the cat the dog ran"];
@@ -151,7 +80,7 @@ fn served(folder: &Path, expected: &[Vec<f64>]) {
 fn an_encoder_with_labels_sorts_texts() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path().join("sorter");
-    encoder(&folder);
+    tiny_encoder(&folder);
     for name in ["modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"] {
         fs::remove_file(folder.join(name)).unwrap();
     }

@@ -12,12 +12,16 @@ use serde_json::Value;
 use std::ops::Range;
 use unicode_normalization::{UnicodeNormalization, is_nfc, is_nfkc};
 
+/// The columns of a record by name.
+pub type Record = serde_json::Map<String, serde_json::Value>;
+
 /// What a row is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Item {
     Text(String),
     Chat(Vec<Message>),
     Pair(Pair),
+    Record(Record),
     /// Null, or nothing but white space.
     Empty,
     Bad(BadRow),

@@ -13,6 +13,7 @@ mod output;
 mod pairs;
 mod prepare;
 mod query;
+mod records;
 mod rows;
 mod scan;
 mod spec;
@@ -23,8 +24,9 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use documents::Record;
 pub use files::expand;
-pub use output::{read_chats, read_pairs, read_texts};
+pub use output::{read_chats, read_pairs, read_records, read_texts};
 pub use prepare::prepare;
 pub use spec::{DataOutput, Format, Normalize, PrepareSpec, SourceSpec, Split, SplitBy, TextRows};
 pub use statistics::Statistics;

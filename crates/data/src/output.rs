@@ -1,6 +1,9 @@
 //! Documents and chats as Parquet files, written and read. Knows one column of strings.
 
-use crate::table::{damaged_parquet, open_parquet};
+use crate::{
+    documents::Record,
+    table::{damaged_parquet, open_parquet},
+};
 use datafusion::{
     arrow::{
         array::{Array, LargeStringArray, RecordBatch, StringBuilder},
@@ -181,6 +184,16 @@ pub fn read_pairs(path: &Path) -> Result<impl Iterator<Item = Result<Pair>> + Se
     let name = path.to_path_buf();
     let pairs = read_column(path, "pair", "documents or chats, not pairs, or not made by a `data` step")?;
     Ok(pairs.map(move |json| serde_json::from_str(&json?).map_err(|error| damaged_parquet(&name, error))))
+}
+
+/// The rows of a `train.parquet` or `validation.parquet` with rows of named columns, in order.
+///
+/// # Errors
+/// If the file can't be opened or has no column `record`; later, if it is damaged.
+pub fn read_records(path: &Path) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
+    let name = path.to_path_buf();
+    let rows = read_column(path, "record", "documents, chats or pairs, or not made by a `data` step")?;
+    Ok(rows.map(move |json| serde_json::from_str(&json?).map_err(|error| damaged_parquet(&name, error))))
 }
 
 fn read_column(

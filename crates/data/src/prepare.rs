@@ -7,6 +7,7 @@ use crate::{
     output::Pending,
     pairs::pairs,
     query,
+    records::{normalized_record, records},
     spec::{DataOutput, Format, PrepareSpec, TextRows},
     split::Splitter,
     statistics::Statistics,
@@ -53,6 +54,7 @@ pub fn prepare(spec: &PrepareSpec, out_dir: &Path, observer: Observer) -> Result
         }
         DataOutput::Chat => ("messages", false),
         DataOutput::Pairs => ("pair", false),
+        DataOutput::Rows => ("record", false),
     };
     let mut intake = Intake {
         spec,
@@ -86,6 +88,7 @@ impl Intake<'_> {
             DataOutput::Documents => texts(batch)?,
             DataOutput::Chat => chats(batch)?,
             DataOutput::Pairs => pairs(batch)?,
+            DataOutput::Rows => records(batch)?,
         };
         for item in items {
             self.results.rows += 1;
@@ -114,6 +117,10 @@ impl Intake<'_> {
                         }
                     };
                     self.keep(&json(&pair)?, bytes)?;
+                }
+                Item::Record(record) => {
+                    let row = json(&normalized_record(record, self.spec.normalize))?;
+                    self.keep(&row, row.len() as u64)?;
                 }
             }
         }

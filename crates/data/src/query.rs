@@ -94,6 +94,7 @@ fn queries(spec: &PrepareSpec, tables: &[Arc<Table>]) -> Result<Vec<String>> {
                 true => "prompt, chosen, rejected",
                 false => "chosen, rejected",
             },
+            DataOutput::Rows => "*",
             DataOutput::Documents => {
                 return Err(lacking(table, "`text`", "columns = { text = \"NAME\" }"));
             }

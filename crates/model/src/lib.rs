@@ -1,8 +1,8 @@
 //! Model architectures on Burn: one decoder, and one file for what each family makes of it, with Hugging Face names and
 //! configs. Knows weights and configs; knows no text, no documents and no schedule.
 //!
-//! One definition serves training and inference: what differs is the [`AttentionContext`] that is
-//! passed in.
+//! One definition serves training and inference: what differs is the [`AttentionContext`] that is passed in, and that
+//! weights may be packed.
 
 mod adapter;
 pub mod arch;
@@ -17,6 +17,7 @@ mod decoder;
 mod device;
 mod dropout;
 pub mod encoder;
+mod encoder_model;
 mod experts;
 mod feed_forward;
 pub mod integer_folder;
@@ -46,7 +47,8 @@ pub use config::{Design, Experts, LayerKind, ModelConfig, NormKind, Placement, Q
 pub use decoder::{Decoder, load_adapter, save_adapter};
 pub use device::{cpu, device};
 pub use dropout::Dropout;
-pub use encoder::{EncoderInput, EncoderModel, EncoderTask};
+pub use encoder::EncoderInput;
+pub use encoder_model::{EncoderModel, EncoderTask, ScoreActivation};
 pub use layers::{Embedding, Linear, Norm, NormRule};
 pub use lora::LoraSpec;
 pub use narthex_kernels::{ForceIsaError, Isa, Precision, Quantization, force_isa, isa};

@@ -41,6 +41,19 @@ pub struct LoraSpec {
     pub decomposed: bool,
 }
 
+impl From<&narthex_base::config::Lora> for LoraSpec {
+    fn from(lora: &narthex_base::config::Lora) -> Self {
+        Self {
+            rank: lora.rank,
+            alpha: lora.alpha,
+            targets: lora.targets.clone(),
+            dropout: lora.dropout,
+            rank_stabilized: lora.use_rslora,
+            decomposed: lora.use_dora,
+        }
+    }
+}
+
 impl LoraSpec {
     /// What the product of both matrices is multiplied with.
     pub fn scale(&self) -> f64 {

@@ -35,6 +35,11 @@ fn distance(found: &[f32], expected: &[f32]) -> f32 {
     found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
+fn hidden(model: &EncoderModel, inputs: &[EncoderInput]) -> Vec<f32> {
+    let hidden = model.hidden(&inputs.iter().collect::<Vec<_>>()).unwrap();
+    hidden.into_data().try_to_vec::<f32>().unwrap()
+}
+
 #[test]
 fn hidden_states_are_those_of_transformers() {
     for name in ["bert", "bert-prefix", "roberta", "xlm-roberta", "modernbert"] {
@@ -43,18 +48,18 @@ fn hidden_states_are_those_of_transformers() {
         let model = EncoderModel::read(&folder, None).unwrap();
         assert_eq!((model.task(), model.dimension(), model.precision()), (EncoderTask::Embedding, 16, Precision::F32));
         let inputs = inputs(&golden);
-        let together = model.hidden(&inputs.iter().collect::<Vec<_>>()).into_data().try_to_vec::<f32>().unwrap();
+        let together = hidden(&model, &inputs);
         let expected: Vec<f32> = golden["outputs"].as_array().unwrap().iter().flat_map(floats).collect();
         let error = distance(&together, &expected);
         assert!(error < 1e-4, "{name}: {error}");
-        let alone = inputs.iter().flat_map(|input| model.hidden(&[input]).into_data().try_to_vec::<f32>().unwrap());
+        let alone = inputs.iter().flat_map(|input| hidden(&model, std::slice::from_ref(input)));
         assert_eq!(alone.collect::<Vec<f32>>(), together, "{name}: what else is in the batch must not matter");
         // The head's own default: the mean of the tokens.
         let pooled = model.run(&[&inputs[1]]);
         let at = inputs[0].ids.len() * 16;
         assert_eq!(pooled, [pool(&together[at..at + 5 * 16], 16, &[PoolingMode::Mean])], "{name}");
         let rough = EncoderModel::read(&folder, Some(Precision::Bf16)).unwrap();
-        let rough = rough.hidden(&inputs.iter().collect::<Vec<_>>()).into_data().try_to_vec::<f32>().unwrap();
+        let rough = hidden(&rough, &inputs);
         let error = distance(&rough, &expected);
         // The weights are large, so that what is left out shows; roundings show too.
         assert!(error > 1e-5 && error < 0.5, "{name} in bf16: {error}");

@@ -104,8 +104,12 @@ pub fn model_card_metadata(subject: &Subject) -> Value {
     let mut card = json!({});
     set_license(&mut card, subject);
     card["library_name"] = json!("transformers");
-    card["pipeline_tag"] = json!("text-generation");
-    let mut tags = vec!["llama".to_string(), "narthex".into()];
+    let (task, _) = subject.task();
+    card["pipeline_tag"] = json!(task);
+    let mut tags = match task {
+        "text-generation" => vec!["llama".to_string(), "narthex".into()],
+        _ => vec!["narthex".to_string()],
+    };
     tags.extend(subject.class.map(|class| format!("mof-class-{class}")));
     card["tags"] = json!(tags);
     let trained_on = subject.datasets().filter(|component| component.kind == ComponentKind::Datasets);
@@ -133,7 +137,7 @@ pub fn dataset_card_metadata(subject: &Subject) -> Value {
     let mut card = json!({});
     set_license(&mut card, subject);
     card["pretty_name"] = json!(subject.name);
-    card["task_categories"] = json!(["text-generation"]);
+    card["task_categories"] = json!([subject.task().0]);
     if let Some(documents) = manifest.figures.get("documents") {
         card["size_categories"] = json!([size_category(*documents)]);
     }
@@ -190,11 +194,12 @@ fn base_model(subject: &Subject) -> Option<String> {
 
 /// The figures that measure the model, each with what it was measured on.
 fn results(subject: &Subject) -> Vec<Value> {
+    let (task, words) = subject.task();
     let result = |(name, value): (&str, f64)| {
         let (on, figure) = split_measure(name);
         let on = on.unwrap_or("evaluation");
         json!({
-            "task": {"type": "text-generation", "name": "Text generation"},
+            "task": {"type": task, "name": words},
             "dataset": {"type": on, "name": on},
             "metrics": [{"type": figure, "name": figure.replace('_', " "), "value": value}],
         })

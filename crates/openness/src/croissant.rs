@@ -103,7 +103,8 @@ fn description(subject: &Subject) -> String {
         ArtifactKind::Chat => "Conversations, one a row",
         ArtifactKind::Pairs => "Two answers to one prompt, one pair a row",
         ArtifactKind::Tokens => "A tokenizer and the tokens of documents",
-        ArtifactKind::Model | ArtifactKind::Bundle => "A model",
+        ArtifactKind::Rows => "Rows of named columns",
+        ArtifactKind::Model | ArtifactKind::Predictor | ArtifactKind::Bundle => "A model",
         ArtifactKind::Evaluation => "Figures of an evaluation",
     };
     let mut origins: Vec<String> =
@@ -188,6 +189,7 @@ fn record_set(subject: &Subject, file: &FileEntry) -> Option<Value> {
             "pair",
             "Two answers to one prompt, as JSON: an object with `prompt`, `chosen` and `rejected`, each a string or a list of messages.",
         ),
+        ArtifactKind::Rows => ("record", "A row, as JSON: an object of its columns."),
         _ => return None,
     };
     let name = file.path.strip_suffix(".parquet")?;

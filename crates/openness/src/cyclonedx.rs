@@ -190,7 +190,7 @@ fn model_card(subject: &Subject) -> Value {
     let references: Vec<Value> =
         subject.datasets().map(|component| json!({"ref": data_reference(component)})).collect();
     let mut parameters = json!({
-        "task": "text-generation",
+        "task": subject.task().0,
         "architectureFamily": "transformer",
         "datasets": references,
         "inputs": [{"format": "text"}],

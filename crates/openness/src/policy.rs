@@ -173,8 +173,8 @@ fn verb(child: &LineageNode, parent: &LineageNode) -> &'static str {
     let is_tuned = child.parents.iter().any(|node| node.role.as_deref() == Some("model"));
     match (child.kind, parent.role.as_deref()) {
         (ArtifactKind::Model, Some("data")) if is_tuned => "tuned on ← ",
-        (ArtifactKind::Model, Some("data")) => "trained on ← ",
-        (ArtifactKind::Model, Some("model")) => "tuned from ← ",
+        (ArtifactKind::Model | ArtifactKind::Predictor, Some("data")) => "trained on ← ",
+        (ArtifactKind::Model | ArtifactKind::Predictor, Some("model")) => "tuned from ← ",
         (ArtifactKind::Evaluation, _) => "measured with ← ",
         (_, Some("tokenizer")) => "tokenizer of ← ",
         _ => "",

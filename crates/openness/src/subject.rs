@@ -79,6 +79,16 @@ impl Subject<'_> {
         is_model(self.manifest())
     }
 
+    /// What it is for, or, if it is data, what that is for: the Hub's name of the task, and its words.
+    pub(crate) fn task(&self) -> (&'static str, &'static str) {
+        let kinds = [ArtifactKind::Rows, ArtifactKind::Predictor, ArtifactKind::Model];
+        let nearest = self.provenance.all().map(|manifest| manifest.kind).find(|kind| kinds.contains(kind));
+        match nearest {
+            Some(ArtifactKind::Rows | ArtifactKind::Predictor) => ("text-classification", "Text classification"),
+            _ => ("text-generation", "Text generation"),
+        }
+    }
+
     /// The models that it descends from in unbroken line, nearest first, each once: name, digest, and manifest where it
     /// is known.
     pub(crate) fn ancestor_models(&self) -> Vec<Ancestor<'_>> {
@@ -105,7 +115,7 @@ impl Subject<'_> {
         });
         let is_kept = |parent: &Ancestor| match parent.manifest {
             Some(manifest) => is_model(manifest),
-            None => matches!(parent.kind, ArtifactKind::Model | ArtifactKind::Bundle),
+            None => matches!(parent.kind, ArtifactKind::Model | ArtifactKind::Predictor | ArtifactKind::Bundle),
         };
         parents.filter(is_kept).collect()
     }
@@ -139,7 +149,7 @@ pub(crate) struct Ancestor<'m> {
 pub(crate) fn is_model(manifest: &Manifest) -> bool {
     let has_weights = || manifest.components.iter().any(|c| c.is_own() && c.kind == ComponentKind::ModelParameters);
     match manifest.kind {
-        ArtifactKind::Model | ArtifactKind::Bundle => true,
+        ArtifactKind::Model | ArtifactKind::Predictor | ArtifactKind::Bundle => true,
         ArtifactKind::Source => has_weights(),
         _ => false,
     }

@@ -1,7 +1,7 @@
 //! The documents of a bundle: model card, data card and technical report, from figures and lineage. Pure text.
 
 use narthex_base::{ArtifactKind, Component, Error, License, LineageNode, Manifest, Provenance, Result};
-use narthex_model::ModelConfig;
+use narthex_model::{ModelConfig, encoder::is_encoder};
 use narthex_openness::{Subject, dataset_card_metadata, model_card_metadata, openness};
 use serde_json::Value;
 use std::{collections::BTreeMap, fmt::Write, path::Path};
@@ -17,7 +17,16 @@ pub(crate) struct Card<'a> {
     /// The model and its ancestors.
     pub(crate) made: &'a Provenance,
     pub(crate) evaluations: Vec<(&'a str, &'a BTreeMap<String, f64>)>,
-    pub(crate) config: &'a Path,
+    /// The model's folder.
+    pub(crate) folder: &'a Path,
+}
+
+/// What the model is.
+enum Form {
+    /// It writes text.
+    Decoder(Box<ModelConfig>),
+    /// It tells labels or gives vectors: its class in transformers, and `config.json`.
+    Other(String, Value),
 }
 
 impl Card<'_> {
@@ -28,14 +37,14 @@ impl Card<'_> {
 
     /// `README.md` with Hugging Face's metadata on top.
     pub(crate) fn model_card(&self) -> Result<String> {
-        let config = ModelConfig::read(self.config)?;
+        let form = Form::read(self.folder)?;
         let mut text = front_matter(&model_card_metadata(&self.subject(self.project, self.provenance)))?;
         let _ = writeln!(text, "# {}\n", self.project);
         if !self.description.trim().is_empty() {
             let _ = writeln!(text, "{}\n", self.description.trim());
         }
-        let _ = writeln!(text, "{}\n", shape(&config));
-        text += "## Use\n\n```console\n$ narthex chat .\n$ narthex serve .\n```\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\nmodel = AutoModelForCausalLM.from_pretrained(\".\")\ntokenizer = AutoTokenizer.from_pretrained(\".\")\n```\n\n";
+        let _ = writeln!(text, "{}\n", form.shape());
+        text += &form.usage();
         self.figures(&mut text);
         text += "## Lineage\n\n```text\n";
         tree(&self.made.tree(), 0, &mut text);
@@ -54,7 +63,15 @@ impl Card<'_> {
                 let _ = writeln!(text, "| {name} | {} | {} |", figure.replace('_', " "), number(*value));
             }
         }
-        *text += "\nNats per byte are the mean negative log-likelihood of the text held back for validation, spread over its bytes.\n\n";
+        let figures = &self.made.manifest.figures;
+        *text += match figures.contains_key("validation_f1") {
+            true => {
+                "\nThe validation part was held back from training. F1 and PR-AUC are of the label that predictor.json calls positive.\n\n"
+            }
+            false => {
+                "\nNats per byte are the mean negative log-likelihood of the text held back for validation, spread over its bytes.\n\n"
+            }
+        };
     }
 
     fn components(&self, text: &mut String) {
@@ -74,7 +91,7 @@ impl Card<'_> {
     /// `DATA.md`: every dataset with licence, origin, files and what became of it.
     pub(crate) fn data_card(&self) -> Result<String> {
         let made_of = |kind: ArtifactKind| self.made.lineage.iter().filter(move |manifest| manifest.kind == kind);
-        let documents = [ArtifactKind::Documents, ArtifactKind::Chat, ArtifactKind::Pairs]
+        let documents = [ArtifactKind::Documents, ArtifactKind::Chat, ArtifactKind::Pairs, ArtifactKind::Rows]
             .into_iter()
             .find_map(|kind| made_of(kind).next());
         let mut text = match documents {
@@ -104,7 +121,9 @@ impl Card<'_> {
             text.push('\n');
         }
         text += "## What became of it\n\n";
-        for kind in [ArtifactKind::Documents, ArtifactKind::Chat, ArtifactKind::Pairs, ArtifactKind::Tokens] {
+        for kind in
+            [ArtifactKind::Documents, ArtifactKind::Chat, ArtifactKind::Pairs, ArtifactKind::Rows, ArtifactKind::Tokens]
+        {
             for manifest in made_of(kind) {
                 let from: Vec<&str> = manifest.parents.iter().map(|parent| parent.name.as_str()).collect();
                 let _ = writeln!(text, "### {} ({kind}), from {}\n", manifest.recipe.step, from.join(", "));
@@ -119,10 +138,14 @@ impl Card<'_> {
 
     /// `REPORT.md`: architecture, data, training, checkpoints, results, and how to check all of it.
     pub(crate) fn report(&self) -> Result<String> {
-        let config = ModelConfig::read(self.config)?;
-        let mut text = format!("# Technical report: {}\n\n## Architecture\n\n{}\n\n", self.project, shape(&config));
-        text += "Pre-norm residual blocks with RMS norm, rotary position embedding, grouped-query attention and a SwiGLU feed-forward part, as in Llama.\n\n## Training\n\n";
-        for manifest in self.made.all().filter(|manifest| manifest.kind == ArtifactKind::Model) {
+        let form = Form::read(self.folder)?;
+        let mut text = format!("# Technical report: {}\n\n## Architecture\n\n{}\n\n", self.project, form.shape());
+        if let Form::Decoder(_) = form {
+            text += "Pre-norm residual blocks with RMS norm, rotary position embedding, grouped-query attention and a SwiGLU feed-forward part, as in Llama.\n\n";
+        }
+        text += "## Training\n\n";
+        let is_trained = |manifest: &&Manifest| matches!(manifest.kind, ArtifactKind::Model | ArtifactKind::Predictor);
+        for manifest in self.made.all().filter(is_trained) {
             training(manifest, &mut text);
         }
         self.figures(&mut text);
@@ -160,17 +183,56 @@ fn training(manifest: &Manifest, text: &mut String) {
     text.push('\n');
 }
 
-fn shape(config: &ModelConfig) -> String {
-    format!(
-        "A Llama-style decoder of {} parameters: {} blocks of width {}, {} heads ({} for keys and values), a vocabulary of {} tokens and a context of {} tokens.",
-        config.parameters(),
-        config.layers,
-        config.hidden_size,
-        config.heads,
-        config.kv_heads,
-        config.vocab_size,
-        config.context
-    )
+impl Form {
+    fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("config.json");
+        if !is_encoder(folder) {
+            return Ok(Self::Decoder(Box::new(ModelConfig::read(&path)?)));
+        }
+        let text = std::fs::read_to_string(&path).map_err(|error| Error::io("cannot read", &path, error))?;
+        let config: Value = serde_json::from_str(&text)
+            .map_err(|error| Error::input("this config is not valid JSON").at(path.display(), error.line()))?;
+        Ok(Self::Other(config["architectures"][0].as_str().unwrap_or("AutoModel").to_string(), config))
+    }
+
+    /// What it is, in a sentence.
+    fn shape(&self) -> String {
+        match self {
+            Self::Decoder(config) => format!(
+                "A Llama-style decoder of {} parameters: {} blocks of width {}, {} heads ({} for keys and values), a vocabulary of {} tokens and a context of {} tokens.",
+                config.parameters(),
+                config.layers,
+                config.hidden_size,
+                config.heads,
+                config.kv_heads,
+                config.vocab_size,
+                config.context
+            ),
+            Self::Other(class, config) => {
+                let labels = config["id2label"].as_object();
+                let told = labels.map(|labels| {
+                    let names: Vec<&str> = labels.values().filter_map(Value::as_str).collect();
+                    format!(" It tells {} labels apart: {}.", names.len(), names.join(", "))
+                });
+                format!("A `{class}` as transformers has it.{}", told.unwrap_or_default())
+            }
+        }
+    }
+
+    /// How to use it.
+    fn usage(&self) -> String {
+        let (console, class, labels) = match self {
+            Self::Decoder(_) => ("$ narthex chat .\n$ narthex serve .\n", "AutoModelForCausalLM", false),
+            Self::Other(class, _) if class.ends_with("ForSequenceClassification") => {
+                ("$ narthex classify . \"…\"\n$ narthex serve .\n", "AutoModelForSequenceClassification", true)
+            }
+            Self::Other(..) => ("$ narthex serve .\n", "AutoModel", false),
+        };
+        let then = if labels { "# model.config.id2label names the labels\n" } else { "" };
+        format!(
+            "## Use\n\n```console\n{console}```\n\n```python\nfrom transformers import {class}, AutoTokenizer\n\nmodel = {class}.from_pretrained(\".\")\ntokenizer = AutoTokenizer.from_pretrained(\".\")\n{then}```\n\n"
+        )
+    }
 }
 
 /// Metadata between lines of three dashes.

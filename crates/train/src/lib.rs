@@ -7,6 +7,7 @@
 mod bench;
 mod checkpoint;
 mod gradients;
+mod label_figures;
 mod learning_rate;
 mod metrics;
 pub mod objective;
@@ -17,7 +18,9 @@ mod session;
 mod world;
 
 pub use bench::{BenchShape, OperatorShare, TrainBench, TrainTiming};
+pub use checkpoint::{has_checkpoint, keep_state};
 pub use gradients::NamedGradients;
+pub use label_figures::LabelFigures;
 pub use learning_rate::learning_rate;
 pub use objective::Objective;
 pub use selection::{Selected, Selection};

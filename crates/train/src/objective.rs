@@ -2,6 +2,7 @@
 //! has come. Knows neither the optimizer nor files; the loop knows nothing else of what it trains.
 
 mod chat;
+mod classify;
 mod decoder;
 mod preference;
 mod pretrain;
@@ -9,6 +10,7 @@ mod text_loss;
 mod tokens;
 
 pub use chat::Chat;
+pub use classify::{Classify, LabelledText};
 pub use decoder::{DecoderPass, nats};
 pub use preference::{Answer, PairBatch, Preference};
 pub use pretrain::Pretrain;

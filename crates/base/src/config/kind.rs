@@ -4,6 +4,7 @@
 mod bundle;
 mod data;
 mod eval;
+mod fit;
 mod quantize;
 mod tokenize;
 mod train;
@@ -12,6 +13,7 @@ mod tune;
 pub use bundle::BundleStep;
 pub use data::{DataOutput, DataStep, Normalize, SplitBy};
 pub use eval::EvalStep;
+pub use fit::{FitStep, TextWeights};
 pub use quantize::{IntegerKind, QuantizeStep};
 pub use tokenize::TokenizeStep;
 pub use train::{ModelShape, TrainStep};
@@ -141,7 +143,8 @@ impl Accepts {
 
     /// Whether what comes in is used as a model.
     pub fn is_model(&self) -> bool {
-        self.steps == [ArtifactKind::Model]
+        !self.steps.is_empty()
+            && self.steps.iter().all(|kind| matches!(kind, ArtifactKind::Model | ArtifactKind::Predictor))
     }
 }
 

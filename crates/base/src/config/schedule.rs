@@ -12,7 +12,7 @@ macro_rules! groups {
     ($($(#[doc = $about:expr])* $field:ident: $Group:ident {
         $($(#[doc = $doc:expr])* $(#[schemars($($facts:tt)*)])* $key:ident: $type:ty = $default:expr,)*
     })*) => {
-        /// The training loop, shared by `train` and `tune`.
+        /// The training loop, shared by `train`, `tune` and `fit`.
         #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
         #[serde(from = "Keys", into = "Keys")]
         pub struct Schedule {
@@ -31,7 +31,7 @@ macro_rules! groups {
             }
         })*
 
-        /// The training loop, shared by `train` and `tune`.
+        /// The training loop, shared by `train`, `tune` and `fit`.
         #[derive(Clone, Serialize, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields, default)]
         #[schemars(rename = "Schedule")]

@@ -1,7 +1,7 @@
 //! `[steps.NAME]`: the list of all kinds of steps. This is the one place here that a new kind is added to; what a kind is
 //! stands in its own file below `kind/`.
 
-use super::{BundleStep, DataStep, EvalStep, Kind, QuantizeStep, StepKind, TokenizeStep, TrainStep, TuneStep};
+use super::{BundleStep, DataStep, EvalStep, FitStep, Kind, QuantizeStep, StepKind, TokenizeStep, TrainStep, TuneStep};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ops::Deref;
@@ -18,6 +18,8 @@ pub enum Step {
     Train(TrainStep),
     /// Tunes a model on conversations.
     Tune(TuneStep),
+    /// Fits a model to tell a column of rows from others.
+    Fit(FitStep),
     /// Rounds a model's weights to small integers.
     Quantize(QuantizeStep),
     /// Measures a model.
@@ -36,6 +38,7 @@ impl Deref for Step {
             Step::Tokenize(step) => step,
             Step::Train(step) => step,
             Step::Tune(step) => step,
+            Step::Fit(step) => step,
             Step::Quantize(step) => step,
             Step::Eval(step) => step,
             Step::Bundle(step) => step,
@@ -45,11 +48,12 @@ impl Deref for Step {
 
 impl Step {
     /// What is known of each kind, in the order of the chain.
-    pub const KINDS: [&'static Kind; 7] = [
+    pub const KINDS: [&'static Kind; 8] = [
         &DataStep::KIND,
         &TokenizeStep::KIND,
         &TrainStep::KIND,
         &TuneStep::KIND,
+        &FitStep::KIND,
         &QuantizeStep::KIND,
         &EvalStep::KIND,
         &BundleStep::KIND,
@@ -93,6 +97,7 @@ mod tests {
                 ("tokenize", 1, false, None),
                 ("train", 2, true, Some(Use::Train)),
                 ("tune", 2, true, Some(Use::Train)),
+                ("fit", 1, true, Some(Use::Train)),
                 ("quantize", 1, false, Some(Use::Train)),
                 ("eval", 4, false, None),
                 ("bundle", 2, false, Some(Use::Redistribute)),

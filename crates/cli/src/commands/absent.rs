@@ -105,6 +105,14 @@ pub mod without_serve {
         }
     }
 
+    pub mod classify {
+        pub use super::super::Anything as Classify;
+
+        pub fn run(_: &Classify) -> super::Result<()> {
+            super::absent("classify", "serve")
+        }
+    }
+
     pub mod serve {
         pub use super::super::{Anything as Batch, Anything as Serve};
         use std::path::Path;

@@ -5,7 +5,7 @@ use crate::{
     flags::{JsonFlag, LedgerFlag},
     style::{bytes, figure, seconds, table},
 };
-use clap::Args;
+use clap::{Args, builder::PossibleValuesParser};
 use narthex_base::{ArtifactKind, LineageNode, Result};
 use narthex_openness::{lineage_html, openness};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,8 +15,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct Ls {
     #[command(flatten)]
     pub ledger: LedgerFlag,
-    /// Only artifacts of this kind: source, documents, chat, tokens, model, evaluation, bundle
-    #[arg(long)]
+    /// Only artifacts of this kind
+    #[arg(long, value_parser = PossibleValuesParser::new(ArtifactKind::ALL.map(ArtifactKind::name)))]
     pub kind: Option<String>,
     /// Also what names pointed to earlier
     #[arg(long)]

@@ -9,6 +9,8 @@ pub mod bench_machine;
 #[cfg(feature = "run")]
 pub mod bench_train;
 pub mod chat;
+#[cfg(feature = "serve")]
+pub mod classify;
 pub mod config;
 #[cfg(feature = "serve")]
 pub mod embed;
@@ -32,13 +34,15 @@ pub mod run;
 pub mod serve;
 pub mod signing;
 pub mod step_verb;
+#[cfg(feature = "serve")]
+pub mod texts;
 pub mod transfer;
 
 use crate::flags::Settings;
 #[cfg(not(feature = "run"))]
 pub use absent::without_run::{bench_train, new, pull_data, quantize, recheck, run};
 #[cfg(not(feature = "serve"))]
-pub use absent::without_serve::{embed, serve};
+pub use absent::without_serve::{classify, embed, serve};
 use narthex_base::{Error, Result};
 use narthex_kernels::{ForceIsaError, Isa, force_isa};
 #[cfg(feature = "run")]

@@ -9,7 +9,7 @@ use crate::{
 };
 use clap::Args;
 use narthex_base::{
-    ErrorKind, Event, Observer, Result, Unit,
+    ArtifactKind, ErrorKind, Event, Observer, Result, Unit,
     config::{Kind, Learning},
 };
 use narthex_kernels::alloc::release;
@@ -211,16 +211,22 @@ fn number(row: &Row) -> String {
         Unit::Share => format!("{:.1} % {words}{before}", 100.0 * value),
         Unit::NatsPerByte => format!("{value:.4} nats/byte{before}"),
         Unit::NatsPerPair => format!("{value:.4} nats/pair{before}"),
-        Unit::NatsPerToken | Unit::Count => format!("{} {words}{before}", figure(value)),
+        Unit::NatsPerToken | Unit::NatsPerText | Unit::Count => format!("{} {words}{before}", figure(value)),
     }
 }
 
 fn next_commands(project: &Path, report: &RunReport) {
     let (program, flag) = (program(), project_flag(project));
     let mut commands = Vec::new();
-    if let Some(Row { step, .. }) = report.model() {
-        let learns = |row: &Row| Kind::named(row.kind).is_some_and(|kind| kind.learning == Some(Learning::Supervised));
-        commands.push(match report.rows.iter().any(learns) {
+    if let Some(Row { step, yields: ArtifactKind::Predictor, .. }) = report.model() {
+        commands.push(format!("{program} classify {step}{flag} \"…\""));
+        commands.push(format!("{program} serve {step}{flag}"));
+    } else if let Some(Row { step, .. }) = report.model() {
+        let converses = |row: &Row| {
+            let learning = Kind::named(row.kind).and_then(|kind| kind.learning);
+            row.yields == ArtifactKind::Model && learning == Some(Learning::Supervised)
+        };
+        commands.push(match report.rows.iter().any(converses) {
             true => format!("{program} chat {step}{flag}"),
             false => format!("{program} generate {step}{flag} --prompt \"…\""),
         });

@@ -116,7 +116,7 @@ fn class(config: &Value) -> String {
 /// Reads a folder, `maker` making what it holds.
 fn read(
     folder: &Path,
-    labels: Option<&[String]>,
+    asked: Option<&[String]>,
     maker: impl for<'a> Fn(&'a dyn WeightSource) -> Box<dyn Maker + 'a>,
     fresh: &Fresh,
 ) -> Result<Classifier> {
@@ -124,7 +124,7 @@ fn read(
     let config = Json::read(&path)?;
     let read = || {
         let own = own_labels(&config);
-        let labels = match (labels, &own) {
+        let labels = match (asked, &own) {
             (Some(labels), _) => labels.to_vec(),
             (None, Some(own)) => own.clone(),
             (None, None) => {
@@ -134,8 +134,10 @@ fn read(
             }
         };
         check(&labels)?;
+        // Without labels asked for it is the folder's own head, and that must be whole.
         let same = own.is_some_and(|own| own == labels);
-        if encoder::is_encoder(folder) {
+        let whole = asked.is_none();
+        if encoder::is_family(&config) {
             let shape = encoder::config_of(&config)?;
             let head = HeadShape::of_encoder(&config, shape.shape.rms_norm_eps)?;
             let stored = StoredWeights::open(folder)?;
@@ -143,8 +145,9 @@ fn read(
             let maker = maker(&named);
             let network = Network::Encoder(Encoder::made(shape.clone(), &*maker, Precision::default())?);
             let form = Form { head, labels, source: config.0.clone() };
-            let classifier = classifier(network, form, same, &named, &*maker, fresh)?;
-            stored.refuse_unused(|name| encoder::ignored(name, false))?;
+            let classifier =
+                classifier(network, form, &Parts { whole, same, weights: &named, stored: &*maker, fresh })?;
+            stored.refuse_unused(encoder::ignored)?;
             return Ok(classifier);
         }
         // The output projection is of no use here.
@@ -154,7 +157,7 @@ fn read(
         let maker = maker(&named);
         let network = Network::Decoder(Decoder::made(&shape, &*maker)?);
         let form = Form { head: HeadShape::of_decoder(), labels, source: config.0.clone() };
-        let classifier = classifier(network, form, same, &named, &*maker, fresh)?;
+        let classifier = classifier(network, form, &Parts { whole, same, weights: &named, stored: &*maker, fresh })?;
         // That of other labels.
         stored.ignore("score.weight");
         stored.all_used(&shape)?;
@@ -163,23 +166,27 @@ fn read(
     read().map_err(|error| if error.place().is_some() { error } else { error.at(path.display(), None) })
 }
 
-/// With the head's parts from the folder, as far as they are there and, of the last, meant for the same labels.
-fn classifier(
-    network: Network,
-    form: Form,
+/// Where the parts of a head come from.
+struct Parts<'a> {
+    /// Whether all must be in the folder.
+    whole: bool,
+    /// Whether the folder's last part is meant for the same labels.
     same: bool,
-    weights: &dyn WeightSource,
-    stored: &dyn Maker,
-    fresh: &Fresh,
-) -> Result<Classifier> {
+    weights: &'a dyn WeightSource,
+    stored: &'a dyn Maker,
+    fresh: &'a Fresh<'a>,
+}
+
+/// With the head's parts from the folder, as far as they are there and, of the last, meant for the same labels.
+fn classifier(network: Network, form: Form, parts: &Parts) -> Result<Classifier> {
     let width = match &network {
         Network::Encoder(encoder) => encoder.config().shape.hidden_size,
         Network::Decoder(decoder) => decoder.config().hidden_size,
     };
     let out = form.head.out;
     let part = |name: &str| {
-        let found = weights.contains(&format!("{name}.weight")) && (name != out || same);
-        if found { stored } else { fresh as &dyn Maker }
+        let found = parts.weights.contains(&format!("{name}.weight")) && (name != out || parts.same);
+        if parts.whole || found { parts.stored } else { parts.fresh as &dyn Maker }
     };
     let head = Head::made(&form.head, width, form.labels.len(), &part)?;
     Ok(Classifier { network, head, form })
@@ -187,7 +194,7 @@ fn classifier(
 
 /// The labels of the classifier in a folder, if it holds one.
 fn own_labels(config: &Json) -> Option<Vec<String>> {
-    if !config.architecture().ends_with("ForSequenceClassification") {
+    if !config.is_classifier() {
         return None;
     }
     let count = config.labels();

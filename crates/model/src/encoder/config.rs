@@ -100,16 +100,15 @@ impl Json {
         }
     }
 
+    /// Whether it is that of a classifier of sequences.
+    pub(crate) fn is_classifier(&self) -> bool {
+        self.architecture().ends_with("ForSequenceClassification")
+    }
+
     /// How many labels a classifier has.
     pub(crate) fn labels(&self) -> usize {
         let named = self.0["id2label"].as_object().map(|labels| labels.len());
         named.or(self.optional_size("num_labels")).unwrap_or(2)
-    }
-
-    /// The names of a classifier's labels, as `id2label` has them; those without one are called `LABEL_0` and so on.
-    pub(super) fn label_names(&self) -> Vec<String> {
-        let name = |id: usize| self.0["id2label"][id.to_string()].as_str().map(str::to_string);
-        (0..self.labels()).map(|id| name(id).unwrap_or_else(|| format!("LABEL_{id}"))).collect()
     }
 }
 

@@ -92,7 +92,7 @@ enum Stage {
 }
 
 /// Pooling and what follows.
-pub(super) struct Pipeline {
+pub(crate) struct Pipeline {
     modes: Vec<PoolingMode>,
     stages: Vec<Stage>,
     dimension: usize,
@@ -103,7 +103,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// If a module is unknown, or its files are missing or broken.
-    pub(super) fn read(folder: &Path, hidden_size: usize) -> Result<Self> {
+    pub(crate) fn read(folder: &Path, hidden_size: usize) -> Result<Self> {
         let path = folder.join("modules.json");
         let mut pipeline = Self { modes: vec![PoolingMode::Mean], stages: vec![], dimension: hidden_size };
         let modules = Json::read_optional(&path)?;
@@ -155,12 +155,12 @@ impl Pipeline {
     }
 
     /// Values of a vector.
-    pub(super) fn dimension(&self) -> usize {
+    pub(crate) fn dimension(&self) -> usize {
         self.dimension
     }
 
     /// A vector for each sequence, from the vectors of all tokens `[N, width]`, one sequence behind the other.
-    pub(super) fn run(&self, hidden: Tensor<2>, inputs: &[&EncoderInput]) -> Vec<Vec<f32>> {
+    pub(crate) fn run(&self, hidden: Tensor<2>, inputs: &[&EncoderInput]) -> Vec<Vec<f32>> {
         let [_, width] = hidden.dims();
         let data = hidden.into_data();
         let mut rest = data.as_slice::<f32>().expect("hidden states are f32");

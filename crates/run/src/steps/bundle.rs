@@ -294,7 +294,7 @@ impl<'a> Bundle<'a> {
                 .inputs_as("evaluations")
                 .map(|(input, artifact)| (input.name.as_str(), &artifact.manifest.figures))
                 .collect(),
-            config: &folder.join("config.json"),
+            folder: &folder,
         };
         self.context.write("README.md", card.model_card()?)?;
         if wants_data {

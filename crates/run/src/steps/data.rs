@@ -1,10 +1,10 @@
-//! `data`: sources -> documents, conversations or pairs of answers.
+//! `data`: sources -> documents, conversations, pairs of answers or rows.
 
 use super::{Made, StepContext};
 use crate::source;
 use narthex_base::{
-    ArtifactKind, Component, Error, Result,
-    config::{DataOutput, DataStep, TextRows},
+    Component, Error, Result,
+    config::{DataStep, StepKind, TextRows},
 };
 use narthex_data::{Format, PrepareSpec, SourceSpec, Split, prepare};
 use std::collections::BTreeMap;
@@ -52,10 +52,5 @@ pub(super) fn make(context: &StepContext, step: &DataStep) -> Result<Made> {
             components.push(Component { paths: paths.clone(), ..component.clone() });
         }
     }
-    let kind = match step.output {
-        DataOutput::Documents => ArtifactKind::Documents,
-        DataOutput::Chat => ArtifactKind::Chat,
-        DataOutput::Pairs => ArtifactKind::Pairs,
-    };
-    Ok(Made::new(kind, components, statistics.figures()))
+    Ok(Made::new(step.yields(), components, statistics.figures()))
 }

@@ -3,9 +3,11 @@
 mod bundle;
 mod data;
 mod eval;
+mod fit;
 mod quantize;
 mod tokenize;
 mod train;
+mod training;
 mod tune;
 
 use crate::project::Project;
@@ -16,10 +18,9 @@ use narthex_base::{
     plan::{Input, InputKind},
 };
 use narthex_ledger::Artifact;
-use narthex_model::Decoder;
 use narthex_text::Tokenizer;
-use narthex_train::{Fitted, Objective, Training};
 use std::{collections::BTreeMap, path::Path};
+use training::Interval;
 
 /// What a step may look at and where it writes.
 pub(crate) struct StepContext<'a> {
@@ -59,66 +60,20 @@ pub(crate) fn make(context: &StepContext) -> Result<Made> {
         Step::Tokenize(step) => tokenize::make(context, step),
         Step::Train(step) => train::make(context, step),
         Step::Tune(step) => tune::make(context, step),
+        Step::Fit(step) => fit::make(context, step),
         Step::Quantize(step) => quantize::make(context, step),
         Step::Eval(step) => eval::make(context, step),
         Step::Bundle(step) => bundle::make(context, step),
     }
 }
 
-/// What becomes of an untrained model once all that training it takes is there.
-pub(crate) trait Course {
-    /// What comes of it.
-    type Outcome;
-
-    fn take<O: Objective<Decoder>>(
-        self,
-        model: Decoder,
-        objective: &O,
-        training: &Training<Decoder>,
-    ) -> Result<Self::Outcome>;
-}
-
-/// Training from the beginning, or from the newest checkpoint, to the end.
-struct Whole;
-
-impl Course for Whole {
-    type Outcome = Fitted<Decoder>;
-
-    fn take<O: Objective<Decoder>>(
-        self,
-        model: Decoder,
-        objective: &O,
-        training: &Training<Decoder>,
-    ) -> Result<Fitted<Decoder>> {
-        narthex_train::fit(model, objective, training)
-    }
-}
-
-/// The steps between two recorded states, taken again.
-struct Interval<'a> {
-    from: Option<(&'a Path, &'a Passed)>,
-    until: u64,
-}
-
-impl Course for Interval<'_> {
-    type Outcome = Passed;
-
-    fn take<O: Objective<Decoder>>(
-        self,
-        model: Decoder,
-        objective: &O,
-        training: &Training<Decoder>,
-    ) -> Result<Passed> {
-        narthex_train::replay(model, objective, training, self.from, self.until)
-    }
-}
-
-/// Takes the steps of a train or tune step from one of its states to a later one again; the state that results.
+/// Takes the steps of a train, tune or fit step from one of its states to a later one again; the state that results.
 pub(crate) fn replay(context: &StepContext, from: Option<(&Path, &Passed)>, until: u64) -> Result<Passed> {
     let again = Interval { from, until };
     match &context.planned.step {
         Step::Train(step) => train::with_training(context, step, again),
         Step::Tune(step) => tune::with_training(context, step, again),
+        Step::Fit(step) => fit::with_training(context, step, again),
         other => Err(Error::internal(format!("a {} step has no states", other.kind().name))),
     }
 }

@@ -1,28 +1,17 @@
 //! `train`: token shards -> a model.
 
-use super::{Course, Made, StepContext, Whole};
-use narthex_answer::{SamplingDefaults, SamplingWish, TextModel, stop_tokens};
-use narthex_base::{
-    ArtifactKind, Component, ComponentKind, Error, Result,
-    config::{Schedule, TrainStep},
-    plan::Input,
+use super::{
+    Made, StepContext,
+    training::{Course, Shards, Whole, copy_tokenizer, fresh_generation, model_components, sample, training},
 };
-use narthex_infer::{Engine, EngineOptions};
-use narthex_ledger::Artifact;
-use narthex_model::{Decoder, Design, ModelConfig, cpu, device};
-use narthex_text::{GenerationConfig, TokenShard, Tokenizer, TokenizerConfig};
+use narthex_answer::stop_tokens;
+use narthex_base::{ArtifactKind, Error, Result, config::TrainStep};
+use narthex_model::{Decoder, Design, ModelConfig, cpu};
+use narthex_text::{GenerationConfig, Tokenizer, TokenizerConfig};
 use narthex_train::{
     Fitted, Sampler, Selection, Training,
     objective::{DecoderPass, Pretrain, TokenData},
 };
-use std::{ops::ControlFlow, path::Path, sync::Arc};
-
-/// New tokens in a sample during training.
-const SAMPLE_TOKENS: usize = 80;
-
-/// How a fresh model samples unless it is asked otherwise: small models ramble at their own distribution.
-const TEMPERATURE: f32 = 0.7;
-const TOP_P: f32 = 0.9;
 
 pub(super) fn make(context: &StepContext, step: &TrainStep) -> Result<Made> {
     let (_, tokens) = context.input("data")?;
@@ -36,9 +25,20 @@ pub(super) fn make(context: &StepContext, step: &TrainStep) -> Result<Made> {
 }
 
 /// The untrained model and all that training it takes, for `course`.
-pub(super) fn with_training<C: Course>(context: &StepContext, step: &TrainStep, course: C) -> Result<C::Outcome> {
+pub(super) fn with_training<C: Course>(
+    context: &StepContext,
+    step: &TrainStep,
+    course: C,
+) -> Result<C::Outcome<Decoder>> {
     let (_, tokens) = context.input("data")?;
     let shards = Shards::open(&tokens.folder)?;
+    if shards.train.has_pairs() {
+        return Err(Error::input(format!(
+            "step `{}` trains on plain text, but its data are pairs of answers",
+            context.planned.name
+        ))
+        .help("use `kind = \"tune\"` with `objective = \"dpo\"` for pairs"));
+    }
     if shards.train.has_mask() {
         return Err(Error::input(format!(
             "step `{}` trains on plain text, but its data are conversations",
@@ -85,80 +85,4 @@ pub(super) fn with_training<C: Course>(context: &StepContext, step: &TrainStep, 
         ..training(context, &step.schedule, &metrics)?
     };
     course.take(model, &objective, &training)
-}
-
-/// Training as a step's schedule asks for it, in the step's own folder.
-pub(super) fn training<'a>(
-    context: &'a StepContext,
-    schedule: &Schedule,
-    metrics: &'a Path,
-) -> Result<Training<'a, Decoder>> {
-    Ok(Training {
-        schedule: schedule.clone(),
-        seed: context.project.plan.project.seed,
-        device: device(&schedule.machine.device, schedule.machine.precision)?,
-        run: Some(context.key),
-        work: Some(context.stage),
-        metrics: Some(metrics),
-        observer: context.observer,
-        ..Training::default()
-    })
-}
-
-/// The token shards of an artifact.
-pub(super) struct Shards {
-    pub(super) train: TokenShard,
-    pub(super) validation: Option<TokenShard>,
-}
-
-impl Shards {
-    pub(super) fn open(folder: &Path) -> Result<Self> {
-        let validation = folder.join("validation.tokens");
-        let validation = validation.is_file().then(|| TokenShard::open(&validation)).transpose()?;
-        // A split may leave nothing for validation.
-        let validation = validation.filter(|shard| shard.len() > 1);
-        Ok(Self { train: TokenShard::open(&folder.join("train.tokens"))?, validation })
-    }
-}
-
-/// How a fresh model is sampled, as its `generation_config.json` says.
-fn fresh_generation() -> GenerationConfig {
-    let (temperature, top_p) = (Some(TEMPERATURE), Some(TOP_P));
-    GenerationConfig { do_sample: Some(true), temperature, top_p, ..GenerationConfig::default() }
-}
-
-/// What the model writes after `prompt`.
-pub(super) fn sample(model: &Decoder, tokenizer: &Tokenizer, prompt: Vec<u32>, stop_tokens: &[u32]) -> Result<String> {
-    let model = TextModel {
-        tokenizer: tokenizer.clone(),
-        template: None,
-        engine: Arc::new(Engine::start(model.clone(), EngineOptions::default())?),
-        stop_tokens: stop_tokens.to_vec(),
-        defaults: SamplingDefaults::of(&fresh_generation()),
-    };
-    let request = model.request(prompt, SAMPLE_TOKENS, model.defaults.sampling(&SamplingWish::default()));
-    let told = model.tell(request, |_| ControlFlow::Continue(()));
-    told.map(|told| told.text)
-        .map_err(|error| Error::input("no sample can be drawn").cause(error).help("shorten `sample_prompt`"))
-}
-
-pub(super) fn copy_tokenizer(context: &StepContext, from: &Path) -> Result<()> {
-    for name in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
-        let path = from.join(name);
-        if path.is_file() {
-            context.copy(&path, name)?;
-        }
-    }
-    Ok(())
-}
-
-/// The components of a model: its weights, its configuration, and the tokenizer that came with `tokens`.
-pub(super) fn model_components(context: &StepContext, tokens: &(Input, Artifact)) -> Vec<Component> {
-    let tokenizer =
-        context.own("tokenizer", ComponentKind::ModelMetadata, &["tokenizer.json", "tokenizer_config.json"]);
-    vec![
-        context.own("weights", ComponentKind::ModelParameters, &["model.safetensors"]),
-        context.own("configuration", ComponentKind::ModelMetadata, &["config.json", "generation_config.json"]),
-        context.of_input(tokens, "tokenizer.json", tokenizer),
-    ]
 }

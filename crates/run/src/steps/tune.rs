@@ -1,8 +1,8 @@
 //! `tune`: a model and conversations, or pairs of answers -> a tuned model.
 
 use super::{
-    Course, Made, StepContext, Whole,
-    train::{Shards, copy_tokenizer, model_components, sample, training},
+    Made, StepContext,
+    training::{Course, Shards, Whole, copy_tokenizer, model_components, sample, training},
 };
 use narthex_answer::stop_tokens;
 use narthex_base::{
@@ -32,7 +32,7 @@ pub(super) fn make(context: &StepContext, step: &TuneStep) -> Result<Made> {
     if step.method == TuneMethod::Lora {
         let adapter = context.files.join("adapter");
         std::fs::create_dir_all(&adapter).map_err(|error| Error::io("cannot write", &adapter, error))?;
-        save_adapter(&model, &lora(step), &input.name, &adapter)?;
+        save_adapter(&model, &LoraSpec::from(&step.lora), &input.name, &adapter)?;
         components.push(context.own(
             "adapter",
             ComponentKind::ModelParameters,
@@ -48,20 +48,12 @@ pub(super) fn make(context: &StepContext, step: &TuneStep) -> Result<Made> {
     Ok(Made { measured, passed, ..Made::new(ArtifactKind::Model, components, figures) })
 }
 
-fn lora(step: &TuneStep) -> LoraSpec {
-    let TuneStep { lora, .. } = step;
-    LoraSpec {
-        rank: lora.rank,
-        alpha: lora.alpha,
-        targets: lora.targets.clone(),
-        dropout: lora.dropout,
-        rank_stabilized: lora.use_rslora,
-        decomposed: lora.use_dora,
-    }
-}
-
 /// The model before tuning, with its adapters, and all that tuning it takes, for `course`.
-pub(super) fn with_training<C: Course>(context: &StepContext, step: &TuneStep, course: C) -> Result<C::Outcome> {
+pub(super) fn with_training<C: Course>(
+    context: &StepContext,
+    step: &TuneStep,
+    course: C,
+) -> Result<C::Outcome<Decoder>> {
     let (input, base) = context.input("model")?;
     let base_folder = context.model_folder(input, base)?;
     let (_, tokens) = context.input("data")?;
@@ -92,7 +84,7 @@ pub(super) fn with_training<C: Course>(context: &StepContext, step: &TuneStep, c
     let reference = (step.objective == TuneObjective::Dpo).then(|| model.clone());
     let (model, selection) = match step.method {
         TuneMethod::Lora => {
-            let model = model.with_lora(&lora(step), context.project.plan.project.seed);
+            let model = model.with_lora(&LoraSpec::from(&step.lora), context.project.plan.project.seed);
             let adapters = Selection::adapters(&model);
             (model, adapters)
         }
@@ -116,7 +108,18 @@ pub(super) fn with_training<C: Course>(context: &StepContext, step: &TuneStep, c
     let tokens = TokenData::new(&shards.train, shards.validation.as_ref(), &step.schedule);
     let pass = DecoderPass::new(&step.schedule);
     match reference {
-        None => course.take(model, &Chat::new(tokens, pass)?, &training),
+        None => {
+            let objective = Chat::new(tokens, pass)?;
+            if objective.cut() > 0 {
+                context.observer.warn(format!(
+                    "of {} of {} conversations nothing is learnt: their answers lie beyond the context of {} tokens",
+                    objective.cut(),
+                    shards.train.documents(),
+                    step.schedule.batches.context
+                ));
+            }
+            course.take(model, &objective, &training)
+        }
         Some(reference) => course.take(model, &preference(context, step, tokens, pass, reference)?, &training),
     }
 }

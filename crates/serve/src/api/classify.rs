@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{Limits, Served, app::App};
 use axum::{Extension, Json, extract::State};
+use narthex_answer::likeliest;
 use narthex_http::{ApiError, Exchange, Fields, JsonBody};
 use narthex_text::TokenSequence;
 use serde::Serialize;
@@ -45,8 +46,7 @@ pub(crate) async fn create(
     let (outputs, tokens) = run(&app, &exchange, ("classify", "input"), &labels.encoder, sequences).await?;
     let data = outputs.into_iter().enumerate().map(|(index, numbers)| {
         let probs = labels.chances.of(&numbers);
-        // Of labels that are alike, the first.
-        let best = (0..probs.len()).rev().max_by(|a, b| probs[*a].total_cmp(&probs[*b])).unwrap_or(0);
+        let best = likeliest(&probs);
         Class { index, label: labels.names[best].clone(), num_classes: probs.len(), probs }
     });
     Ok(Json(Classes { head, data: data.collect(), usage: Usage::new(tokens, 0) }))

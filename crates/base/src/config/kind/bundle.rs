@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BundleStep {
-    /// A train, tune or quantize step, a model folder as a source, or `ref:NAME`.
+    /// A train, tune, fit or quantize step, a model folder as a source, or `ref:NAME`.
     pub model: String,
     /// Eval steps whose figures go into the model card.
     #[serde(default)]
@@ -89,7 +89,12 @@ impl StepKind for BundleStep {
         let evaluation = Accepts::steps("an eval step", &[ArtifactKind::Evaluation]);
         let document = |kind| Accepts::source("a source with the document", SourceForm::Document(kind));
         let documents = self.documents().into_iter();
-        inputs("model", Accepts::MODEL, [self.model.clone()])
+        let model = Accepts {
+            words: "a train, tune, fit or quantize step, a model folder as a source, or `ref:NAME`",
+            steps: &[ArtifactKind::Model, ArtifactKind::Predictor],
+            ..Accepts::MODEL
+        };
+        inputs("model", model, [self.model.clone()])
             .chain(inputs("evaluations", evaluation, self.evaluations.clone()))
             .chain(documents.map(|(role, kind, name)| StepInput { role, name, accepts: document(kind) }))
             .collect()

@@ -17,7 +17,8 @@ pub struct DataStep {
     /// Sources with the same columns, or data steps.
     pub from: OneOrMany,
     /// What the rows become: `documents` needs the column `text`; `chat` needs `messages`, or `user` and `assistant`
-    /// (and perhaps `system`); `pairs` needs `chosen` and `rejected` (and perhaps `prompt`).
+    /// (and perhaps `system`); `pairs` needs `chosen` and `rejected` (and perhaps `prompt`); `rows`
+    /// keeps all columns.
     #[serde(default)]
     pub output: DataOutput,
     /// One SQL query over the table `source`, or over the sources by their names. The column `row` numbers the rows
@@ -56,6 +57,9 @@ pub enum DataOutput {
     /// Two answers to one prompt: the columns `chosen` and `rejected`, and `prompt` if there is one; otherwise the
     /// prompt is what both begin with. All are text, or all are messages (JSON, or a list of role and content).
     Pairs,
+    /// Rows of named columns, which hold text, numbers or booleans: all columns of the source or of the transform but
+    /// `row`.
+    Rows,
 }
 
 /// Unicode normalisation forms.
@@ -119,6 +123,7 @@ impl StepKind for DataStep {
             DataOutput::Documents => ArtifactKind::Documents,
             DataOutput::Chat => ArtifactKind::Chat,
             DataOutput::Pairs => ArtifactKind::Pairs,
+            DataOutput::Rows => ArtifactKind::Rows,
         }
     }
 
