@@ -42,8 +42,9 @@ def check(name, good, detail=""):
 
 
 def compare_logits(name, folder, tokens):
-    ours = subprocess.run([f"{options.target}/examples/logits", str(folder), json.dumps(tokens)], check=True, capture_output=True, text=True)
-    ours = torch.tensor(json.loads(ours.stdout))
+    asked = json.dumps({"folder": str(folder), "tokens": tokens}) + "\n"
+    ours = subprocess.run([f"{options.target}/examples/logits"], input=asked, check=True, capture_output=True, text=True)
+    ours = torch.tensor(json.loads(ours.stdout)["logits"])
     with torch.no_grad():
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         theirs = model(torch.tensor(tokens)).logits.reshape(ours.shape)

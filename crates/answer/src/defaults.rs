@@ -13,12 +13,16 @@ pub struct SamplingDefaults {
     pub top_p: f32,
     /// Keep this many of the most likely tokens; 0 keeps all.
     pub top_k: usize,
+    /// Keep the tokens with at least this share of the likeliest one's probability; 0 keeps all.
+    pub min_p: f32,
+    /// Divides the logits of what the text holds already; 1 leaves them.
+    pub repetition_penalty: f32,
 }
 
 impl Default for SamplingDefaults {
     /// OpenAI's defaults: the model's own distribution.
     fn default() -> Self {
-        Self { temperature: 1.0, top_p: 1.0, top_k: 0 }
+        Self { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0, repetition_penalty: 1.0 }
     }
 }
 
@@ -43,6 +47,8 @@ impl SamplingDefaults {
             temperature: generation.temperature.unwrap_or(ours.temperature),
             top_p: generation.top_p.unwrap_or(ours.top_p),
             top_k: generation.top_k.map_or(ours.top_k, |k| k as usize),
+            min_p: generation.min_p.unwrap_or(ours.min_p),
+            repetition_penalty: generation.repetition_penalty.unwrap_or(ours.repetition_penalty),
         }
     }
 
@@ -52,6 +58,8 @@ impl SamplingDefaults {
             temperature: wish.temperature.unwrap_or(self.temperature),
             top_p: wish.top_p.unwrap_or(self.top_p),
             top_k: wish.top_k.unwrap_or(self.top_k),
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
             seed: wish.seed,
             ..Sampling::default()
         }
@@ -73,6 +81,16 @@ mod tests {
             let found = SamplingDefaults::of(&generation).sampling(&wish);
             assert_eq!((found.temperature, found.top_p, found.top_k), expected, "{generation:?} {wish:?}");
             assert_eq!(found.seed, wish.seed);
+            assert_eq!((found.min_p, found.repetition_penalty), (0.0, 1.0));
         }
+        // As Qwen2.5's: `"repetition_penalty": 1.05`.
+        let penal = GenerationConfig::from_json(
+            r#"{"repetition_penalty": 1.05, "min_p": 0.1, "num_beams": 4, "typical_p": 1.0}"#,
+        )
+        .unwrap();
+        let found = SamplingDefaults::of(&penal).sampling(&SamplingWish::default());
+        assert_eq!((found.repetition_penalty, found.min_p), (1.05, 0.1));
+        assert_eq!(penal.unread(), ["num_beams"]);
+        {}
     }
 }

@@ -78,7 +78,7 @@ pub fn score_task(
         observer.check()?;
         match item {
             TaskItem::Exact { prompt, answer } => {
-                let prompt = model.tokenizer.encode(prompt, false)?;
+                let prompt = model.tokenizer.encode_open(prompt)?;
                 if prompt.is_empty() || prompt.len() + 1 > model.engine.context() {
                     score.skipped_rows += 1;
                     continue;
@@ -103,11 +103,11 @@ pub fn score_task(
 
 /// The choice with the highest log-likelihood per byte after the prompt; none if one does not fit.
 fn likeliest(model: &TextModel, prompt: &str, choices: &[String]) -> Result<Option<usize>> {
-    let prompt_ids = model.tokenizer.encode(prompt, false)?;
+    let prompt_ids = model.tokenizer.encode_open(prompt)?;
     let mut best: Option<(usize, f64)> = None;
     for (i, choice) in choices.iter().enumerate() {
         // The prompt's tokens may change where the choice is glued on, so the choice is what follows the common part.
-        let ids = model.tokenizer.encode(&format!("{prompt}{choice}"), false)?;
+        let ids = model.tokenizer.encode_open(&format!("{prompt}{choice}"))?;
         let common = prompt_ids.iter().zip(&ids).take_while(|(a, b)| a == b).count().max(1);
         if ids.len() > model.engine.context() || common >= ids.len() {
             return Ok(None);

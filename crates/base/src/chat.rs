@@ -1,6 +1,7 @@
 //! Chat messages as the OpenAI API and Hugging Face templates name them. Knows their form, not who answers.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 use std::borrow::Cow;
 
 /// Who speaks.
@@ -35,7 +36,7 @@ pub struct Message {
     /// Who speaks.
     pub role: Role,
     /// What is said.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     pub content: MessageContent,
     /// The tools that the model asks for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -46,6 +47,62 @@ pub struct Message {
     /// Who of several with this role speaks; of a tool's result, the tool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Whether a model that is tuned on the conversation learns what is said; an assistant's is, unless it says no.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub train: bool,
+    /// What else it says, for the template: `reasoning_content`, `thinking` and others.
+    #[serde(flatten)]
+    pub others: Map<String, Value>,
+}
+
+fn or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MessageContent, D::Error> {
+    Ok(Option::<MessageContent>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+/// Messages with the tools that the model may call in them. Without tools it is written as the list of its messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
+pub struct Conversation {
+    /// The messages.
+    pub messages: Vec<Message>,
+    /// The tools, each as the OpenAI API describes one: `{"type": "function", "function": {…}}`.
+    pub tools: Vec<Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Messages(Vec<Message>),
+    WithTools { messages: Vec<Message>, tools: Vec<Value> },
+}
+
+impl From<Written> for Conversation {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Messages(messages) => Self { messages, tools: vec![] },
+            Written::WithTools { messages, tools } => Self { messages, tools },
+        }
+    }
+}
+
+impl From<Conversation> for Written {
+    fn from(Conversation { messages, tools }: Conversation) -> Self {
+        if tools.is_empty() { Self::Messages(messages) } else { Self::WithTools { messages, tools } }
+    }
+}
+
+impl From<Vec<Message>> for Conversation {
+    fn from(messages: Vec<Message>) -> Self {
+        Self { messages, tools: vec![] }
+    }
 }
 
 /// What a message says.
@@ -104,7 +161,8 @@ pub struct InputAudio {
 /// A tool that the model asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCall {
-    /// What the result names it by.
+    /// What the result names it by; empty where a conversation does not say it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
     /// What kind of tool it is.
     #[serde(rename = "type", default)]
@@ -127,15 +185,25 @@ pub enum ToolKind {
 pub struct FunctionCall {
     /// The function's name.
     pub name: String,
-    /// A JSON object as the model wrote it: it need not be valid.
+    /// A JSON object as the model wrote it: it need not be valid. Read as text, or as the object itself.
+    #[serde(default, deserialize_with = "as_text")]
     pub arguments: String,
+}
+
+fn as_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) => text,
+        Value::Null => "{}".into(),
+        other => other.to_string(),
+    })
 }
 
 impl Message {
     /// A message of text.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
         let content = MessageContent::Text(content.into());
-        Self { role, content, tool_calls: vec![], tool_call_id: None, name: None }
+        let (tool_calls, tool_call_id, name, train, others) = (vec![], None, None, true, Map::new());
+        Self { role, content, tool_calls, tool_call_id, name, train, others }
     }
 
     /// What is said in words: the text, or those of its parts with line ends between them.
@@ -201,6 +269,24 @@ mod tests {
         for wrong in [json!({"role": "user", "content": 1}), json!({"role": "bard", "content": "x"})] {
             assert!(serde_json::from_value::<Message>(wrong.clone()).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn conversations_with_and_without_tools() {
+        let plain = json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a", "train": false}]);
+        let with = json!({"messages": plain, "tools": [{"type": "function", "function": {"name": "f"}}]});
+        for (json, tools) in [(plain, 0), (with, 1)] {
+            let read: Conversation = serde_json::from_value(json.clone()).unwrap();
+            assert_eq!((read.messages[0].train, read.messages[1].train, read.tools.len()), (true, false, tools));
+            assert_eq!(serde_json::to_value(&read).unwrap(), json);
+        }
+        let call = json!({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}],
+            "reasoning_content": "r"});
+        let read: Message = serde_json::from_value(call).unwrap();
+        assert_eq!(
+            (read.tool_calls[0].function.arguments.as_str(), &read.others["reasoning_content"]),
+            ("{\"a\":1}", &json!("r"))
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The typed form of `narthex.toml`: what may be written, its defaults, ranges and meaning, each once, at the field.
-//! The JSON schema, the check of a file and the tables of the reference are made from these types. Reading and resolving is
-//! `plan`'s work.
+//! The JSON schema, the check of a file and the tables of the reference are made from these types. Reading and
+//! resolving is `plan`'s work.
 
 mod form;
 mod kind;
@@ -70,14 +70,19 @@ pub struct Source {
     /// For text: what becomes one row. Paragraphs are separated by blank lines.
     #[serde(default)]
     pub rows: TextRows,
+    /// For tables: whether a field that begins with `"` ends at the next one, so that it may hold separators and line
+    /// ends. By default in CSV (RFC 4180) and not in TSV (IANA's text/tab-separated-values), where a `"` is a letter
+    /// like others.
+    #[serde(default)]
+    pub quotes: Option<bool>,
     /// Renames columns: `{ text = "body" }` reads the column `body` as `text`.
     #[serde(default)]
     pub columns: BTreeMap<String, String>,
     /// The licence of the material; without one, nothing made from it can be bundled.
     #[serde(default)]
     pub license: Option<License>,
-    /// The file with the licence's text, relative to the project file. Without `license`, the text decides; with it, the text
-    /// must be that of one of its licences. The text is passed on as it stands.
+    /// The file with the licence's text, relative to the project file. Without `license`, the text decides; with it,
+    /// the text must be that of one of its licences. The text is passed on as it stands.
     #[serde(default)]
     pub license_file: Option<String>,
     /// What must be kept when the material is passed on: copyright lines, attributions.

@@ -154,12 +154,14 @@ impl std::error::Error for Error {}
 
 /// The candidate nearest to a misspelt word, if one is near enough to be meant.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_lowercase();
     candidates
         .into_iter()
         .map(|candidate| {
             // What was begun and not finished counts as near.
-            let begun = word.len() >= 3 && candidate.starts_with(word);
-            (if begun { 1 } else { edit_distance(word, candidate) }, candidate)
+            let lower = candidate.to_lowercase();
+            let begun = word.len() >= 3 && lower.starts_with(&word);
+            (if begun { 1 } else { edit_distance(&word, &lower) }, candidate)
         })
         .filter(|(distance, candidate)| *distance <= candidate.len().max(word.len()) / 3 + 1)
         .min_by_key(|(distance, _)| *distance)

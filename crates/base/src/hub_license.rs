@@ -4,22 +4,14 @@
 
 use crate::license::License;
 
-/// The Hub's names whose SPDX identifier differs by more than capitals. Where the Hub leaves open whether later versions count,
-/// the narrower reading is taken.
-const NAMES: [(&str, &str); 15] = [
-    ("agpl-3.0", "AGPL-3.0-only"),
-    ("bsl-1.0", "BSL-1.0"),
+/// The Hub's names whose SPDX identifier is another one. Where the Hub leaves open whether later versions count, the
+/// narrower reading is taken.
+const NAMES: [(&str, &str); 7] = [
     ("c-uda", "C-UDA-1.0"),
     ("gfdl", "GFDL-1.3-only"),
-    ("gpl-2.0", "GPL-2.0-only"),
-    ("gpl-3.0", "GPL-3.0-only"),
-    ("lgpl-2.1", "LGPL-2.1-only"),
-    ("lgpl-3.0", "LGPL-3.0-only"),
     ("lgpl-lr", "LGPLLR"),
     ("odbl", "ODbL-1.0"),
     ("odc-by", "ODC-By-1.0"),
-    ("openmdw-1.0", "OpenMDW-1.0"),
-    ("openmdw-1.1", "LicenseRef-OpenMDW-1.1"),
     ("openrail++", "LicenseRef-openrail-plus-plus"),
     ("pddl", "PDDL-1.0"),
 ];
@@ -27,25 +19,25 @@ const NAMES: [(&str, &str); 15] = [
 /// The longest name that is taken.
 const NAME_BYTES_MAX: usize = 120;
 
-/// The licence that a card on the Hub names: its `license`, and `license_name` where that is `other`. None where the card
-/// leaves the terms open (`unknown`, or `other` without a name).
+/// The licence that a card on the Hub, or a GGUF file, names: its `license`, and `license_name` where that is
+/// `other`. An SPDX expression is one; a name of somebody's own (`llama3.1`) becomes a `LicenseRef-`. None where the
+/// terms are left open (`unknown`, `none`, or `other` without a name).
 pub fn from_hub(name: &str, other_name: Option<&str>) -> Option<License> {
     let name = name.trim();
     let lower = name.to_lowercase();
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || lower == "unknown" {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || ["unknown", "none"].contains(&lower.as_str()) {
         return None;
     }
     if lower == "other" {
         let other = other_name?.trim();
-        let is_none = ["", "other", "unknown"].contains(&other.to_lowercase().as_str());
+        let is_none = ["", "other", "unknown", "none"].contains(&other.to_lowercase().as_str());
         return if is_none { None } else { from_hub(other, None) };
     }
     if let Some((_, id)) = NAMES.iter().find(|(known, _)| *known == lower) {
         return License::parse(id).ok();
     }
-    let id = spdx::identifiers::LICENSES.iter().find(|license| license.name.to_lowercase() == lower);
-    if let Some(found) = id {
-        return License::parse(found.name).ok();
+    if let Ok(license) = License::parse(name) {
+        return Some(license);
     }
     // Terms of somebody's own, such as `llama3.1` and `gemma`, keep their name.
     let fits = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
@@ -63,6 +55,10 @@ mod tests {
         for (name, other, expected) in [
             ("apache-2.0", None, Some("Apache-2.0")),
             ("MIT", None, Some("MIT")),
+            ("Apache-2.0 OR MIT", None, Some("Apache-2.0 OR MIT")),
+            ("apache-2.0 or mit", None, Some("Apache-2.0 OR MIT")),
+            ("my own terms", None, Some("LicenseRef-my-own-terms")),
+            ("none", None, None),
             ("cc-by-nc-4.0", None, Some("CC-BY-NC-4.0")),
             ("cc-by-nc-sa-4.0", None, Some("CC-BY-NC-SA-4.0")),
             ("cc0-1.0", None, Some("CC0-1.0")),

@@ -19,9 +19,10 @@ pub mod pair;
 pub mod papers;
 pub mod plan;
 pub mod random;
+pub mod text_file;
 
 pub use artifact::{ArtifactKind, Checkpoint, FileEntry, Manifest, Parent, Passed, Recipe, ShardDigests};
-pub use chat::{FunctionCall, Message, MessageContent, Part, Role, ToolCall, ToolKind};
+pub use chat::{Conversation, FunctionCall, Message, MessageContent, Part, Role, ToolCall, ToolKind};
 pub use component::{Component, ComponentKind, Content, Evidence, Maker};
 pub use declared::DeclaredOrigin;
 pub use digest::Digest;

@@ -84,10 +84,18 @@ impl State {
         if self.bar.is_none() && self.wants_bar {
             self.bar = Some(bar());
         }
+        // From where this run began: one that goes on has done nothing yet of what was done before.
+        let left = if done > first && total > done {
+            let per_unit = start.elapsed().as_secs_f64() / (done - first) as f64;
+            format!(", {} left", seconds(per_unit * (total - done) as f64))
+        } else {
+            String::new()
+        };
         if let Some(bar) = &self.bar {
             bar.set_length(total);
             bar.set_position(done);
             bar.set_message(format!("{unit}  {detail}"));
+            bar.set_prefix(left);
             return;
         }
         let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
@@ -95,12 +103,6 @@ impl State {
             return;
         }
         self.last_line = Some(Instant::now());
-        let left = if done > first && total > done {
-            let per_unit = start.elapsed().as_secs_f64() / (done - first) as f64;
-            format!(", {} left", seconds(per_unit * (total - done) as f64))
-        } else {
-            String::new()
-        };
         let detail = if detail.is_empty() { String::new() } else { format!(", {detail}") };
         noteln!("  {done}/{total} {unit}{detail}{left}");
     }
@@ -114,7 +116,7 @@ impl State {
 }
 
 fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("  {bar:28} {pos}/{len} {msg} [{elapsed}, {eta} left]")
+    let style = ProgressStyle::with_template("  {bar:28} {pos}/{len} {msg} [{elapsed}{prefix}]")
         .expect("the template is valid");
     let bar = ProgressBar::new(0).with_style(style);
     bar.enable_steady_tick(Duration::from_millis(250));

@@ -416,9 +416,13 @@ fn a_model_folder_brings_along_what_it_was_made_from() {
     let notice = fs::read_to_string(out.join("NOTICE")).unwrap();
     assert_eq!(notice.matches("Lines, 2026, somebody").count(), 1, "{notice}");
     assert!(out.join("LICENSES/CC-BY-NC-4.0.txt").is_file());
-    // A folder that was changed is another artifact, and that is said.
+    // A folder that was changed is another artifact, and that is said; what it was made from still counts.
     fs::write(out.join("more.txt"), "more").unwrap();
     let imported = output(&folder, &["import", out.to_str().unwrap(), "--name", "changed"]);
     let said = String::from_utf8_lossy(&imported.stderr).into_owned();
-    assert!(said.contains("imported without its lineage"), "{said}");
+    assert!(said.contains("more.txt differs") && said.contains("whose terms still hold"), "{said}");
+    let traced = succeed(&folder, &["trace", "changed"]);
+    assert!(traced.contains("changed from: release"), "{traced}");
+    let listed = succeed(&folder, &["license", "changed"]);
+    assert!(listed.contains("CC-BY-NC-4.0"), "{listed}");
 }

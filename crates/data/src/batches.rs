@@ -69,7 +69,7 @@ impl BatchReader {
         self.open = Some(match self.table.columns {
             Columns::Rows(_) => {
                 let input = files::open(path, &self.tally.bytes_done)?;
-                Open::Rows(path.clone(), FileRows::new(path, spec.format, spec.rows, input)?)
+                Open::Rows(path.clone(), FileRows::new(path, spec, input)?)
             }
             Columns::Parquet(_) => {
                 let reader = open_parquet(path)?.with_batch_size(BATCH_ROWS).build();
@@ -158,7 +158,7 @@ impl Builder {
         match kind {
             Kind::Text | Kind::Json => Builder::Text(StringViewBuilder::new()),
             Kind::Boolean => Builder::Boolean(BooleanBuilder::new()),
-            Kind::Integer => Builder::Integer(Int64Builder::new()),
+            Kind::Integer | Kind::Wide => Builder::Integer(Int64Builder::new()),
             Kind::Number => Builder::Number(Float64Builder::new()),
         }
     }

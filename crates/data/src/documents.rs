@@ -3,13 +3,12 @@
 
 use crate::{bad_rows::BadRow, query::describe, rows::json_type, spec::Normalize};
 use datafusion::arrow::{
-    array::{Array, ArrayRef, LargeListArray, LargeStringArray, ListArray, RecordBatch, StructArray},
+    array::{Array, ArrayRef, BooleanArray, LargeListArray, LargeStringArray, ListArray, RecordBatch, StructArray},
     compute::cast,
     datatypes::DataType,
 };
-use narthex_base::{Error, Message, Pair, Result, Role};
-use serde_json::Value;
-use std::ops::Range;
+use narthex_base::{Conversation, Error, Message, Pair, Result, Role};
+use serde_json::{Number, Value};
 use unicode_normalization::{UnicodeNormalization, is_nfc, is_nfkc};
 
 /// The columns of a record by name.
@@ -19,7 +18,7 @@ pub type Record = serde_json::Map<String, serde_json::Value>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Item {
     Text(String),
-    Chat(Vec<Message>),
+    Chat(Conversation),
     Pair(Pair),
     Record(Record),
     /// Null, or nothing but white space.
@@ -82,75 +81,165 @@ fn turns(batch: &RecordBatch) -> Result<Vec<Item>> {
         let instruction = system.as_ref().and_then(|system| said(system, row));
         let mut chat = Vec::from_iter(instruction.map(|text| Message::new(Role::System, text)));
         chat.extend([Message::new(Role::User, question), Message::new(Role::Assistant, answer)]);
-        Item::Chat(chat)
+        Item::Chat(chat.into())
     };
     Ok((0..batch.num_rows()).map(item).collect())
 }
 
-/// Chats from the column `messages`: JSON text, or a list of structs.
+/// Chats from the column `messages` and, where there is one, `tools`: JSON text, or lists of structs.
 fn messages(batch: &RecordBatch) -> Result<Vec<Item>> {
     let column = batch.column_by_name("messages").expect("the caller looked");
+    let items = as_chats(column).ok_or_else(|| not_messages("messages", column))?;
+    let Some(tools) = batch.column_by_name("tools") else { return Ok(items) };
+    let tools = (0..batch.num_rows()).map(|row| tools_of(json_of(tools, row)));
+    Ok(items
+        .into_iter()
+        .zip(tools)
+        .map(|(item, tools)| match (item, tools) {
+            (Item::Chat(chat), Ok(tools)) => Item::Chat(Conversation { tools, ..chat }),
+            (Item::Chat(_), Err(bad)) => Item::Bad(bad),
+            (other, _) => other,
+        })
+        .collect())
+}
+
+pub(crate) fn not_messages(name: &str, column: &ArrayRef) -> Error {
+    Error::input(format!("the column `{name}` is {}", column.data_type()))
+        .help("it must be JSON text, or a list of structs with the fields `role` and `content`")
+}
+
+/// The chats of a column of JSON text, or of lists of structs.
+pub(crate) fn as_chats(column: &ArrayRef) -> Option<Vec<Item>> {
     if let Some(json) = as_strings(column) {
-        return Ok((0..json.len()).map(|row| cell(&json, row).map_or(Item::Empty, json_chat)).collect());
+        return Some((0..json.len()).map(|row| cell(&json, row).map_or(Item::Empty, json_chat)).collect());
     }
-    list_chats(column).ok_or_else(|| {
-        Error::input(format!("the column `messages` is {}", column.data_type()))
-            .help("it must be JSON text, or a list of structs with the text fields `role` and `content`")
-    })
+    is_list_of_structs(column).then(|| (0..column.len()).map(|row| chat_of(json_of(column, row))).collect())
 }
 
-pub(crate) fn list_chats(column: &ArrayRef) -> Option<Vec<Item>> {
-    let (values, ranges): (&ArrayRef, Vec<Range<usize>>) =
-        if let Some(list) = column.as_any().downcast_ref::<ListArray>() {
-            (list.values(), list.value_offsets().windows(2).map(|ends| ends[0] as usize..ends[1] as usize).collect())
-        } else {
-            let list = column.as_any().downcast_ref::<LargeListArray>()?;
-            (list.values(), list.value_offsets().windows(2).map(|ends| ends[0] as usize..ends[1] as usize).collect())
-        };
-    let entries = values.as_any().downcast_ref::<StructArray>()?;
-    let field = |name: &str| entries.column_by_name(name).and_then(as_strings);
-    let (roles, contents) = (field("role")?, field("content")?);
-    let entry = |at: usize| {
-        let (Some(role), Some(content)) = (cell(&roles, at), cell(&contents, at)) else {
-            return Err(BadRow::new("invalid messages", "a message has no role or no content"));
-        };
-        Ok(Message::new(role_of(role)?, content))
-    };
-    let item = |(row, range): (usize, &Range<usize>)| match column.is_valid(row) {
-        false => Item::Empty,
-        true => chat_item(range.clone().map(entry).collect()),
-    };
-    Some(ranges.iter().enumerate().map(item).collect())
+fn is_list_of_structs(column: &ArrayRef) -> bool {
+    match column.data_type() {
+        DataType::List(field) | DataType::LargeList(field) => matches!(field.data_type(), DataType::Struct(_)),
+        _ => false,
+    }
 }
 
-fn role_of(name: &str) -> Result<Role, BadRow> {
-    serde_json::from_value(Value::from(name)).map_err(|_| {
-        BadRow::new("invalid messages", format!("the role `{name}` is none of system, user, assistant and tool"))
-    })
+/// A cell as JSON. Fields of structs that are null are left out: files with columns fill up what a row does not say.
+fn json_of(column: &ArrayRef, row: usize) -> Value {
+    if column.is_null(row) {
+        return Value::Null;
+    }
+    if let Some(text) = as_strings(&column.slice(row, 1)) {
+        return Value::from(text.value(0));
+    }
+    let list = |values: ArrayRef| (0..values.len()).map(|at| json_of(&values, at)).collect();
+    if let Some(lists) = column.as_any().downcast_ref::<ListArray>() {
+        return list(lists.value(row));
+    }
+    if let Some(lists) = column.as_any().downcast_ref::<LargeListArray>() {
+        return list(lists.value(row));
+    }
+    if let Some(structs) = column.as_any().downcast_ref::<StructArray>() {
+        let field = |(name, column): (&str, &ArrayRef)| (name.to_string(), json_of(column, row));
+        let fields = structs.column_names().into_iter().zip(structs.columns()).map(field);
+        return Value::Object(fields.filter(|(_, value)| !value.is_null()).collect());
+    }
+    if let Some(switches) = column.as_any().downcast_ref::<BooleanArray>() {
+        return Value::from(switches.value(row));
+    }
+    let written = cast(&column.slice(row, 1), &DataType::Utf8).ok().and_then(|column| as_strings(&column));
+    let written = written.map(|text| text.value(0).to_string()).unwrap_or_default();
+    written.parse::<Number>().map_or(Value::String(written), Value::Number)
+}
+
+/// Tools: a list of them, or its JSON text.
+fn tools_of(value: Value) -> Result<Vec<Value>, BadRow> {
+    let bad = |why: String| Err(BadRow::new("invalid tools", why));
+    match value {
+        Value::Null => Ok(vec![]),
+        Value::Array(tools) => tools
+            .into_iter()
+            .map(|tool| match tool {
+                Value::String(text) => serde_json::from_str(&text)
+                    .map_err(|error| BadRow::new("invalid tools", format!("a tool is not JSON: {error}"))),
+                other => Ok(other),
+            })
+            .collect(),
+        Value::String(text) if text.trim().is_empty() => Ok(vec![]),
+        Value::String(text) => match serde_json::from_str(&text) {
+            Ok(Value::Array(tools)) => Ok(tools),
+            Ok(Value::Null) => Ok(vec![]),
+            Ok(other) => bad(format!("`tools` is {}, not an array", json_type(&other))),
+            Err(error) => bad(format!("`tools` is not JSON: {error}")),
+        },
+        other => bad(format!("`tools` is {}, not an array", json_type(&other))),
+    }
 }
 
 pub(crate) fn json_chat(json: &str) -> Item {
-    let entry = |value: &Value| match (&value["role"], &value["content"]) {
-        (Value::String(role), Value::String(content)) => Ok(Message::new(role_of(role)?, content)),
-        (role, content) => {
-            let (role, content) = (json_type(role), json_type(content));
-            let why = format!("a message must have a role and a content that are strings, not {role} and {content}");
-            Err(BadRow::new("invalid messages", why))
-        }
-    };
-    chat_item(match serde_json::from_str(json) {
-        Ok(Value::Array(entries)) => entries.iter().map(entry).collect(),
-        Ok(other) => Err(BadRow::new("invalid messages", format!("`messages` is {}, not an array", json_type(&other)))),
-        Err(error) => Err(BadRow::new("invalid messages", format!("`messages` is not JSON: {error}"))),
-    })
+    match serde_json::from_str(json) {
+        Ok(value) => chat_of(value),
+        Err(error) => Item::Bad(BadRow::new("invalid messages", format!("`messages` is not JSON: {error}"))),
+    }
 }
 
-fn chat_item(chat: Result<Vec<Message>, BadRow>) -> Item {
+/// A chat from its messages: all that they say is kept, for the template.
+fn chat_of(value: Value) -> Item {
+    let chat: Result<Vec<Message>, BadRow> = match value {
+        Value::Null => return Item::Empty,
+        Value::Array(entries) => entries.into_iter().map(message_of).collect(),
+        other => Err(BadRow::new("invalid messages", format!("`messages` is {}, not an array", json_type(&other)))),
+    };
+    let says = |message: &Message| !message.text().trim().is_empty() || !message.tool_calls.is_empty();
     match chat {
         Err(bad) => Item::Bad(bad),
-        Ok(chat) if chat.iter().all(|message| message.text().trim().is_empty()) => Item::Empty,
-        Ok(chat) => Item::Chat(chat),
+        Ok(chat) if !chat.iter().any(says) => Item::Empty,
+        Ok(chat) => Item::Chat(chat.into()),
     }
+}
+
+fn message_of(mut value: Value) -> Result<Message, BadRow> {
+    let bad = |why: String| Err(BadRow::new("invalid messages", why));
+    let Some(fields) = value.as_object_mut() else {
+        return bad(format!("a message is {}, not an object", json_type(&value)));
+    };
+    match &fields.get("role") {
+        // OpenAI's later name for instructions, which templates do not know.
+        Some(Value::String(role)) if role == "developer" => drop(fields.insert("role".into(), "system".into())),
+        Some(Value::String(role)) if serde_json::from_value::<Role>(Value::from(role.as_str())).is_err() => {
+            return bad(format!("the role `{role}` is none of system, developer, user, assistant and tool"));
+        }
+        Some(Value::String(_)) => {}
+        role => {
+            let found = role.map_or("nothing", json_type);
+            return bad(format!("a message must have a role that is a string, not {found}"));
+        }
+    }
+    let calls = fields.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty());
+    match fields.get("content") {
+        Some(Value::String(_) | Value::Array(_)) => {}
+        None | Some(Value::Null) if calls => {}
+        content => {
+            let found = content.map_or("nothing", json_type);
+            return bad(format!("a message must have a content that is a string or a list of parts, not {found}"));
+        }
+    }
+    // Null says as much as nothing, and the weight is OpenAI's way to say what is not to be learnt.
+    fields.retain(|key, value| !value.is_null() || key == "content");
+    let weight = fields.shift_remove("weight");
+    match weight.as_ref().map(Value::as_f64) {
+        None => {}
+        Some(Some(weight)) if weight == 0.0 => drop(fields.insert("train".into(), false.into())),
+        Some(Some(weight)) if weight == 1.0 => {}
+        _ => return bad("the weight of a message must be 0 or 1".into()),
+    }
+    match fields.get("train") {
+        None | Some(Value::Bool(_)) => {}
+        Some(other) => return bad(format!("`train` of a message must be true or false, not {}", json_type(other))),
+    }
+    if fields.get("tool_calls").is_some_and(|calls| calls.as_array().is_some_and(Vec::is_empty)) {
+        fields.shift_remove("tool_calls");
+    }
+    serde_json::from_value(value).or_else(|error| bad(format!("a message cannot be read: {error}")))
 }
 
 /// LF line ends, and the Unicode form asked for.
@@ -185,18 +274,39 @@ mod tests {
 
     #[test]
     fn chats_in_json() {
-        let chat = Item::Chat(vec![Message::new(Role::User, "q"), Message::new(Role::Assistant, "a")]);
-        assert_eq!(json_chat(r#"[{"role":"user","content":"q"},{"role":"assistant","content":"a","x":1}]"#), chat);
+        let chat = Item::Chat(vec![Message::new(Role::User, "q"), Message::new(Role::Assistant, "a")].into());
+        assert_eq!(
+            json_chat(r#"[{"role":"user","content":"q"},{"role":"assistant","content":"a","name":null}]"#),
+            chat
+        );
+        let Item::Chat(chat) = json_chat(
+            r#"[{"role":"developer","content":[{"type":"text","text":"b"}]},{"role":"user","content":"q"},
+                {"role":"assistant","content":null,"reasoning_content":"r","tool_calls":[{"function":{"name":"f","arguments":{"a":1}}}]},
+                {"role":"tool","content":"1","name":"f"},{"role":"assistant","content":"a","weight":0},
+                {"role":"assistant","content":"a","train":false}]"#,
+        ) else {
+            panic!("a chat");
+        };
+        let [system, _, call, result, silent, quiet] = &chat.messages[..] else { panic!("{chat:?}") };
+        assert_eq!((system.role, system.text().as_ref()), (Role::System, "b"));
+        assert_eq!(
+            (call.tool_calls[0].function.arguments.as_str(), &call.others["reasoning_content"]),
+            (r#"{"a":1}"#, &Value::from("r"))
+        );
+        assert_eq!((result.name.as_deref(), silent.train, quiet.train, call.train), (Some("f"), false, false, true));
         for empty in ["[]", r#"[{"role":"user","content":" \n"}]"#] {
             assert_eq!(json_chat(empty), Item::Empty);
         }
         for (bad, why) in [
             ("[", "not JSON"),
             ("{}", "an object, not an array"),
-            (r#"[{"role":"user"}]"#, "not a string and null"),
+            (r#"[{"role":"user"}]"#, "not nothing"),
+            (r#"[{"role":"user","content":null}]"#, "not null"),
+            (r#"[{"role":"assistant","content":"a","weight":0.5}]"#, "0 or 1"),
+            (r#"[{"role":"assistant","content":"a","train":"no"}]"#, "true or false"),
             (r#"[{"role":"bot","content":"a"}]"#, "the role `bot`"),
-            (r#"[{"role":"user","content":["a"]}]"#, "an array"),
-            ("[1]", "null and null"),
+            (r#"[{"role":"user","content":["a"]}]"#, "cannot be read"),
+            ("[1]", "a number, not an object"),
         ] {
             let Item::Bad(row) = json_chat(bad) else { panic!("{bad} is accepted") };
             assert!(row.why.contains(why), "{bad}: {}", row.why);

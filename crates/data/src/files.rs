@@ -2,7 +2,7 @@
 //! Knows names and bytes, no rows.
 
 use crate::spec::{Compression, Format};
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use globset::GlobBuilder;
 use narthex_base::{Error, Result};
 use std::{
@@ -16,6 +16,10 @@ use std::{
     },
 };
 
+/// The first byte of a member of a gzip file.
+const GZIP_MAGIC: u8 = 0x1f;
+/// The widest window of Zstandard (`zstd --long=31`).
+const ZSTD_WINDOW_LOG: u32 = 31;
 /// Folders within folders that are searched.
 const FOLDER_DEPTH: usize = 32;
 /// Buffer between a decompressor and the reader of rows.
@@ -120,10 +124,11 @@ pub(crate) fn open(path: &Path, done: &Arc<AtomicU64>) -> Result<Box<dyn BufRead
     let counted = BufReader::with_capacity(BUFFER_BYTES, Counted { file, done: done.clone() });
     Ok(match Compression::of_path(path) {
         Compression::None => Box::new(counted),
-        Compression::Gzip => Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(counted))),
+        Compression::Gzip => Box::new(BufReader::with_capacity(BUFFER_BYTES, Gzip::new(counted))),
         Compression::Zstd => {
             let decoder = zstd::stream::read::Decoder::with_buffer(counted);
-            let decoder = decoder.map_err(|error| Error::io("cannot decompress", path, error))?;
+            let mut decoder = decoder.map_err(|error| Error::io("cannot decompress", path, error))?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(|error| Error::io("cannot decompress", path, error))?;
             Box::new(BufReader::with_capacity(BUFFER_BYTES, decoder))
         }
     })
@@ -140,6 +145,50 @@ pub(crate) fn read_error(path: &Path, error: io::Error) -> Error {
         .at(path.display(), None)
         .cause(error)
         .help(format!("fetch the file again; `{tool} -t {}` tests it", path.display()))
+}
+
+/// The members of a gzip file one after the other. What follows the last is passed over, as gzip does it: tapes and
+/// block devices fill up with zeros. A file of no bytes has no members.
+struct Gzip<R: BufRead>(Option<Member<R>>);
+
+enum Member<R: BufRead> {
+    /// Before a member, or what follows the last.
+    Before {
+        input: R,
+        first: bool,
+    },
+    Within(GzDecoder<R>),
+}
+
+impl<R: BufRead> Gzip<R> {
+    fn new(input: R) -> Self {
+        Self(Some(Member::Before { input, first: true }))
+    }
+}
+
+impl<R: BufRead> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.take() {
+                None => return Ok(0),
+                Some(Member::Before { mut input, first }) => {
+                    let next = input.fill_buf()?;
+                    if next.is_empty() || (!first && next[0] != GZIP_MAGIC) {
+                        return Ok(0);
+                    }
+                    self.0 = Some(Member::Within(GzDecoder::new(input)));
+                }
+                Some(Member::Within(mut member)) => {
+                    let count = member.read(buffer)?;
+                    if count > 0 || buffer.is_empty() {
+                        self.0 = Some(Member::Within(member));
+                        return Ok(count);
+                    }
+                    self.0 = Some(Member::Before { input: member.into_inner(), first: false });
+                }
+            }
+        }
+    }
 }
 
 struct Counted {

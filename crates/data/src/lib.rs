@@ -26,7 +26,7 @@ mod tests;
 
 pub use documents::Record;
 pub use files::expand;
-pub use output::{read_chats, read_pairs, read_records, read_texts};
+pub use output::{count_rows, read_chats, read_pairs, read_records, read_texts};
 pub use prepare::prepare;
 pub use spec::{DataOutput, Format, Normalize, PrepareSpec, SourceSpec, Split, SplitBy, TextRows};
 pub use statistics::Statistics;

@@ -16,7 +16,7 @@ use datafusion::{
         file::properties::{EnabledStatistics, WriterProperties},
     },
 };
-use narthex_base::{Error, Message, Pair, Result};
+use narthex_base::{Conversation, Error, Pair, Result};
 use std::{
     fs::File,
     path::{Path, PathBuf},
@@ -170,7 +170,7 @@ pub fn read_texts(path: &Path) -> Result<impl Iterator<Item = Result<String>> + 
 ///
 /// # Errors
 /// If the file can't be opened or has no column `messages`; later, if it is damaged.
-pub fn read_chats(path: &Path) -> Result<impl Iterator<Item = Result<Vec<Message>>> + Send + use<>> {
+pub fn read_chats(path: &Path) -> Result<impl Iterator<Item = Result<Conversation>> + Send + use<>> {
     let name = path.to_path_buf();
     let chats = read_column(path, "messages", "documents, not chats, or not made by a `data` step")?;
     Ok(chats.map(move |json| serde_json::from_str(&json?).map_err(|error| damaged_parquet(&name, error))))
@@ -194,6 +194,15 @@ pub fn read_records(path: &Path) -> Result<impl Iterator<Item = Result<Record>> 
     let name = path.to_path_buf();
     let rows = read_column(path, "record", "documents, chats or pairs, or not made by a `data` step")?;
     Ok(rows.map(move |json| serde_json::from_str(&json?).map_err(|error| damaged_parquet(&name, error))))
+}
+
+/// How many documents, chats, pairs or rows a `train.parquet` or `validation.parquet` holds.
+///
+/// # Errors
+/// If the file can't be opened or is damaged.
+pub fn count_rows(path: &Path) -> Result<u64> {
+    let rows = open_parquet(path)?.metadata().file_metadata().num_rows();
+    Ok(u64::try_from(rows).unwrap_or_default())
 }
 
 fn read_column(

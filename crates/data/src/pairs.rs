@@ -2,7 +2,7 @@
 
 use crate::{
     bad_rows::BadRow,
-    documents::{Item, as_strings, cell, json_chat, list_chats, strings},
+    documents::{Item, as_chats, as_strings, cell, json_chat, strings},
 };
 use datafusion::arrow::array::{LargeStringArray, RecordBatch};
 use narthex_base::{Answers, Error, Message, Pair, Result};
@@ -28,7 +28,7 @@ impl Column {
         if let Some(text) = as_strings(column) {
             return Ok(Self::Text(text));
         }
-        list_chats(column).map(Self::Lists).ok_or_else(|| {
+        as_chats(column).map(Self::Lists).ok_or_else(|| {
             Error::input(format!("the column `{name}` is {}", column.data_type()))
                 .help("it must be text, or a list of structs with the text fields `role` and `content`")
         })
@@ -47,7 +47,7 @@ impl Column {
             Self::Lists(items) => items[row].clone(),
         };
         match item {
-            Item::Chat(chat) => Ok(Some(Said::Chat(chat))),
+            Item::Chat(chat) => Ok(Some(Said::Chat(chat.messages))),
             Item::Bad(bad) => Err(bad),
             _ => Ok(None),
         }

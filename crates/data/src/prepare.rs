@@ -104,7 +104,7 @@ impl Intake<'_> {
                     self.keep(&text, bytes)?;
                 }
                 Item::Chat(mut chat) => {
-                    let bytes = self.normalize_chat(&mut chat);
+                    let bytes = self.normalize_chat(&mut chat.messages);
                     self.keep(&json(&chat)?, bytes)?;
                 }
                 Item::Pair(mut pair) => {

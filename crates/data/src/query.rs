@@ -85,6 +85,7 @@ fn queries(spec: &PrepareSpec, tables: &[Arc<Table>]) -> Result<Vec<String>> {
     let query = |table: &Arc<Table>| {
         let columns = match spec.output {
             DataOutput::Documents if table.has("text") => "text",
+            DataOutput::Chat if table.has("messages") && table.has("tools") => "messages, tools",
             DataOutput::Chat if table.has("messages") => "messages",
             DataOutput::Chat if table.has("user") && table.has("assistant") => match table.has("system") {
                 true => "\"system\", \"user\", assistant",

@@ -4,7 +4,7 @@
 use crate::{
     bad_rows::BadRow,
     files::{Line, read_error, read_line},
-    spec::{Format, TextRows},
+    spec::{Format, SourceSpec, TextRows},
 };
 use narthex_base::{Error, Result, error::nearest};
 use serde_json::{Map, Value};
@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Text,
     Boolean,
     Integer,
+    /// Whole numbers of which some have no double of their own (beyond 2^53): with fractions among them, they are text.
+    Wide,
     Number,
     /// Strings as they are, all else as JSON text.
     Json,
@@ -89,14 +91,16 @@ struct Separated {
 
 impl FileRows {
     /// Begins a file. Reads the header of CSV.
-    pub(crate) fn new(path: &Path, format: Format, rows: TextRows, input: Box<dyn BufRead + Send>) -> Result<Self> {
-        let reader = match (format, rows) {
+    pub(crate) fn new(path: &Path, spec: &SourceSpec, input: Box<dyn BufRead + Send>) -> Result<Self> {
+        let reader = match (spec.format, spec.rows) {
             (Format::Text, TextRows::File) => Reader::Whole(Some(input)),
             (Format::Text, TextRows::Paragraph) => Reader::Paragraphs(input, vec![]),
             (Format::Text, TextRows::Line) => Reader::Lines(input, vec![]),
             (Format::Jsonl, _) => Reader::Jsonl(input, vec![]),
-            (Format::Csv, _) => Reader::Csv(Box::new(Separated::new(path, b',', input)?)),
-            (Format::Tsv, _) => Reader::Csv(Box::new(Separated::new(path, b'\t', input)?)),
+            (Format::Csv, _) => Reader::Csv(Box::new(Separated::new(path, b',', spec.quotes.unwrap_or(true), input)?)),
+            (Format::Tsv, _) => {
+                Reader::Csv(Box::new(Separated::new(path, b'\t', spec.quotes.unwrap_or(false), input)?))
+            }
             (Format::Parquet, _) => return Err(Error::internal("Parquet has no rows of text")),
         };
         Ok(Self { path: path.to_path_buf(), reader, line: 0 })
@@ -301,7 +305,7 @@ fn json_cells(mut object: Map<String, Value>, columns: &[Column]) -> Result<Vec<
             (Kind::Text | Kind::Json, Value::String(text)) => Cell::Text(text),
             (Kind::Json, other) => Cell::Text(other.to_string()),
             (Kind::Boolean, Value::Bool(truth)) => Cell::Boolean(truth),
-            (Kind::Integer, Value::Number(number)) => number.as_i64().map_or(Cell::Null, Cell::Integer),
+            (Kind::Integer | Kind::Wide, Value::Number(number)) => number.as_i64().map_or(Cell::Null, Cell::Integer),
             (Kind::Number, Value::Number(number)) => number.as_f64().map_or(Cell::Null, Cell::Number),
             (_, other) => {
                 let why = format!("`{}` is {}, not a string", column.from, json_type(&other));
@@ -329,11 +333,12 @@ impl Read for Metered {
 }
 
 impl Separated {
-    fn new(path: &Path, delimiter: u8, input: Box<dyn BufRead + Send>) -> Result<Self> {
+    fn new(path: &Path, delimiter: u8, quotes: bool, input: Box<dyn BufRead + Send>) -> Result<Self> {
         let allowance = Arc::new(AtomicU64::new(0));
         let metered = Metered { input, allowance: allowance.clone() };
         let mut builder = csv::ReaderBuilder::new();
-        let reader = builder.delimiter(delimiter).has_headers(false).flexible(true).from_reader(metered);
+        let builder = builder.delimiter(delimiter).quoting(quotes).has_headers(false).flexible(true);
+        let reader = builder.from_reader(metered);
         let mut separated = Self { reader, allowance, header: vec![], record: csv::ByteRecord::new() };
         if separated.read(path)? {
             let wrong = |what: String| {
@@ -341,9 +346,10 @@ impl Separated {
             };
             for (i, field) in separated.record.iter().enumerate() {
                 let name = std::str::from_utf8(field).map_err(|_| wrong("the header is not UTF-8".into()))?;
-                let name = name.trim_start_matches('\u{feff}').trim().to_string();
+                let mut name = name.trim_start_matches('\u{feff}').trim().to_string();
                 if name.is_empty() {
-                    return Err(wrong(format!("column {} has no name", i + 1)));
+                    // pandas' index, or a separator at the end of lines.
+                    name = format!("column_{}", i + 1);
                 }
                 if separated.header.contains(&name) {
                     return Err(wrong(format!("the column `{name}` appears twice")));

@@ -10,6 +10,9 @@ use std::{
 /// A named set of files of one format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceSpec {
+    /// For tables: whether a field that begins with `"` ends at the next one. Without it: in CSV, not in TSV.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quotes: Option<bool>,
     /// The table's name in the transform.
     pub name: String,
     /// The files, in the order of their rows; see [`expand`](crate::expand).

@@ -21,6 +21,8 @@ pub(crate) const ROW: &str = "row";
 const STRINGS: [&str; 4] = ["text", "user", "assistant", "system"];
 /// Keys that may differ between the JSON objects of one source.
 const MAX_COLUMNS: usize = 1024;
+/// Whole numbers up to here all have a double of their own.
+const EXACT_MAX: u64 = 1 << 53;
 /// Objects between two looks at the observer while columns are found out.
 const CHECK_OBJECTS: usize = 1000;
 
@@ -102,7 +104,7 @@ fn data_type(kind: Kind) -> DataType {
     match kind {
         Kind::Text | Kind::Json => DataType::Utf8View,
         Kind::Boolean => DataType::Boolean,
-        Kind::Integer => DataType::Int64,
+        Kind::Integer | Kind::Wide => DataType::Int64,
         Kind::Number => DataType::Float64,
     }
 }
@@ -126,7 +128,7 @@ fn mapped(spec: &SourceSpec, found: Vec<(String, Kind)>) -> Result<Vec<Column>> 
     }
     let kind_of = |name: &str, found: Kind| match name {
         name if STRINGS.contains(&name) => Kind::Text,
-        "messages" => Kind::Json,
+        "messages" | "tools" => Kind::Json,
         _ => found,
     };
     let stays = |name: &String| !spec.columns.contains_key(name) && !spec.columns.values().any(|from| from == name);
@@ -147,7 +149,7 @@ fn headers(spec: &SourceSpec) -> Result<Vec<(String, Kind)>> {
     let mut names: Vec<(String, Kind)> = Vec::new();
     for path in &spec.files {
         let done = Arc::default();
-        let rows = FileRows::new(path, spec.format, spec.rows, files::open(path, &done)?)?;
+        let rows = FileRows::new(path, spec, files::open(path, &done)?)?;
         for name in rows.header() {
             if !names.iter().any(|(known, _)| known == name) {
                 names.push((name.clone(), Kind::Text));
@@ -163,7 +165,7 @@ fn json_columns(index: usize, spec: &SourceSpec, tally: &Tally, observer: Observ
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut objects = 0_usize;
     for path in &spec.files {
-        let mut rows = FileRows::new(path, spec.format, spec.rows, files::open(path, &tally.bytes_done)?)?;
+        let mut rows = FileRows::new(path, spec, files::open(path, &tally.bytes_done)?)?;
         while let Some(object) = rows.next_object()? {
             if objects.is_multiple_of(CHECK_OBJECTS) {
                 observer.check()?;
@@ -194,7 +196,7 @@ fn json_columns(index: usize, spec: &SourceSpec, tally: &Tally, observer: Observ
 fn report_broken(index: usize, spec: &SourceSpec, tally: &Tally) -> Result<()> {
     let mut counts = Counts::default();
     for path in &spec.files {
-        let mut rows = FileRows::new(path, spec.format, spec.rows, files::open(path, &tally.bytes_done)?)?;
+        let mut rows = FileRows::new(path, spec, files::open(path, &tally.bytes_done)?)?;
         while let Some(row) = rows.next(&[])? {
             counts.rows += 1;
             if let Row::Bad(line, bad) = row {
@@ -211,13 +213,19 @@ fn join(known: Option<Kind>, value: &Value) -> Option<Kind> {
         Value::Null => return known,
         Value::String(_) => Kind::Text,
         Value::Bool(_) => Kind::Boolean,
-        Value::Number(number) if number.is_i64() => Kind::Integer,
+        Value::Number(number) if number.as_i64().is_some_and(|whole| whole.unsigned_abs() <= EXACT_MAX) => {
+            Kind::Integer
+        }
+        Value::Number(number) if number.is_i64() => Kind::Wide,
+        // Beyond what an integer column holds: as it is written.
+        Value::Number(number) if number.is_u64() => Kind::Json,
         Value::Number(_) => Kind::Number,
         Value::Array(_) | Value::Object(_) => Kind::Json,
     };
     Some(match known {
         None => kind,
         Some(known) if known == kind => kind,
+        Some(Kind::Integer | Kind::Wide) if matches!(kind, Kind::Integer | Kind::Wide) => Kind::Wide,
         Some(Kind::Integer | Kind::Number) if matches!(kind, Kind::Integer | Kind::Number) => Kind::Number,
         Some(_) => Kind::Json,
     })

@@ -6,7 +6,9 @@ use crate::{
     names,
     open::Ledger,
 };
-use narthex_base::{ArtifactKind, Digest, Error, FileEntry, Manifest, Provenance, Result, papers, papers::is_paper};
+use narthex_base::{
+    ArtifactKind, Digest, Error, FileEntry, Manifest, Parent, Provenance, Result, papers, papers::is_paper,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -15,6 +17,12 @@ use std::{
 
 /// The largest `narthex.json` that is read.
 const MAX_PROVENANCE_BYTES: u64 = 256 << 20;
+
+/// The largest signature that is known for one: it names every file of a folder.
+const MAX_SIGNATURE_BYTES: u64 = 64 << 20;
+
+/// What an artifact is to the one that it is a change of.
+const CHANGED_FROM: &str = "changed from";
 
 /// The most ancestors that a folder may bring along.
 const MAX_ANCESTORS: usize = 10_000;
@@ -84,9 +92,10 @@ impl Ledger {
     }
 
     /// Copies a folder's files into the store and gives the artifact a name. A folder that an export
-    /// wrote, and whose files are still the same, becomes the very artifact that it was, with its
-    /// lineage (of the ancestors the manifests only); any other becomes what `manifest` says. Folders of
-    /// version control are passed over.
+    /// wrote, and whose files are still the same, signed since or not, becomes the very artifact that it was,
+    /// with its lineage (of the ancestors the manifests only). One that was changed since becomes what `manifest`
+    /// says, with what it was as its parent; any other becomes what `manifest` says. Folders of version control are
+    /// passed over.
     ///
     /// # Errors
     /// If the folder is empty or holds something other than files (a link that leaves it, a socket), if
@@ -104,51 +113,54 @@ impl Ledger {
             disk::copy_file(real, &files_dir.join(path))?;
         }
         let files = disk::entries(&files_dir)?;
-        let provenance = self.read_provenance(folder, &files);
-        if let Some(Provenance { manifest, .. }) = &provenance {
-            // The papers that an export added are made again when it is passed on again.
-            for file in files.iter().filter(|file| manifest.file(&file.path).is_none()) {
-                disk::remove(&files_dir.join(&file.path))?;
-            }
-        }
-        let artifact = match provenance {
-            Some(Provenance { manifest, lineage }) => {
+        let papers = self.papers(folder);
+        let changed = papers.as_ref().and_then(|papers| changed_since(papers, &files_dir, &files));
+        let artifact = match (papers, changed) {
+            (None, _) => self.commit(manifest, &files_dir, None, RunRecord::default())?,
+            (Some(Provenance { manifest, lineage }), None) => {
+                // The papers that an export added are made again when it is passed on again; signatures are over the
+                // folder.
+                for file in files.iter().filter(|file| manifest.file(&file.path).is_none()) {
+                    disk::remove(&files_dir.join(&file.path))?;
+                }
                 self.store_ancestors(&manifest, lineage)?;
                 self.store(manifest, Some(&files_dir), None, RunRecord::default())?
             }
-            None => self.commit(manifest, &files_dir, None, RunRecord::default())?,
+            (Some(Provenance { manifest: before, lineage }), Some(path)) => {
+                self.warn(format!(
+                    "{path} differs from what {} describes: imported as a change of {}, whose terms still hold",
+                    folder.join(PROVENANCE_FILE).display(),
+                    before.digest().short()
+                ));
+                self.store_ancestors(&before, lineage)?;
+                if !self.artifact_folder(before.digest()).is_dir() {
+                    self.store(before.clone(), None, None, RunRecord::default())?;
+                }
+                let mut manifest = manifest;
+                manifest.inherit(&before);
+                manifest.parents.push(Parent {
+                    role: CHANGED_FROM.into(),
+                    name: before.recipe.step.clone(),
+                    kind: before.kind,
+                    digest: before.digest(),
+                });
+                self.commit(manifest, &files_dir, None, RunRecord::default())?
+            }
         };
         self.set_ref(name, artifact.digest)?;
         Ok(artifact)
     }
 
-    /// The folder's `narthex.json`, if it has one and it describes exactly these files.
-    fn read_provenance(&self, folder: &Path, files: &[FileEntry]) -> Option<Provenance> {
+    /// The folder's `narthex.json`, if it has one that can be read.
+    fn papers(&self, folder: &Path) -> Option<Provenance> {
         let path = folder.join(PROVENANCE_FILE);
-        if fs::symlink_metadata(&path).is_err() {
-            return None;
-        }
-        let read = || -> Result<Provenance> {
-            let provenance = read_provenance(&path)?;
-            let own = |file: &&FileEntry| !is_paper(&file.path) || provenance.manifest.file(&file.path).is_some();
-            let files: Vec<FileEntry> = files.iter().filter(own).cloned().collect();
-            match difference(&provenance.manifest.files, &files) {
-                None => Ok(provenance),
-                Some(path) => Err(Error::input(format!("{path} differs from what it describes"))),
-            }
+        fs::symlink_metadata(&path).ok()?;
+        let warn = |error: Error| {
+            let causes = error.causes().iter().map(|cause| format!(": {cause}")).collect::<String>();
+            let what = error.what();
+            self.warn(format!("{} is not used: {what}{causes}; imported without its lineage", path.display()));
         };
-        match read() {
-            Ok(provenance) => Some(provenance),
-            Err(error) => {
-                let causes = error.causes().iter().map(|cause| format!(": {cause}")).collect::<String>();
-                self.warn(format!(
-                    "{} is not used: {}{causes}; imported without its lineage",
-                    path.display(),
-                    error.what()
-                ));
-                None
-            }
-        }
+        read_provenance(&path).map_err(warn).ok()
     }
 
     /// Stores the manifests of an artifact's ancestors that are not here yet, ancestors first.
@@ -195,6 +207,33 @@ pub fn read_provenance(path: &Path) -> Result<Provenance> {
         Ok(provenance)
     };
     read().map_err(|error| error.at(path.display(), None))
+}
+
+/// The first path at which a folder differs from what its papers describe. Papers that an export wrote beside the
+/// files, signatures over the folder, and what version control and file managers leave there, are no part of it.
+fn changed_since(papers: &Provenance, folder: &Path, files: &[FileEntry]) -> Option<String> {
+    let own = |file: &&FileEntry| {
+        papers.manifest.file(&file.path).is_some()
+            || !(is_paper(&file.path) || is_left_behind(&file.path) || is_signature(&folder.join(&file.path)))
+    };
+    let files: Vec<FileEntry> = files.iter().filter(own).cloned().collect();
+    difference(&papers.manifest.files, &files)
+}
+
+/// Files that tools leave in folders.
+fn is_left_behind(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    [".gitattributes", ".gitignore", ".DS_Store", "Thumbs.db", "desktop.ini"].contains(&name)
+}
+
+/// Whether a file is a signature: a Sigstore bundle, whatever its name.
+fn is_signature(path: &Path) -> bool {
+    let is_bundle = |bytes: &[u8]| {
+        let value: Option<serde_json::Value> = serde_json::from_slice(bytes).ok();
+        let kind = value.as_ref().and_then(|value| value.get("mediaType")?.as_str());
+        kind.is_some_and(|kind| kind.starts_with("application/vnd.dev.sigstore.bundle"))
+    };
+    disk::read_limited(path, MAX_SIGNATURE_BYTES).is_ok_and(|bytes| is_bundle(&bytes))
 }
 
 /// The first path at which two sorted lists of files differ.
@@ -300,14 +339,14 @@ mod tests {
         let project = Project::new();
         let chat = chain(&project);
         type Harm<'a> = &'a dyn Fn(&Path);
-        let cases: [(Harm, &str); 5] = [
-            (&|to| fs::write(to.join("model.safetensors"), "w3").unwrap(), "model.safetensors differs"),
-            (&|to| fs::write(to.join("a-new-one"), "").unwrap(), "a-new-one differs"),
-            (&|to| fs::remove_file(to.join("card/README.md")).unwrap(), "card/README.md differs"),
-            (&|to| fs::write(to.join("narthex.json"), "{}").unwrap(), "not what an export writes"),
-            (&|to| fs::remove_file(to.join("narthex.json")).unwrap(), ""),
+        let cases: [(Harm, &str, bool); 5] = [
+            (&|to| fs::write(to.join("model.safetensors"), "w3").unwrap(), "model.safetensors differs", true),
+            (&|to| fs::write(to.join("a-new-one"), "").unwrap(), "a-new-one differs", true),
+            (&|to| fs::remove_file(to.join("card/README.md")).unwrap(), "card/README.md differs", true),
+            (&|to| fs::write(to.join("narthex.json"), "{}").unwrap(), "not what an export writes", false),
+            (&|to| fs::remove_file(to.join("narthex.json")).unwrap(), "", false),
         ];
-        for (index, (harm, warning)) in cases.into_iter().enumerate() {
+        for (index, (harm, warning, is_known)) in cases.into_iter().enumerate() {
             let to = project.folder.path().join(format!("out{index}"));
             project.ledger().export(&chat, &to).unwrap();
             harm(&to);
@@ -317,8 +356,35 @@ mod tests {
             assert_eq!((made.name(), made.manifest.file("narthex.json")), ("import", None));
             let warnings = other.ledger().take_warnings().join("\n");
             assert!(warnings.contains(warning) && warnings.is_empty() == warning.is_empty(), "{warnings}");
-            assert_eq!(other.ledger().list().unwrap().len(), 1);
+            // What it was made from is known still, and its terms hold.
+            let parents: Vec<_> = made.manifest.parents.iter().map(|p| (p.role.as_str(), p.digest)).collect();
+            assert_eq!(parents, if is_known { vec![("changed from", chat.digest)] } else { vec![] });
+            let names: BTreeSet<&str> = made.manifest.components.iter().map(|c| c.name.as_str()).collect();
+            let before = chat.manifest.components.iter().filter(|_| is_known);
+            assert!(before.into_iter().all(|component| names.contains(component.name.as_str())), "{names:?}");
+            assert!(other.ledger().provenance(&made).unwrap().missing().is_none());
         }
+    }
+
+    #[test]
+    fn signatures_and_what_tools_leave_there_are_no_change() {
+        let project = Project::new();
+        let chat = chain(&project);
+        let to = project.folder.path().join("out");
+        project.ledger().export(&chat, &to).unwrap();
+        let bundle = r#"{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json", "dsseEnvelope": {}}"#;
+        let left = ["model.sig", "openness.sig", "signatures/elsewhere.json", ".gitattributes", "card/.DS_Store"];
+        write_below(&to, &left.map(|name| (name, bundle)));
+        let other = Project::new();
+        let copy = other.ledger().import(&to, "copy", manifest(ArtifactKind::Model, "import")).unwrap();
+        assert_eq!((copy.digest, &copy.manifest), (chat.digest, &chat.manifest));
+        other.ledger().verify(&copy).unwrap();
+        assert_eq!(other.ledger().take_warnings(), Vec::<String>::new());
+        assert!(other.ledger().provenance(&copy).unwrap().missing().is_none());
+        // A name alone makes no signature.
+        fs::write(to.join("model.sig"), "{\"mediaType\": \"text/plain\"}").unwrap();
+        let copy = other.ledger().import(&to, "copy", manifest(ArtifactKind::Model, "import")).unwrap();
+        assert_ne!(copy.digest, chat.digest);
     }
 
     #[test]

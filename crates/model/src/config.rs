@@ -87,6 +87,8 @@ pub struct Design {
     pub logits_softcap: Option<f64>,
     /// Sparse experts instead of one feed-forward part.
     pub experts: Option<Experts>,
+    /// What a user should know of how `config.json` was read.
+    pub notes: Vec<String>,
     /// `config.json` as it was read, where it says more than this version's own models need.
     pub source: Option<Value>,
 }
@@ -115,6 +117,7 @@ impl Default for Design {
             logits_scale: 1.0,
             logits_softcap: None,
             experts: None,
+            notes: vec![],
             source: None,
         }
     }
@@ -223,6 +226,9 @@ impl ModelConfig {
             let mut json = source.clone();
             json["bos_token_id"] = json!(self.bos_token);
             json["eos_token_id"] = eos;
+            if json["tie_word_embeddings"].as_bool() == Some(!self.tied_embeddings) {
+                json["tie_word_embeddings"] = json!(self.tied_embeddings);
+            }
             // The name that new versions of transformers write, and the one that all read.
             let dtype = if json.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
             json[dtype] = json!("float32");
@@ -253,6 +259,60 @@ impl ModelConfig {
             "use_cache": true,
             "torch_dtype": "float32",
         })
+    }
+
+    /// What its blocks are made of, in a sentence.
+    pub fn in_words(&self) -> String {
+        let design = &self.design;
+        let norm = match design.norm {
+            NormKind::Rms | NormKind::RmsLessOne => "RMS norm",
+            NormKind::Layer | NormKind::LayerUnbiased => "layer norm",
+        };
+        let placed = match design.placement {
+            Placement::Before => "before each part",
+            Placement::After => "after each part",
+            Placement::Both => "before and after each part",
+            Placement::Outside => "after each residual sum",
+            Placement::Parallel => "before attention and feed-forward part, which stand side by side",
+        };
+        let mut parts = vec![format!("residual blocks with {norm} {placed}")];
+        parts.push(match design.ropes.first() {
+            _ if design.learned_positions => "learned position embeddings".into(),
+            Some(Rope::Scaled { scaling, .. }) if *scaling != RopeScaling::Default => {
+                "rotary position embedding with scaled frequencies".into()
+            }
+            _ => "rotary position embedding".into(),
+        });
+        parts.push(match (self.kv_heads == self.heads, self.kv_heads) {
+            (true, _) => "multi-head attention".into(),
+            (false, 1) => "multi-query attention".into(),
+            (false, _) => "grouped-query attention".into(),
+        });
+        match design.qk_norm {
+            QkNorm::None => {}
+            QkNorm::Heads => parts.push("a norm on the query and key of each head".into()),
+            QkNorm::Whole => parts.push("a norm on queries and keys".into()),
+        }
+        if let Some(window) = design.kinds.iter().find_map(|kind| kind.window) {
+            parts.push(format!("windows of {window} positions in some layers"));
+        }
+        let gate = match (design.activation, design.gated) {
+            (Activation::Silu, true) => "a SwiGLU feed-forward part",
+            (_, true) => "a GeGLU feed-forward part",
+            (Activation::Silu, false) => "a SiLU feed-forward part",
+            (_, false) => "a GELU feed-forward part",
+        };
+        parts.push(match &design.experts {
+            Some(experts) => format!("{} of {} experts for each token, each {gate}", experts.per_token, experts.count),
+            None => gate.into(),
+        });
+        if self.tied_embeddings {
+            parts.push("one matrix for embedding and output".into());
+        }
+        let last = parts.pop().unwrap_or_default();
+        let mut text = format!("{} and {last}.", parts.join(", "));
+        text[..1].make_ascii_uppercase();
+        text
     }
 
     /// The rotary embeddings that layers choose from, at least one.
@@ -348,6 +408,56 @@ mod tests {
         }
     }
 
+    /// A rotary base in two places, and elsewhere: transformers 5.24's values of
+    /// `config.rope_parameters["rope_theta"]`.
+    #[test]
+    fn the_rotary_base_is_the_one_that_transformers_takes() {
+        for (keys, expected) in [
+            (json!({"rope_theta": 1e4, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}), 5e5),
+            (json!({"rope_theta": 7e4}), 7e4),
+            (json!({"rope_theta": null, "rope_parameters": {"rope_type": "default"}}), 1e4),
+            (json!({"rope_scaling": {"type": "linear", "factor": 4.0, "rope_theta": 9e5}}), 9e5),
+            (
+                json!({"rope_scaling": {"rope_type": "default", "rope_theta": 9e5}, "rope_parameters": {"rope_theta": 5e5}}),
+                9e5,
+            ),
+            (json!({"rope_scaling": {}, "rope_parameters": {"rope_theta": 5e5}}), 5e5),
+        ] {
+            let mut json = config().to_json();
+            json.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+            let read = ModelConfig::from_json(&json).unwrap();
+            let theta = match &read.ropes()[0] {
+                Rope::Scaled { theta, .. } => *theta,
+                Rope::Still => 0.0,
+            };
+            assert_eq!((read.rope_theta, theta), (expected, expected), "{keys}");
+        }
+        // vLLM's `_get_and_verify_max_len`: a linear scaling stretches the context.
+        let mut json = config().to_json();
+        json["rope_scaling"] = json!({"type": "linear", "factor": 4});
+        assert_eq!(ModelConfig::from_json(&json).unwrap().context, 512);
+    }
+
+    /// Keys that nobody reads: those that transformers acts on are refused, others are named.
+    #[test]
+    fn keys_that_nobody_reads() {
+        let mut json = config().to_json();
+        json["model_type"] = json!("mistral");
+        json["brand_new"] = json!(3);
+        json["use_new_thing"] = json!(false);
+        json["router_jitter_noise"] = json!(0.1);
+        let read = ModelConfig::from_json(&json).unwrap();
+        assert_eq!(read.design.notes.len(), 1);
+        assert!(read.design.notes[0].contains("`brand_new`"));
+        // Defaults where nothing is said are those of the family: Mistral's window, and its eight key/value heads.
+        assert_eq!(read.kind(0).window, Some(4096));
+        json.as_object_mut().unwrap().remove("num_key_value_heads");
+        assert!(ModelConfig::from_json(&json).unwrap_err().what().contains("with 8 key/value heads"));
+        json["model_type"] = json!("gemma3_text");
+        json["use_bidirectional_attention"] = json!(true);
+        assert!(ModelConfig::from_json(&json).unwrap_err().what().contains("use_bidirectional_attention = true"));
+    }
+
     #[test]
     fn what_cannot_be_done_is_named() {
         for (key, value, expected) in [
@@ -358,7 +468,8 @@ mod tests {
             ("vocab_size", Value::Null, "lacks the number `vocab_size`"),
             ("hidden_size", json!(0), "a size of 0: `hidden_size`"),
             ("num_key_value_heads", json!(3), "do not form a model"),
-            ("partial_rotary_factor", json!(0.2), "cannot be rotated"),
+            ("num_key_value_heads", json!(2.5), "`num_key_value_heads` in config.json is 2.5, not a whole number"),
+            ("attention_bias", json!("yes"), "not true or false"),
         ] {
             let mut json = config().to_json();
             json[key] = value;
@@ -367,6 +478,7 @@ mod tests {
         }
         for (family, key, value, expected) in [
             ("mistral", "sliding_window", json!(0), "a sliding window of 0 tokens"),
+            ("phi3", "partial_rotary_factor", json!(0.2), "cannot be rotated"),
             ("mixtral", "num_experts_per_tok", json!(9), "9 of 8 experts cannot be chosen"),
             (
                 "gemma2",

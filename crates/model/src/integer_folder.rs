@@ -214,6 +214,24 @@ impl ModelWeights {
         self.stored.ignore(name);
     }
 
+    /// Two matrices are tied only if they are one: where the files hold a head that differs from the embedding, the
+    /// config is corrected, as transformers does.
+    pub(crate) fn correct(&self, config: &mut ModelConfig) {
+        let name = |ours: &str| config.design.family.weights.module(ours) + ".weight";
+        let (head, embedding) = (name("lm_head"), name("model.embed_tokens"));
+        if !config.tied_embeddings || !self.stored.contains(&head) || !self.stored.contains(&embedding) {
+            return;
+        }
+        let (Some(one), Some(other)) = (self.stored.raw(&head), self.stored.raw(&embedding)) else { return };
+        if one.shape == other.shape && one.dtype == other.dtype && one.bytes == other.bytes {
+            return;
+        }
+        config.tied_embeddings = false;
+        config.design.notes.push(format!(
+            "config.json says `tie_word_embeddings`, but `{head}` differs from `{embedding}`: both are used, as by transformers"
+        ));
+    }
+
     /// Refuses files that hold more than was asked for.
     pub(crate) fn all_used(&self, config: &ModelConfig) -> Result<()> {
         self.stored.all_used(config)

@@ -3,9 +3,10 @@
 
 use crate::{config::ModelConfig, mapped::rows_in_theirs, site::all_projection_shapes, weights::read_safetensors};
 use narthex_base::{Error, Result};
+use regex::Regex;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use std::{collections::BTreeMap, path::Path};
+use serde_json::{Map, Value};
+use std::path::Path;
 
 /// PEFT's `adapter_config.json`, the part that matters here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,15 +38,78 @@ pub struct AdapterConfig {
     /// With learned sizes.
     #[serde(default)]
     pub use_dora: bool,
-    /// Other ranks of modules whose names end so.
+    /// Other ranks of modules whose names these patterns fit; the first counts.
     #[serde(default)]
-    pub rank_pattern: BTreeMap<String, usize>,
-    /// Other alphas of modules whose names end so.
+    pub rank_pattern: Map<String, Value>,
+    /// Other alphas of modules whose names these patterns fit; the first counts.
     #[serde(default)]
-    pub alpha_pattern: BTreeMap<String, f64>,
+    pub alpha_pattern: Map<String, Value>,
     /// Further modules that were trained whole; none here.
     #[serde(default)]
     pub modules_to_save: Option<Vec<String>>,
+    /// How the weights began; those that change the base with it are refused.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub init_lora_weights: Value,
+    /// What else it says.
+    #[serde(flatten)]
+    pub(crate) others: Map<String, Value>,
+}
+
+fn yes() -> Value {
+    Value::Bool(true)
+}
+
+fn is_yes(value: &Value) -> bool {
+    *value == yes()
+}
+
+/// Beginnings that leave the base as it is.
+const PLAIN_BEGINNINGS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
+
+/// Keys of PEFT's `LoraConfig` (0.21.2) that change nothing once the weights are there: where adapters were put, how
+/// they began, how PEFT computes.
+const WITHOUT_EFFECT: [&str; 15] = [
+    "auto_mapping",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "lora_ga_config",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+];
+
+/// Its other keys: set, they ask for something else than low-rank matrices beside projections.
+const ACTED_ON: [&str; 12] = [
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "layer_replication",
+    "lora_bias",
+    "megatron_config",
+    "monteclora_config",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "use_qalora",
+    "velora_config",
+];
+
+/// Whether a value asks for nothing.
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
 }
 
 fn none() -> String {
@@ -103,20 +167,88 @@ impl AdapterConfig {
         if config.r == 0 {
             return refuse("r", "0", "1 and more");
         }
+        let beginning = &config.init_lora_weights;
+        if !beginning.is_boolean() && !beginning.as_str().is_some_and(|name| PLAIN_BEGINNINGS.contains(&name)) {
+            return Err(Error::input(format!(
+                "adapter_config.json asks for init_lora_weights = {beginning}, which is not supported"
+            ))
+            .at(path.display(), None)
+            .cause("PEFT changes the weights of the base when it puts on an adapter that began so")
+            .help("convert it to a plain one: `save_pretrained(FOLDER, path_initial_model_for_weight_conversion=…)`"));
+        }
+        let others = config.others.iter().filter(|(_, value)| !is_off(value));
+        if let Some((key, value)) = others.into_iter().find(|(key, _)| ACTED_ON.contains(&key.as_str())) {
+            return refuse(key, &value.to_string(), "none");
+        }
+        for (key, patterns) in [("rank_pattern", &config.rank_pattern), ("alpha_pattern", &config.alpha_pattern)] {
+            for (pattern, value) in patterns {
+                let fits =
+                    if key == "rank_pattern" { value.as_u64().is_some_and(|r| r > 0) } else { value.is_number() };
+                if pattern_of(pattern).is_none() || !fits {
+                    return refuse(
+                        &format!("{key} {pattern:?}"),
+                        &value.to_string(),
+                        "a regular expression and a number",
+                    );
+                }
+            }
+        }
         Ok(config)
+    }
+
+    /// The keys that say something that neither this program nor PEFT is known to act on.
+    pub fn unread(&self) -> impl Iterator<Item = &str> {
+        let says = |(key, value): &(&String, &Value)| {
+            !is_off(value) && !WITHOUT_EFFECT.contains(&key.as_str()) && !ACTED_ON.contains(&key.as_str())
+        };
+        self.others.iter().filter(says).map(|(key, _)| key.as_str())
     }
 
     /// Rank and scale of a module, by its name in the file.
     fn of_module(&self, name: &str) -> (usize, f64) {
-        fn find<T: Copy>(pattern: &BTreeMap<String, T>, name: &str) -> Option<T> {
-            let ends = |end: &str| name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-            pattern.iter().find(|(end, _)| ends(end.trim_start_matches('^'))).map(|(_, value)| *value)
-        }
-        let rank = find(&self.rank_pattern, name).unwrap_or(self.r);
-        let alpha = find(&self.alpha_pattern, name).unwrap_or(self.lora_alpha);
+        // The first pattern that fits, as in PEFT's `get_pattern_key`.
+        let find = |patterns: &Map<String, Value>| {
+            let fits = |pattern: &String| pattern_of(pattern).is_some_and(|pattern| pattern.is_match(name));
+            patterns.iter().find(|(pattern, _)| fits(pattern)).and_then(|(_, value)| value.as_f64())
+        };
+        let rank = find(&self.rank_pattern).map_or(self.r, |rank| rank as usize);
+        let alpha = find(&self.alpha_pattern).unwrap_or(self.lora_alpha);
         (rank, alpha / if self.use_rslora { (rank as f64).sqrt() } else { rank as f64 })
     }
 }
+
+/// A pattern for names of modules: it must fit the whole name, or what follows a dot.
+fn pattern_of(pattern: &str) -> Option<Regex> {
+    Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$")).ok()
+}
+
+/// What a tensor is that is for no projection, and how to go on.
+fn foreign(name: &str) -> (&'static str, &'static str) {
+    let has = |part: &str| name.contains(part);
+    match () {
+        () if has(".default.") => (
+            "carries the name of the adapter in PEFT's memory",
+            "write the adapter with `save_pretrained`, not with `state_dict`",
+        ),
+        () if has("lora_embedding_") || has("lora_A.weight") && has("embed") => {
+            ("is an adapter of the embedding, which is not supported", MERGE)
+        }
+        () if has("lm_head.lora_") || has("embed_out.lora_") => {
+            ("is an adapter of the output head, which is not supported", MERGE)
+        }
+        () if has("lora_B.bias") => ("is a bias of an adapter (lora_bias), which is not supported", MERGE),
+        () if has("trainable_tokens") => ("holds single trained tokens, which are not supported", MERGE),
+        () if has("embed_tokens.weight") || has("lm_head.weight") || has("embed_in.weight") || has("wte.weight") => {
+            ("is a whole matrix of the base, as PEFT saves it where the vocabulary was enlarged: not supported", MERGE)
+        }
+        () => (
+            "is not for a projection of this model",
+            "the adapter belongs to another model: see base_model_name_or_path in adapter_config.json",
+        ),
+    }
+}
+
+const MERGE: &str = "merge the adapter into its model with PEFT's `merge_and_unload`, and import that";
 
 impl PeftAdapter {
     /// Reads an adapter for a decoder of this config.
@@ -174,7 +306,8 @@ impl PeftAdapter {
             tensors.remove(&key);
         }
         if let Some(name) = tensors.keys().next() {
-            return Err(wrong(format!("tensor `{name}` is not for a projection of this model")));
+            let (what, help) = foreign(name);
+            return Err(Error::input(format!("tensor `{name}` {what}")).at(path.display(), None).help(help));
         }
         if modules.is_empty() {
             return Err(wrong("the adapter changes nothing".into()));

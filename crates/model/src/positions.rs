@@ -80,7 +80,7 @@ impl RopeScaling {
                     .help(format!("the rotary embedding `{kind}` needs it"))
             })
         };
-        let original = given("original_max_position_embeddings").or(outer_original.map(|len| len as f64));
+        let original = outer_original.map(|len| len as f64).or(given("original_max_position_embeddings"));
         let longest = *context as f64;
         match kind {
             "default" => Ok(Self::Default),

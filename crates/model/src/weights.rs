@@ -83,7 +83,8 @@ const COMPUTED: [&str; 5] =
 pub(crate) fn unknown_tensor<'a>(names: impl Iterator<Item = &'a String>, config: &ModelConfig) -> Option<String> {
     // The tied matrix may be written twice.
     let known_extra = |name: &str| {
-        COMPUTED.iter().any(|end| name.ends_with(end)) || (name == "lm_head.weight" && config.tied_embeddings)
+        let head = config.design.family.weights.module("lm_head") + ".weight";
+        COMPUTED.iter().any(|end| name.ends_with(end)) || (name == head && config.tied_embeddings)
     };
     let name = names.filter(|name| !known_extra(name)).min()?;
     Some(format!("tensor `{name}` is not part of this architecture"))

@@ -106,10 +106,9 @@ pub fn model_card_metadata(subject: &Subject) -> Value {
     card["library_name"] = json!("transformers");
     let (task, _) = subject.task();
     card["pipeline_tag"] = json!(task);
-    let mut tags = match task {
-        "text-generation" => vec!["llama".to_string(), "narthex".into()],
-        _ => vec!["narthex".to_string()],
-    };
+    let mut tags: Vec<String> =
+        subject.family.filter(|_| task == "text-generation").map(str::to_string).into_iter().collect();
+    tags.push("narthex".into());
     tags.extend(subject.class.map(|class| format!("mof-class-{class}")));
     card["tags"] = json!(tags);
     let trained_on = subject.datasets().filter(|component| component.kind == ComponentKind::Datasets);

@@ -540,8 +540,14 @@ mod tests {
             let mut manifest = manifest.clone();
             manifest.components.retain(|component| Some(component.kind) != remove);
             let provenance = narthex_base::Provenance { manifest, lineage: vec![] };
-            let subject =
-                Subject { name: "a \"b\": c", provenance: &provenance, created_ms: 1, class: None, sha256: &sha256 };
+            let subject = Subject {
+                name: "a \"b\": c",
+                provenance: &provenance,
+                created_ms: 1,
+                family: None,
+                class: None,
+                sha256: &sha256,
+            };
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), mof_yaml(&subject)).unwrap();
             let read = read_mof(file.path()).unwrap();

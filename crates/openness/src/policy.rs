@@ -137,8 +137,8 @@ fn is_meant(wanted: &str, id: &str) -> bool {
         return term.applies(id);
     }
     match wanted.strip_suffix('*') {
-        Some(beginning) => id.starts_with(beginning),
-        None => wanted == id || License::parse(wanted).is_ok_and(|license| license.as_str() == id),
+        Some(beginning) => id.get(..beginning.len()).is_some_and(|start| start.eq_ignore_ascii_case(beginning)),
+        None => wanted == id || License::parse(wanted).is_ok_and(|license| license.as_str().eq_ignore_ascii_case(id)),
     }
 }
 

@@ -11,6 +11,8 @@ pub struct Subject<'a> {
     pub provenance: &'a Provenance,
     /// When it was made: milliseconds since 1970; 0 where that is not known.
     pub created_ms: u64,
+    /// A decoder's family, as transformers calls it (`model_type`), where it is known.
+    pub family: Option<&'a str>,
     /// The class of the Model Openness Framework that it qualifies for: 3, 2 or 1.
     pub class: Option<u8>,
     /// The SHA-256 of a file of it in lower-case hexadecimal digits, where the file can be read. Some formats ask for
@@ -483,7 +485,7 @@ pub(crate) mod testing {
 
     /// A subject whose files can be read.
     pub(crate) fn subject<'a>(name: &'a str, provenance: &'a Provenance) -> Subject<'a> {
-        Subject { name, provenance, created_ms: CREATED_MS, class: Some(2), sha256: &readable }
+        Subject { name, provenance, created_ms: CREATED_MS, family: Some("llama"), class: Some(2), sha256: &readable }
     }
 
     fn readable(file: &FileEntry) -> Option<String> {

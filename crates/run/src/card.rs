@@ -32,13 +32,16 @@ enum Form {
 impl Card<'_> {
     fn subject<'b>(&'b self, name: &'b str, provenance: &'b Provenance) -> Subject<'b> {
         let class = openness(&provenance.manifest).class;
-        Subject { name, provenance, created_ms: 0, class, sha256: &|_| None }
+        Subject { name, provenance, created_ms: 0, family: None, class, sha256: &|_| None }
     }
 
     /// `README.md` with Hugging Face's metadata on top.
     pub(crate) fn model_card(&self) -> Result<String> {
         let form = Form::read(self.folder)?;
-        let mut text = front_matter(&model_card_metadata(&self.subject(self.project, self.provenance)))?;
+        let mut text = front_matter(&model_card_metadata(&Subject {
+            family: form.family(),
+            ..self.subject(self.project, self.provenance)
+        }))?;
         let _ = writeln!(text, "# {}\n", self.project);
         if !self.description.trim().is_empty() {
             let _ = writeln!(text, "{}\n", self.description.trim());
@@ -51,7 +54,14 @@ impl Card<'_> {
         text += "```\n\n## Licences\n\n";
         let _ = writeln!(text, "What this project made is under `{}` (LICENSE).", self.license);
         self.components(&mut text);
-        text += "\nThe data is described in DATA.md, the training in REPORT.md; recipe/narthex.toml makes the model again.\n";
+        // A model that came in from elsewhere is no step of the recipe.
+        let foreign =
+            self.made.all().find(|manifest| manifest.recipe.kind == "import").map(|manifest| &manifest.recipe.step);
+        text += "\nThe data is described in DATA.md, the training in REPORT.md. ";
+        text += &match foreign {
+            None => "recipe/narthex.toml makes the model again.\n".to_string(),
+            Some(name) => format!("recipe/narthex.toml makes the model again, where `{name}` has been imported.\n"),
+        };
         Ok(text)
     }
 
@@ -140,8 +150,8 @@ impl Card<'_> {
     pub(crate) fn report(&self) -> Result<String> {
         let form = Form::read(self.folder)?;
         let mut text = format!("# Technical report: {}\n\n## Architecture\n\n{}\n\n", self.project, form.shape());
-        if let Form::Decoder(_) = form {
-            text += "Pre-norm residual blocks with RMS norm, rotary position embedding, grouped-query attention and a SwiGLU feed-forward part, as in Llama.\n\n";
+        if let Form::Decoder(config) = &form {
+            let _ = writeln!(text, "{}\n", config.in_words());
         }
         text += "## Training\n\n";
         let is_trained = |manifest: &&Manifest| matches!(manifest.kind, ArtifactKind::Model | ArtifactKind::Predictor);
@@ -195,11 +205,20 @@ impl Form {
         Ok(Self::Other(config["architectures"][0].as_str().unwrap_or("AutoModel").to_string(), config))
     }
 
+    /// The family, as transformers calls it.
+    fn family(&self) -> Option<&str> {
+        match self {
+            Self::Decoder(config) => Some(config.design.family.model_type),
+            Self::Other(..) => None,
+        }
+    }
+
     /// What it is, in a sentence.
     fn shape(&self) -> String {
         match self {
             Self::Decoder(config) => format!(
-                "A Llama-style decoder of {} parameters: {} blocks of width {}, {} heads ({} for keys and values), a vocabulary of {} tokens and a context of {} tokens.",
+                "A decoder of the family {} with {} parameters: {} blocks of width {}, {} heads ({} for keys and values), a vocabulary of {} tokens and a context of {} tokens.",
+                config.design.family.model_type,
                 config.parameters(),
                 config.layers,
                 config.hidden_size,

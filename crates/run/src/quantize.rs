@@ -108,6 +108,7 @@ pub fn quantizing(
 /// A file or folder as it is, of whose terms nothing is said but what lies beside it.
 fn source(root: &Path, path: &Path, format: SourceFormat) -> Source {
     Source {
+        quotes: None,
         path: OneOrMany::One(path.strip_prefix(root).unwrap_or(path).to_string_lossy().into_owned()),
         format,
         rows: TextRows::default(),

@@ -62,6 +62,7 @@ fn source(manifest: &Manifest) -> Result<Source> {
         path: serde_json::from_value(part("path")).map_err(wrong)?,
         format: serde_json::from_value(part("format")).map_err(wrong)?,
         rows: serde_json::from_value(part("rows")).map_err(wrong)?,
+        quotes: serde_json::from_value(part("quotes")).map_err(wrong)?,
         columns: serde_json::from_value(part("columns")).map_err(wrong)?,
         license: component.and_then(|component| component.license.clone()),
         license_file: serde_json::from_value(part("license_file")).map_err(wrong)?,

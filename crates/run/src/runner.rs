@@ -200,7 +200,7 @@ impl Project {
     /// Whether an interrupted attempt at this step has left a checkpoint.
     fn has_checkpoint(&self, key: Digest) -> bool {
         let stage = self.ledger.root().join("work").join(key.to_string());
-        narthex_train::has_checkpoint(&stage)
+        narthex_train::has_checkpoint(&stage, Some(key))
     }
 
     /// Why a step whose key is unknown must run.
@@ -233,7 +233,9 @@ impl Project {
         let Made { kind, components, figures, measured, passed } = steps::make(&context)?;
         let parents = inputs.iter().map(|(input, artifact)| parent(input, artifact)).collect();
         let mut manifest = Manifest { parents, components, figures, ..Manifest::new(kind, self.recipe(planned)) };
-        inputs.iter().for_each(|(_, artifact)| manifest.inherit(&artifact.manifest));
+        for (input, artifact) in inputs {
+            manifest.inherit(&steps::as_inherited(planned, input, &artifact.manifest));
+        }
         manifest.checkpoints = manifest.chain(passed);
         keep_checkpoints(planned, &manifest, &stage, &run)?;
         let record = RunRecord { seconds: start.elapsed().as_secs_f64(), measured, ..RunRecord::default() };

@@ -12,7 +12,10 @@ const TEXT: &str = include_str!("scaffold/sample.txt");
 /// If the folder exists and is not empty, or cannot be written.
 pub fn scaffold(folder: &Path) -> Result<()> {
     let fail = |error| Error::io("cannot write", folder, error);
-    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    // `.` has the name of the folder that it is.
+    let whole = if folder.file_name().is_none() { folder.canonicalize().ok() } else { None };
+    let name = whole.as_deref().unwrap_or(folder).file_name();
+    let name = name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let fits = name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     if !fits {

@@ -28,7 +28,8 @@ pub(crate) fn spec(project: &Project, name: &str, source: &Source) -> Result<Sou
         SourceFormat::Auto => common_format(name, &files)?,
         SourceFormat::HuggingFace => return Err(Error::input(format!("source `{name}` is a model folder, not data"))),
     };
-    Ok(SourceSpec { name: name.into(), files, format, rows: source.rows, columns: source.columns.clone() })
+    let (quotes, columns) = (source.quotes, source.columns.clone());
+    Ok(SourceSpec { quotes, name: name.into(), files, format, rows: source.rows, columns })
 }
 
 fn common_format(name: &str, files: &[PathBuf]) -> Result<Format> {
@@ -86,10 +87,13 @@ pub(crate) fn manifest(project: &Project, name: &str, source: &Source) -> Result
         evidence,
         paths: entries.iter().map(|entry| entry.path.clone()).collect(),
     };
-    let config = serde_json::json!({
+    let mut config = serde_json::json!({
         "path": source.path, "format": source.format, "rows": source.rows, "columns": source.columns,
         "license_file": source.license_file,
     });
+    if let Some(quotes) = source.quotes {
+        config["quotes"] = quotes.into();
+    }
     let recipe = Recipe { config, ..Recipe::new(name, "source") };
     let files = entries;
     let mut manifest =

@@ -23,7 +23,7 @@ pub struct LoadedEncoder {
 /// Reads the model and its tokenizer.
 pub(crate) fn read(folder: &Path, precision: Option<Precision>) -> Result<(EncoderModel, SequenceTokenizer)> {
     let model = EncoderModel::read(folder, precision)?;
-    let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
+    let tokenizer = Tokenizer::read(folder)?;
     if tokenizer.vocab_size() > model.vocab_size() {
         return Err(Error::input(format!(
             "the tokenizer has {} tokens, but the model only {}",

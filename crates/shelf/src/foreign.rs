@@ -1,7 +1,7 @@
 //! Models that come from elsewhere in another form, or go there: GGUF files and PyTorch checkpoints. Decides what a
 //! path is, and what of its own account of itself is recorded; the formats themselves are another crate's.
 
-use narthex_base::{Error, License, Result};
+use narthex_base::{Error, License, Result, hub_license::from_hub};
 use narthex_formats::{
     folder,
     gguf::{self, About, BaseModel, Imported},
@@ -87,9 +87,8 @@ pub fn import_source(path: &Path, project: &Path) -> Result<ImportSource> {
             license: about
                 .license
                 .as_deref()
-                .filter(|tag| *tag != "other")
                 .or(about.license_name.as_deref())
-                .and_then(License::of_tag),
+                .and_then(|name| from_hub(name, about.license_name.as_deref())),
             origin: Some(origin(path, &about)),
             name,
             notes: about.notes,

@@ -46,4 +46,4 @@ pub use pulled::{
 pub use ready::{KV_CACHE_MEMORY_SHARE, Ready, ReadyEncoder, ReadyOptions, ReadyText, kv_cache_bytes};
 pub use reference::{Reference, help_for, no_model};
 pub use speculative::SpeculativeConfig;
-pub use terms::Terms;
+pub use terms::{Terms, unread_license};

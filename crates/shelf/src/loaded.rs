@@ -37,6 +37,8 @@ pub struct LoadedModel {
     pub provenance: Shown,
     /// When it was made: seconds since 1970; 0 where that is not known.
     pub created: u64,
+    /// What a user should know of how its files were read.
+    pub notes: Vec<String>,
 }
 
 impl LoadedModel {
@@ -56,7 +58,7 @@ impl LoadedModel {
         let config = TokenizerConfig::read(folder)?;
         // A large vocabulary takes as long as a gigabyte of weights.
         let (tokenizer, decoder) = std::thread::scope(|scope| {
-            let tokenizer = scope.spawn(|| Tokenizer::from_file(&folder.join("tokenizer.json")));
+            let tokenizer = scope.spawn(|| Tokenizer::read(folder));
             let decoder = match form {
                 WeightForm::Full => Decoder::read(folder, &cpu()),
                 WeightForm::Packed(precision) => Decoder::read_packed(folder, precision),
@@ -65,16 +67,24 @@ impl LoadedModel {
         });
         let tokenizer = tokenizer.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         let decoder = decoder?;
-        if tokenizer.vocab_size() > decoder.config().vocab_size {
+        // Tokens beside the vocabulary may have no row: text that holds one is refused by name.
+        let rows = decoder.config().vocab_size;
+        if let Some(id) = (rows..tokenizer.vocab_size()).find(|id| !tokenizer.is_added(*id as u32)) {
             return Err(Error::input(format!(
-                "the tokenizer has {} tokens, but the model only {}",
-                tokenizer.vocab_size(),
-                decoder.config().vocab_size
+                "the tokenizer has {} tokens, but the model only {rows}",
+                tokenizer.vocab_size()
             ))
             .at(folder.display(), None)
+            .cause(format!("the token {id} is of its vocabulary"))
             .help("tokenizer.json belongs to another model: fetch or export the model again"));
         }
         let generation = GenerationConfig::read(folder)?;
+        let mut notes = decoder.config().design.notes.clone();
+        notes.extend(generation.unread().iter().map(|key| {
+            format!(
+                "`{key}` in generation_config.json is not taken up: ask for it in each request where that is possible"
+            )
+        }));
         let stop_tokens = stop_tokens(&generation.eos_token_id, &tokenizer, &config, &decoder.config().eos_tokens);
         Ok(Self {
             name: name.into(),
@@ -85,6 +95,7 @@ impl LoadedModel {
             stop_tokens,
             provenance,
             created: 0,
+            notes,
         })
     }
 

@@ -134,7 +134,21 @@ pub fn with_subject<T>(project: &Path, reference: &str, write: impl FnOnce(&Subj
     };
     let sha256 = |file: &FileEntry| sha256(&folder.join(&file.path));
     let class = openness(manifest).class;
-    Ok(write(&Subject { name: &manifest.recipe.step, provenance: &provenance, created_ms, class, sha256: &sha256 }))
+    let family = family_of(&folder);
+    Ok(write(&Subject {
+        name: &manifest.recipe.step,
+        provenance: &provenance,
+        created_ms,
+        family: family.as_deref(),
+        class,
+        sha256: &sha256,
+    }))
+}
+
+/// A model's family, where its folder says it.
+fn family_of(folder: &Path) -> Option<String> {
+    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join("config.json")).ok()?).ok()?;
+    config["model_type"].as_str().map(str::to_string)
 }
 
 /// The SHA-256 of a file, where it can be read.

@@ -8,7 +8,7 @@ use crate::{
     speculative::SpeculativeConfig,
 };
 use narthex_answer::{Chances, TextEncoder, TextModel};
-use narthex_base::{Digest, Result};
+use narthex_base::{Digest, Error, Result};
 use narthex_infer::{EncoderEngine, EncoderOptions, Engine, EngineOptions};
 use narthex_kernels::{alloc::keep_at_most, memory::available_bytes};
 use narthex_model::{Precision, ScoreActivation, encoder::SentenceConfig};
@@ -75,6 +75,8 @@ pub struct ReadyText {
     pub context_max: usize,
     /// What answers in text, through the engine.
     pub model: TextModel,
+    /// What a user should know of how its files were read.
+    pub notes: Vec<String>,
 }
 
 /// A text encoder, in its engine.
@@ -118,6 +120,13 @@ impl Shelf {
         }
         let form = WeightForm::Packed(options.precision);
         let model = opened.generator(form)?;
+        let (asked, holds) = (options.engine.context_max, model.decoder.config().context);
+        if asked != usize::MAX && asked > holds {
+            return Err(Error::input(format!(
+                "`--max-model-len {asked}` is more than the model's context: {holds} tokens"
+            ))
+            .help("leave it out, or set `max_position_embeddings` in config.json if the model was trained for more"));
+        }
         let draft = draft.map(|draft| draft.generator(form)).transpose()?.map(|draft| draft.decoder);
         let speculative = options.speculative.as_ref();
         let speculation = speculative.map(|config| config.speculation(&model.decoder, draft)).transpose()?;
@@ -148,8 +157,8 @@ impl LoadedModel {
         let precision = self.decoder.precision();
         let engine = Engine::start(self.decoder.clone(), options)?;
         let model = self.answering(engine.clone());
-        let Self { name, provenance: shown, created, .. } = self;
-        Ok(ReadyText { name, version: None, created, shown, engine, precision, context_max, model })
+        let Self { name, provenance: shown, created, notes, .. } = self;
+        Ok(ReadyText { name, version: None, created, shown, engine, precision, context_max, model, notes })
     }
 }
 

@@ -63,49 +63,75 @@ impl Terms {
     /// Takes up the licence text in a file. Texts that are not known count only where the user names the file.
     fn read_license(&mut self, path: &Path, named: bool) -> Result<()> {
         let text = read_text(path)?;
-        let found = license::detect(&text);
-        let id = match (&self.license, found) {
-            (None, Some(id)) => {
-                self.license = Some(License::parse(id)?);
+        let found = license::recognise(&text);
+        let unchanged = found.unchanged();
+        let unknown = |license: &License| license.ids().into_iter().find(|id| license::text_of(id).is_none());
+        // The licences whose text this is, among those that are declared.
+        let ids = match (&self.license, &unchanged) {
+            (None, Some(license)) => {
+                self.license = Some(license.clone());
                 self.evidence = Evidence::Text;
-                id.to_string()
+                license.ids()
             }
-            (None, None) if named => {
-                return Err(Error::input("the text in this file is no licence that is known")
+            (None, None) => {
+                if !named {
+                    return Ok(());
+                }
+                let difference = found.difference();
+                let error = Error::input("the text in this file is no licence that is known").at(path.display(), None);
+                let error = difference.into_iter().fold(error, Error::cause);
+                return Err(error.help(
+                    "read it, and say what it is: `license = \"LicenseRef-NAME\"` keeps it with its text; an SPDX identifier says \
+                     that it is that licence",
+                ));
+            }
+            (Some(license), Some(text)) => {
+                let declared = license.ids();
+                let covers = |id: &String| declared.iter().any(|known| same_text(known, id));
+                if !text.ids().iter().all(covers) {
+                    return Err(Error::input(format!(
+                        "this is the text of {text}, but the material is declared as {license}"
+                    ))
                     .at(path.display(), None)
-                    .help("say what it is: `license = \"LicenseRef-NAME\"`, or an SPDX identifier"));
-            }
-            (None, None) => return Ok(()),
-            (Some(license), Some(id)) if license.ids().iter().any(|known| same_text(known, id)) => {
+                    .cause("what others have licensed cannot be put under other terms")
+                    .help(format!("declare it as it is: `license = \"{text}\"`")));
+                }
                 self.evidence = Evidence::Text;
-                license.ids().into_iter().find(|known| same_text(known, id)).unwrap_or_default()
-            }
-            (Some(license), Some(id)) => {
-                return Err(Error::input(format!(
-                    "this is the text of {id}, but the material is declared as {license}"
-                ))
-                .at(path.display(), None)
-                .cause("what others have licensed cannot be put under other terms")
-                .help(format!("declare it as it is: `license = \"{id}\"`")));
+                declared.into_iter().filter(|known| text.ids().iter().any(|id| same_text(known, id))).collect()
             }
             // A text of somebody's own belongs to the one licence that has no known text.
-            (Some(license), None) => match license.ids().into_iter().find(|id| license::text_of(id).is_none()) {
-                Some(id) => id,
-                None if named => {
-                    return Err(Error::input(format!("the text in this file is not that of {license}"))
-                        .at(path.display(), None)
-                        .help("leave `license_file` out: the text of known licences is carried along anyway"));
+            (Some(license), None) => match (unknown(license), found.difference()) {
+                (Some(id), _) => vec![id],
+                (None, None) if !named => return Ok(()),
+                (None, difference) => {
+                    let error = Error::input(format!("the text in this file is not that of {license}"))
+                        .at(path.display(), None);
+                    return Err(match difference {
+                        Some(difference) => error.cause(difference).help(
+                            "read it: where it says more or less than the licence, name it `license = \"LicenseRef-NAME\"`",
+                        ),
+                        None => error
+                            .help("leave `license_file` out: the text of known licences is carried along anyway"),
+                    });
                 }
-                None => return Ok(()),
             },
         };
         let digest = Digest::of(text.as_bytes());
-        self.license_texts.insert(id.clone(), digest);
-        if license::text_of(&id) != Some(text.as_str()) {
-            self.texts.insert(digest, text);
+        for id in ids {
+            self.license_texts.insert(id.clone(), digest);
+            if license::text_of(&id) != Some(text.as_str()) {
+                self.texts.insert(digest, text.clone());
+            }
         }
         Ok(())
     }
+}
+
+/// Why the licence text in a folder was not taken for the one that it resembles, if it was not.
+pub fn unread_license(folder: &Path) -> Option<String> {
+    let path = LICENSE_FILES.iter().map(|name| folder.join(name)).find(|path| path.is_file())?;
+    let difference = license::recognise(&read_text(&path).ok()?).difference()?;
+    Some(format!("the text in {} is no licence that is known: {difference}", path.display()))
 }
 
 /// Whether two identifiers stand for one text: `GPL-3.0-or-later` and `GPL-3.0-only` do.
@@ -119,7 +145,7 @@ fn read_text(path: &Path) -> Result<String> {
     if std::fs::metadata(path).map_err(fail)?.len() > TEXT_BYTES_MAX {
         return Err(Error::input("this is too long for a licence or a notice").at(path.display(), None));
     }
-    Ok(String::from_utf8_lossy(&std::fs::read(path).map_err(fail)?).into_owned())
+    Ok(license::decode(&std::fs::read(path).map_err(fail)?))
 }
 
 #[cfg(test)]
@@ -145,11 +171,29 @@ mod tests {
         assert_eq!((found.license_texts["MIT"], found.license_texts.len()), (Digest::of(mit.as_bytes()), 2));
         let found = check(Some("LicenseRef-mine"), "You may look at this.", true).unwrap();
         assert_eq!(found.texts.len(), 1);
+        let changed = format!("{mit}\nFor research only.\n");
+        assert_eq!(
+            check(Some("LicenseRef-mine"), &changed, false).unwrap().texts.values().collect::<Vec<_>>(),
+            [&changed]
+        );
+        assert!(check(None, &changed, false).unwrap().license.is_none());
+        let note = unread_license(folder.path()).unwrap();
+        assert!(
+            note.contains("LICENSE") && note.ends_with("beside the text of MIT it says `For research only`"),
+            "{note}"
+        );
+        let both = format!("{mit}\n{}", license::text_of("Apache-2.0").unwrap());
+        assert_eq!(check(None, &both, false).unwrap().license.unwrap().as_str(), "MIT AND Apache-2.0");
+        let found = check(Some("MIT OR Apache-2.0"), &both, false).unwrap();
+        assert_eq!((found.evidence, found.license_texts.len(), found.texts.len()), (Evidence::Text, 2, 1));
         assert!(check(None, "You may look at this.", false).unwrap().license.is_none());
         for (declared, text, named, expected) in [
             (Some("CC0-1.0"), mit.as_str(), false, "this is the text of MIT, but the material is declared as CC0-1.0"),
             (None, "You may look at this.", true, "no licence that is known"),
             (Some("MIT"), "You may look at this.", true, "is not that of MIT"),
+            (None, &changed, true, "no licence that is known"),
+            (Some("MIT"), &changed, false, "is not that of MIT"),
+            (Some("MIT"), &both, false, "this is the text of MIT AND Apache-2.0, but"),
         ] {
             let error = check(declared, text, named).err().unwrap();
             assert!(error.what().contains(expected), "{error}");

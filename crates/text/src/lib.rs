@@ -14,9 +14,9 @@ mod template;
 mod tokenizer;
 
 pub use config::{GenerationConfig, TokenizerConfig};
-pub use pair::{MaskedIds, encode_pair};
+pub use pair::encode_pair;
 pub use sequence::{SequenceTokenizer, TokenSequence};
 pub use shard::{ShardWriter, TokenShard};
 pub use stream::TextStream;
-pub use template::{CHATML, ChatTemplate, Clock};
+pub use template::{CHATML, ChatTemplate, Clock, MaskedIds};
 pub use tokenizer::Tokenizer;

@@ -1,11 +1,11 @@
 //! Pairs of answers as token ids, each with its prompt and with the mask of what is the answer. Knows one tokenizer and
 //! one template, but neither models nor files.
 
-use crate::{template::ChatTemplate, tokenizer::Tokenizer};
+use crate::{
+    template::{ChatTemplate, MaskedIds},
+    tokenizer::Tokenizer,
+};
 use narthex_base::{Error, Message, Pair, Result};
-
-/// Token ids, and for each whether it belongs to the answer.
-pub type MaskedIds = (Vec<u32>, Vec<bool>);
 
 /// The ids of the chosen and of the rejected answer, each after its prompt. Texts are ended by `end`; conversations by
 /// what the template puts there.
@@ -24,22 +24,25 @@ pub fn encode_pair(
     let (prompt, mut answers) = match pair {
         Pair::Text(texts) => {
             let whole = |answer: &str| -> Result<MaskedIds> {
-                let mut ids = tokenizer.encode(&format!("{}{answer}", texts.prompt), false)?;
+                let mut ids = tokenizer.encode_open(&format!("{}{answer}", texts.prompt))?;
                 if end.is_some_and(|end| ids.last() != Some(&end)) {
                     ids.extend(end);
                 }
                 let mask = vec![true; ids.len()];
                 Ok((ids, mask))
             };
-            (tokenizer.encode(&texts.prompt, false)?, [whole(&texts.chosen)?, whole(&texts.rejected)?])
+            (tokenizer.encode_open(&texts.prompt)?, [whole(&texts.chosen)?, whole(&texts.rejected)?])
         }
         Pair::Chat(chats) => {
             let template = template.ok_or_else(|| {
                 Error::input("the pairs are conversations, but the tokenizer has no chat template")
                     .help("take the tokenizer of a model that has one, or give the pairs as plain text")
             })?;
-            let whole =
-                |answer: &[Message]| template.encode_chat(tokenizer, &[chats.prompt.clone(), answer.to_vec()].concat());
+            // Where each answer is a document of its own, the last is the answer.
+            let whole = |answer: &[Message]| -> Result<MaskedIds> {
+                let chat = [chats.prompt.clone(), answer.to_vec()].concat();
+                Ok(template.encode_chat(tokenizer, &chat.into())?.pop().unwrap_or_default())
+            };
             let prompt = tokenizer.encode(&template.render(&chats.prompt, true)?, false)?;
             (prompt, [whole(&chats.chosen)?, whole(&chats.rejected)?])
         }

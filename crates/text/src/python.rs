@@ -1,9 +1,9 @@
-//! What chat templates expect from Python: `json.dumps`, `strftime`, `raise_exception`.
-//! Knows template values, but no messages.
+//! What chat templates expect from Python and Jinja2: `json.dumps`, `strftime`, `raise_exception`, methods of strings,
+//! and filters and tests where the template engine's own differ. Knows template values, but no messages.
 
 use minijinja::{
-    Error, ErrorKind, Value,
-    value::{Kwargs, ValueKind},
+    Environment, Error, ErrorKind, Output, State, Value,
+    value::{Kwargs, Tuple, ValueKind, from_args},
 };
 use std::fmt::{self, Write};
 
@@ -22,6 +22,331 @@ impl std::error::Error for Raised {}
 /// `raise_exception(message)`.
 pub(crate) fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Raised(message)))
+}
+
+/// Makes an environment's filters, tests and functions those of Jinja2 with transformers' settings.
+pub(crate) fn add_to(environment: &mut Environment) {
+    environment.add_filter("tojson", tojson);
+    environment.add_filter("int", int);
+    environment.add_filter("float", |value: &Value, default: Option<f64>| {
+        let number = match value.kind() {
+            ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
+            ValueKind::String => value.as_str().and_then(|text| text.trim().parse().ok()),
+            _ => f64::try_from(value.clone()).ok(),
+        };
+        number.unwrap_or(default.unwrap_or(0.0))
+    });
+    environment.add_filter("center", |value: &Value, width: Option<usize>| {
+        let text = text_of(value)?;
+        string_method(&text, "center", &[Value::from(width.unwrap_or(80))]).map(Option::unwrap_or_default)
+    });
+    environment.add_filter("truncate", truncate);
+    environment.add_filter("indent", indent);
+    environment.add_filter("string", |value: &Value| text_of(value));
+    environment.add_filter("upper", |value: &Value| Ok::<_, Error>(text_of(value)?.to_uppercase()));
+    environment.add_filter("lower", |value: &Value| Ok::<_, Error>(text_of(value)?.to_lowercase()));
+    environment.add_filter("trim", |value: &Value, characters: Option<String>| -> Result<String, Error> {
+        let text = text_of(value)?;
+        Ok(match characters {
+            Some(characters) => text.trim_matches(|c| characters.contains(c)).to_string(),
+            None => text.trim().to_string(),
+        })
+    });
+    environment.add_filter("replace", |value: &Value, old: String, new: String, count: Option<usize>| {
+        let text = text_of(value)?;
+        Ok::<_, Error>(count.map_or_else(|| text.replace(&old, &new), |count| text.replacen(&old, &new, count)))
+    });
+    environment.add_filter("capitalize", |value: &Value| Ok::<_, Error>(capitalized(&text_of(value)?)));
+    environment.add_filter("title", |value: &Value| {
+        let text = text_of(value)?;
+        let word = |c: char| c.is_whitespace() || "-({[<".contains(c);
+        Ok::<_, Error>(text.split_inclusive(word).map(capitalized).collect::<String>())
+    });
+    for name in ["e", "escape"] {
+        environment.add_filter(name, |value: &Value| Ok::<_, Error>(Value::from_safe_string(escape(&text_of(value)?))));
+    }
+    environment.add_filter("safe", |value: &Value| Ok::<_, Error>(Value::from_safe_string(text_of(value)?)));
+    environment.add_filter("wordcount", |text: String| word_count(&text));
+    environment.add_function("raise_exception", raise_exception);
+    // Nothing can be iterated over; an undefined name can, and is empty.
+    environment.add_test("iterable", |value: &Value| {
+        !matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number | ValueKind::Plain)
+    });
+    environment.add_test("sequence", |value: &Value| {
+        matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String | ValueKind::Undefined)
+    });
+    environment.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
+}
+
+/// Writes a value as Python's `str` does.
+pub(crate) fn format(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    match value.kind() {
+        ValueKind::Number if !value.is_integer() => Ok(out.write_str(&text_of(value)?)?),
+        _ => minijinja::escape_formatter(out, state, value),
+    }
+}
+
+/// A value as Python's `str` gives it.
+fn text_of(value: &Value) -> Result<String, Error> {
+    Ok(match value.kind() {
+        ValueKind::Number if !value.is_integer() => match float_repr(f64::try_from(value.clone())?).as_str() {
+            "NaN" => "nan".into(),
+            "Infinity" => "inf".into(),
+            "-Infinity" => "-inf".into(),
+            other => other.into(),
+        },
+        _ => value.to_string(),
+    })
+}
+
+/// Markup's `escape`.
+fn escape(text: &str) -> String {
+    let pairs = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("'", "&#39;"), ("\"", "&#34;")];
+    pairs.into_iter().fold(text.to_string(), |text, (plain, escaped)| text.replace(plain, escaped))
+}
+
+fn capitalized(text: &str) -> String {
+    let mut characters = text.chars();
+    let first = characters.next().map(|first| first.to_uppercase().collect::<String>());
+    first.unwrap_or_default() + &characters.as_str().to_lowercase()
+}
+
+/// Jinja2's `indent`.
+fn indent(
+    text: String,
+    width: Option<Value>,
+    first: Option<bool>,
+    blank: Option<bool>,
+    options: Kwargs,
+) -> Result<String, Error> {
+    let width = width.or(options.get("width")?).unwrap_or_else(|| Value::from(4));
+    let first = first.or(options.get("first")?).unwrap_or(false);
+    let blank = blank.or(options.get("blank")?).unwrap_or(false);
+    options.assert_all_used()?;
+    let space = match width.as_str() {
+        Some(text) => text.to_string(),
+        None => " ".repeat(width.as_usize().unwrap_or_default()),
+    };
+    let mut out = if first { space.clone() } else { String::new() };
+    for (at, line) in text.split('\n').enumerate() {
+        if at > 0 {
+            out.push('\n');
+            out.push_str(if blank || !line.is_empty() { &space } else { "" });
+        }
+        out.push_str(line);
+    }
+    Ok(out)
+}
+
+/// Jinja2's `int`: what is no number is the default.
+fn int(value: &Value, default: Option<Value>, base: Option<u32>, options: Kwargs) -> Result<Value, Error> {
+    let default = match default {
+        Some(default) => default,
+        None => options.get::<Option<Value>>("default")?.unwrap_or_else(|| Value::from(0)),
+    };
+    let base = base.or(options.get("base")?).unwrap_or(10);
+    options.assert_all_used()?;
+    if let Some(text) = value.as_str() {
+        let text = text.trim().replace('_', "");
+        // A base of 0 is told by the text itself.
+        let (base, text) = match (base, text.get(..2)) {
+            (0 | 16, Some("0x" | "0X")) => (16, text[2..].to_string()),
+            (0 | 8, Some("0o" | "0O")) => (8, text[2..].to_string()),
+            (0 | 2, Some("0b" | "0B")) => (2, text[2..].to_string()),
+            (0, _) => (10, text),
+            _ => (base.clamp(2, 36), text),
+        };
+        let whole = i64::from_str_radix(&text, base).ok();
+        let number = || text.parse::<f64>().ok().filter(|number| number.is_finite()).map(|number| number as i64);
+        return Ok(whole.or_else(number).map_or(default, Value::from));
+    }
+    match value.kind() {
+        ValueKind::Number if value.is_integer() => Ok(value.clone()),
+        ValueKind::Number => {
+            let number = f64::try_from(value.clone())?;
+            Ok(if number.is_finite() { Value::from(number as i128) } else { default })
+        }
+        ValueKind::Bool => Ok(Value::from(i64::from(value.is_true()))),
+        _ => Ok(default),
+    }
+}
+
+/// Jinja2's `truncate`. What is no text is left as it is.
+fn truncate(
+    value: Value,
+    length: Option<usize>,
+    killwords: Option<bool>,
+    end: Option<String>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    let length = length.or(options.get("length")?).unwrap_or(255);
+    let killwords = killwords.or(options.get("killwords")?).unwrap_or(false);
+    let end = end.or(options.get("end")?).unwrap_or_else(|| "...".into());
+    let leeway = options.get::<Option<usize>>("leeway")?.unwrap_or(5);
+    options.assert_all_used()?;
+    let Some(text) = value.as_str() else { return Ok(value) };
+    let characters: Vec<char> = text.chars().collect();
+    if characters.len() <= length + leeway {
+        return Ok(value);
+    }
+    let kept: String = characters[..length.saturating_sub(end.chars().count())].iter().collect();
+    if killwords {
+        return Ok(Value::from(kept + &end));
+    }
+    let whole = kept.rsplit_once(' ').map_or(kept.as_str(), |(before, _)| before);
+    Ok(Value::from(format!("{whole}{end}")))
+}
+
+/// Runs of letters, digits and underscores.
+fn word_count(text: &str) -> usize {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).count()
+}
+
+/// Methods of Python's values that the engine does not know.
+pub(crate) fn unknown_method(state: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+    if let Some(text) = value.as_str()
+        && let Some(found) = string_method(text, method, args)?
+    {
+        return Ok(found);
+    }
+    if value.kind() == ValueKind::Seq && method == "index" {
+        let (wanted,): (&Value,) = from_args(args)?;
+        let at = value.try_iter()?.position(|item| item == *wanted);
+        return at.map(Value::from).ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "value is not in list"));
+    }
+    minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
+}
+
+fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
+    let parts = |before: &str, separator: &str, after: &str| {
+        Value::from(Tuple::from([before, separator, after].map(Value::from)))
+    };
+    let not_found = || Error::new(ErrorKind::InvalidOperation, "substring not found");
+    let in_characters = |at: usize| Value::from(text[..at].chars().count());
+    let padding = |args: &[Value]| -> Result<(usize, char), Error> {
+        let (width, fill): (usize, Option<String>) = from_args(args)?;
+        let fill = fill.and_then(|fill| fill.chars().next()).unwrap_or(' ');
+        Ok((width.saturating_sub(text.chars().count()), fill))
+    };
+    let repeated = |fill: char, count: usize| std::iter::repeat_n(fill, count).collect::<String>();
+    Ok(Some(match method {
+        "removeprefix" => {
+            let (prefix,): (&str,) = from_args(args)?;
+            Value::from(text.strip_prefix(prefix).unwrap_or(text))
+        }
+        "removesuffix" => {
+            let (suffix,): (&str,) = from_args(args)?;
+            let kept = if suffix.is_empty() { text } else { text.strip_suffix(suffix).unwrap_or(text) };
+            Value::from(kept)
+        }
+        "partition" => {
+            let (separator,): (&str,) = from_args(args)?;
+            match text.split_once(separator) {
+                Some((before, after)) => parts(before, separator, after),
+                None => parts(text, "", ""),
+            }
+        }
+        "rpartition" => {
+            let (separator,): (&str,) = from_args(args)?;
+            match text.rsplit_once(separator) {
+                Some((before, after)) => parts(before, separator, after),
+                None => parts("", "", text),
+            }
+        }
+        "rsplit" => {
+            let (separator, most, options): (Option<Value>, Option<i64>, Kwargs) = from_args(args)?;
+            let separator = separator.filter(|separator| !separator.is_none());
+            let most = most.or(options.get("maxsplit")?).unwrap_or(-1);
+            options.assert_all_used()?;
+            Value::from_iter(
+                rsplit(text, separator.as_ref().and_then(Value::as_str), most).into_iter().map(Value::from),
+            )
+        }
+        "index" => {
+            let (wanted,): (&str,) = from_args(args)?;
+            in_characters(text.find(wanted).ok_or_else(not_found)?)
+        }
+        "rindex" => {
+            let (wanted,): (&str,) = from_args(args)?;
+            in_characters(text.rfind(wanted).ok_or_else(not_found)?)
+        }
+        "zfill" => {
+            let (width,): (usize,) = from_args(args)?;
+            let zeros = repeated('0', width.saturating_sub(text.chars().count()));
+            let (sign, digits) = if text.starts_with(['+', '-']) { text.split_at(1) } else { ("", text) };
+            Value::from(format!("{sign}{zeros}{digits}"))
+        }
+        "ljust" => {
+            let (count, fill) = padding(args)?;
+            Value::from(format!("{text}{}", repeated(fill, count)))
+        }
+        "rjust" => {
+            let (count, fill) = padding(args)?;
+            Value::from(format!("{}{text}", repeated(fill, count)))
+        }
+        "center" => {
+            let (count, fill) = padding(args)?;
+            let width = count + text.chars().count();
+            // CPython puts the odd one to the left where the width is odd.
+            let left = count / 2 + (count & width & 1);
+            Value::from(format!("{}{text}{}", repeated(fill, left), repeated(fill, count - left)))
+        }
+        "title" => {
+            let mut after_letter = false;
+            let changed = text.chars().flat_map(|c| -> Vec<char> {
+                let begins = !std::mem::replace(&mut after_letter, c.is_alphabetic());
+                if begins { c.to_uppercase().collect() } else { c.to_lowercase().collect() }
+            });
+            Value::from(changed.collect::<String>())
+        }
+        "swapcase" => {
+            let swapped = text.chars().flat_map(|c| -> Vec<char> {
+                if c.is_uppercase() { c.to_lowercase().collect() } else { c.to_uppercase().collect() }
+            });
+            Value::from(swapped.collect::<String>())
+        }
+        "casefold" => Value::from(text.to_lowercase().replace('ß', "ss")),
+        "expandtabs" => {
+            let (size,): (Option<usize>,) = from_args(args)?;
+            Value::from(text.replace('\t', &" ".repeat(size.unwrap_or(8))))
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// Python's `str.rsplit`.
+fn rsplit<'a>(text: &'a str, separator: Option<&str>, most: i64) -> Vec<&'a str> {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let mut parts = Vec::new();
+    let mut rest = text;
+    match separator {
+        Some(separator) => {
+            while parts.len() < most
+                && let Some((before, after)) = rest.rsplit_once(separator)
+            {
+                parts.push(after);
+                rest = before;
+            }
+            parts.push(rest);
+        }
+        None => {
+            rest = rest.trim();
+            while !rest.is_empty() {
+                match rest.rsplit_once(char::is_whitespace).filter(|_| parts.len() < most) {
+                    Some((before, after)) => {
+                        parts.push(after);
+                        rest = before.trim_end();
+                    }
+                    None => {
+                        parts.push(rest);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    parts.reverse();
+    parts
 }
 
 /// The filter `tojson` of transformers: `json.dumps(value, ensure_ascii=False, indent=…,
@@ -174,7 +499,7 @@ const MONTHS: [&str; 12] = [
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
-/// `strftime` of a Unix time (seconds, UTC), for the directives `aAbBdeHIjmMpSyYZ%` and `-` (no padding).
+/// `strftime` of a Unix time (seconds, UTC) in the C locale, for Python's directives and `-` (no padding).
 pub(crate) fn strftime(format: &str, unix_seconds: u64) -> Result<String, Error> {
     let (days, seconds) = (unix_seconds / 86_400, unix_seconds % 86_400);
     let (year, month, day) = civil_from_days(days);
@@ -202,12 +527,31 @@ pub(crate) fn strftime(format: &str, unix_seconds: u64) -> Result<String, Error>
             Some('M') => (minute, 2),
             Some('S') => (second, 2),
             Some('j') => (day_of_year, 3),
+            Some('G') => (iso_week(days).0, 4),
+            Some('V') => (iso_week(days).1, 2),
+            // Weeks that begin on Sunday and on Monday, counted from the first such day of the year.
+            Some('U') => ((day_of_year + 6 - weekday(days)) / 7, 2),
+            Some('W') => ((day_of_year + 6 - (weekday(days) + 6) % 7) / 7, 2),
+            Some('C') => (year / 100, 2),
+            Some('w') => (weekday(days), 1),
+            Some('u') => ((weekday(days) + 6) % 7 + 1, 1),
+            Some('s') => (unix_seconds, 1),
+            Some('f') => (0, 6),
             other => {
                 match other {
+                    Some('c') => out.push_str(&strftime("%a %b %e %H:%M:%S %Y", unix_seconds)?),
+                    Some('x' | 'D') => out.push_str(&strftime("%m/%d/%y", unix_seconds)?),
+                    Some('X' | 'T') => out.push_str(&strftime("%H:%M:%S", unix_seconds)?),
+                    Some('F') => out.push_str(&strftime("%Y-%m-%d", unix_seconds)?),
+                    Some('R') => out.push_str(&strftime("%H:%M", unix_seconds)?),
+                    Some('r') => out.push_str(&strftime("%I:%M:%S %p", unix_seconds)?),
+                    Some('z') => out.push_str("+0000"),
+                    Some('n') => out.push('\n'),
+                    Some('t') => out.push('\t'),
                     Some('B') => out.push_str(MONTHS[month as usize - 1]),
-                    Some('b') => out.push_str(&MONTHS[month as usize - 1][..3]),
-                    Some('A') => out.push_str(DAYS[(days as usize + 4) % 7]),
-                    Some('a') => out.push_str(&DAYS[(days as usize + 4) % 7][..3]),
+                    Some('b' | 'h') => out.push_str(&MONTHS[month as usize - 1][..3]),
+                    Some('A') => out.push_str(DAYS[weekday(days) as usize]),
+                    Some('a') => out.push_str(&DAYS[weekday(days) as usize][..3]),
                     Some('p') => out.push_str(if hour < 12 { "AM" } else { "PM" }),
                     Some('e') => write!(out, "{day:2}").expect("a string takes all"),
                     Some('Z') => out.push_str("UTC"),
@@ -224,6 +568,18 @@ pub(crate) fn strftime(format: &str, unix_seconds: u64) -> Result<String, Error>
         write!(out, "{number:0width$}").expect("a string takes all");
     }
     Ok(out)
+}
+
+/// From Sunday, 0.
+fn weekday(days: u64) -> u64 {
+    (days + 4) % 7
+}
+
+/// Year and week of ISO 8601: those of the week's Thursday.
+fn iso_week(days: u64) -> (u64, u64) {
+    let thursday = days + 3 - (weekday(days) + 6) % 7;
+    let (year, ..) = civil_from_days(thursday);
+    (year, (thursday - days_before_year(year)) / 7 + 1)
 }
 
 fn days_before_year(year: u64) -> u64 {
@@ -258,6 +614,13 @@ mod tests {
             (1_735_689_599, "%B %-d, %Y %I:%M %p %j", "December 31, 2024 11:59 PM 366"),
             (1_709_251_200, "%a %e %y%% %-m", "Fri  1 24% 3"),
             (4_102_444_800, "%Y %Z", "2100 UTC"),
+            (
+                1_735_689_599,
+                "%c|%x|%X|%U|%W|%w|%u|%f|%D|%T|%F|%z|%s",
+                "Tue Dec 31 23:59:59 2024|12/31/24|23:59:59|52|53|2|2|000000|12/31/24|23:59:59|2024-12-31|+0000|1735689599",
+            ),
+            (1_735_516_800, "%G-%V %C %h %R %r %j", "2025-01 20 Dec 00:00 12:00:00 AM 365"),
+            (1_609_459_200, "%G-%V %U %W", "2020-53 00 00"),
         ] {
             assert_eq!(strftime(format, seconds).unwrap(), expected);
         }

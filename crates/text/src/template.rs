@@ -3,13 +3,14 @@
 
 use crate::{
     config::TokenizerConfig,
-    python::{Raised, raise_exception, strftime, tojson},
+    python::{self, Raised},
     tokenizer::Tokenizer,
 };
 use minijinja::{Environment, Value, syntax::SyntaxConfig};
-use narthex_base::{Error, Message, MessageContent, Result, Role, ToolCall};
+use narthex_base::{Conversation, Error, Message, MessageContent, Result, Role, ToolCall};
 use serde_json::{Value as Json, json};
 use std::{
+    collections::BTreeMap,
     fmt,
     ops::Range,
     sync::Arc,
@@ -29,8 +30,16 @@ pub const CHATML: &str = "\
 const TEMPLATE_FUEL: u64 = 10_000_000;
 const NAME: &str = "chat template";
 
+/// The name by which a template's parts in `{% generation %}` know that their borders are to be marked.
+const MARKING: &str = "narthex_marks_generation";
+/// Marks where such a part begins and ends: no characters of any text.
+const MARKS: [char; 2] = ['\u{10fffe}', '\u{10ffff}'];
+
 /// The time that `strftime_now` sees: seconds since 1970-01-01 UTC.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// Token ids, and for each whether it is trained.
+pub type MaskedIds = (Vec<u32>, Vec<bool>);
 
 /// A model's chat template. Cheap to clone; usable from many threads.
 #[derive(Clone)]
@@ -39,8 +48,10 @@ pub struct ChatTemplate(Arc<Inner>);
 struct Inner {
     environment: Environment<'static>,
     source: String,
-    bos: Option<String>,
-    eos: Option<String>,
+    /// The special tokens that it may name.
+    tokens: BTreeMap<String, String>,
+    /// Whether it says itself, in `{% generation %}`, what the assistant wrote.
+    marks: bool,
 }
 
 impl ChatTemplate {
@@ -50,26 +61,35 @@ impl ChatTemplate {
     /// # Errors
     /// If the template's syntax is wrong.
     pub fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self> {
-        let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-        Self::with_clock(source, bos, eos, Arc::new(now))
+        let named = [("bos_token", bos), ("eos_token", eos)];
+        let tokens = named.into_iter().filter_map(|(name, token)| Some((name.to_string(), token?.to_string())));
+        Self::with_clock(source, tokens.collect(), Arc::new(now))
     }
 
-    /// The same with a clock of the caller's choice.
+    /// The same with all special tokens that it may name, and a clock of the caller's choice.
     ///
     /// # Errors
     /// If the template's syntax is wrong.
-    pub fn with_clock(source: &str, bos: Option<&str>, eos: Option<&str>, clock: Clock) -> Result<Self> {
+    pub fn with_clock(source: &str, tokens: BTreeMap<String, String>, clock: Clock) -> Result<Self> {
         let mut environment = Environment::new();
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(|state, value, method, args| {
+            python::unknown_method(state, value, method, args)
+        });
+        environment.set_formatter(|out, state, value| python::format(out, state, value));
         environment.set_fuel(Some(TEMPLATE_FUEL));
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| failed(&error))?);
-        environment.add_filter("tojson", tojson);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", move |format: String| strftime(&format, clock()));
-        environment.add_template_owned(NAME, without_generation_tags(source)).map_err(|error| failed(&error))?;
-        let (bos, eos) = (bos.map(str::to_string), eos.map(str::to_string));
-        Ok(Self(Arc::new(Inner { environment, source: source.to_string(), bos, eos })))
+        python::add_to(&mut environment);
+        environment.add_function("strftime_now", move |format: String| python::strftime(&format, clock()));
+        environment.add_filter("narthex_generation", |state: &minijinja::State, body: String| {
+            let marked = state.lookup(MARKING).is_some_and(|marking| marking.is_true());
+            if marked { format!("{}{body}{}", MARKS[0], MARKS[1]) } else { body }
+        });
+        // Jinja2 reads all line ends as one.
+        let read = source.replace("\r\n", "\n").replace('\r', "\n");
+        let (read, marks) = with_generation_blocks(&read);
+        environment.add_template_owned(NAME, read).map_err(|error| failed(&error))?;
+        Ok(Self(Arc::new(Inner { environment, source: source.to_string(), tokens, marks })))
     }
 
     /// The default template of a tokenizer's configuration, if it has one.
@@ -77,8 +97,8 @@ impl ChatTemplate {
     /// # Errors
     /// If the template's syntax is wrong.
     pub fn from_config(config: &TokenizerConfig) -> Result<Option<Self>> {
-        let (bos, eos) = (config.bos_token.as_deref(), config.eos_token.as_deref());
-        config.chat_template.as_deref().map(|source| Self::new(source, bos, eos)).transpose()
+        let template = |source: &str| Self::with_clock(source, config.special_tokens(), Arc::new(now));
+        config.chat_template.as_deref().map(template).transpose()
     }
 
     /// The template as it was given.
@@ -92,52 +112,152 @@ impl ChatTemplate {
     /// # Errors
     /// If the template refuses the messages (`raise_exception`), fails, or takes too long.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        self.rendered(messages, &[], add_generation_prompt, false)
+    }
+
+    /// The same with the tools that the model may call.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn render_with_tools(
+        &self,
+        messages: &[Message],
+        tools: &[Json],
+        add_generation_prompt: bool,
+    ) -> Result<String> {
+        self.rendered(messages, tools, add_generation_prompt, false)
+    }
+
+    fn rendered(
+        &self,
+        messages: &[Message],
+        tools: &[Json],
+        add_generation_prompt: bool,
+        mark: bool,
+    ) -> Result<String> {
+        let tools = if tools.is_empty() { Value::from(()) } else { Value::from_iter(tools.iter().map(from_json)) };
         let mut context = vec![
             ("messages", Value::from_iter(messages.iter().map(as_template_value))),
-            ("tools", Value::from(())),
+            ("tools", tools),
             ("documents", Value::from(())),
             ("add_generation_prompt", Value::from(add_generation_prompt)),
+            (MARKING, Value::from(mark)),
         ];
-        context.extend(self.0.bos.as_deref().map(|token| ("bos_token", Value::from(token))));
-        context.extend(self.0.eos.as_deref().map(|token| ("eos_token", Value::from(token))));
+        context.extend(self.0.tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str()))));
         let template = self.0.environment.get_template(NAME).map_err(|error| failed(&error))?;
         template.render(Value::from_pairs(context)).map_err(|error| failed(&error))
     }
 
-    /// The token ids of a chat, and for each whether it is trained: the assistant's content and
-    /// the end-of-turn token right after it, but no white space after that.
+    /// The token ids of a conversation, and for each whether it is trained: what the assistant wrote, reasoning and
+    /// calls of tools included, and the end-of-turn token right after it, but no white space after that. Where the
+    /// template says itself what the assistant wrote (`{% generation %}`), that counts.
+    ///
+    /// Usually one document. Where the template writes earlier turns otherwise once later ones follow (it takes their
+    /// reasoning out, for instance), each answer is a document of its own: what the model will have read when it
+    /// answers, and the answer.
     ///
     /// # Errors
-    /// If the template fails, or if it changes what it wrote before when a message is added, so
-    /// that the assistant's part can't be told.
-    pub fn encode_chat(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<(Vec<u32>, Vec<bool>)> {
-        let whole = self.render(messages, false)?;
-        let spans = self.assistant_spans(messages, &whole)?;
-        let encoded = tokenizer.encode_with_offsets(&whole)?;
-        let trained =
-            |at: &Range<usize>| spans.iter().any(|span| span.start <= at.start && at.end <= span.end && !at.is_empty());
-        let mask = encoded.iter().map(|(_, at)| trained(at)).collect();
-        Ok((encoded.into_iter().map(|(id, _)| id).collect(), mask))
+    /// If the template fails.
+    pub fn encode_chat(&self, tokenizer: &Tokenizer, chat: &Conversation) -> Result<Vec<MaskedIds>> {
+        let whole = self.whole(chat, chat.messages.len())?;
+        let answers = chat.messages.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant);
+        let answers: Vec<(usize, bool)> = answers.map(|(at, message)| (at, message.train)).collect();
+        if self.0.marks && whole.spans.len() == answers.len() {
+            let kept = whole.spans.iter().zip(&answers).filter(|(_, (_, train))| *train);
+            return Ok(vec![masked(
+                tokenizer,
+                &whole.text,
+                &kept.map(|(span, _)| span.clone()).collect::<Vec<_>>(),
+                false,
+            )?]);
+        }
+        let turns = answers.iter().filter(|(_, train)| *train).map(|(at, _)| self.turn(chat, *at));
+        let turns = turns.collect::<Result<Vec<Turn>>>()?;
+        if turns.iter().all(|turn| whole.text.get(..turn.end()) == turn.text.get(..turn.end())) {
+            let merged = turns.iter().any(|turn| turn.parts_within);
+            let spans: Vec<Range<usize>> = turns.into_iter().flat_map(|turn| turn.spans).collect();
+            return Ok(vec![masked(tokenizer, &whole.text, &spans, merged)?]);
+        }
+        turns.into_iter().map(|turn| masked(tokenizer, &turn.text, &turn.spans, turn.parts_within)).collect()
     }
 
-    /// Which bytes of the rendered chat the assistant wrote, end-of-turn token included.
-    fn assistant_spans(&self, messages: &[Message], whole: &str) -> Result<Vec<Range<usize>>> {
-        let mut spans = Vec::new();
-        for (i, message) in messages.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant) {
-            let prompt = self.render(&messages[..i], true)?;
-            let through =
-                if i + 1 == messages.len() { whole.to_string() } else { self.render(&messages[..=i], false)? };
-            let Some(turn) = through.strip_prefix(&prompt) else {
-                return Err(cannot_tell(i, "the prompt before the answer is not how the finished chat begins"));
-            };
-            let span = prompt.len()..prompt.len() + answer_len(turn, &message.text());
-            if whole.get(..span.end) != through.get(..span.end) {
-                return Err(cannot_tell(i, "later messages change how earlier ones are written"));
+    /// The first messages, and what of them is in `{% generation %}`.
+    fn whole(&self, chat: &Conversation, messages: usize) -> Result<Turn> {
+        let marked = self.rendered(&chat.messages[..messages], &chat.tools, false, self.0.marks)?;
+        let (mut text, mut spans, mut open) = (String::with_capacity(marked.len()), Vec::new(), None);
+        for c in marked.chars() {
+            match MARKS.iter().position(|mark| *mark == c) {
+                Some(0) => open = Some(text.len()),
+                Some(_) => spans.extend(open.take().map(|start| start..text.len())),
+                None => text.push(c),
             }
-            spans.push(span);
         }
-        Ok(spans)
+        Ok(Turn { text, spans, parts_within: false })
     }
+
+    /// A conversation up to an assistant's message, and what of it the assistant wrote there.
+    fn turn(&self, chat: &Conversation, at: usize) -> Result<Turn> {
+        let Turn { text, spans, .. } = self.whole(chat, at + 1)?;
+        let before = &chat.messages[..at];
+        let prompt = self.rendered(before, &chat.tools, true, false)?;
+        let common = common_prefix(&text, &prompt);
+        if self.0.marks {
+            let own = spans.into_iter().filter(|span| span.end > common).collect();
+            return Ok(Turn { text, spans: own, parts_within: false });
+        }
+        let content = chat.messages[at].text();
+        let ignores_flag = prompt == self.rendered(before, &chat.tools, false, false)?;
+        // A template that writes no beginning of an answer: the beginning ends where any answer begins.
+        let start = match ignores_flag {
+            false => common,
+            true => match self.beginning(chat, at)?.filter(|beginning| text.starts_with(beginning)) {
+                Some(beginning) => beginning.len().max(common),
+                None => common,
+            },
+        };
+        let end = start + answer_len(&text[start..], &content);
+        Ok(Turn { parts_within: start == common && common < prompt.len(), spans: vec![start..end], text })
+    }
+
+    /// What stands before any answer there.
+    fn beginning(&self, chat: &Conversation, at: usize) -> Result<Option<String>> {
+        let any = MARKS[0].to_string();
+        let messages = [&chat.messages[..at], &[Message::new(Role::Assistant, any.as_str())]].concat();
+        let text = self.rendered(&messages, &chat.tools, false, false)?;
+        Ok(text.find(&any).map(|at| text[..at].to_string()))
+    }
+}
+
+/// A rendered conversation, and what in it is trained.
+struct Turn {
+    text: String,
+    spans: Vec<Range<usize>>,
+    /// Whether a span begins where two renderings part, which may be within a token: the token then counts.
+    parts_within: bool,
+}
+
+impl Turn {
+    fn end(&self) -> usize {
+        self.spans.last().map_or(0, |span| span.end)
+    }
+}
+
+/// The bytes that both begin with, in whole characters.
+fn common_prefix(a: &str, b: &str) -> usize {
+    a.chars().zip(b.chars()).take_while(|(a, b)| a == b).map(|(c, _)| c.len_utf8()).sum()
+}
+
+fn masked(tokenizer: &Tokenizer, text: &str, spans: &[Range<usize>], parts_within: bool) -> Result<MaskedIds> {
+    let encoded = tokenizer.encode_with_offsets(text)?;
+    let begins =
+        |span: &Range<usize>, at: &Range<usize>| span.start <= at.start || (parts_within && span.start < at.end);
+    let trained = |at: &Range<usize>| spans.iter().any(|span| begins(span, at) && at.end <= span.end && !at.is_empty());
+    let mask = encoded.iter().map(|(_, at)| trained(at)).collect();
+    Ok((encoded.into_iter().map(|(id, _)| id).collect(), mask))
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 impl fmt::Debug for ChatTemplate {
@@ -160,6 +280,7 @@ fn as_template_value(message: &Message) -> Value {
     for (key, text) in [("tool_call_id", &message.tool_call_id), ("name", &message.name)] {
         keys.extend(text.as_deref().map(|text| (key, Value::from(text))));
     }
+    keys.extend(message.others.iter().map(|(key, value)| (key.as_str(), from_json(value))));
     Value::from_pairs(keys)
 }
 
@@ -171,8 +292,9 @@ fn call_as_template_value(call: &ToolCall) -> Value {
         _ => Value::from(written),
     };
     let function = [("name", Value::from(call.function.name.as_str())), ("arguments", arguments)];
-    let (id, kind) = (Value::from(call.id.as_str()), from_json(&json!(call.kind)));
-    Value::from_pairs([("id", id), ("type", kind), ("function", Value::from_pairs(function))])
+    let id = (!call.id.is_empty()).then(|| ("id", Value::from(call.id.as_str())));
+    let rest = [("type", from_json(&json!(call.kind))), ("function", Value::from_pairs(function))];
+    Value::from_pairs(id.into_iter().chain(rest))
 }
 
 /// JSON as templates see it, keys in their order.
@@ -201,12 +323,6 @@ fn answer_len(turn: &str, content: &str) -> usize {
     content_end + turn[content_end..].trim_end().len()
 }
 
-fn cannot_tell(index: usize, cause: &str) -> Error {
-    Error::input(format!("the chat template does not show which tokens the assistant wrote (message {})", index + 1))
-        .cause(cause)
-        .help("train with another template, for instance the default one (ChatML)")
-}
-
 /// What went wrong in a template, with the template's own words where it raised them.
 fn failed(error: &minijinja::Error) -> Error {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
@@ -231,16 +347,17 @@ fn failed(error: &minijinja::Error) -> Error {
     }
 }
 
-/// `{% generation %}…{% endgeneration %}` mark the assistant's part for transformers' own mask;
-/// here they become blocks that always render, with the same white space control.
-fn without_generation_tags(source: &str) -> String {
+/// `{% generation %}…{% endgeneration %}` mark the assistant's part; here they become blocks of a filter, with the same
+/// white space control. Also whether there are any.
+fn with_generation_blocks(source: &str) -> (String, bool) {
     let mut out = String::with_capacity(source.len());
-    let mut rest = source;
+    let (mut rest, mut any) = (source, false);
     while let Some(at) = rest.find("{%") {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
         match generation_tag(rest) {
             Some((tag, len)) => {
+                any = true;
                 out.push_str(&tag);
                 rest = &rest[len..];
             }
@@ -250,7 +367,7 @@ fn without_generation_tags(source: &str) -> String {
             }
         }
     }
-    out + rest
+    (out + rest, any)
 }
 
 /// The replacement for a tag at the start of `text`, and the length of the tag.
@@ -265,8 +382,8 @@ fn generation_tag(text: &str) -> Option<(String, usize)> {
         None => ("", word),
     };
     let tag = match word.trim() {
-        "generation" => "if true",
-        "endgeneration" => "endif",
+        "generation" => "filter narthex_generation",
+        "endgeneration" => "endfilter",
         _ => return None,
     };
     Some((format!("{{%{open} {tag} {close}%}}"), inner.len() + 4))
@@ -286,8 +403,12 @@ mod tests {
         turns.iter().map(|(name, content)| Message::new(role(name), *content)).collect()
     }
 
+    fn tokens() -> BTreeMap<String, String> {
+        [("bos_token", "<s>"), ("eos_token", "</s>")].map(|(name, token)| (name.into(), token.into())).into()
+    }
+
     fn check(source: &str, expected: &str) {
-        let template = ChatTemplate::with_clock(source, Some("<s>"), Some("</s>"), Arc::new(|| 1_722_000_000)).unwrap();
+        let template = ChatTemplate::with_clock(source, tokens(), Arc::new(|| 1_722_000_000)).unwrap();
         assert_eq!(template.render(&chat(&[("s", "be"), ("u", "hi")]), true).unwrap(), expected, "{source}");
     }
 
@@ -386,13 +507,20 @@ mod tests {
         }
     }
 
-    /// The trained part of each chat, as text.
-    fn trained_text(source: &str, turns: &[(&str, &str)]) -> String {
+    /// The trained parts of each document, as text.
+    fn trained_texts(source: &str, chat: &Conversation) -> Vec<String> {
         let (template, tokenizer) = (ChatTemplate::new(source, Some(""), Some(SPECIAL[0])).unwrap(), trained());
-        let (ids, mask) = template.encode_chat(&tokenizer, &chat(turns)).unwrap();
-        assert_eq!(tokenizer.decode(&ids, false).unwrap(), template.render(&chat(turns), false).unwrap());
-        let kept: Vec<u32> = ids.iter().zip(&mask).filter(|(_, kept)| **kept).map(|(id, _)| *id).collect();
-        tokenizer.decode(&kept, false).unwrap()
+        let documents = template.encode_chat(&tokenizer, chat).unwrap();
+        let kept = |(ids, mask): MaskedIds| -> Vec<u32> {
+            ids.into_iter().zip(mask).filter(|(_, kept)| *kept).map(|(id, _)| id).collect()
+        };
+        documents.into_iter().map(|document| tokenizer.decode(&kept(document), false).unwrap()).collect()
+    }
+
+    /// The same of a chat that is one document.
+    fn trained_text(source: &str, turns: &[(&str, &str)]) -> String {
+        let [text] = &trained_texts(source, &chat(turns).into())[..] else { panic!("one document") };
+        text.clone()
     }
 
     #[test]
@@ -406,6 +534,59 @@ mod tests {
         let trimming = "{% for m in messages %}{{ m.role }}: {{ m.content | trim }}{{ eos_token }}\n{% endfor %}\
                         {% if add_generation_prompt %}assistant:{% endif %}";
         assert_eq!(trained_text(trimming, &[("u", "x"), ("a", " y ")]), " y<|endoftext|>");
+        // A template that ignores add_generation_prompt: the header is no answer.
+        let ignoring = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
+        assert_eq!(trained_text(ignoring, &[("u", "x"), ("a", "y"), ("u", "x"), ("a", "z")]), "y<|im_end|>z<|im_end|>");
+        // One that says itself what counts: the empty thought before the answer does not.
+        let saying = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}<think>\n\n</think>\n\n\
+                      {%- generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}\n\
+                      {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+        assert_eq!(trained_text(saying, &[("u", "x"), ("a", "y"), ("u", "x"), ("a", "z")]), "y<|im_end|>z<|im_end|>");
+        // What is not to be learnt.
+        for source in [CHATML, ignoring, saying] {
+            let mut quiet = chat(&[("u", "x"), ("a", "bad"), ("u", "x"), ("a", "z")]);
+            quiet[1].train = false;
+            assert_eq!(trained_texts(source, &quiet.into()), ["z<|im_end|>"], "{source}");
+        }
+    }
+
+    #[test]
+    fn calls_and_reasoning_are_trained() {
+        let source = "{% if tools %}{{ tools[0].function.name }};{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}\n\
+            {% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content or '' }}\
+            {% for c in m.tool_calls %}<call>{{ c.function.name }} {{ c.function.arguments | tojson }}</call>{% endfor %}<|im_end|>\n\
+            {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+        let chat: Conversation = serde_json::from_str(
+            r#"{"tools": [{"type": "function", "function": {"name": "clock"}}], "messages": [{"role": "user", "content": "x"},
+                {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "clock", "arguments": {"zone": "UTC"}}}]},
+                {"role": "tool", "content": "1"}, {"role": "assistant", "content": "y", "reasoning_content": "r"}]}"#,
+        )
+        .unwrap();
+        let expected = "<call>clock {\"zone\": \"UTC\"}</call><|im_end|><think>r</think>y<|im_end|>";
+        assert_eq!(trained_texts(source, &chat), [expected]);
+        let template = ChatTemplate::new(source, None, None).unwrap();
+        assert!(template.render_with_tools(&chat.messages, &chat.tools, false).unwrap().starts_with("clock;"));
+    }
+
+    #[test]
+    fn templates_that_rewrite_the_past_give_a_document_for_each_answer() {
+        // As Qwen3's: only the last answer keeps its thoughts.
+        let source = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last %}<think></think>\
+            {% endif %}{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+        let chat: Conversation = chat(&[("u", "x"), ("a", "y"), ("u", "x"), ("a", "z")]).into();
+        assert_eq!(trained_texts(source, &chat), ["<think></think>y<|im_end|>", "<think></think>z<|im_end|>"]);
+        let (template, tokenizer) = (ChatTemplate::new(source, None, None).unwrap(), trained());
+        let (ids, _) = &template.encode_chat(&tokenizer, &chat).unwrap()[1];
+        let text = tokenizer.decode(ids, false).unwrap();
+        assert_eq!(text, template.render(&chat.messages, false).unwrap(), "the last is the whole conversation");
+    }
+
+    #[test]
+    fn prompts_that_are_not_how_the_chat_begins_part_where_they_differ() {
+        // As DeepSeek-R1's: the prompt opens a thought that a finished answer does not have.
+        let source = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}\n\
+            {% endfor %}{% if add_generation_prompt %}assistant: <think>\n{% endif %}";
+        assert_eq!(trained_text(source, &[("u", "x"), ("a", "y")]), "y<|endoftext|>");
     }
 
     #[test]
@@ -414,25 +595,15 @@ mod tests {
         json["post_processor"] = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
         let trimming = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
         let template = ChatTemplate::new(CHATML, None, None).unwrap();
-        let messages = chat(&[("u", "the cat"), ("a", "the  cat sat")]);
-        assert_eq!(
-            template.encode_chat(&trimming, &messages).unwrap(),
-            template.encode_chat(&trained(), &messages).unwrap()
-        );
+        let chat: Conversation = chat(&[("u", "the cat"), ("a", "the  cat sat")]).into();
+        assert_eq!(template.encode_chat(&trimming, &chat).unwrap(), template.encode_chat(&trained(), &chat).unwrap());
     }
 
     #[test]
-    fn templates_that_rewrite_the_past_are_refused() {
-        for (source, turns) in [
-            ("{{ messages|length }}{% for m in messages %}{{ m.content }}{% endfor %}", &[("u", "x"), ("a", "y")][..]),
-            (
-                "{% for m in messages %}{% if loop.last or m.role != 'assistant' %}{{ m.content }}{% endif %};{% endfor %}",
-                &[("u", "x"), ("a", "y"), ("u", "z")],
-            ),
-        ] {
-            let template = ChatTemplate::new(source, None, None).unwrap();
-            let error = template.encode_chat(&trained(), &chat(turns)).unwrap_err();
-            assert!(error.what().contains("does not show"), "{error}");
-        }
+    fn line_ends_and_special_tokens_are_those_of_jinja2() {
+        let tokens = [("pad_token", "<pad>"), ("image_token", "<img>")].map(|(n, t)| (n.to_string(), t.to_string()));
+        let template =
+            ChatTemplate::with_clock("a\r\n{{ pad_token }}\r{{ image_token }}", tokens.into(), Arc::new(|| 0)).unwrap();
+        assert_eq!(template.render(&[], false).unwrap(), "a\n<pad>\n<img>");
     }
 }

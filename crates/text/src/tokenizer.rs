@@ -1,7 +1,8 @@
 //! The tokenizer: text to ids and back, and training a byte-level BPE vocabulary.
 //! Knows `tokenizer.json` (Hugging Face tokenizers' format), but neither chats nor documents.
 
-use narthex_base::{Error, Result};
+use crate::config::TokenizerConfig;
+use narthex_base::{Error, Result, text_file::text_of};
 use serde_json::Value;
 use std::{
     collections::{HashMap, HashSet},
@@ -38,6 +39,7 @@ struct Inner {
     json: String,
     spelling: Spelling,
     special: HashSet<u32>,
+    added: HashSet<u32>,
     vocab_size: usize,
 }
 
@@ -52,14 +54,67 @@ enum Spelling {
     Other,
 }
 
+/// What a folder may have instead of a `tokenizer.json`.
+const OTHER_FORMS: [&str; 4] = ["tokenizer.model", "vocab.json", "vocab.txt", "tekken.json"];
+
 impl Tokenizer {
+    /// Reads the tokenizer in a model's folder: `tokenizer.json`, with the tokens that only the files beside it name.
+    ///
+    /// # Errors
+    /// If there is none, a file can't be read, or a token's id is not the one that it is said to have.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("tokenizer.json");
+        if !path.is_file()
+            && let Some(other) = OTHER_FORMS.iter().find(|name| folder.join(name).is_file())
+        {
+            return Err(Error::input(format!("the tokenizer is {other}, which is not read"))
+                .at(folder.display(), None)
+                .help("write a tokenizer.json: `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)` of transformers"));
+        }
+        let tokenizer = Self::from_file(&path)?;
+        let added = TokenizerConfig::read(folder)?.added_tokens();
+        tokenizer.with_added(added).map_err(|error| error.at(folder.display(), None))
+    }
+
+    /// The tokenizer with these tokens, where it lacks them.
+    fn with_added(self, added: Vec<crate::config::AddedToken>) -> Result<Self> {
+        let missing: Vec<_> = added.into_iter().filter(|token| self.token_id(&token.content).is_none()).collect();
+        if missing.is_empty() {
+            return Ok(self);
+        }
+        let mut tokenizer = self.0.tokenizer.clone();
+        for token in missing {
+            let made = AddedToken::from(token.content.as_str(), token.special)
+                .lstrip(token.lstrip)
+                .rstrip(token.rstrip)
+                .single_word(token.single_word)
+                .normalized(token.normalized);
+            let fault = |error: tokenizers::Error| Error::input("a token cannot be added").cause(error);
+            match token.special {
+                true => tokenizer.add_special_tokens([made]).map_err(fault)?,
+                false => tokenizer.add_tokens([made]).map_err(fault)?,
+            };
+            let id = tokenizer.token_to_id(&token.content);
+            if token.id.is_some() && token.id != id {
+                let (said, is) = (token.id.unwrap_or_default(), id.unwrap_or_default());
+                return Err(Error::input(format!("the added token `{}` cannot have the id {said}", token.content))
+                    .cause(format!("the next free id in tokenizer.json is {is}"))
+                    .help("write the tokenizer anew with transformers' `save_pretrained`"));
+            }
+        }
+        let json =
+            tokenizer.to_string(false).map_err(|error| Error::internal("a tokenizer is not written").cause(error))?;
+        Ok(Self::new(tokenizer, json))
+    }
+
     /// Reads a `tokenizer.json`.
     ///
     /// # Errors
     /// If the file can't be read or is not a tokenizer.
     pub fn from_file(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|error| Error::io("cannot read the tokenizer", path, error))?;
-        Self::from_bytes(&bytes).map_err(|error| error.at(path.display(), None))
+        let text = text_of(bytes, path)?;
+        Self::from_bytes(text.as_bytes()).map_err(|error| error.at(path.display(), None))
     }
 
     /// The tokenizer in the bytes of a `tokenizer.json`. Truncation and padding settings in it are
@@ -82,8 +137,9 @@ impl Tokenizer {
         let spelling = serde_json::to_value(tokenizer.get_decoder()).map_or(Spelling::Other, |json| spelling(&json));
         let added = tokenizer.get_added_tokens_decoder();
         let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
+        let added = added.into_keys().collect();
         let vocab_size = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
-        Self(Arc::new(Inner { tokenizer, plain: OnceLock::new(), json, spelling, special, vocab_size }))
+        Self(Arc::new(Inner { tokenizer, plain: OnceLock::new(), json, spelling, special, added, vocab_size }))
     }
 
     /// The `tokenizer.json`, byte for byte as it was read, or as it was trained.
@@ -159,6 +215,22 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// What the post-processor puts before a text, the BOS token mostly.
+    pub fn prefix(&self) -> Result<Vec<u32>> {
+        const ANY: &str = "a";
+        let (whole, plain) = (self.encode(ANY, true)?, self.encode(ANY, false)?);
+        let at = whole.windows(plain.len().max(1)).position(|window| window == plain);
+        Ok(whole[..at.unwrap_or(0)].to_vec())
+    }
+
+    /// The ids of a text that goes on: with what the post-processor puts before it, without what it puts behind.
+    ///
+    /// # Errors
+    /// If the tokenizer's model can't encode the text.
+    pub fn encode_open(&self, text: &str) -> Result<Vec<u32>> {
+        Ok([self.prefix()?, self.encode(text, false)?].concat())
+    }
+
     /// [`encode`](Self::encode) of each text, in order, on all cores.
     ///
     /// # Errors
@@ -219,6 +291,11 @@ impl Tokenizer {
     /// Whether this is a special token (left out when decoding with `skip_special`).
     pub fn is_special(&self, id: u32) -> bool {
         self.0.special.contains(&id)
+    }
+
+    /// Whether this token stands beside the vocabulary, special or not, as those that end turns do.
+    pub fn is_added(&self, id: u32) -> bool {
+        self.0.added.contains(&id)
     }
 
     /// The bytes a token stands for; they need not be UTF-8 by themselves. For vocabularies that
@@ -394,6 +471,39 @@ pub(crate) mod tests {
         }
         assert_eq!(tokenizer.token_bytes(999), None);
         assert_eq!(tokenizer.token_text(257).unwrap(), "▁Hello");
+    }
+
+    /// Ids as transformers 5.24 gives them for such a folder.
+    #[test]
+    fn tokens_that_stand_beside_the_vocabulary_are_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("tokenizer.json"), trained().to_json().unwrap()).unwrap();
+        let write = |json: &str| std::fs::write(folder.path().join("tokenizer_config.json"), json).unwrap();
+        write(
+            r#"{"added_tokens_decoder": {"280": {"content": "<new>", "special": false}}, "extra_special_tokens": ["<tool>"]}"#,
+        );
+        let read = Tokenizer::read(folder.path()).unwrap();
+        assert_eq!(read.encode("<new><tool>", false).unwrap(), [280, 281]);
+        assert_eq!((read.is_special(280), read.is_special(281), read.vocab_size()), (false, true, 282));
+        let again = Tokenizer::from_bytes(read.to_json().unwrap().as_bytes()).unwrap();
+        assert_eq!(again.encode("<new><tool>", false).unwrap(), [280, 281]);
+        write(r#"{"added_tokens_decoder": {"300": {"content": "<new>"}}}"#);
+        assert!(Tokenizer::read(folder.path()).unwrap_err().what().contains("cannot have the id 300"));
+        std::fs::rename(folder.path().join("tokenizer.json"), folder.path().join("vocab.json")).unwrap();
+        assert!(Tokenizer::read(folder.path()).unwrap_err().help_text().unwrap().contains("save_pretrained"));
+    }
+
+    #[test]
+    fn the_prefix_is_what_the_post_processor_adds() {
+        assert_eq!(trained().prefix().unwrap(), [0; 0]);
+        let mut json: Value = serde_json::from_str(&trained().to_json().unwrap()).unwrap();
+        json["post_processor"] = serde_json::json!({"type": "TemplateProcessing", "pair": [],
+            "single": [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                {"SpecialToken": {"id": "<|im_end|>", "type_id": 0}}],
+            "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [1], "tokens": ["<|im_start|>"]},
+                "<|im_end|>": {"id": "<|im_end|>", "ids": [2], "tokens": ["<|im_end|>"]}}});
+        let framed = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
+        assert_eq!(framed.prefix().unwrap(), [1]);
     }
 
     #[test]

@@ -212,9 +212,10 @@ pub(crate) fn load(path: &Path, state: &Passed, optimizer: &Optimizer) -> Result
     Ok((restored, trained))
 }
 
-/// Whether a folder of a run's work has a checkpoint.
-pub fn has_checkpoint(work: &Path) -> bool {
-    !found(work).is_empty()
+/// Whether a folder of a run's work has a checkpoint that is whole, and of this run where one is named.
+pub fn has_checkpoint(work: &Path, run: Option<Digest>) -> bool {
+    let fits = |state: State| run.is_none_or(|run| state.run == run);
+    found(work).iter().any(|(_, path)| state_in(path).is_ok_and(fits))
 }
 
 /// Puts the state after `step` of a folder of a run's work into `to` as well, without when it was written and how fast;

@@ -148,7 +148,13 @@ impl<'a> Report<'a> {
 
     /// Model FLOP utilisation at this speed.
     fn utilisation(&mut self, items_per_second: f64) -> Option<f64> {
-        Some(items_per_second * self.units.flop_per_item? / self.peak())
+        // A machine that was busy while its peak was measured has shown less than it can: what is reached counts too.
+        let flop_per_second = items_per_second * self.units.flop_per_item?;
+        let peak = self.peak();
+        if flop_per_second > peak {
+            self.peak = self.peak.map(|(_, at)| (flop_per_second, at));
+        }
+        Some((flop_per_second / peak).min(1.0))
     }
 
     /// Floating-point operations per second of multiply-adds in the schedule's precision.

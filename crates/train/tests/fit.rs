@@ -353,7 +353,7 @@ fn any_interval_can_be_taken_again() {
                 }
             };
             train(&case, &data, halves.path(), &asked, Observer::new(&emit, &interrupt)).err().unwrap();
-            assert!(has_checkpoint(halves.path()), "stopped at {stop}");
+            assert!(has_checkpoint(halves.path(), None), "stopped at {stop}");
             let resumed = train(&case, &data, halves.path(), &asked, Observer::silent()).unwrap();
             assert_eq!(resumed.figures, fitted.figures, "stopped at {stop}");
             assert!(checkpoint_every == 0 || resumed.passed == fitted.passed, "stopped at {stop}");

@@ -1,5 +1,5 @@
-//! `[steps.NAME]`: the list of all kinds of steps. This is the one place here that a new kind is added to; what a kind is
-//! stands in its own file below `kind/`.
+//! `[steps.NAME]`: the list of all kinds of steps. This is the one place here that a new kind is added to; what a
+//! kind is stands in its own file below `kind/`.
 
 use super::{BundleStep, DataStep, EvalStep, FitStep, Kind, QuantizeStep, StepKind, TokenizeStep, TrainStep, TuneStep};
 use schemars::JsonSchema;
@@ -93,13 +93,13 @@ mod tests {
         assert_eq!(
             facts,
             [
-                ("data", 1, true, None),
-                ("tokenize", 1, false, None),
+                ("data", 2, true, None),
+                ("tokenize", 2, false, None),
                 ("train", 2, true, Some(Use::Train)),
-                ("tune", 2, true, Some(Use::Train)),
+                ("tune", 3, true, Some(Use::Train)),
                 ("fit", 1, true, Some(Use::Train)),
                 ("quantize", 1, false, Some(Use::Train)),
-                ("eval", 4, false, None),
+                ("eval", 5, false, None),
                 ("bundle", 2, false, Some(Use::Redistribute)),
             ]
         );

@@ -27,6 +27,7 @@ pub struct Chat {
 pub fn run(args: &Chat, style: Style) -> Result<()> {
     let opened = shelf(&args.model.project).model(&args.model.reference, Purpose::Own)?.permitted()?;
     let model = opened.generator(args.model.dtype.form())?;
+    model.notes.iter().for_each(|note| style.warning(note));
     let answering = model.answering(Engine::start(model.decoder.clone(), EngineOptions::default())?);
     // Said before the first question, not after it.
     answering.render(&[Message::new(Role::User, "")], true)?;

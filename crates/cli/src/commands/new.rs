@@ -16,6 +16,9 @@ pub fn run(args: &New) -> Result<()> {
     narthex_run::scaffold(&args.name)?;
     let folder = args.name.display();
     noteln!("made {folder}/narthex.toml and {folder}/data/sample.txt");
-    noteln!("next: {} run {folder}", program());
+    let shown = folder.to_string();
+    let shown =
+        if shown.contains([' ', '\'', '"', '$']) { format!("'{}'", shown.replace('\'', "'\\''")) } else { shown };
+    noteln!("next: {} run {shown}", program());
     Ok(())
 }

@@ -116,6 +116,11 @@ pub fn run(args: &Serve) -> Result<()> {
         ..HttpOptions::default()
     };
     http.limits.shutdown_s = args.shutdown_timeout;
+    if args.api_key.iter().any(|key| key.trim().is_empty()) {
+        return Err(
+            Error::usage("the API key is empty").help("give a key, or leave `--api-key` and NARTHEX_API_KEY out")
+        );
+    }
     if let Some(path) = &args.api_key_file {
         http.api_keys.extend(read_keys(path)?);
     }
@@ -231,6 +236,7 @@ impl Source {
     }
 
     fn text(&self, model: ReadyText) -> Result<(Served, Facts)> {
+        model.notes.iter().for_each(|note| noteln!("warning: {note}"));
         let (context, tokens) = (model.engine.context(), model.engine.kv_cache_tokens());
         let about = format!(
             "keys and values take up to {} for {tokens} tokens, {context} a sequence",

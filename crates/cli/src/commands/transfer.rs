@@ -9,7 +9,9 @@ use clap::{Args, ValueEnum};
 use narthex_base::{Error, License, Result};
 use narthex_ledger::{GcKind, Ledger};
 use narthex_oci::OciTarget;
-use narthex_shelf::{GgufWeights, Purpose, export_gguf, import_manifest, import_source, link_declared, papers_in};
+use narthex_shelf::{
+    GgufWeights, Purpose, export_gguf, import_manifest, import_source, link_declared, papers_in, unread_license,
+};
 use std::path::PathBuf;
 
 /// The arguments of `narthex push`.
@@ -142,20 +144,20 @@ pub fn import(args: &Import, style: Style) -> Result<()> {
     let asked = args.license.as_deref().map(License::parse).transpose()?;
     let source = import_source(&args.folder, &args.project)?;
     let license = match (asked, source.license.clone()) {
-        (Some(asked), Some(found)) if asked != found => {
+        (Some(asked), Some(found)) if !asked.is(&found) => {
             return Err(Error::input(format!("the file puts itself under {found}, not under {asked}"))
                 .at(args.folder.display(), None)
                 .cause("what others have licensed cannot be put under other terms")
                 .help("leave `--license` out"));
         }
-        (asked, found) => asked.or(found),
+        (asked, found) => found.or(asked),
     };
     let origin = args.origin.clone().or(source.origin.clone());
     let mut manifest = import_manifest(source.folder(), license.clone(), origin)?;
     let name = args.name.clone().unwrap_or(source.name.clone());
     if let (Some(asked), Some(papers)) = (&license, papers_in(source.folder())?) {
         let found = papers.manifest.license();
-        if found.as_ref() != Some(asked) {
+        if !found.as_ref().is_some_and(|found| found.is(asked)) {
             let found = found.map_or("without a licence".into(), |found| format!("under {found}"));
             return Err(Error::input(format!("the folder's own papers put it {found}, not under {asked}"))
                 .at(args.folder.join("narthex.json").display(), None)
@@ -173,7 +175,10 @@ pub fn import(args: &Import, style: Style) -> Result<()> {
         Some(found) => {
             noteln!("licence: {found}");
         }
-        None => style.warning("no licence declared, so it cannot be bundled; import it again with `--license SPDX`"),
+        None => {
+            unread_license(source.folder()).iter().for_each(|note| style.warning(note));
+            style.warning("no licence declared, so it cannot be bundled; import it again with `--license SPDX`");
+        }
     }
     print_declared(&artifact.manifest);
     noteln!("next: {} serve {name}{}", program(), project_flag(&args.project));

@@ -94,7 +94,7 @@ fn damaged_files_are_named() {
 fn tables_with_wrong_headers_are_refused() {
     for (content, expected) in [
         ("a,a\n1,2\n", "the column `a` appears twice"),
-        ("a,\n1,2\n", "column 2 has no name"),
+        ("a,\n1,2\n", "column_2: text"),
         ("", "has no column `text`"),
         ("body\nx\n", "columns = { text = \"NAME\" }"),
     ] {

@@ -10,7 +10,7 @@ use datafusion::{
     },
     parquet::arrow::ArrowWriter,
 };
-use narthex_base::{ErrorKind, Message, Observer, Result, Role};
+use narthex_base::{Conversation, ErrorKind, Message, Observer, Result, Role};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write,
@@ -66,14 +66,25 @@ impl Folder {
         read_texts(&self.out().join(name)).unwrap().collect::<Result<_>>().unwrap()
     }
 
-    fn chats(&self) -> Vec<Vec<Message>> {
+    fn chats(&self) -> Vec<Conversation> {
         read_chats(&self.out().join("train.parquet")).unwrap().collect::<Result<_>>().unwrap()
+    }
+
+    /// Writes bytes as they are.
+    fn raw(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.out().with_file_name(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn messages(&self) -> Vec<Vec<Message>> {
+        self.chats().into_iter().map(|chat| chat.messages).collect()
     }
 }
 
 fn source(name: &str, files: &[PathBuf], rows: TextRows) -> SourceSpec {
     let format = Format::of_path(&files[0]).unwrap();
-    SourceSpec { name: name.into(), files: files.to_vec(), format, rows, columns: BTreeMap::new() }
+    SourceSpec { quotes: None, name: name.into(), files: files.to_vec(), format, rows, columns: BTreeMap::new() }
 }
 
 /// Nothing normalised, deduplicated or split; no broken rows allowed.
@@ -172,7 +183,7 @@ fn dialogues_from_neighbouring_paragraphs() {
     spec.output = DataOutput::Chat;
     let statistics = folder.prepare(&spec).unwrap();
     let pair = |a: &str, b: &str| vec![Message::new(Role::User, a), Message::new(Role::Assistant, b)];
-    assert_eq!(folder.chats(), [pair("A:\nhi", "B:\nho"), pair("B:\nho", "C:\nhum")]);
+    assert_eq!(folder.messages(), [pair("A:\nhi", "B:\nho"), pair("B:\nho", "C:\nhum")]);
     assert_eq!((statistics.rows_read, statistics.documents, statistics.empty_removed), (3, 2, 1));
     assert_eq!(statistics.reasons["empty"], 1);
     assert_eq!(statistics.bytes, 2 * 5 + 5 + 6);
@@ -184,6 +195,9 @@ fn every_format_gives_the_same_documents() {
     let folder = Folder::new();
     let texts = ["first", "with \"quotes\", commas", "é 日本"];
     let jsonl: String = texts.iter().map(|text| format!("{}\n", serde_json::json!({"n": 1, "text": text}))).collect();
+    // In TSV a quotation mark is a letter.
+    let unquoted: String =
+        std::iter::once("n\ttext\n".to_string()).chain(texts.iter().map(|text| format!("1\t{text}\n"))).collect();
     let quoted = |separator: char| {
         let rows = texts.iter().map(|text| format!("1{separator}\"{}\"\n", text.replace('"', "\"\"")));
         format!("n{separator}text\n{}", rows.collect::<String>())
@@ -193,7 +207,7 @@ fn every_format_gives_the_same_documents() {
         files.push(folder.write(&format!("a.txt{ending}"), texts.join("\n")));
         files.push(folder.write(&format!("a.jsonl{ending}"), format!("\n{jsonl}\n")));
         files.push(folder.write(&format!("a.csv{ending}"), quoted(',')));
-        files.push(folder.write(&format!("a.tsv{ending}"), quoted('\t')));
+        files.push(folder.write(&format!("a.tsv{ending}"), unquoted.clone()));
         // With a byte order mark.
         files.push(folder.write(&format!("b.csv{ending}"), format!("\u{feff}{}", quoted(','))));
         files.push(folder.write(&format!("b.txt{ending}"), format!("\u{feff}{}", texts.join("\r\n"))));
@@ -361,9 +375,110 @@ fn chats_in_every_form() {
             spec.source[0].columns = [("user".into(), "question".into()), ("assistant".into(), "answer".into())].into();
         }
         let statistics = folder.prepare(&spec).unwrap();
-        assert_eq!(folder.chats(), expected, "{}", file.display());
+        assert_eq!(folder.messages(), expected, "{}", file.display());
         assert_eq!((statistics.documents, statistics.bytes), (2, 2 + 4 * 2));
     }
+}
+
+/// What a conversation says beside its texts is kept: tools, calls, reasoning, what is not to be learnt.
+#[test]
+fn conversations_are_kept_whole() {
+    let folder = Folder::new();
+    let tools = serde_json::json!([{"type": "function", "function": {"name": "clock"}}]);
+    let messages = serde_json::json!([
+        {"role": "user", "content": "when"},
+        {"role": "assistant", "content": "", "reasoning_content": "r", "tool_calls":
+            [{"id": "c", "type": "function", "function": {"name": "clock", "arguments": {"zone": "UTC"}}}]},
+        {"role": "tool", "content": "1", "tool_call_id": "c", "name": "clock"},
+        {"role": "assistant", "content": "one", "weight": 0}]);
+    let line = serde_json::json!({"messages": messages, "tools": tools, "id": 3});
+    let as_text = serde_json::json!({"messages": messages.to_string(), "tools": tools.to_string(), "id": 4});
+    let short = serde_json::json!({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "tools": null, "id": 5});
+    let file = folder.write("a.jsonl", format!("{line}\n{as_text}\n{short}\n"));
+    let mut spec = plain(source("data", std::slice::from_ref(&file), TextRows::File), None);
+    spec.output = DataOutput::Chat;
+    spec.deduplicate = false;
+    folder.prepare(&spec).unwrap();
+    let chats = folder.chats();
+    assert_eq!((chats.len(), &chats[0]), (3, &chats[1]));
+    assert_eq!((chats[0].tools.as_slice(), chats[2].tools.len()), (tools.as_array().unwrap().as_slice(), 0));
+    let [_, call, result, quiet] = &chats[0].messages[..] else { panic!("{chats:?}") };
+    assert_eq!(call.tool_calls[0].function.arguments, r#"{"zone":"UTC"}"#);
+    assert_eq!(
+        (call.others["reasoning_content"].as_str(), result.name.as_deref(), quiet.train),
+        (Some("r"), Some("clock"), false)
+    );
+}
+
+/// 5,574 messages, as csv.QUOTE_NONE of Python 3.12 reads them: a field that begins with a quotation mark ends at the
+/// tab.
+#[test]
+fn a_quotation_mark_in_tsv_is_a_letter_unless_asked() {
+    let folder = Folder::new();
+    let text = "label\ttext\na\tone\nb\t\"two starts with a quote\nc\tthree\nd\tfour ends here\"\n";
+    let file = folder.write("a.tsv", text);
+    let mut spec = plain(source("data", std::slice::from_ref(&file), TextRows::File), None);
+    folder.prepare(&spec).unwrap();
+    assert_eq!(folder.texts("train.parquet"), ["one", "\"two starts with a quote", "three", "four ends here\""]);
+    spec.source[0].quotes = Some(true);
+    folder.prepare(&spec).unwrap();
+    assert_eq!(folder.texts("train.parquet"), ["one", "two starts with a quote\nc\tthree\nd\tfour ends here"]);
+}
+
+/// Whole numbers stay as they are written, whatever else their column holds.
+#[test]
+fn whole_numbers_beyond_doubles_are_exact() {
+    let folder = Folder::new();
+    let big = "9007199254740993";
+    for (other, expected) in
+        [("1.5", vec![big, "1.5"]), ("18446744073709551615", vec![big, "18446744073709551615"]), ("7", vec![big, "7"])]
+    {
+        let file = folder.write("a.jsonl", format!("{{\"n\": {big}}}\n{{\"n\": {other}}}\n"));
+        let transform = "select cast(n as varchar) as text from data order by row";
+        let spec = plain(source("data", std::slice::from_ref(&file), TextRows::File), Some(transform));
+        folder.prepare(&spec).unwrap();
+        assert_eq!(folder.texts("train.parquet"), expected, "{other}");
+    }
+}
+
+/// As gzip 1.12 and Python's gzip read them; `zstd --long=31` made the window.
+#[test]
+fn compressed_files_as_others_read_them() {
+    let folder = Folder::new();
+    let gz = |text: &str| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    for (bytes, expected) in [
+        ([gz("one\n"), gz("two\n")].concat(), vec!["one", "two"]),
+        ([gz("one\n"), vec![0; 1000]].concat(), vec!["one"]),
+        ([gz("one\n"), b"garbage".to_vec()].concat(), vec!["one"]),
+    ] {
+        let file = folder.raw("a.txt.gz", bytes);
+        folder.prepare(&plain(source("data", std::slice::from_ref(&file), TextRows::Line), None)).unwrap();
+        assert_eq!(folder.texts("train.parquet"), expected);
+    }
+    let cut = folder.raw("b.txt.gz", &gz("one\ntwo\nthree\n")[..20]);
+    let error = folder.prepare(&plain(source("data", std::slice::from_ref(&cut), TextRows::Line), None)).unwrap_err();
+    assert!(error.what().contains("cut off or damaged"), "{error}");
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.window_log(28).unwrap();
+    encoder.long_distance_matching(true).unwrap();
+    std::io::Write::write_all(&mut encoder, b"wide\n").unwrap();
+    let file = folder.raw("a.txt.zst", encoder.finish().unwrap());
+    folder.prepare(&plain(source("data", std::slice::from_ref(&file), TextRows::Line), None)).unwrap();
+    assert_eq!(folder.texts("train.parquet"), ["wide"]);
+}
+
+/// As pandas names them, but for the name.
+#[test]
+fn columns_without_a_name_get_one() {
+    let folder = Folder::new();
+    let file = folder.write("a.csv", ",text,\n0,one,\n1,two,\n");
+    let transform = "select text || column_1 || column_3 as text from data";
+    folder.prepare(&plain(source("data", std::slice::from_ref(&file), TextRows::File), Some(transform))).unwrap();
+    assert_eq!(folder.texts("train.parquet"), ["one0", "two1"]);
 }
 
 #[test]

@@ -306,7 +306,15 @@ fn write_tensors<'a>(
     stored: Stored,
 ) -> Result<()> {
     let (heads, kv_heads, _) = config.heads()?;
-    let is_tied = config.get("tie_word_embeddings").as_bool() == Some(true);
+    // Tied are two matrices that are one, whatever the config says.
+    let same = |one: &str, other: &str| match (weights.get(one), weights.get(other)) {
+        (Some((one, shape, bytes)), Some((other, other_shape, other_bytes))) => {
+            one == other && shape == other_shape && bytes == other_bytes
+        }
+        _ => true,
+    };
+    let is_tied = config.get("tie_word_embeddings").as_bool() == Some(true)
+        && same("lm_head.weight", "model.embed_tokens.weight");
     for tensor in weights.names() {
         // The tied matrix written twice, and what is computed from the config.
         if (tensor == "lm_head.weight" && is_tied) || tensor.ends_with("rotary_emb.inv_freq") {

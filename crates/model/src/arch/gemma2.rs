@@ -24,7 +24,7 @@ pub(super) const NAMES: &[(&str, &str)] = &[
 pub(super) fn config(json: &Json) -> Result<ModelConfig> {
     json.refuse(&["use_bidirectional_attention"])?;
     let mut config = json.decoder(true)?;
-    let bias = json.flag("attention_bias") == Some(true);
+    let bias = json.flag("attention_bias")? == Some(true);
     let layers = config.layers;
     let embedding_scale = (config.hidden_size as f64).sqrt();
     let design = &mut config.design;
@@ -33,9 +33,9 @@ pub(super) fn config(json: &Json) -> Result<ModelConfig> {
     design.placement = Placement::Both;
     design.activation = json.activation("hidden_activation", Activation::GeluTanh)?;
     design.embedding_scale = embedding_scale;
-    design.attention_scale = Some(json.number("query_pre_attn_scalar").unwrap_or(256.0).sqrt().recip());
-    design.attention_softcap = json.number("attn_logit_softcapping");
-    design.logits_softcap = json.number("final_logit_softcapping");
+    design.attention_scale = Some(json.number("query_pre_attn_scalar")?.unwrap_or(256.0).sqrt().recip());
+    design.attention_softcap = json.number("attn_logit_softcapping")?;
+    design.logits_softcap = json.number("final_logit_softcapping")?;
     design.kinds = json.kinds(layers, |layer| layer.is_multiple_of(2))?;
     Ok(config)
 }

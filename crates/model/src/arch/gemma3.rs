@@ -24,20 +24,22 @@ const LOCAL_THETA: f64 = 1e4;
 
 fn config(json: &Json) -> Result<ModelConfig> {
     let mut config = super::gemma2::config(json)?;
-    let pattern = json.count("sliding_window_pattern").or(json.count("_sliding_window_pattern")).unwrap_or(6).max(1);
+    // Its configs state the length that its scaled rotary embeddings reach.
+    config.context = json.count("max_position_embeddings")?.unwrap_or(config.context);
+    let pattern = json.count("sliding_window_pattern")?.or(json.count("_sliding_window_pattern")?).unwrap_or(6).max(1);
     let mut context = config.context;
     let mut rope = |kind: &str, theta: Option<f64>, default: f64, scaling: &serde_json::Value| -> Result<Rope> {
-        let parameters = &json.0["rope_parameters"][kind];
-        let scaling = if parameters.is_object() { parameters } else { scaling };
+        let parameters = &json.value("rope_parameters")[kind];
+        let scaling = if scaling.is_object() { scaling } else { parameters };
         Ok(Rope::Scaled {
-            theta: parameters["rope_theta"].as_f64().or(theta).unwrap_or(default),
+            theta: scaling["rope_theta"].as_f64().or(parameters["rope_theta"].as_f64()).or(theta).unwrap_or(default),
             scaling: RopeScaling::read(scaling, &mut context, None)?,
         })
     };
     let none = serde_json::Value::Null;
     let ropes = vec![
-        rope("full_attention", json.number("rope_theta"), THETA, &json.0["rope_scaling"])?,
-        rope("sliding_attention", json.number("rope_local_base_freq"), LOCAL_THETA, &none)?,
+        rope("full_attention", json.number("rope_theta")?, THETA, json.value("rope_scaling"))?,
+        rope("sliding_attention", json.number("rope_local_base_freq")?, LOCAL_THETA, &none)?,
     ];
     config.design.ropes = ropes;
     config.design.qk_norm = QkNorm::Heads;

@@ -9,7 +9,6 @@ use crate::{
 };
 use narthex_base::Result;
 use narthex_kernels::Activation;
-use serde_json::json;
 
 pub(super) const GPT2: &Architecture = &Architecture {
     family: &Family {
@@ -41,21 +40,11 @@ const NAMES: &[(&str, &str)] = &[
 
 fn config(json: &Json) -> Result<ModelConfig> {
     json.refuse(&["scale_attn_by_inverse_layer_idx", "add_cross_attention"])?;
-    let hidden = json.required("n_embd")?;
-    let mut usual = json.0.clone();
-    for (key, value) in [
-        ("hidden_size", hidden),
-        ("intermediate_size", json.count("n_inner").unwrap_or(4 * hidden)),
-        ("num_hidden_layers", json.required("n_layer")?),
-        ("num_attention_heads", json.required("n_head")?),
-        ("max_position_embeddings", json.count("n_positions").unwrap_or(1024)),
-    ] {
-        usual[key] = json!(value);
-    }
-    usual["num_key_value_heads"] = json!(null);
-    let mut config = Json(&usual).decoder(true)?;
-    config.rms_norm_eps = json.number("layer_norm_epsilon").unwrap_or(1e-5);
-    let unscaled = json.flag("scale_attn_weights") == Some(false);
+    let hidden = json.required("hidden_size")?;
+    let mut config = json.decoder_of(json.count("n_inner")?.unwrap_or(4 * hidden), true)?;
+    config.kv_heads = config.heads;
+    config.rms_norm_eps = json.number("layer_norm_epsilon")?.unwrap_or(1e-5);
+    let unscaled = json.flag("scale_attn_weights")? == Some(false);
     let design = &mut config.design;
     design.norm = NormKind::Layer;
     (design.qkv_bias, design.output_bias, design.mlp_bias) = (true, true, true);

@@ -5,6 +5,7 @@ use super::Architecture;
 use crate::{
     config::{ModelConfig, NormKind, Placement},
     config_json::Json,
+    positions::Rope,
     weight_map::{Family, WeightMap},
 };
 use narthex_base::Result;
@@ -36,26 +37,30 @@ const NAMES: &[(&str, &str)] = &[
     ("mlp.down_proj", "mlp.dense_4h_to_h"),
 ];
 
+/// The base of the rotary embedding where nothing is said.
+const THETA: f64 = 10_000.0;
 /// The share of a head that is rotated where nothing is said.
 const ROTATED: f64 = 0.25;
 
 fn config(json: &Json) -> Result<ModelConfig> {
     let mut config = json.decoder(false)?;
-    config.rms_norm_eps = json.number("layer_norm_eps").unwrap_or(1e-5);
+    config.rms_norm_eps = json.number("layer_norm_eps")?.unwrap_or(1e-5);
     config.kv_heads = config.heads;
-    let base = json.number("rotary_emb_base").filter(|_| json.0["rope_parameters"].is_null());
-    config.rope_theta = base.unwrap_or(config.rope_theta);
-    if config.design.rotary_width.is_none() && json.0["rope_parameters"]["partial_rotary_factor"].is_null() {
-        let share = json.number("rotary_pct").unwrap_or(ROTATED);
-        config.design.rotary_width = Some((config.head_width as f64 * share) as usize);
+    let (inner, outer) = (json.rope()["rope_theta"].as_f64(), json.number("rotary_emb_base")?);
+    config.rope_theta = inner.or(outer).unwrap_or(THETA);
+    for rope in &mut config.design.ropes {
+        if let Rope::Scaled { theta, .. } = rope {
+            *theta = config.rope_theta;
+        }
     }
-    let bias = json.flag("attention_bias") != Some(false);
+    json.rotate_share(&mut config, "rotary_pct", ROTATED)?;
+    let bias = json.flag("attention_bias")? != Some(false);
     let design = &mut config.design;
     design.norm = NormKind::Layer;
     (design.qkv_bias, design.output_bias, design.mlp_bias) = (bias, bias, true);
     design.gated = false;
     design.activation = json.activation("hidden_act", Activation::Gelu)?;
-    if json.flag("use_parallel_residual") != Some(false) {
+    if json.flag("use_parallel_residual")? != Some(false) {
         design.placement = Placement::Parallel;
     }
     Ok(config)

@@ -14,9 +14,9 @@ pub(super) const GRANITE: &Architecture =
 
 fn config(json: &Json) -> Result<ModelConfig> {
     let mut config = (super::LLAMA.config)(json)?;
-    config.design.embedding_scale = json.number("embedding_multiplier").unwrap_or(1.0);
-    config.design.attention_scale = Some(json.number("attention_multiplier").unwrap_or(1.0));
-    config.design.residual_scale = json.number("residual_multiplier").unwrap_or(1.0);
-    config.design.logits_scale = json.number("logits_scaling").unwrap_or(1.0).recip();
+    config.design.embedding_scale = json.number("embedding_multiplier")?.unwrap_or(1.0);
+    config.design.attention_scale = Some(json.number("attention_multiplier")?.unwrap_or(1.0));
+    config.design.residual_scale = json.number("residual_multiplier")?.unwrap_or(1.0);
+    config.design.logits_scale = json.number("logits_scaling")?.unwrap_or(1.0).recip();
     Ok(config)
 }

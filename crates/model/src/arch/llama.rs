@@ -9,9 +9,9 @@ pub(super) const LLAMA: &Architecture = &Architecture { family: weight_map::LLAM
 
 fn config(json: &Json) -> Result<ModelConfig> {
     let mut config = json.decoder(false)?;
-    let bias = json.flag("attention_bias") == Some(true);
+    let bias = json.flag("attention_bias")? == Some(true);
     (config.design.qkv_bias, config.design.output_bias) = (bias, bias);
-    config.design.mlp_bias = json.flag("mlp_bias") == Some(true);
+    config.design.mlp_bias = json.flag("mlp_bias")? == Some(true);
     config.design.activation = json.activation("hidden_act", config.design.activation)?;
     Ok(config)
 }

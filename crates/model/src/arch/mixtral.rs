@@ -26,7 +26,7 @@ fn config(json: &Json) -> Result<ModelConfig> {
     config.design.kinds = json.kinds(config.layers, |_| true)?;
     config.design.experts = Some(Experts {
         count: json.required("num_local_experts")?,
-        per_token: json.count("num_experts_per_tok").unwrap_or(2),
+        per_token: json.count("num_experts_per_tok")?.unwrap_or(2),
         intermediate_size: config.intermediate_size,
         normalised: true,
         dense_layers: vec![],

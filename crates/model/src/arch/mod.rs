@@ -88,9 +88,13 @@ impl ModelConfig {
     /// If a key is missing or has a value that this version cannot honour.
     pub fn from_json(value: &Value) -> Result<Self> {
         let architecture = named(value["model_type"].as_str().unwrap_or("(none)"))?;
-        let mut config = (architecture.config)(&Json(value))?;
+        let json = Json::new(value, architecture.family.model_type);
+        let mut config = (architecture.config)(&json)?;
         config.check()?;
-        let plain = Design { source: None, ..Design::default() };
+        config.design.notes.extend(json.unread()?.iter().map(|key| {
+            format!("`{key}` in config.json is not known: it changes nothing here; compare answers if it should")
+        }));
+        let plain = Design { notes: config.design.notes.clone(), ..Design::default() };
         config.design.family = architecture.family;
         config.design.source = (config.design != plain).then(|| value.clone());
         Ok(config)

@@ -18,7 +18,7 @@ const NAMES: &[(&str, &str)] =
 
 fn config(json: &Json) -> Result<ModelConfig> {
     let mut config = json.decoder(false)?;
-    let bias = json.flag("attention_bias") == Some(true);
+    let bias = json.flag("attention_bias")? == Some(true);
     (config.design.qkv_bias, config.design.output_bias) = (bias, bias);
     config.design.placement = Placement::After;
     config.design.qk_norm = QkNorm::Whole;

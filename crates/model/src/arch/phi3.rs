@@ -24,6 +24,7 @@ const NAMES: &[(&str, &str)] = &[
 
 fn config(json: &Json) -> Result<ModelConfig> {
     let mut config = json.decoder(false)?;
+    json.rotate_share(&mut config, "partial_rotary_factor", 1.0)?;
     config.design.activation = json.activation("hidden_act", config.design.activation)?;
     config.design.kinds = json.kinds(config.layers, |_| true)?;
     Ok(config)

@@ -25,7 +25,11 @@ fn config(json: &Json) -> Result<ModelConfig> {
 /// # Errors
 /// If a layer's type is not known.
 pub(super) fn windows(json: &Json, layers: usize) -> Result<Vec<LayerKind>> {
-    let on = json.flag("use_sliding_window") == Some(true);
-    let first = json.count("max_window_layers").unwrap_or(layers);
-    if !on && json.0["layer_types"].is_null() { Ok(vec![]) } else { json.kinds(layers, |layer| on && layer >= first) }
+    let on = json.flag("use_sliding_window")? == Some(true);
+    let first = json.count("max_window_layers")?.unwrap_or(layers);
+    if !on && json.value("layer_types").is_null() {
+        Ok(vec![])
+    } else {
+        json.kinds(layers, |layer| on && layer >= first)
+    }
 }

@@ -13,7 +13,7 @@ pub(super) const QWEN3: &Architecture =
 
 pub(super) fn config(json: &Json) -> Result<ModelConfig> {
     let mut config = json.decoder(false)?;
-    let bias = json.flag("attention_bias") == Some(true);
+    let bias = json.flag("attention_bias")? == Some(true);
     (config.design.qkv_bias, config.design.output_bias) = (bias, bias);
     config.design.qk_norm = QkNorm::Heads;
     config.design.activation = json.activation("hidden_act", config.design.activation)?;

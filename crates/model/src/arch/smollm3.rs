@@ -14,16 +14,18 @@ pub(super) const SMOLLM3: &Architecture =
 
 fn config(json: &Json) -> Result<ModelConfig> {
     let mut config = json.decoder(true)?;
-    let bias = json.flag("attention_bias") == Some(true);
+    let bias = json.flag("attention_bias")? == Some(true);
     (config.design.qkv_bias, config.design.output_bias) = (bias, bias);
-    config.design.mlp_bias = json.flag("mlp_bias") == Some(true);
+    config.design.mlp_bias = json.flag("mlp_bias")? == Some(true);
     config.design.activation = json.activation("hidden_act", config.design.activation)?;
-    let windows = super::qwen2::windows(json, config.layers)?;
-    let interval = json.count("no_rope_layer_interval").unwrap_or(4).max(1);
+    let interval = json.count("no_rope_layer_interval")?.unwrap_or(4).max(1);
     // 1 for a layer that rotates, in spite of the name.
-    let listed = json.counts("no_rope_layers");
+    let listed = json.counts("no_rope_layers")?;
     let rotates =
         |layer: usize| listed.get(layer).map_or(!(layer + 1).is_multiple_of(interval), |rotates| *rotates == 1);
+    // Where windows are switched on, layers that do not rotate look through one.
+    let on = json.flag("use_sliding_window")? == Some(true);
+    let windows = json.kinds(config.layers, |layer| on && !rotates(layer))?;
     config.design.ropes = config.ropes().into_iter().chain([Rope::Still]).collect();
     config.design.kinds = (0..config.layers)
         .map(|layer| LayerKind {

@@ -19,8 +19,8 @@ const NAMES: &[(&str, &str)] = &[("mlp.up_proj", "mlp.c_fc"), ("mlp.down_proj", 
 
 fn config(json: &Json) -> Result<ModelConfig> {
     let mut config = json.decoder(true)?;
-    config.rms_norm_eps = json.number("norm_epsilon").unwrap_or(1e-5);
-    let bias = json.flag("use_bias") != Some(false);
+    config.rms_norm_eps = json.number("norm_epsilon")?.unwrap_or(1e-5);
+    let bias = json.flag("use_bias")? != Some(false);
     config.design.norm = NormKind::Layer;
     (config.design.qkv_bias, config.design.output_bias, config.design.mlp_bias) = (bias, bias, bias);
     config.design.gated = false;

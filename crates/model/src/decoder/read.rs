@@ -62,8 +62,9 @@ impl Decoder {
     }
 
     fn read_whole(folder: &Path, device: &Device, frozen: Option<&'static str>) -> Result<Self> {
-        let config = ModelConfig::read(&folder.join("config.json"))?;
+        let mut config = ModelConfig::read(&folder.join("config.json"))?;
         let stored = ModelWeights::open(folder)?;
+        stored.correct(&mut config);
         let weights = Mapped::new(&config, &stored);
         let model = Self::made(&config, &Stored { weights: &weights, device: device.clone(), frozen });
         model
@@ -78,8 +79,9 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::read`].
     pub fn read_packed(folder: &Path, precision: Option<Precision>) -> Result<Self> {
-        let config = ModelConfig::read(&folder.join("config.json"))?;
+        let mut config = ModelConfig::read(&folder.join("config.json"))?;
         let stored = ModelWeights::open(folder)?;
+        stored.correct(&mut config);
         let precision = precision.unwrap_or_else(|| stored.precision());
         let model = Self::packed(&config, &Mapped::new(&config, &stored), precision);
         model

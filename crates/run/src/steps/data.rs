@@ -15,6 +15,7 @@ pub(super) fn make(context: &StepContext, step: &DataStep) -> Result<Made> {
         sources.push(match context.project.plan.sources.get(&input.name) {
             Some(source) => source::spec(context.project, &input.name, source)?,
             None => SourceSpec {
+                quotes: None,
                 name: input.name.clone(),
                 files: ["train.parquet", "validation.parquet"]
                     .map(|f| artifact.path(f))

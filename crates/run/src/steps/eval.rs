@@ -22,6 +22,7 @@ pub(super) fn make(context: &StepContext, step: &EvalStep) -> Result<Made> {
         for (input, artifact) in context.inputs_as(role) {
             let model = OpenedModel::of_step(&input.name, context.model_folder(input, artifact)?);
             let model = model.generator(WeightForm::Full)?;
+            model.notes.iter().for_each(|note| context.observer.warn(note.clone()));
             for (name, value) in measure(context, step, &model)? {
                 figures.insert(format!("{prefix}{name}"), value);
             }
@@ -78,7 +79,7 @@ fn measure(context: &StepContext, step: &EvalStep, model: &LoadedModel) -> Resul
         let answering = model.answering(Engine::start(model.decoder.clone(), EngineOptions::default())?);
         let mut items = Vec::new();
         for file in source::files(context.project, source)? {
-            read_task(&file, step, &answering, &mut items)?;
+            read_task(&file, &source.columns, step, &answering, &mut items)?;
         }
         let score = score_task(&answering, &items, step.max_answer_tokens, observer)?;
         if score.skipped_rows > 0 {
@@ -95,7 +96,13 @@ fn measure(context: &StepContext, step: &EvalStep, model: &LoadedModel) -> Resul
 }
 
 /// Reads a task file: one JSON object a line.
-fn read_task(path: &Path, step: &EvalStep, model: &TextModel, items: &mut Vec<TaskItem>) -> Result<()> {
+fn read_task(
+    path: &Path,
+    columns: &BTreeMap<String, String>,
+    step: &EvalStep,
+    model: &TextModel,
+    items: &mut Vec<TaskItem>,
+) -> Result<()> {
     let file = File::open(path).map_err(|error| Error::io("cannot read", path, error))?;
     for (number, line) in BufReader::new(file).lines().enumerate() {
         if items.len() >= step.max_rows {
@@ -105,15 +112,20 @@ fn read_task(path: &Path, step: &EvalStep, model: &TextModel, items: &mut Vec<Ta
         if line.trim().is_empty() {
             continue;
         }
-        let item = task_item(&line).map_err(|error| error.at(path.display(), number + 1))?;
+        let item = task_item(&line, columns).map_err(|error| error.at(path.display(), number + 1))?;
         items.push(if step.chat { through_template(item, model)? } else { item });
     }
     Ok(())
 }
 
-fn task_item(line: &str) -> Result<TaskItem> {
-    let row: Value = serde_json::from_str(line)
+fn task_item(line: &str, columns: &BTreeMap<String, String>) -> Result<TaskItem> {
+    let mut row: Value = serde_json::from_str(line)
         .map_err(|error| Error::input("this row of the task is not valid JSON").cause(error))?;
+    let renamed: Vec<(&String, Value)> =
+        columns.iter().map(|(name, from)| (name, row[from.as_str()].clone())).collect();
+    if let Some(row) = row.as_object_mut() {
+        row.extend(renamed.into_iter().map(|(name, value)| (name.clone(), value)));
+    }
     let help = "a row is {\"prompt\": …, \"answer\": …}, or {\"prompt\": …, \"choices\": […], \"answer\": INDEX}";
     let wrong = |what: &str| Error::input(what.to_string()).help(help);
     let prompt = row["prompt"].as_str().ok_or_else(|| wrong("this row of the task has no `prompt`"))?.to_string();
@@ -153,8 +165,14 @@ mod tests {
     fn rows_of_a_task() {
         let exact = TaskItem::Exact { prompt: "p".into(), answer: "a".into() };
         let choice = TaskItem::Choice { prompt: "p".into(), choices: vec!["x".into(), "y".into()], answer: 1 };
-        assert_eq!(task_item(r#"{"prompt": "p", "answer": "a"}"#).unwrap(), exact);
-        assert_eq!(task_item(r#"{"prompt": "p", "choices": ["x", "y"], "answer": 1}"#).unwrap(), choice);
+        assert_eq!(task_item(r#"{"prompt": "p", "answer": "a"}"#, &BTreeMap::new()).unwrap(), exact);
+        let renamed =
+            [("prompt", "question"), ("answer", "solution")].map(|(name, from)| (name.to_string(), from.to_string()));
+        assert_eq!(task_item(r#"{"question": "p", "solution": "a"}"#, &renamed.into()).unwrap(), exact);
+        assert_eq!(
+            task_item(r#"{"prompt": "p", "choices": ["x", "y"], "answer": 1}"#, &BTreeMap::new()).unwrap(),
+            choice
+        );
         for (row, expected) in [
             ("{", "not valid JSON"),
             (r#"{"answer": "a"}"#, "no `prompt`"),
@@ -162,7 +180,7 @@ mod tests {
             (r#"{"prompt": "p", "choices": ["x"], "answer": 0}"#, "two or more"),
             (r#"{"prompt": "p", "choices": ["x", "y"], "answer": 2}"#, "index"),
         ] {
-            assert!(task_item(row).unwrap_err().what().contains(expected), "{row}");
+            assert!(task_item(row, &BTreeMap::new()).unwrap_err().what().contains(expected), "{row}");
         }
     }
 }

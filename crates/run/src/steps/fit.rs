@@ -107,7 +107,7 @@ impl Prepared {
         let classifier =
             Classifier::read(&folder, Some(&labels), seed, &cpu())?.with_precision(step.schedule.machine.precision);
         let tokens_max = step.schedule.batches.context.min(classifier.context());
-        let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
+        let tokenizer = Tokenizer::read(&folder)?;
         let tokenizer = SequenceTokenizer::new(tokenizer, SentenceConfig::read(&folder)?.lower_case);
         let encode = |rows: &[Example]| encoded(context, &tokenizer, rows, &labels, tokens_max);
         let (train, validation) = (encode(&train)?, encode(&validation)?);

@@ -12,7 +12,7 @@ mod tune;
 
 use crate::project::Project;
 use narthex_base::{
-    ArtifactKind, Component, ComponentKind, Digest, Error, Maker, Observer, Passed, Result,
+    ArtifactKind, Component, ComponentKind, Digest, Error, Maker, Manifest, Observer, Passed, Result,
     config::Step,
     plan::PlannedStep,
     plan::{Input, InputKind},
@@ -52,6 +52,17 @@ impl Made {
     pub(crate) fn new(kind: ArtifactKind, components: Vec<Component>, figures: BTreeMap<String, f64>) -> Self {
         Self { kind, components, figures, measured: BTreeMap::new(), passed: vec![] }
     }
+}
+
+/// What a step inherits of an input. Of a measurement's data nothing is trained: what was data is data for evaluation.
+pub(crate) fn as_inherited(planned: &PlannedStep, input: &Input, manifest: &Manifest) -> Manifest {
+    let mut manifest = manifest.clone();
+    if matches!(planned.step, Step::Eval(_)) && ["data", "task"].contains(&input.role.as_str()) {
+        for component in manifest.components.iter_mut().filter(|c| c.kind == ComponentKind::Datasets) {
+            component.kind = ComponentKind::EvaluationData;
+        }
+    }
+    manifest
 }
 
 pub(crate) fn make(context: &StepContext) -> Result<Made> {
@@ -129,7 +140,7 @@ impl StepContext<'_> {
 
     /// Refuses tokens of another tokenizer than the model's: they would mean something else to it.
     pub(crate) fn require_same_tokenizer(&self, model: &Path, tokens: &Path, role: &str) -> Result<()> {
-        let read = |folder: &Path| Tokenizer::from_file(&folder.join("tokenizer.json"))?.to_json();
+        let read = |folder: &Path| Tokenizer::read(folder)?.to_json();
         if read(model)? == read(tokens)? {
             return Ok(());
         }

@@ -2,9 +2,21 @@
 
 use super::{Made, StepContext};
 use narthex_base::{Answers, ArtifactKind, ComponentKind, Error, Message, Pair, Result, Role, config::TokenizeStep};
-use narthex_data::{read_chats, read_pairs, read_texts};
-use narthex_text::{CHATML, ChatTemplate, ShardWriter, TokenShard, Tokenizer, TokenizerConfig, encode_pair};
-use std::{collections::BTreeMap, path::Path};
+use narthex_data::{count_rows, read_chats, read_pairs, read_texts};
+use narthex_model::ModelConfig;
+use narthex_text::{
+    CHATML, ChatTemplate, GenerationConfig, ShardWriter, TokenShard, Tokenizer, TokenizerConfig, encode_pair,
+};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
+    time::Duration,
+};
 
 /// Ends a text.
 const END_OF_TEXT: &str = "<|endoftext|>";
@@ -18,10 +30,10 @@ pub(super) fn make(context: &StepContext, step: &TokenizeStep) -> Result<Made> {
     let (input, data) = context.input("from")?;
     let kind = data.manifest.kind;
     let tokenizer = match step.vocab_size {
-        Some(size) => train(data, kind, size as usize)?,
+        Some(size) => train(context, data, kind, size as usize)?,
         None => {
             let (input, artifact) = context.input("tokenizer")?;
-            Tokenizer::from_file(&context.model_folder(input, artifact)?.join("tokenizer.json"))?
+            Tokenizer::read(&context.model_folder(input, artifact)?)?
         }
     };
     let config = tokenizer_config(context, step, &tokenizer)?;
@@ -42,19 +54,24 @@ pub(super) fn make(context: &StepContext, step: &TokenizeStep) -> Result<Made> {
                         .help("take the tokenizer of a model that has one, or train one with `vocab_size`")
                 })?;
                 let mut writer = ShardWriter::create(&path, size, true)?;
-                write_chats(context, &parquet, &tokenizer, &template, &mut writer)?;
+                let seen = write_chats(context, &parquet, &tokenizer, &template, &mut writer)?;
                 writer.finish()?;
+                seen.warn(context, part);
+                figures.insert(format!("{part}_conversations"), seen.conversations as f64);
+                figures.insert(format!("{part}_answers"), seen.answers as f64);
+                figures.insert(format!("{part}_trained_answers"), seen.trained as f64);
             }
             ArtifactKind::Pairs => {
                 let template = ChatTemplate::from_config(&config)?;
-                let end = end_of(&tokenizer, &config);
+                let end = end_of(context, step, &tokenizer, &config)?;
                 let mut writer = ShardWriter::create_pairs(&path, size)?;
                 write_pairs(context, &parquet, &tokenizer, template.as_ref(), end, &mut writer)?;
                 writer.finish()?;
             }
             _ => {
                 let mut writer = ShardWriter::create(&path, size, false)?;
-                write_texts(context, &parquet, &tokenizer, end_of(&tokenizer, &config), &mut writer)?;
+                let end = end_of(context, step, &tokenizer, &config)?;
+                write_texts(context, &parquet, &tokenizer, end, &mut writer)?;
                 writer.finish()?;
             }
         }
@@ -87,32 +104,60 @@ pub(super) fn make(context: &StepContext, step: &TokenizeStep) -> Result<Made> {
     Ok(Made::new(ArtifactKind::Tokens, components, figures))
 }
 
-fn train(data: &narthex_ledger::Artifact, kind: ArtifactKind, size: usize) -> Result<Tokenizer> {
+/// Trains a tokenizer. The library's trainer cannot be stopped: it works on a thread of its own, which an interrupted
+/// run leaves behind.
+fn train(context: &StepContext, data: &narthex_ledger::Artifact, kind: ArtifactKind, size: usize) -> Result<Tokenizer> {
+    const LOOK: Duration = Duration::from_millis(100);
     let path = data.path("train.parquet");
+    let total = count_rows(&path)?;
+    let read = Arc::new(AtomicU64::new(0));
+    let (sender, receiver) = mpsc::channel();
+    let counter = read.clone();
+    std::thread::spawn(move || _ = sender.send(trained(&path, kind, size, &counter)));
+    loop {
+        match receiver.recv_timeout(LOOK) {
+            Ok(tokenizer) => return tokenizer,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(Error::internal("training the tokenizer failed")),
+        }
+        context.observer.check()?;
+        let read = read.load(Ordering::Relaxed);
+        // The pairs are counted once all is read, which takes longest.
+        let doing = if read < total { "reading for the vocabulary" } else { "making the vocabulary" };
+        context.observer.progress(read, total, "documents", doing);
+    }
+}
+
+fn trained(path: &Path, kind: ArtifactKind, size: usize, read: &AtomicU64) -> Result<Tokenizer> {
     let mut problem = None;
     let mut keep = |result: Result<String>| match result {
-        Ok(text) => Some(text),
+        Ok(text) => {
+            read.fetch_add(1, Ordering::Relaxed);
+            Some(text)
+        }
         Err(error) => {
             problem = Some(error);
             None
         }
     };
     let special: Vec<&str> = [END_OF_TEXT].into_iter().chain(TURN).collect();
-    let joined = |chat: Vec<Message>| chat.iter().map(Message::text).collect::<Vec<_>>().join("\n");
+    let joined = |chat: &[Message]| chat.iter().map(Message::text).collect::<Vec<_>>().join("\n");
     let tokenizer = match kind {
         ArtifactKind::Chat => {
-            let texts = read_chats(&path)?.map(|chat| chat.map(joined)).collect::<Result<Vec<String>>>()?;
-            Tokenizer::train_bpe(texts.into_iter(), size, &special)?
+            let texts = read_chats(path)?.map(|chat| chat.map(|chat| joined(&chat.messages)));
+            Tokenizer::train_bpe(texts.map_while(&mut keep), size, &special)?
         }
         ArtifactKind::Pairs => {
             let texts = |pair: Pair| match pair {
                 Pair::Text(Answers { prompt, chosen, rejected }) => [prompt, chosen, rejected],
-                Pair::Chat(Answers { prompt, chosen, rejected }) => [prompt, chosen, rejected].map(joined),
+                Pair::Chat(Answers { prompt, chosen, rejected }) => {
+                    [prompt, chosen, rejected].map(|chat| joined(&chat))
+                }
             };
-            let texts = read_pairs(&path)?.map(|pair| pair.map(texts)).collect::<Result<Vec<[String; 3]>>>()?;
+            let texts = read_pairs(path)?.map(|pair| pair.map(texts)).collect::<Result<Vec<[String; 3]>>>()?;
             Tokenizer::train_bpe(texts.into_iter().flatten(), size, &special)?
         }
-        _ => Tokenizer::train_bpe(read_texts(&path)?.map_while(&mut keep), size, &special)?,
+        _ => Tokenizer::train_bpe(read_texts(path)?.map_while(&mut keep), size, &special)?,
     };
     problem.map_or(Ok(tokenizer), Err)
 }
@@ -134,9 +179,32 @@ fn tokenizer_config(context: &StepContext, step: &TokenizeStep, tokenizer: &Toke
     Ok(config)
 }
 
-/// The token that ends a text.
-fn end_of(tokenizer: &Tokenizer, config: &TokenizerConfig) -> Option<u32> {
-    config.eos_token.as_deref().and_then(|token| tokenizer.token_id(token))
+/// The token that ends a text: the tokenizer's, or what the model's own configuration names.
+fn end_of(
+    context: &StepContext,
+    step: &TokenizeStep,
+    tokenizer: &Tokenizer,
+    config: &TokenizerConfig,
+) -> Result<Option<u32>> {
+    let own = config.eos_token.as_deref().and_then(|token| tokenizer.token_id(token));
+    if own.is_some() || step.tokenizer.is_none() {
+        return Ok(own);
+    }
+    let (input, artifact) = context.input("tokenizer")?;
+    let folder = context.model_folder(input, artifact)?;
+    let generation = GenerationConfig::read(&folder)?;
+    let of_model =
+        || ModelConfig::read(&folder.join("config.json")).ok().and_then(|config| config.eos_tokens.first().copied());
+    let end = generation.eos_token_id.first().copied().or_else(of_model);
+    let end = end.filter(|id| (*id as usize) < tokenizer.vocab_size());
+    if end.is_none() {
+        context.observer.warn(format!(
+            "the tokenizer of `{}` names no token that ends a text: nothing stands between documents, and a model that \
+             learns from them will not know when to stop; name an `eos_token` in its tokenizer_config.json",
+            input.name
+        ));
+    }
+    Ok(end)
 }
 
 fn write_pairs(
@@ -147,10 +215,11 @@ fn write_pairs(
     end: Option<u32>,
     writer: &mut ShardWriter,
 ) -> Result<()> {
+    let total = count_rows(parquet)?;
     for (done, pair) in read_pairs(parquet)?.enumerate() {
         if done % CHUNK == 0 {
             context.observer.check()?;
-            context.observer.progress(done as u64, done as u64, "pairs", "");
+            context.observer.progress(done as u64, total, "pairs", "");
         }
         let answers = encode_pair(tokenizer, template, end, &pair?)?;
         if let Some(empty) = answers.iter().position(|(_, mask)| !mask.contains(&true)) {
@@ -175,6 +244,7 @@ fn write_texts(
     writer: &mut ShardWriter,
 ) -> Result<()> {
     let mut texts = read_texts(parquet)?;
+    let (total, prefix) = (count_rows(parquet)?, tokenizer.prefix()?);
     let mut done = 0;
     loop {
         context.observer.check()?;
@@ -182,12 +252,38 @@ fn write_texts(
         if chunk.is_empty() {
             return Ok(());
         }
-        for (text, mut ids) in chunk.iter().zip(tokenizer.encode_batch(&chunk, false)?) {
-            ids.extend(end);
+        for (text, ids) in chunk.iter().zip(tokenizer.encode_batch(&chunk, false)?) {
+            // As generation and transformers begin a text.
+            let ids: Vec<u32> = prefix.iter().copied().chain(ids).chain(end).collect();
             writer.push(&ids, None, text.len() as u64)?;
         }
         done += chunk.len() as u64;
-        context.observer.progress(done, done, "documents", "");
+        context.observer.progress(done, total, "documents", "");
+    }
+}
+
+/// What was seen in conversations.
+#[derive(Default)]
+struct Seen {
+    conversations: usize,
+    /// Messages of the assistant.
+    answers: usize,
+    /// Those of them that are learnt.
+    trained: usize,
+    /// Documents that teach something.
+    taught: usize,
+    /// Those of them that end with a token beside the vocabulary.
+    ended: usize,
+}
+
+impl Seen {
+    fn warn(&self, context: &StepContext, part: &str) {
+        if self.taught > 0 && self.ended == 0 {
+            context.observer.warn(format!(
+                "no answer of the {part} part ends with a token of its own: the chat template does not close the last \
+                 turn, so a model that is tuned on them will not learn when to stop"
+            ));
+        }
     }
 }
 
@@ -197,16 +293,35 @@ fn write_chats(
     tokenizer: &Tokenizer,
     template: &ChatTemplate,
     writer: &mut ShardWriter,
-) -> Result<()> {
+) -> Result<Seen> {
+    let total = count_rows(parquet)?;
+    let mut seen = Seen::default();
     for (done, chat) in read_chats(parquet)?.enumerate() {
         if done % CHUNK == 0 {
             context.observer.check()?;
-            context.observer.progress(done as u64, done as u64, "conversations", "");
+            context.observer.progress(done as u64, total, "conversations", "");
         }
         let chat = chat?;
-        let (ids, mask) = template.encode_chat(tokenizer, &chat)?;
-        let answered = chat.iter().filter(|message| message.role == Role::Assistant);
-        writer.push(&ids, Some(&mask), answered.map(|message| message.text().len() as u64).sum())?;
+        let documents = template
+            .encode_chat(tokenizer, &chat)
+            .map_err(|error| error.context(format!("conversation {} cannot be rendered", done + 1)))?;
+        let answers = || chat.messages.iter().filter(|message| message.role == Role::Assistant);
+        // Where texts alone are learnt their bytes are known; else they are those of the tokens.
+        let plain = documents.len() == 1
+            && answers().all(|answer| answer.train && answer.tool_calls.is_empty() && answer.others.is_empty());
+        seen.conversations += 1;
+        seen.answers += answers().count();
+        seen.trained += answers().filter(|answer| answer.train).count();
+        for (ids, mask) in documents {
+            let own: Vec<u32> = ids.iter().zip(&mask).filter(|(_, own)| **own).map(|(id, _)| *id).collect();
+            seen.taught += usize::from(!own.is_empty());
+            seen.ended += usize::from(own.last().is_some_and(|id| tokenizer.is_added(*id)));
+            let bytes = match plain {
+                true => answers().map(|message| message.text().len() as u64).sum(),
+                false => tokenizer.decode(&own, true)?.len() as u64,
+            };
+            writer.push(&ids, Some(&mask), bytes)?;
+        }
     }
-    Ok(())
+    Ok(seen)
 }

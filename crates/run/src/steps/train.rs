@@ -46,7 +46,7 @@ pub(super) fn with_training<C: Course>(
         ))
         .help("use `kind = \"tune\"` for conversations"));
     }
-    let tokenizer = Tokenizer::from_file(&tokens.path("tokenizer.json"))?;
+    let tokenizer = Tokenizer::read(&tokens.folder)?;
     let config = TokenizerConfig::read(&tokens.folder)?;
     let stop_tokens = stop_tokens(&[], &tokenizer, &config, &[]);
     let shape = &step.model;
@@ -74,7 +74,7 @@ pub(super) fn with_training<C: Course>(
     let metrics = context.run.join("metrics.jsonl");
     let prompt = &step.sample_prompt;
     let sampler = |model: &Decoder| {
-        let ids = tokenizer.encode(prompt, false)?;
+        let ids = tokenizer.encode_open(prompt)?;
         Ok(format!("{prompt}{}", sample(model, &tokenizer, ids, &stop_tokens)?))
     };
     let tokens = TokenData::new(&shards.train, shards.validation.as_ref(), &step.schedule);

@@ -15,6 +15,7 @@ use narthex_train::{
     Fitted, Sampler, Selection, Training,
     objective::{Chat, DecoderPass, Preference, TokenData},
 };
+use std::collections::BTreeMap;
 
 pub(super) fn make(context: &StepContext, step: &TuneStep) -> Result<Made> {
     let (input, base) = context.input("model")?;
@@ -63,6 +64,7 @@ pub(super) fn with_training<C: Course>(
     // Kernels for integers are the CPU's; elsewhere they are read as numbers.
     let frozen = step.method == TuneMethod::Lora && training.device == cpu();
     let model = if frozen { Decoder::read_frozen(&base_folder)? } else { Decoder::read(&base_folder, &cpu())? };
+    model.config().design.notes.iter().for_each(|note| context.observer.warn(note.clone()));
     context.require_same_tokenizer(&base_folder, &tokens.folder, "data")?;
     if step.schedule.batches.context > model.config().context {
         return Err(Error::input(format!(
@@ -73,10 +75,19 @@ pub(super) fn with_training<C: Course>(
         ))
         .help(format!("set `context = {}` or less in its schedule", model.config().context)));
     }
-    let tokenizer = Tokenizer::from_file(&tokens.path("tokenizer.json"))?;
+    let tokenizer = Tokenizer::read(&tokens.folder)?;
     let config = TokenizerConfig::read(&tokens.folder)?;
+    require_rows(&tokenizer, &model.config().vocab_size, &shards.train)?;
     let turn_end = turn_end(&tokenizer, &shards.train);
-    let stop_tokens = stop_tokens(turn_end.as_slice(), &tokenizer, &config, &model.config().eos_tokens);
+    if turn_end.is_none() && shards.train.has_mask() && step.objective == TuneObjective::Sft {
+        context
+            .observer
+            .warn("most answers do not end with a token of their own: the tuned model may not know when to stop");
+    }
+    // What the base's author names as ends are ends still.
+    let named = GenerationConfig::read(&base_folder)?.eos_token_id;
+    let first: Vec<u32> = turn_end.into_iter().chain(named).collect();
+    let stop_tokens = stop_tokens(&first, &tokenizer, &config, &model.config().eos_tokens);
     // What ends an answer travels with the model.
     let config_of_model = ModelConfig { eos_tokens: stop_tokens.clone(), ..model.config().clone() };
     let model = model.with_config(config_of_model).with_precision(step.schedule.machine.precision);
@@ -146,9 +157,28 @@ fn preference<'a>(
     Ok(objective)
 }
 
-/// The token that the conversations train at the end of a turn, if it is a special one.
+/// Refuses tokens that the model has no row for: a tokenizer may have more than the model.
+fn require_rows(tokenizer: &Tokenizer, rows: &usize, shard: &TokenShard) -> Result<()> {
+    if tokenizer.vocab_size() <= *rows {
+        return Ok(());
+    }
+    match (0..shard.len()).map(|position| shard.get(position)).find(|id| *id as usize >= *rows) {
+        None => Ok(()),
+        Some(id) => Err(Error::input(format!(
+            "the data holds the token `{}` ({id}), for which the model has no row: it has {rows}",
+            tokenizer.token_text(id).unwrap_or_default()
+        ))
+        .help("leave the token out of the data, or enlarge the model with transformers' `resize_token_embeddings`")),
+    }
+}
+
+/// The token that most conversations train last, if it stands beside the vocabulary.
 fn turn_end(tokenizer: &Tokenizer, shard: &TokenShard) -> Option<u32> {
-    let trained = (shard.has_mask() && shard.documents() > 0).then(|| shard.document_range(0))?;
-    let last = trained.rev().find(|position| shard.mask(*position))?;
-    Some(shard.get(last)).filter(|id| tokenizer.is_special(*id))
+    let mut counts: BTreeMap<Option<u32>, usize> = BTreeMap::new();
+    for document in (0..shard.documents()).filter(|_| shard.has_mask()) {
+        if let Some(last) = shard.document_range(document).rev().find(|position| shard.mask(*position)) {
+            *counts.entry(Some(shard.get(last)).filter(|id| tokenizer.is_added(*id))).or_default() += 1;
+        }
+    }
+    counts.into_iter().max_by_key(|(_, count)| *count).and_then(|(id, _)| id)
 }

@@ -218,6 +218,7 @@ fn read_message(index: usize, message: Value) -> Result<Message, ApiError> {
     let Value::Object(map) = message else {
         return Err(ApiError::field(&name, format!("`{name}` must be an object with `role` and `content`")));
     };
+    let calls = map.get("tool_calls").is_some_and(|calls| calls.as_array().is_some_and(|calls| !calls.is_empty()));
     let mut fields = Fields::new(map, format!("{name}."));
     let role = match fields.string("role")?.ok_or_else(|| fields.missing("role"))?.as_str() {
         "system" | "developer" => Role::System,
@@ -229,7 +230,9 @@ fn read_message(index: usize, message: Value) -> Result<Message, ApiError> {
             return Err(ApiError::field(format!("{name}.role"), message));
         }
     };
+    // What asks for tools says nothing; tools themselves are refused below, by their name.
     let content = match fields.take("content") {
+        None if calls => String::new(),
         Some(Value::String(text)) => text,
         Some(Value::Array(parts)) => {
             let texts = parts.into_iter().enumerate().map(|(part, value)| read_part(&name, part, value));
@@ -246,11 +249,13 @@ fn read_message(index: usize, message: Value) -> Result<Message, ApiError> {
         fields.string("tool_call_id")?; // Templates of chats without tools have no place for it.
     }
     // What OpenAI's client sends back with an earlier answer is empty in ours.
-    for field in ["name", "refusal", "tool_calls", "function_call", "audio", "annotations", "reasoning_content"] {
+    // A name reaches the template, as with OpenAI and vLLM.
+    let speaker = fields.string("name")?;
+    for field in ["refusal", "tool_calls", "function_call", "audio", "annotations", "reasoning_content"] {
         fields.unsupported(field, &[])?;
     }
     fields.finish()?;
-    Ok(Message::new(role, content))
+    Ok(Message { name: speaker, ..Message::new(role, content) })
 }
 
 fn read_part(message: &str, part: usize, value: Value) -> Result<String, ApiError> {
@@ -262,6 +267,8 @@ fn read_part(message: &str, part: usize, value: Value) -> Result<String, ApiErro
     match fields.string("type")?.ok_or_else(|| fields.missing("type"))?.as_str() {
         "text" => {
             let text = fields.string("text")?.ok_or_else(|| fields.missing("text"))?;
+            // Other servers' hint at what to keep in a cache: what is here is kept anyway.
+            fields.take("cache_control");
             fields.finish()?;
             Ok(text)
         }

@@ -153,9 +153,9 @@ fn read_sampling(
     Ok(Sampling {
         // The smallest set of tokens has one token, so 0 means greedy choice, as with OpenAI.
         top_p: chosen.top_p.max(f32::MIN_POSITIVE),
-        min_p: number("min_p", 0.0..=1.0, 0.0)?,
+        min_p: number("min_p", 0.0..=1.0, defaults.min_p)?,
         // 0 would divide by nothing.
-        repetition_penalty: number("repetition_penalty", 1e-3..=1e3, 1.0)?,
+        repetition_penalty: number("repetition_penalty", 1e-3..=1e3, defaults.repetition_penalty)?,
         presence_penalty: number("presence_penalty", -2.0..=2.0, 0.0)?,
         frequency_penalty: number("frequency_penalty", -2.0..=2.0, 0.0)?,
         logit_bias: read_logit_bias(fields, limits, vocabulary)?,

@@ -36,7 +36,8 @@ pub(crate) fn unanswered(error: AnswerError, model: &str, prompt: &str) -> ApiEr
             ApiError::field("model", message).code("no_chat_template")
         }
         AnswerError::Refused(error) => {
-            ApiError::field(prompt, error.causes().first().map_or(error.what(), String::as_str))
+            let cause = error.causes().first().map(|cause| format!(": {cause}")).unwrap_or_default();
+            ApiError::field(prompt, format!("{}{cause}", error.what()))
         }
         AnswerError::Full { tokens, context } => {
             let message = format!(

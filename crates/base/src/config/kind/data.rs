@@ -91,7 +91,7 @@ impl DataStep {
     /// What is known of the kind.
     pub const KIND: Kind = Kind {
         name: "data",
-        recipe_version: 1,
+        recipe_version: 2,
         uses_seed: true,
         policy_use: None,
         learning: None,

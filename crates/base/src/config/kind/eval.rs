@@ -21,8 +21,8 @@ pub struct EvalStep {
     /// A tokenize step: nats per byte and per token on its validation part.
     #[serde(default)]
     pub data: Option<String>,
-    /// A JSONL source. Rows with `prompt` and `answer` are answered greedily and compared; rows with `prompt`, `choices` and
-    /// `answer` (an index) are scored by the log-likelihood of each choice.
+    /// A JSONL source. Rows with `prompt` and `answer` are answered greedily and compared; rows with `prompt`,
+    /// `choices` and `answer` (an index) are scored by the log-likelihood of each choice.
     #[serde(default)]
     pub task: Option<String>,
     /// Puts the prompts of the task through the chat template.
@@ -50,7 +50,7 @@ impl EvalStep {
     /// What is known of the kind.
     pub const KIND: Kind = Kind {
         name: "eval",
-        recipe_version: 4,
+        recipe_version: 5,
         uses_seed: false,
         policy_use: None,
         learning: None,

@@ -29,7 +29,7 @@ impl TokenizeStep {
     /// What is known of the kind.
     pub const KIND: Kind = Kind {
         name: "tokenize",
-        recipe_version: 1,
+        recipe_version: 2,
         uses_seed: false,
         policy_use: None,
         learning: None,

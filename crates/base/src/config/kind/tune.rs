@@ -119,7 +119,7 @@ impl TuneStep {
     /// What is known of the kind.
     pub const KIND: Kind = Kind {
         name: "tune",
-        recipe_version: 2,
+        recipe_version: 3,
         uses_seed: true,
         policy_use: Some(Use::Train),
         learning: Some(Learning::Supervised),

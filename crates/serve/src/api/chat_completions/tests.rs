@@ -211,9 +211,9 @@ async fn refusals_name_the_field() {
             "messages[0].role: `messages[0].role` must be system, developer, user, assistant or tool",
         ),
         (
-            json!({"messages": [{"role": "user", "content": "x", "name": "bob"}]}),
+            json!({"messages": [{"role": "assistant", "content": null, "tool_calls": [{"id": "c"}]}]}),
             400,
-            "messages[0].name: `messages[0].name` is not supported yet: leave it out",
+            "messages[0].tool_calls: `messages[0].tool_calls` is not supported yet: leave it out",
         ),
         (
             part(json!({"type": "image_url", "image_url": {"url": "x"}})),
