@@ -26,6 +26,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 warnings.filterwarnings("ignore")
 transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
 parser = argparse.ArgumentParser()
 parser.add_argument("--target", default=os.environ.get("CARGO_TARGET_DIR", "target") + "/release")
 parser.add_argument("--only", default="")
@@ -80,6 +81,8 @@ def compare(name, folder, adapter=None, tokens=TOKENS):
     except Exception as error:  # noqa: BLE001: whatever the reference refuses
         found = ask(folder, adapter, tokens)
         counts["the reference fails, " + ("ours refuses" if "error" in found else "ours answers")] += 1
+        if "error" not in found:
+            listed.append(f"answered {name}, where transformers says: {str(error).splitlines()[0][:120]}")
         return
     found = ask(folder, adapter, tokens)
     if "error" in found:

@@ -16,7 +16,7 @@ from transformers.utils.chat_template_utils import _compile_jinja_template
 MESSAGES = [
     {"role": "system", "content": "be brief"},
     {"role": "user", "content": [{"type": "text", "text": "Hi <there>"}, {"type": "text", "text": "b"}]},
-    {"role": "assistant", "content": None, "tool_calls": [
+    {"role": "assistant", "tool_calls": [
         {"id": "c1", "type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": [2.5, None, True]}}}]},
     {"role": "tool", "content": "3", "tool_call_id": "c1"},
     {"role": "assistant", "content": " <think>\nhm\n</think>\n\nthree ", "reasoning_content": "hm"},

@@ -13,6 +13,7 @@ mod style;
 
 use arguments::{Arguments, Command};
 use clap::{CommandFactory, Parser};
+use commands::step_verb::Task;
 use narthex_base::Result;
 use std::process::ExitCode;
 
@@ -38,7 +39,10 @@ fn run(command: Option<Command>, style: style::Style) -> Result<()> {
         None => welcome(),
         Some(Command::New(args)) => commands::new::run(&args),
         Some(Command::Run(args)) => commands::run::run(&args, style),
-        Some(Command::Step(verb)) => commands::run::run_kind(verb.kind, &verb.step, style),
+        Some(Command::Step(verb)) => match &verb.task {
+            Task::Run(step) => commands::run::run_kind(verb.kind, step, style),
+            Task::Show(show) => commands::data_show::run(show, style),
+        },
         Some(Command::Generate(args)) => commands::generate::run(&args),
         Some(Command::Chat(args)) => commands::chat::run(&args, style),
         Some(Command::Embed(args)) => commands::embed::run(&args),

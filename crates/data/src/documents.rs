@@ -124,7 +124,7 @@ fn is_list_of_structs(column: &ArrayRef) -> bool {
 }
 
 /// A cell as JSON. Fields of structs that are null are left out: files with columns fill up what a row does not say.
-fn json_of(column: &ArrayRef, row: usize) -> Value {
+pub(crate) fn json_of(column: &ArrayRef, row: usize) -> Value {
     if column.is_null(row) {
         return Value::Null;
     }

@@ -109,7 +109,8 @@ fn data_type(kind: Kind) -> DataType {
     }
 }
 
-fn type_name(data_type: &DataType) -> String {
+/// A type in the words of users.
+pub(crate) fn type_name(data_type: &DataType) -> String {
     match data_type {
         DataType::Utf8View => "text".into(),
         DataType::Boolean => "boolean".into(),

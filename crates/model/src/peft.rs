@@ -230,7 +230,7 @@ fn foreign(name: &str) -> (&'static str, &'static str) {
             "carries the name of the adapter in PEFT's memory",
             "write the adapter with `save_pretrained`, not with `state_dict`",
         ),
-        () if has("lora_embedding_") || has("lora_A.weight") && has("embed") => {
+        () if has("lora_embedding_") || has("embed_tokens.base_layer") || has("lora_A.weight") && has("embed") => {
             ("is an adapter of the embedding, which is not supported", MERGE)
         }
         () if has("lm_head.lora_") || has("embed_out.lora_") => {
@@ -323,5 +323,78 @@ impl PeftAdapter {
     /// The largest rank.
     pub fn rank(&self) -> usize {
         self.modules.iter().map(|module| module.rank).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(more: Value) -> Result<AdapterConfig> {
+        let mut config = json!({"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]});
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("adapter_config.json");
+        std::fs::write(&path, config.to_string()).unwrap();
+        AdapterConfig::read(&path)
+    }
+
+    /// As `get_pattern_key` of PEFT 0.21.2 finds them: `re.match(rf"(.*\.)?({key})$", name)`, the first key that fits.
+    #[test]
+    fn patterns_are_regular_expressions() {
+        let (first, second) = ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj");
+        for (pattern, alphas) in [
+            (json!({"q_proj": 64}), [64.0, 8.0]),
+            (json!({".*q_proj": 64}), [64.0, 8.0]),
+            (json!({"self_attn\\.q_proj": 64}), [64.0, 8.0]),
+            (json!({"q_proj|down_proj": 64}), [64.0, 64.0]),
+            (json!({"layers\\.0\\..*": 64}), [64.0, 8.0]),
+            (json!({"layers\\.[01]\\.mlp\\.down_proj": 64}), [8.0, 64.0]),
+            (json!({"^q_proj": 64}), [8.0, 8.0]),
+            (json!({"^model\\.layers\\.1\\.mlp\\.down_proj$": 64}), [8.0, 64.0]),
+            (json!({"proj": 64}), [8.0, 8.0]),
+            (json!({"down_proj": 16, ".*proj": 64}), [64.0, 16.0]),
+            (json!({".*proj": 64, "down_proj": 16}), [64.0, 64.0]),
+        ] {
+            let config = read(json!({"alpha_pattern": pattern})).unwrap();
+            let found = [first, second].map(|name| config.of_module(name).1 * 4.0);
+            assert_eq!(found, alphas, "{pattern}");
+        }
+        let config = read(json!({"rank_pattern": {".*q_proj": 2}, "use_rslora": true})).unwrap();
+        assert_eq!(config.of_module(first), (2, 8.0 / 2f64.sqrt()));
+    }
+
+    #[test]
+    fn what_is_no_plain_adapter_is_refused_by_name() {
+        for (more, expected) in [
+            (json!({"init_lora_weights": "pissa"}), "init_lora_weights = \"pissa\""),
+            (json!({"init_lora_weights": "pissa_niter_4"}), "pissa_niter_4"),
+            (json!({"init_lora_weights": "olora"}), "olora"),
+            (json!({"alora_invocation_tokens": [5, 6]}), "alora_invocation_tokens = [5,6]"),
+            (json!({"layer_replication": [[0, 1], [0, 1]]}), "layer_replication"),
+            (json!({"lora_bias": true}), "lora_bias = true"),
+            (json!({"trainable_token_indices": [1]}), "trainable_token_indices"),
+            (json!({"alpha_pattern": {"(?=q)": 3}}), "alpha_pattern \"(?=q)\""),
+        ] {
+            let error = read(more.clone()).unwrap_err();
+            assert!(error.what().contains(expected) && error.help_text().is_some(), "{more}: {error}");
+        }
+        for more in [
+            json!({"init_lora_weights": "gaussian"}),
+            json!({"init_lora_weights": true, "layer_replication": null, "lora_bias": false}),
+        ] {
+            assert_eq!(read(more).unwrap().unread().count(), 0);
+        }
+        assert_eq!(read(json!({"next_years_key": 3})).unwrap().unread().collect::<Vec<_>>(), ["next_years_key"]);
+        for (name, expected) in [
+            ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight", "the name of the adapter"),
+            ("base_model.model.model.embed_tokens.lora_embedding_A", "of the embedding"),
+            ("base_model.model.lm_head.lora_A.weight", "of the output head"),
+            ("base_model.model.model.embed_tokens.weight", "whole matrix of the base"),
+            ("base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight", "not for a projection of this model"),
+        ] {
+            assert!(foreign(name).0.contains(expected), "{name}");
+        }
     }
 }

@@ -116,3 +116,23 @@ fn parameters_are_counted_without_making_them() {
         assert_eq!(model.config().parameters(), made, "{name}");
     }
 }
+
+/// transformers 5.24 finds that the two differ, keeps both and warns.
+#[test]
+fn a_head_of_its_own_beside_tie_word_embeddings_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(golden("llama-untied")).unwrap().flatten() {
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    let path = folder.path().join("config.json");
+    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    config["tie_word_embeddings"] = true.into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    let (tokens, expected) = reference("llama-untied");
+    for model in [Decoder::read(folder.path(), &cpu()), Decoder::read_packed(folder.path(), Some(Precision::F32))] {
+        let model = model.unwrap();
+        assert!(largest_difference(&logits(&model, &tokens), &expected) < 1e-4);
+        assert!(model.config().design.notes[0].contains("tie_word_embeddings"));
+        assert_eq!(model.config().to_json()["tie_word_embeddings"], false, "what is written says so");
+    }
+}

@@ -4,6 +4,7 @@
 
 mod card;
 mod events;
+pub mod look;
 mod material;
 mod policy;
 mod project;

@@ -266,21 +266,32 @@ impl fmt::Debug for ChatTemplate {
     }
 }
 
-/// A message as transformers hands it to a template: with the keys that it has, arguments of calls as objects.
+/// The names under which messages bring reasoning: the standard one first.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+
+/// A message as transformers 5.24 hands it to a template: with the keys that say something, arguments of calls as
+/// objects, and reasoning under the names that templates know it by.
 fn as_template_value(message: &Message) -> Value {
-    let content = match &message.content {
-        MessageContent::Text(text) => Value::from(text.as_str()),
-        MessageContent::Parts(parts) => from_json(&json!(parts)),
-        MessageContent::Nothing => Value::from(()),
-    };
-    let mut keys = vec![("role", Value::from(message.role.as_str())), ("content", content)];
+    let mut keys = vec![("role", Value::from(message.role.as_str()))];
+    match &message.content {
+        MessageContent::Text(text) => keys.push(("content", Value::from(text.as_str()))),
+        MessageContent::Parts(parts) => keys.push(("content", from_json(&json!(parts)))),
+        MessageContent::Nothing => {}
+    }
     if !message.tool_calls.is_empty() {
         keys.push(("tool_calls", Value::from_iter(message.tool_calls.iter().map(call_as_template_value))));
     }
     for (key, text) in [("tool_call_id", &message.tool_call_id), ("name", &message.name)] {
         keys.extend(text.as_deref().map(|text| (key, Value::from(text))));
     }
-    keys.extend(message.others.iter().map(|(key, value)| (key.as_str(), from_json(value))));
+    let said = |key: &&str| message.others.get(*key).filter(|value| !value.is_null());
+    let reasoning = REASONING.iter().find_map(said);
+    if let Some(reasoning) = reasoning.filter(|_| said(&"thinking").is_none()) {
+        keys.push(("thinking", from_json(reasoning)));
+    }
+    let others = message.others.iter().filter(|(key, value)| key.as_str() != REASONING[0] && !value.is_null());
+    keys.extend(others.map(|(key, value)| (key.as_str(), from_json(value))));
+    keys.extend(reasoning.map(|reasoning| (REASONING[0], from_json(reasoning))));
     Value::from_pairs(keys)
 }
 
@@ -464,7 +475,7 @@ mod tests {
             render("{{ messages | tojson }}"),
             r#"[{"role": "user", "content": [{"type": "text", "text": "1 + 2"}, {"type": "image_url", "image_url": {"url": "u"}}]}, "#
                 .to_string()
-                + r#"{"role": "assistant", "content": null, "tool_calls": [{"id": "c1", "type": "function", "#
+                + r#"{"role": "assistant", "tool_calls": [{"id": "c1", "type": "function", "#
                 + r#""function": {"name": "add", "arguments": {"b": 2, "a": 1}}}, {"id": "c2", "type": "function", "#
                 + r#""function": {"name": "add", "arguments": "{\"b\""}}]}, "#
                 + r#"{"role": "tool", "content": "3", "tool_call_id": "c1", "name": "add"}]"#

@@ -1,5 +1,5 @@
-//! The verbs that this build does not have: they are known, take whatever they are given, and say so. Each stands here as in the
-//! file of its name, so that what calls it need not know which build it is.
+//! The verbs that this build does not have: they are known, take whatever they are given, and say so. Each stands
+//! here as in the file of its name, so that what calls it need not know which build it is.
 
 use clap::Args;
 use narthex_base::{Error, Result};
@@ -46,6 +46,14 @@ pub mod without_run {
 
         pub fn run_kind(kind: &super::Kind, _: &Step, _: super::Style) -> super::Result<()> {
             super::absent(kind.name, "run")
+        }
+    }
+
+    pub mod data_show {
+        pub use super::super::Anything as Show;
+
+        pub fn run(_: &Show, _: super::Style) -> super::Result<()> {
+            super::absent("data show", "run")
         }
     }
 

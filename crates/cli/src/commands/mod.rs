@@ -12,6 +12,8 @@ pub mod chat;
 #[cfg(feature = "serve")]
 pub mod classify;
 pub mod config;
+#[cfg(feature = "run")]
+pub mod data_show;
 #[cfg(feature = "serve")]
 pub mod embed;
 #[cfg(feature = "serve")]
@@ -40,7 +42,7 @@ pub mod transfer;
 
 use crate::flags::Settings;
 #[cfg(not(feature = "run"))]
-pub use absent::without_run::{bench_train, new, pull_data, quantize, recheck, run};
+pub use absent::without_run::{bench_train, data_show, new, pull_data, quantize, recheck, run};
 #[cfg(not(feature = "serve"))]
 pub use absent::without_serve::{classify, embed, serve};
 use narthex_base::{Error, Result};

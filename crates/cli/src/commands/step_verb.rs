@@ -1,6 +1,7 @@
-//! The verbs that run one step of a project: one for each kind of step that has such a verb, read off the list of kinds.
+//! The verbs that run one step of a project: one for each kind of step that has such a verb, read off the list of
+//! kinds.
 
-use super::run::Step;
+use super::{data_show::Show, run::Step};
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches, Subcommand, error::ErrorKind};
 use narthex_base::config::{self, Kind, Verb};
 
@@ -8,9 +9,21 @@ use narthex_base::config::{self, Kind, Verb};
 pub struct StepVerb {
     /// The kind of the step that is run.
     pub kind: &'static Kind,
-    /// Which step, and how.
-    pub step: Step,
+    /// What is to be done.
+    pub task: Task,
 }
+
+/// What is to be done.
+pub enum Task {
+    /// A step is run.
+    Run(Box<Step>),
+    /// Data is shown.
+    Show(Show),
+}
+
+/// The kind of step whose verb can show things too, and how that is asked for.
+const SHOWS: &str = "data";
+const SHOW: &str = "show";
 
 fn kinds() -> impl Iterator<Item = &'static Kind> {
     config::Step::KINDS.into_iter().filter(|kind| kind.verb == Verb::RunsStep)
@@ -21,11 +34,22 @@ fn about(kind: &Kind) -> String {
     format!("Run {article} {} step and what it needs", kind.name)
 }
 
+fn with_show(verb: Command) -> Command {
+    let about =
+        "Show rows of a source or a step as they were understood, or documents in tokens with what is learnt of them";
+    let show = Show::augment_args(Command::new(SHOW)).about(about);
+    verb.args_conflicts_with_subcommands(true).subcommand(show)
+}
+
 impl FromArgMatches for StepVerb {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
         let found = matches.subcommand().and_then(|(name, inner)| Some((Kind::named(name)?, inner)));
         let (kind, inner) = found.ok_or_else(|| Error::new(ErrorKind::MissingSubcommand))?;
-        Ok(Self { kind, step: Step::from_arg_matches(inner)? })
+        let task = match inner.subcommand() {
+            Some((SHOW, inner)) => Task::Show(Show::from_arg_matches(inner)?),
+            _ => Task::Run(Box::new(Step::from_arg_matches(inner)?)),
+        };
+        Ok(Self { kind, task })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
@@ -37,7 +61,8 @@ impl FromArgMatches for StepVerb {
 impl Subcommand for StepVerb {
     fn augment_subcommands(command: Command) -> Command {
         kinds().fold(command, |command, kind| {
-            command.subcommand(Step::augment_args(Command::new(kind.name)).about(about(kind)))
+            let verb = Step::augment_args(Command::new(kind.name)).about(about(kind));
+            command.subcommand(if kind.name == SHOWS { with_show(verb) } else { verb })
         })
     }
 

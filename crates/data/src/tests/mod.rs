@@ -482,6 +482,19 @@ fn columns_without_a_name_get_one() {
 }
 
 #[test]
+fn a_source_is_shown_as_it_was_understood() {
+    let folder = Folder::new();
+    let lines = "{\"text\": \"a\", \"n\": 1, \"list\": [1, {\"x\": null}]}\nbroken\n{\"text\": \"b\", \"n\": 2.5}\n";
+    let file = folder.write("a.jsonl", lines);
+    let found = preview(&source("data", &[file], TextRows::File), 1, Observer::silent()).unwrap();
+    let columns: Vec<(&str, &str)> = found.columns.iter().map(|(name, kind)| (name.as_str(), kind.as_str())).collect();
+    assert_eq!(columns, [("text", "text"), ("n", "number"), ("list", "text")]);
+    assert_eq!((found.count, found.bad, found.rows.len()), (2, 1, 1));
+    assert_eq!(serde_json::to_string(&found.rows[0]).unwrap(), r#"{"text":"a","n":1.0,"list":"[1,{\"x\":null}]"}"#);
+    assert!(found.bad_examples[0].contains("a.jsonl:2"), "{:?}", found.bad_examples);
+}
+
+#[test]
 fn an_interrupt_leaves_nothing_behind() {
     let folder = Folder::new();
     let file = folder.write("a.txt", "x\n".repeat(50_000));

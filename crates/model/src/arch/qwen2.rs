@@ -7,7 +7,7 @@ use crate::{
     config_json::Json,
     weight_map::{Family, WeightMap},
 };
-use narthex_base::Result;
+use narthex_base::{Error, Result};
 
 pub(super) const QWEN2: &Architecture =
     &Architecture { family: &Family { model_type: "qwen2", weights: WeightMap::LLAMA }, config };
