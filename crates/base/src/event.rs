@@ -136,7 +136,7 @@ impl<'a> Observer<'a> {
         if !self.is_interrupted() {
             return Ok(());
         }
-        Err(Error::interrupted(format!("interrupted in step `{}`", self.step))
-            .help("run the same command again to go on from here"))
+        let place = if self.step.is_empty() { String::new() } else { format!(" in step `{}`", self.step) };
+        Err(Error::interrupted(format!("interrupted{place}")).help("run the same command again to go on from here"))
     }
 }

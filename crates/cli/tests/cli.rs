@@ -574,3 +574,33 @@ fn benchmarks_report_and_name_what_they_do_not_know() {
     let message = fail(folder.path(), &["bench", "train", "--device", "tpu"], 1);
     assert!(message.contains("cpu, cuda, rocm, vulkan, metal"), "{message}");
 }
+
+/// What a conversation says beside its texts is not lost without a word, and what is learnt can be looked at.
+#[test]
+fn data_and_what_is_learnt_of_it_are_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let messages = r#"[{"role": "user", "content": "when"}, {"role": "assistant", "content": "I look.", "tool_calls": [{"function": {"name": "clock", "arguments": {}}}]},
+        {"role": "tool", "content": "noon"}, {"role": "assistant", "content": "It is noon."}, {"role": "assistant", "content": "quiet", "train": false}]"#;
+    let line = format!("{{\"messages\": {}}}\n", messages.replace('\n', ""));
+    fs::write(path.join("chats.jsonl"), line.repeat(2) + "broken\n").unwrap();
+    fs::write(
+        path.join("narthex.toml"),
+        "[project]\nname = \"talk\"\n[sources.chats]\npath = \"chats.jsonl\"\nlicense = \"CC0-1.0\"\n\
+        [steps.talks]\nkind = \"data\"\nfrom = \"chats\"\noutput = \"chat\"\nmax_bad_rows = 1\n\
+        [steps.tokens]\nkind = \"tokenize\"\nfrom = \"talks\"\nvocab_size = 300\n",
+    )
+    .unwrap();
+    let shown = succeed(path, &["data", "show", "chats"]);
+    assert!(shown.contains("messages  text") && shown.contains("2 rows, 1 broken"), "{shown}");
+    let ran = output(path, &["run"]);
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(ran.status.success() && said.contains("does not write `tool_calls`, which 1 of 1 conversations"), "{said}");
+    let shown = succeed(path, &["data", "show", "tokens", "--tokens"]);
+    assert!(shown.contains("document 1 of 1"), "{shown}");
+    assert!(shown.contains("<|im_start|>assistant\n⟦It is noon.<|im_end|>⟧\n"), "{shown}");
+    assert!(!shown.contains("⟦quiet"), "{shown}");
+    assert!(succeed(path, &["data", "show", "talks"]).contains("\"tool_calls\""));
+    assert!(fail(path, &["data", "show", "talks", "--tokens"], 1).contains("holds no tokens"));
+    assert!(fail(path, &["data", "show", "tokens"], 1).contains("holds no rows"));
+}

@@ -318,6 +318,37 @@ fn signatures_name_what_was_changed() {
     assert!(fail(&folder, &["sign", "release", "--private-key", &private], 1).contains("narthex export release"));
 }
 
+/// Signing a bundle, as the documentation says before it is passed on, keeps its lineage, and with it the policy.
+#[test]
+fn a_signed_bundle_keeps_its_lineage_and_its_terms() {
+    let home = tempfile::tempdir().unwrap();
+    let closed = PROJECT.replace("license = \"CC-BY-4.0\"\norigin", "license = \"CC-BY-NC-4.0\"\norigin");
+    let maker = project(&home.path().join("maker"), &closed);
+    succeed(&maker, &["run"]);
+    let exported = home.path().join("exported");
+    let to = exported.to_str().unwrap();
+    succeed(&maker, &["export", "release", to]);
+    let key = Path::new(env!("CARGO_MANIFEST_DIR")).join("../openness/tests/fixtures/signing/key.pem");
+    succeed(&maker, &["sign", to, "--private-key", key.to_str().unwrap()]);
+    assert!(exported.join("model.sig").is_file() && exported.join("openness.sig").is_file());
+    let taker = home.path().join("taker");
+    fs::create_dir_all(&taker).unwrap();
+    let rule =
+        "[policy.rules.sold]\nuse = [\"redistribute\", \"serve-commercially\"]\nlicenses = [\"non-commercial\"]\n";
+    fs::write(taker.join("narthex.toml"), format!("[project]\nname = \"taker\"\n[policy]\ncommercial = true\n{rule}"))
+        .unwrap();
+    let imported = output(&taker, &["import", to, "--name", "r"]);
+    let said = String::from_utf8_lossy(&imported.stderr).into_owned();
+    assert!(imported.status.success() && !said.contains("warning"), "{said}");
+    assert_eq!(digest(&taker, "r"), digest(&maker, "release"));
+    let traced = succeed(&taker, &["trace", "r"]);
+    assert!(traced.contains("lines (source") && traced.contains("CC-BY-NC-4.0"), "{traced}");
+    for args in [&["serve", "r", "--port", "0"][..], &["push", "r", "oci:layout:v1"]] {
+        let error = fail(&taker, args, 1);
+        assert!(error.contains("CC-BY-NC-4.0"), "{error}");
+    }
+}
+
 #[test]
 fn a_policy_stops_what_it_forbids_and_nothing_is_half_written() {
     let home = tempfile::tempdir().unwrap();

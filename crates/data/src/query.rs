@@ -114,6 +114,12 @@ fn queries(spec: &PrepareSpec, tables: &[Arc<Table>]) -> Result<Vec<String>> {
 }
 
 fn lacking(table: &Table, what: &str, fix: &str) -> Error {
+    // Only the number of the row: the files say nothing.
+    if table.schema.fields().len() == 1 {
+        return Error::input(format!("the source `{}` is empty", table.spec.name))
+            .at(table.spec.files[0].display(), None)
+            .help("its files hold no rows: check the path, or how they were written");
+    }
     Error::input(format!("the source `{}` has no column {what}", table.spec.name))
         .cause(format!("it has {}", table.describe()))
         .help(format!("name the column: `{fix}`, or write a `transform`"))

@@ -124,9 +124,8 @@ impl Scheme {
 /// If config.json cannot be read, or names a way that is not supported.
 pub fn scheme_of(folder: &Path) -> Result<Option<Scheme>> {
     let path = folder.join("config.json");
-    let text = std::fs::read_to_string(&path).map_err(|error| Error::io("cannot read", &path, error))?;
-    let config = serde_json::from_str(&text)
-        .map_err(|error| Error::input("config.json is not valid JSON").at(path.display(), error.line()).cause(error))?;
+    let bytes = std::fs::read(&path).map_err(|error| Error::io("cannot read", &path, error))?;
+    let config: Value = narthex_base::text_file::json_of(bytes, &path)?;
     Scheme::of_config(&config).map_err(|error| error.at(path.display(), None))
 }
 

@@ -2,7 +2,7 @@
 //! the base's family. Knows the base's config; no weights.
 
 use crate::{config::ModelConfig, mapped::rows_in_theirs, site::all_projection_shapes, weights::read_safetensors};
-use narthex_base::{Error, Result};
+use narthex_base::{Error, Result, text_file::text_of};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -147,8 +147,8 @@ impl AdapterConfig {
     /// # Errors
     /// If it cannot be read, or asks for something that is not supported: it is named.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::io("cannot read", path, error))?;
-        let config: Self = serde_json::from_str(&text)
+        let bytes = std::fs::read(path).map_err(|error| Error::io("cannot read", path, error))?;
+        let config: Self = serde_json::from_str(&text_of(bytes, path)?)
             .map_err(|error| Error::input("not a PEFT LoRA config").at(path.display(), error.line()).cause(error))?;
         let refuse = |key: &str, wanted: &str, known: &str| {
             Err(Error::input(format!("adapter_config.json asks for {key} = {wanted}, which is not supported"))

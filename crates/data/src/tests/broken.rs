@@ -95,7 +95,7 @@ fn tables_with_wrong_headers_are_refused() {
     for (content, expected) in [
         ("a,a\n1,2\n", "the column `a` appears twice"),
         ("a,\n1,2\n", "column_2: text"),
-        ("", "has no column `text`"),
+        ("", "the source `data` is empty"),
         ("body\nx\n", "columns = { text = \"NAME\" }"),
     ] {
         let folder = Folder::new();

@@ -24,7 +24,7 @@ use crate::{
     weight_map::Family,
 };
 use llama::LLAMA;
-use narthex_base::{Error, Result};
+use narthex_base::{Error, Result, text_file::json_of};
 use serde_json::Value;
 use std::path::Path;
 
@@ -75,10 +75,8 @@ impl ModelConfig {
     /// # Errors
     /// If the file cannot be read, or asks for something this version cannot do: it is named.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::io("cannot read", path, error))?;
-        let value: Value = serde_json::from_str(&text).map_err(|error| {
-            Error::input("config.json is not valid JSON").at(path.display(), error.line()).cause(error)
-        })?;
+        let bytes = std::fs::read(path).map_err(|error| Error::io("cannot read", path, error))?;
+        let value: Value = json_of(bytes, path)?;
         Self::from_json(&value).map_err(|error| error.at(path.display(), None))
     }
 

@@ -27,9 +27,15 @@ fn config(json: &Json) -> Result<ModelConfig> {
 pub(super) fn windows(json: &Json, layers: usize) -> Result<Vec<LayerKind>> {
     let on = json.flag("use_sliding_window")? == Some(true);
     let first = json.count("max_window_layers")?.unwrap_or(layers);
-    if !on && json.value("layer_types").is_null() {
-        Ok(vec![])
-    } else {
-        json.kinds(layers, |layer| on && layer >= first)
+    if !on {
+        // Switched off there is no window, so that no layer can look through one.
+        let mut types = json.value("layer_types").as_array().into_iter().flatten();
+        return match types.any(|kind| kind == "sliding_attention") {
+            true => Err(Error::input("config.json has sliding layers, but no `sliding_window`")
+                .cause("`use_sliding_window` is not true")
+                .help("set `use_sliding_window` to true, or the layers to full_attention")),
+            false => Ok(vec![]),
+        };
     }
+    json.kinds(layers, |layer| layer >= first)
 }

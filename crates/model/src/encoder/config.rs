@@ -21,11 +21,8 @@ impl Json {
         if std::fs::metadata(path).map_err(fail)?.len() > CONFIG_BYTES_MAX {
             return Err(Error::input("this is too long for a config").at(path.display(), None));
         }
-        let text = std::fs::read_to_string(path).map_err(fail)?;
-        let value = serde_json::from_str(&text).map_err(|error| {
-            Error::input("this config is not valid JSON").at(path.display(), error.line()).cause(error)
-        })?;
-        Ok(Self(value))
+        let bytes = std::fs::read(path).map_err(fail)?;
+        Ok(Self(narthex_base::text_file::json_of(bytes, path)?))
     }
 
     /// The same, or `null` where there is no such file.

@@ -1,14 +1,16 @@
 //! `tokenize`: documents, conversations or pairs of answers -> a tokenizer and token shards.
 
 use super::{Made, StepContext};
-use narthex_base::{Answers, ArtifactKind, ComponentKind, Error, Message, Pair, Result, Role, config::TokenizeStep};
+use narthex_base::{
+    Answers, ArtifactKind, ComponentKind, Conversation, Error, Message, Pair, Result, Role, config::TokenizeStep,
+};
 use narthex_data::{count_rows, read_chats, read_pairs, read_texts};
 use narthex_model::ModelConfig;
 use narthex_text::{
     CHATML, ChatTemplate, GenerationConfig, ShardWriter, TokenShard, Tokenizer, TokenizerConfig, encode_pair,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{
         Arc,
@@ -262,6 +264,36 @@ fn write_texts(
     }
 }
 
+/// What a conversation says beside its texts and the template does not write.
+fn unwritten(template: &ChatTemplate, chat: &Conversation) -> Result<Vec<String>> {
+    let mut keys: BTreeSet<&str> =
+        chat.messages.iter().flat_map(|message| message.others.keys()).map(String::as_str).collect();
+    keys.extend(chat.messages.iter().filter(|message| !message.tool_calls.is_empty()).map(|_| "tool_calls"));
+    keys.extend(chat.messages.iter().filter(|m| m.name.is_some() && m.role != Role::Tool).map(|_| "name"));
+    keys.extend((!chat.tools.is_empty()).then_some("tools"));
+    if keys.is_empty() {
+        return Ok(vec![]);
+    }
+    let render = |chat: &Conversation| template.render_with_tools(&chat.messages, &chat.tools, false);
+    let whole = render(chat)?;
+    let is_unwritten = |key: &&str| {
+        let mut without = chat.clone();
+        if *key == "tools" {
+            without.tools.clear();
+        }
+        for message in &mut without.messages {
+            match *key {
+                "tool_calls" => message.tool_calls.clear(),
+                "name" => message.name = None,
+                other => _ = message.others.shift_remove(other),
+            }
+        }
+        // A template that fails without a key makes something of it.
+        render(&without).is_ok_and(|text| text == whole)
+    };
+    Ok(keys.into_iter().filter(is_unwritten).map(str::to_string).collect())
+}
+
 /// What was seen in conversations.
 #[derive(Default)]
 struct Seen {
@@ -274,10 +306,19 @@ struct Seen {
     taught: usize,
     /// Those of them that end with a token beside the vocabulary.
     ended: usize,
+    /// What messages say that the template does not write: the key, and in how many conversations.
+    unwritten: BTreeMap<String, usize>,
 }
 
 impl Seen {
     fn warn(&self, context: &StepContext, part: &str) {
+        for (key, count) in &self.unwritten {
+            context.observer.warn(format!(
+                "the chat template does not write `{key}`, which {count} of {} conversations of the {part} part have: it is \
+                 not learnt; take the tokenizer of a model whose template does",
+                self.conversations
+            ));
+        }
         if self.taught > 0 && self.ended == 0 {
             context.observer.warn(format!(
                 "no answer of the {part} part ends with a token of its own: the chat template does not close the last \
@@ -310,6 +351,9 @@ fn write_chats(
         let plain = documents.len() == 1
             && answers().all(|answer| answer.train && answer.tool_calls.is_empty() && answer.others.is_empty());
         seen.conversations += 1;
+        for key in unwritten(template, &chat)? {
+            *seen.unwritten.entry(key).or_default() += 1;
+        }
         seen.answers += answers().count();
         seen.trained += answers().filter(|answer| answer.train).count();
         for (ids, mask) in documents {
