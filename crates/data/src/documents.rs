@@ -228,8 +228,8 @@ fn message_of(mut value: Value) -> Result<Message, BadRow> {
     let weight = fields.shift_remove("weight");
     match weight.as_ref().map(Value::as_f64) {
         None => {}
-        Some(Some(weight)) if weight == 0.0 => drop(fields.insert("train".into(), false.into())),
-        Some(Some(weight)) if weight == 1.0 => {}
+        Some(Some(0.0)) => drop(fields.insert("train".into(), false.into())),
+        Some(Some(1.0)) => {}
         _ => return bad("the weight of a message must be 0 or 1".into()),
     }
     match fields.get("train") {

@@ -157,7 +157,7 @@ enum Member<R: BufRead> {
         input: R,
         first: bool,
     },
-    Within(GzDecoder<R>),
+    Within(Box<GzDecoder<R>>),
 }
 
 impl<R: BufRead> Gzip<R> {
@@ -176,7 +176,7 @@ impl<R: BufRead> Read for Gzip<R> {
                     if next.is_empty() || (!first && next[0] != GZIP_MAGIC) {
                         return Ok(0);
                     }
-                    self.0 = Some(Member::Within(GzDecoder::new(input)));
+                    self.0 = Some(Member::Within(Box::new(GzDecoder::new(input))));
                 }
                 Some(Member::Within(mut member)) => {
                     let count = member.read(buffer)?;

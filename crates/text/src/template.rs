@@ -75,7 +75,7 @@ impl ChatTemplate {
         environment.set_unknown_method_callback(|state, value, method, args| {
             python::unknown_method(state, value, method, args)
         });
-        environment.set_formatter(|out, state, value| python::format(out, state, value));
+        environment.set_formatter(python::format);
         environment.set_fuel(Some(TEMPLATE_FUEL));
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| failed(&error))?);
@@ -216,7 +216,8 @@ impl ChatTemplate {
             },
         };
         let end = start + answer_len(&text[start..], &content);
-        Ok(Turn { parts_within: start == common && common < prompt.len(), spans: vec![start..end], text })
+        let spans = std::iter::once(start..end).collect();
+        Ok(Turn { parts_within: start == common && common < prompt.len(), spans, text })
     }
 
     /// What stands before any answer there.

@@ -83,7 +83,7 @@ pub fn recognise(text: &str) -> Recognised {
     let names = names(whole.iter().map(|(_, template)| *template));
     let mut left_over = Vec::new();
     let mut from = 0;
-    for range in whole.iter().map(|(range, _)| range.clone()).chain([words.len()..words.len()]) {
+    for range in whole.iter().map(|(range, _)| range.clone()).chain(std::iter::once(words.len()..words.len())) {
         let between = from..range.start;
         from = range.end;
         let (Some(first), Some(last)) = (words[between.clone()].first(), words[between].last()) else { continue };

@@ -171,7 +171,7 @@ fn of_files(files: &[PathBuf], model: &Path, len: usize) -> Result<Text> {
         }
         text += &std::fs::read_to_string(path).map_err(fail)?;
     }
-    let tokenizer = Tokenizer::read(&model)?;
+    let tokenizer = Tokenizer::read(model)?;
     let cut = text.floor_char_boundary(text.len() / 4 * 3);
     let ids = |text: &str| tokenizer.encode(text, false);
     let (first, last) = (ids(&text[..cut])?, ids(&text[cut..])?);
