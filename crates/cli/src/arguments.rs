@@ -33,6 +33,7 @@ pub struct Arguments {
 #[derive(Subcommand)]
 pub enum Command {
     /// Start a project in a new folder
+    #[command(alias = "init")]
     New(New),
     /// Make everything in a project that is not made yet
     Run(Run),

@@ -2,7 +2,7 @@
 //! in the working folder: the same words mean the same thing wherever they are typed. Knows ledgers, no models and no
 //! policy.
 
-use crate::project::open_ledger;
+use crate::project::{PlanOptions, has_plan, open_ledger, read_plan};
 use narthex_base::{Error, Result};
 use narthex_ledger::{Artifact, Ledger};
 use std::path::{Path, PathBuf};
@@ -54,14 +54,34 @@ pub(crate) fn resolve(project: &Path, name: &str) -> Result<(Ledger, Artifact)> 
         Ok((artifact, ledger)) => Ok((ledger, artifact)),
         Err(error) => Err(match help_for(name) {
             Some(help) => error.help(help),
+            None if is_step(project, name) => Error::input(format!("the step `{name}` has not run"))
+                .help(format!("make it: `narthex run {} --to {name}`", project.display())),
             None => error,
         }),
     }
 }
 
+/// Whether a project's file has a step of this name.
+fn is_step(project: &Path, name: &str) -> bool {
+    let plan = has_plan(project).then(|| read_plan(project, &PlanOptions::default()).ok()).flatten();
+    plan.is_some_and(|plan| plan.steps.iter().any(|step| step.name == name))
+}
+
+/// The endings of files that are models.
+const MODEL_ENDINGS: [&str; 6] = ["gguf", "safetensors", "pt", "pth", "bin", "ckpt"];
+
 /// What to write instead of a name that no ledger has.
 pub fn help_for(name: &str) -> Option<String> {
     let path = Path::new(name);
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    if !path.exists() && ending.is_some_and(|ending| MODEL_ENDINGS.contains(&ending.as_str())) {
+        return Some(format!("there is no such file; a file is taken into the ledger first: `narthex import {name}`"));
+    }
+    if let Some((model, _)) = name.split_once(':').filter(|_| !path.exists()) {
+        return Some(format!(
+            "there are no tags here; fetch a model of the Hugging Face Hub: `narthex pull hf:OWNER/{model}`"
+        ));
+    }
     let is_papers = path.extension().is_some_and(|ending| ending == "json");
     if path.is_dir() || path.is_file() && is_papers {
         return Some(format!("a name is looked up in the ledger; what lies here is written `./{name}`"));

@@ -253,7 +253,12 @@ fn masked(tokenizer: &Tokenizer, text: &str, spans: &[Range<usize>], parts_withi
     let begins =
         |span: &Range<usize>, at: &Range<usize>| span.start <= at.start || (parts_within && span.start < at.end);
     let trained = |at: &Range<usize>| spans.iter().any(|span| begins(span, at) && at.end <= span.end && !at.is_empty());
-    let mask = encoded.iter().map(|(_, at)| trained(at)).collect();
+    let mut mask: Vec<bool> = encoded.iter().map(|(_, at)| trained(at)).collect();
+    // Where a turn has no end of its own, what begins the next one ends it (GLM's `<|user|>`).
+    let is_added = |at: usize| tokenizer.is_added(encoded[at].0);
+    for at in 1..mask.len() {
+        mask[at] |= mask[at - 1] && !is_added(at - 1) && is_added(at);
+    }
     Ok((encoded.into_iter().map(|(id, _)| id).collect(), mask))
 }
 
@@ -591,6 +596,14 @@ mod tests {
         let (ids, _) = &template.encode_chat(&tokenizer, &chat).unwrap()[1];
         let text = tokenizer.decode(ids, false).unwrap();
         assert_eq!(text, template.render(&chat.messages, false).unwrap(), "the last is the whole conversation");
+    }
+
+    #[test]
+    fn turns_without_an_end_end_with_the_beginning_of_the_next() {
+        // As GLM's: the model stops by naming who speaks next.
+        let source = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% endfor %}\
+            {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+        assert_eq!(trained_text(source, &[("u", "x"), ("a", "y"), ("u", "x"), ("a", "z")]), "y<|im_start|>z");
     }
 
     #[test]

@@ -28,20 +28,30 @@ pub struct Generate {
 #[derive(Args)]
 pub struct Sampling {
     /// 0 always takes the likeliest token; the model's own setting by default, else 1
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true, value_parser = |text: &str| between(text, 0.0, 2.0))]
     pub temperature: Option<f32>,
     /// Keep the likeliest tokens up to this probability
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true, value_parser = |text: &str| between(text, 0.0, 1.0))]
     pub top_p: Option<f32>,
     /// Keep this many of the likeliest tokens; 0 keeps all
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub top_k: Option<usize>,
     /// The same seed gives the same text
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// New tokens at most
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, allow_negative_numbers = true)]
     pub max_tokens: usize,
+}
+
+/// A number within these, both included.
+fn between(text: &str, least: f32, most: f32) -> Result<f32, String> {
+    let number: f32 = text.parse().map_err(|_| "not a number".to_string())?;
+    if (least..=most).contains(&number) {
+        Ok(number)
+    } else {
+        Err(format!("a number from {least} to {most} is wanted"))
+    }
 }
 
 pub fn run(args: &Generate) -> Result<()> {

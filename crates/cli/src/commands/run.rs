@@ -25,6 +25,9 @@ pub struct Run {
     /// The project: a folder with a narthex.toml
     #[arg(default_value = ".")]
     pub project: PathBuf,
+    /// The project, as other verbs are told it
+    #[arg(long = "project", value_name = "PROJECT", conflicts_with = "project", hide = true)]
+    pub project_flag: Option<PathBuf>,
     /// Only this step and what it needs
     #[arg(long, value_name = "STEP")]
     pub to: Option<String>,
@@ -76,16 +79,17 @@ pub struct StepFlags {
 }
 
 pub fn run(args: &Run, style: Style) -> Result<()> {
-    let project = Project::open(&args.project, &open_options(plan_options(&args.project, &args.settings)?))?;
+    let folder = args.project_flag.as_ref().unwrap_or(&args.project);
+    let project = Project::open(folder, &open_options(plan_options(folder, &args.settings)?))?;
     let options = RunOptions { to: args.to.clone(), force: args.force.clone(), dry_run: args.step_flags.dry_run };
     if args.step_flags.explain {
         explain_steps(&project, args.to.as_deref())?;
     }
     let report = go(&project, &options, style, args.output.json, args.step_flags.openlineage.as_deref())?;
-    finish(&args.project, &report, args.output.json, args.step_flags.dry_run);
+    finish(folder, &report, args.output.json, args.step_flags.dry_run);
     if args.serve {
         return match report.model() {
-            Some(row) => serve::serve_reference(&args.project, &row.step),
+            Some(row) => serve::serve_reference(folder, &row.step),
             None => Err(narthex_base::Error::input("there is no model to serve in this project")
                 .help("add a step of kind `train`")),
         };

@@ -22,6 +22,7 @@ use narthex_serve::{
 };
 use narthex_shelf::{Follow, FollowMove, Ready, ReadyEncoder, ReadyOptions, ReadyText, Shelf, Shown};
 use std::{
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -123,6 +124,11 @@ pub fn run(args: &Serve) -> Result<()> {
     }
     if let Some(path) = &args.api_key_file {
         http.api_keys.extend(read_keys(path)?);
+    }
+    let is_local =
+        |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if http.api_keys.is_empty() && !is_local(&http.host) {
+        noteln!("warning: whoever reaches {}:{} may use this server: `--api-key` asks for a key", http.host, http.port);
     }
     let options = ServeOptions { http, ..ServeOptions::default() };
     let source = Source::new(&args.model, args.served_model_name.clone(), &args.engine)?;

@@ -6,11 +6,12 @@ use crate::{
     style::{Style, bytes, table},
 };
 use clap::{Args, ValueEnum};
-use narthex_base::{Error, License, Result};
+use narthex_base::{ArtifactKind, Error, License, Result};
 use narthex_ledger::{GcKind, Ledger};
 use narthex_oci::OciTarget;
 use narthex_shelf::{
-    GgufWeights, Purpose, export_gguf, import_manifest, import_source, link_declared, papers_in, unread_license,
+    GgufWeights, Purpose, export_gguf, has_plan, import_manifest, import_source, link_declared, papers_in,
+    unread_license,
 };
 use std::path::PathBuf;
 
@@ -119,7 +120,9 @@ pub fn export(args: &Export, style: Style) -> Result<()> {
     }
     let written = ledger.export(&artifact, &args.folder)?;
     written.iter().for_each(|path| outln!("{}", path.display()));
-    noteln!("next: {} serve {}", program(), place(&args.folder));
+    if [ArtifactKind::Model, ArtifactKind::Predictor, ArtifactKind::Bundle].contains(&artifact.manifest.kind) {
+        noteln!("next: {} serve {}", program(), place(&args.folder));
+    }
     Ok(())
 }
 
@@ -165,7 +168,17 @@ pub fn import(args: &Import, style: Style) -> Result<()> {
                 .help("leave `--license` out"));
         }
     }
+    let is_new = !args.project.join(".narthex").exists();
     let ledger = Ledger::open(&args.project.join(".narthex"))?;
+    if is_new {
+        noteln!("made a ledger in {}", args.project.join(".narthex").display());
+    }
+    let plan = if has_plan(&args.project) { shelf(&args.project).plan().ok() } else { None };
+    if plan.is_some_and(|plan| plan.steps.iter().any(|step| step.name == name)) {
+        style.warning(&format!(
+            "`{name}` is also a step of this project, which takes the name back when it runs: `--name` gives another"
+        ));
+    }
     link_declared(&ledger, &mut manifest)?;
     let artifact = ledger.import(source.folder(), &name, manifest)?;
     source.notes.iter().for_each(|note| style.warning(note));
