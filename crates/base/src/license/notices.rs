@@ -190,6 +190,20 @@ pub(super) fn without_names(text: &str, names: &[String]) -> String {
     if only_names(&lines.join(" "), names) { String::new() } else { lines.join("\n") }
 }
 
+/// The lines without those that merely name a holder again, as a heading does: all their words stand in one of the
+/// notices.
+pub(super) fn without_holders(text: &str) -> String {
+    let forms = |line: &str| -> Vec<String> { words(line).into_iter().map(|word| word.form).collect() };
+    let notices = || text.lines().filter(|line| is_copyright(line)).map(forms);
+    let is_holder = |line: &&str| {
+        let named = forms(line);
+        !named.is_empty()
+            && !is_copyright(line)
+            && notices().any(|notice| named.iter().all(|word| notice.contains(word)))
+    };
+    text.lines().filter(|line| !is_holder(line)).collect::<Vec<_>>().join("\n")
+}
+
 fn only_names(line: &str, names: &[String]) -> bool {
     let found: Vec<String> = words(line).into_iter().map(|word| word.form).collect();
     let mut rest = found.join(" ");

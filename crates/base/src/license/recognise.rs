@@ -3,7 +3,7 @@
 
 use super::{
     License,
-    notices::{copyright_lengths, is_copyright, without_names},
+    notices::{copyright_lengths, is_copyright, without_holders, without_names},
     template::{Template, slice},
     words::{Word, words},
 };
@@ -90,7 +90,7 @@ pub fn recognise(text: &str) -> Recognised {
         // The whole lines, with the signs that stand before the words.
         let begin = text[..first.start].rfind('\n').map_or(0, |at| at + 1);
         let begin = if text[begin..first.start].contains(char::is_alphanumeric) { first.start } else { begin };
-        let left = without_names(&text[begin..last.end], &names);
+        let left = without_holders(&without_names(&text[begin..last.end], &names));
         if !is_copyright(&left) && !is_quoted(&left, whole.iter().map(|(_, template)| *template)) {
             left_over.push(quote(&left));
         }

@@ -78,6 +78,8 @@ fn holders_years_and_titles_do_not_count() {
             ),
             "Apache-2.0",
         ),
+        // As Phi's.
+        (mit.replace("MIT License", "Microsoft.\nCopyright (c) Microsoft Corporation.\n\nMIT License"), "MIT"),
         (bsd.replace("THE COPYRIGHT HOLDER OR", "EXAMPLE UNIVERSITY OR"), "BSD-3-Clause"),
     ] {
         assert_eq!(known(&text).as_deref(), Some(id), "{:?}\n{:.300}", recognise(&text), text);
@@ -113,6 +115,7 @@ fn a_condition_more_is_another_licence() {
         mit.replace(holder, "2020 A, for research only"),
         mit.replace(holder, "2020 A. Commercial use needs a licence"),
         mit.replace(holder, "2020 A\nNot for use by companies"),
+        format!("A\nThe good\n{}", mit.replace(holder, "2020 A")),
         with("MIT", "THE AUTHORS OR COPYRIGHT HOLDERS", "THE AUTHORS, WHO FORBID SALE AND MUST BE PAID,"),
         with(
             "BSD-3-Clause",
