@@ -318,6 +318,24 @@ fn signatures_name_what_was_changed() {
     assert!(fail(&folder, &["sign", "release", "--private-key", &private], 1).contains("narthex export release"));
 }
 
+/// What a model was measured on is no data that it was trained on.
+#[test]
+fn a_task_is_data_for_evaluation_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let quiz = "[sources.quiz]\npath = \"quiz.jsonl\"\nlicense = \"CC0-1.0\"\n[steps.score]";
+    let file = PROJECT
+        .replace("[steps.score]", quiz)
+        .replace("data = \"tokens\"\n\n[steps.release]", "task = \"quiz\"\n\n[steps.release]");
+    let folder = project(&home.path().join("p"), &file);
+    fs::write(folder.join("quiz.jsonl"), "{\"prompt\": \"1 and 2 make\", \"answer\": \"3\"}\n").unwrap();
+    succeed(&folder, &["run"]);
+    let listed = succeed(&folder, &["license", "release"]);
+    let of_quiz: Vec<&str> = listed.lines().filter(|line| line.starts_with("quiz ")).collect();
+    assert!(of_quiz.len() == 1 && of_quiz[0].contains("evaluation-data"), "{listed}");
+    let spdx = json(&folder, &["license", "release", "--format", "spdx"]).to_string();
+    assert!(spdx.contains("testedOn"), "{spdx}");
+}
+
 /// Signing a bundle, as the documentation says before it is passed on, keeps its lineage, and with it the policy.
 #[test]
 fn a_signed_bundle_keeps_its_lineage_and_its_terms() {

@@ -197,7 +197,13 @@ impl<'a> Bundle<'a> {
                 paths.push(target);
             }
             for component in manifest.components.iter().filter(|component| component.is_own()) {
-                self.components.push(Component { paths: paths.clone(), ..component.clone() });
+                // The model was trained on what it inherits; on the rest it was measured alone.
+                let is_trained = self.model.manifest.components.iter().any(|known| known.is_same(component));
+                let kind = match component.kind {
+                    ComponentKind::Datasets if !is_trained => ComponentKind::EvaluationData,
+                    kind => kind,
+                };
+                self.components.push(Component { kind, paths: paths.clone(), ..component.clone() });
             }
         }
         // What was measured on is among the same files.
