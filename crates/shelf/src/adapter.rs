@@ -12,6 +12,7 @@ use crate::{
 use narthex_base::{ArtifactKind, Digest, Error, FileEntry, Manifest, Parent, Provenance, Result};
 use narthex_formats::pickle;
 use narthex_ledger::{Artifact, Ledger, hash_file, read_provenance};
+use narthex_model::AdapterConfig;
 use narthex_openness::Shown;
 use std::path::{Path, PathBuf};
 
@@ -126,8 +127,14 @@ impl OpenedAdapter {
         Self { place: place.into(), files, made: None, papers, provenance, notes: vec![] }.converted()
     }
 
-    /// Takes a pickle apart, without running it, into a temporary folder.
+    /// Takes a pickle apart, without running it, into a temporary folder, and notes what of its config nobody reads.
     fn converted(mut self) -> Result<Self> {
+        // What cannot be read is told when the adapter is loaded.
+        if let Ok(config) = AdapterConfig::read(&self.place.join(CONFIG)) {
+            self.notes.extend(config.unread().map(|key| {
+                format!("`{key}` in {CONFIG} is not known: it changes nothing here; compare answers if it should")
+            }));
+        }
         if weights_of(&self.files) != PICKLED {
             return Ok(self);
         }
@@ -447,6 +454,19 @@ mod tests {
         fs::remove_file(folder.join(WEIGHTS)).unwrap();
         let error = made.open(&folder).unwrap_err().to_string();
         assert!(error.contains("has no weights") && error.contains(PICKLED), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_nobody_reads_is_noted() {
+        let made = Made::new();
+        let folder = made.place("new");
+        adapter(&folder, &[]);
+        assert!(made.open(&folder).unwrap().notes.is_empty());
+        let path = folder.join(CONFIG);
+        let config = fs::read_to_string(&path).unwrap().replacen('{', "{\"next_years_key\": 3,", 1);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, config).unwrap();
+        assert!(made.open(&folder).unwrap().notes[0].contains("`next_years_key`"));
     }
 
     #[test]
