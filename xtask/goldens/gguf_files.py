@@ -124,6 +124,33 @@ BPE = {
 for name, tokenizer in BPE.items():
     golden["ids"][name] = [tokenizer.encode(text).ids for text in TEXTS]
 
+# How the tokenizer.json of each family cuts text, which llama.cpp's names stand for: pieces in the spelling of bytes.
+isolated = lambda expression: pre.Split(tokenizers.Regex(expression), "isolated")
+to_bytes, digits = pre.ByteLevel(add_prefix_space=False, use_regex=False), pre.Digits(individual_digits=True)
+LETTERS = "\\s?[" + "".join("-".join(end if len(end) < 2 and end.isalpha() else chr(int(end, 16)) for end in part.split("-")) for part in (
+    "A-Z a-z b5 c0-d6 d8-f6 f8-1ba 1bc-1bf 1c4-293 295-2af 370-373 376 377 37b-37d 37f 386 388-38a 38c 38e-3a1 3a3-3f5 "
+    "3f7-481 48a-52f 531-556 10a0-10c5 13a0-13f5 13f8-13fd 1c90-1cba 1cbd-1cbf 1d00-1d2b 1d6b-1d77 1d79-1d9a 1e00-1f15 "
+    "1f18-1f1d 1f20-1f45 1f48-1f4d 1f50-1f57 1f59 1f5b 1f5d 1f5f-1f7d 1f80-1fb4 1fb6-1fbc 1fbe 1fc2-1fc4 1fc6-1fcc 1fd0-1fd3 "
+    "1fd6-1fdb 1fe0-1fec 1ff2-1ff4 1ff6-1ffc 2102 2107 210a-2113 2115 2119-211d 2124 2126 2128 212a-212d 212f-2134 2139 "
+    "213c-213f 2145-2149 214e 2183 2184 2c00-2c7b 2c7e-2ce4 2ceb-2cee 2cf2 2cf3 a640-a66d a680-a69b a722-a76f a771-a787 "
+    "a78b-a78e ab70-abbf fb00-fb06 fb13-fb17 ff21-ff3a ff41-ff5a 10400-1044f 104b0-104d3 104d8-104fb 10c80-10cb2 10cc0-10cf2 "
+    "118a0-118df 1e900-1e943 "
+    ).split()) + "]+"
+EAST = "[一-龥ࠀ-一가-\ud7ff]+"
+CUTS = {
+    "deepseek-llm": [isolated("[\r\n]"), isolated(LETTERS), isolated("\\s?[!-/:-~！-／：-～‘-‟\u3000-。]+"), isolated("\\s+$"),
+                     isolated(EAST), digits, to_bytes],
+    "deepseek-coder": [isolated("[\r\n]"), isolated("\\s?\\p{L}+"), isolated("\\s?\\p{P}+"), isolated(EAST), digits, to_bytes],
+    "deepseek-v3": [isolated("\\p{N}{1,3}"), isolated("[一-龥\u3040-ゟ゠-ヿ]+"), isolated(
+        "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"),
+        to_bytes],
+    "falcon": [pre.Punctuation("contiguous"), gpt2, pre.Digits(individual_digits=False), isolated("[0-9][0-9][0-9]")],
+    "bloom": [isolated(" ?[^(\\s|[.,!?…。，、।۔،])]+"), to_bytes],
+}
+CUT_TEXTS = ["The cat's $5 mat, x+y=12345.67!", " two  spaces\n\n\tend ", "Grüße, 日本の — 1234567 x's", "if (a_b){return `c`;}\r\n", "Ωmega кот ١٢٣"]
+golden["cuts"] = {name: [[piece for piece, _ in pre.Sequence(steps).pre_tokenize_str(text)] for text in CUT_TEXTS] for name, steps in CUTS.items()}
+golden["cut_texts"] = CUT_TEXTS
+
 with tempfile.TemporaryDirectory() as folder:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(CORPUS), model_prefix=f"{folder}/spm", model_type="bpe", vocab_size=330, byte_fallback=True,
@@ -155,6 +182,43 @@ def add_bpe(writer, name):
     writer.add_eos_token_id(0)
     writer.add_add_bos_token(False)
     return len(tokens)
+
+
+# BERT's vocabulary as llama.cpp's converter writes it: `▁` before what begins a word, no `##` before what goes on.
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "on", "mat", "gru", "##e", "##ss", "##s", "two", "space", "日", "本",
+         "—", ",", "'", "x", "a", "b", "<", "|", ">", "end", "123", "##45", "##67", "[unused1]"]
+with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder) / "vocab.txt"
+    path.write_text("\n".join(WORDS) + "\n")
+    WORDPIECE = transformers.BertTokenizerFast.from_pretrained(folder)
+golden["ids"]["wordpiece"] = [WORDPIECE.encode(text) for text in TEXTS]
+
+
+def write_bert():
+    path = ROOT / "bert.gguf"
+    writer = gguf.GGUFWriter(path, "bert")
+    writer.add_name("tiny bert"), writer.add_license("apache-2.0")
+    writer.add_tokenizer_model("bert")
+    special = lambda word: word in WORDS[:5]
+    writer.add_token_list([word if special(word) else word[2:] if word.startswith("##") else "\u2581" + word for word in WORDS])
+    writer.add_token_types([3 if special(word) else 1 for word in WORDS])
+    writer.add_unk_token_id(1), writer.add_pad_token_id(0), writer.add_bos_token_id(2), writer.add_sep_token_id(3), writer.add_mask_token_id(4)
+    config = transformers.BertConfig(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+                                     max_position_embeddings=64, vocab_size=len(WORDS))
+    writer.add_context_length(64), writer.add_embedding_length(16), writer.add_block_count(2), writer.add_head_count(4)
+    writer.add_feed_forward_length(24), writer.add_layer_norm_eps(1e-12), writer.add_causal_attention(False)
+    writer.add_pooling_type(gguf.PoolingType.CLS)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.BERT, 2)
+    golden["tensors"]["bert"] = {}
+    for key, tensor in transformers.BertModel(config, add_pooling_layer=False).state_dict().items():
+        if key.endswith(("position_ids", "token_type_ids")):
+            continue
+        golden["tensors"]["bert"][key] = list(tensor.shape)
+        found = names.get_name(key, try_suffixes=(".weight", ".bias"))
+        assert found, key
+        value = values(key, tensor.shape)
+        writer.add_tensor(found, np.ascontiguousarray(value, np.float16 if value.ndim > 1 else np.float32))
+    writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file(), writer.close()
 
 
 BASE = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
@@ -248,4 +312,5 @@ for name, (arch, config, tokenizer) in MODELS.items():
         except Exception as error:
             print(name, path.stat().st_size, "not checked:", type(error).__name__, str(error)[:200])
 
+write_bert()
 (ROOT / "golden.json").write_text(json.dumps(golden))

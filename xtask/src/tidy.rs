@@ -33,7 +33,7 @@ const EDGES: [(&str, &[&str]); 18] = [
     ("train",   &["base", "text", "kernels", "model"]),
     ("http",    &["base"]),
     ("serve",   &["base", "openness", "text", "infer", "answer", "http"]),
-    ("run",     &["base", "ledger", "openness", "text", "data", "model", "infer", "answer", "shelf", "train"]),
+    ("run",     &["base", "ledger", "openness", "text", "data", "kernels", "model", "infer", "answer", "shelf", "train"]),
     ("oci",     &["base"]),
     ("cli",     &["base", "ledger", "openness", "text", "kernels", "model", "infer", "answer", "shelf", "train", "http", "serve", "run", "hub", "oci"]),
 ];

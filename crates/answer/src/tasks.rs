@@ -1,11 +1,14 @@
-//! Tasks: exact match of a greedy answer, and multiple choice by log-likelihood. Knows rows, not where they come from.
+//! Tasks: exact match of a greedy answer, and multiple choice by log-likelihood, counted as EleutherAI's
+//! lm-evaluation-harness counts (Gao et al., 2021; `HFLM._encode_pair`, `multiple_choice` of version 0.4). Knows
+//! rows, not where they come from.
 
 use crate::{
     generation::{Generation, Piece},
     model::TextModel,
 };
-use narthex_base::{Observer, Result};
+use narthex_base::{Figure, Observer, Result};
 use narthex_infer::{Request, Sampling};
+use narthex_text::Tokenizer;
 use std::{collections::BTreeMap, ops::ControlFlow};
 
 /// One row of a task.
@@ -18,7 +21,7 @@ pub enum TaskItem {
         /// Expected answer.
         answer: String,
     },
-    /// The choice with the highest log-likelihood per byte must be the right one.
+    /// The likeliest choice must be the right one.
     Choice {
         /// Rendered prompt.
         prompt: String,
@@ -30,31 +33,34 @@ pub enum TaskItem {
 }
 
 /// What a model scored on a task.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TaskScore {
-    /// Rows answered exactly.
-    pub exact: usize,
-    /// Rows that ask for an exact answer.
-    pub exact_rows: usize,
-    /// Rows whose right choice was the likeliest (by log-likelihood per byte).
-    pub choice: usize,
-    /// Rows with choices.
-    pub choice_rows: usize,
+    /// Rows that were right and rows in all, by the name of the figure.
+    counts: BTreeMap<&'static str, (usize, usize)>,
     /// Rows that do not fit the model's context.
     pub skipped_rows: usize,
 }
 
 impl TaskScore {
-    /// As figures, with the share of rows that were right.
+    fn count(&mut self, figure: Figure, right: bool) {
+        let (rights, rows) = self.counts.entry(figure.name).or_default();
+        *rights += usize::from(right);
+        *rows += 1;
+    }
+
+    /// As figures: the share of rows that were right, its standard error where there are two rows or more, and the
+    /// rows.
     pub fn figures(&self) -> BTreeMap<String, f64> {
         let mut figures = BTreeMap::new();
-        for (name, right, rows) in
-            [("exact_match", self.exact, self.exact_rows), ("choice_accuracy", self.choice, self.choice_rows)]
-        {
-            if rows > 0 {
-                figures.insert(name.to_string(), right as f64 / rows as f64);
-                figures.insert(format!("{name}_rows"), rows as f64);
+        for (name, (right, rows)) in &self.counts {
+            let (share, n) = (*right as f64 / *rows as f64, *rows as f64);
+            figures.insert(name.to_string(), share);
+            if *rows > 1 {
+                // The standard deviation of the sample over the root of its size.
+                figures.insert(format!("{name}_stderr"), (share * (1.0 - share) / (n - 1.0)).sqrt());
             }
+            let kind = if *name == Figure::EXACT_MATCH.name { "exact_match_rows" } else { "choice_rows" };
+            figures.insert(kind.into(), n);
         }
         if self.skipped_rows > 0 {
             figures.insert("skipped_rows".into(), self.skipped_rows as f64);
@@ -85,13 +91,16 @@ pub fn score_task(
                 }
                 let told =
                     model.tell(model.request(prompt, answer_tokens_max, greedy()), |_| ControlFlow::Continue(()))?;
-                score.exact_rows += 1;
-                score.exact += usize::from(told.text.trim() == answer.trim());
+                score.count(Figure::EXACT_MATCH, told.text.trim() == answer.trim());
             }
-            TaskItem::Choice { prompt, choices, answer } => match likeliest(model, prompt, choices)? {
-                Some(best) => {
-                    score.choice_rows += 1;
-                    score.choice += usize::from(best == *answer);
+            TaskItem::Choice { prompt, choices, answer } => match likelihoods(model, prompt, choices)? {
+                Some(sums) => {
+                    let over = |length: fn(&str) -> usize| -> Vec<f64> {
+                        sums.iter().zip(choices).map(|(sum, choice)| sum / length(choice) as f64).collect()
+                    };
+                    score.count(Figure::ACC, highest(&sums) == *answer);
+                    score.count(Figure::ACC_NORM, highest(&over(|choice| choice.chars().count())) == *answer);
+                    score.count(Figure::ACC_BYTES, highest(&over(str::len)) == *answer);
                 }
                 None => score.skipped_rows += 1,
             },
@@ -101,31 +110,46 @@ pub fn score_task(
     Ok(score)
 }
 
-/// The choice with the highest log-likelihood per byte after the prompt; none if one does not fit.
-fn likeliest(model: &TextModel, prompt: &str, choices: &[String]) -> Result<Option<usize>> {
-    let prompt_ids = model.tokenizer.encode_open(prompt)?;
-    let mut best: Option<(usize, f64)> = None;
-    for (i, choice) in choices.iter().enumerate() {
-        // The prompt's tokens may change where the choice is glued on, so the choice is what follows the common part.
-        let ids = model.tokenizer.encode_open(&format!("{prompt}{choice}"))?;
-        let common = prompt_ids.iter().zip(&ids).take_while(|(a, b)| a == b).count().max(1);
-        if ids.len() > model.engine.context() || common >= ids.len() {
+/// The first of the highest.
+fn highest(scores: &[f64]) -> usize {
+    let better = |best: usize, i: usize| if scores[i] > scores[best] { i } else { best };
+    (0..scores.len()).fold(0, better)
+}
+
+/// The log-likelihood of each choice after the prompt, in nats; none if one does not fit.
+fn likelihoods(model: &TextModel, prompt: &str, choices: &[String]) -> Result<Option<Vec<f64>>> {
+    let mut sums = Vec::new();
+    for choice in choices {
+        let (ids, from) = pair(&model.tokenizer, prompt, choice, &model.stop_tokens)?;
+        if ids.len() > model.engine.context() || from == 0 || from >= ids.len() {
             return Ok(None);
         }
         let request = Request { prompt_logprobs: true, ..model.request(ids, 0, greedy()) };
         let mut generation = Generation::start(model, vec![request], &[], ())?;
-        let mut total = 0.0;
+        let mut sum = 0.0;
         while let Some((_, piece)) = generation.next_blocking()? {
             if let Piece::Prompt(scores) = piece {
-                total = scores[common..].iter().flatten().map(|score| f64::from(score.logprob)).sum();
+                sum = scores[from..].iter().flatten().map(|score| f64::from(score.logprob)).sum();
             }
         }
-        let per_byte = total / choice.len().max(1) as f64;
-        if best.is_none_or(|(_, score)| per_byte > score) {
-            best = Some((i, per_byte));
-        }
+        sums.push(sum);
     }
-    Ok(best.map(|(i, _)| i))
+    Ok(Some(sums))
+}
+
+/// The tokens of a prompt and a choice as one text, and where the choice begins: after as many tokens as the prompt has
+/// alone. Spaces at the prompt's end belong to the choice, since most tokenizers join them to the word that follows.
+/// What follows nothing follows the BOS token, or else an end of text.
+fn pair(tokenizer: &Tokenizer, prompt: &str, choice: &str, ends: &[u32]) -> Result<(Vec<u32>, usize)> {
+    let context = prompt.trim_end();
+    let whole = tokenizer.encode_open(&format!("{prompt}{choice}"))?;
+    if context.is_empty() && tokenizer.prefix()?.is_empty() {
+        let before = ends.first().copied();
+        let from = usize::from(before.is_some());
+        return Ok((before.into_iter().chain(whole).collect(), from));
+    }
+    let from = tokenizer.encode_open(context)?.len();
+    Ok((whole, from))
 }
 
 fn greedy() -> Sampling {

@@ -177,6 +177,24 @@ fn tasks_are_scored() {
     let long = TaskItem::Exact { prompt: "p".repeat(100), answer: "yes".into() };
     let items = [exact("yes"), exact(" yes\n"), exact("no"), choice(0), choice(1), long];
     let score = score_task(&saying("yes"), &items, 10, Observer::silent()).unwrap();
-    assert_eq!((score.exact, score.exact_rows, score.choice, score.choice_rows, score.skipped_rows), (2, 3, 1, 2, 1));
-    assert_eq!(score.figures()["exact_match"], 2.0 / 3.0);
+    let figures = score.figures();
+    let shown = |name: &str| figures.get(name).copied();
+    assert_eq!((shown("exact_match"), shown("exact_match_rows")), (Some(2.0 / 3.0), Some(3.0)));
+    assert_eq!((shown("acc"), shown("choice_rows"), shown("skipped_rows")), (Some(0.5), Some(2.0), Some(1.0)));
+    // The standard deviation of (1, 1, 0) is the root of 1/3, that of (1, 0) the root of 1/2.
+    assert!((figures["exact_match_stderr"] - (1.0f64 / 3.0 / 3.0).sqrt()).abs() < 1e-12);
+    assert!((figures["acc_stderr"] - 0.5).abs() < 1e-12);
+
+    // Three tokens of three letters, and two of one letter: the sum, and the shares of letters and of bytes, differ.
+    let unlike = |answer| TaskItem::Choice { prompt: "p".into(), choices: vec!["abc".into(), "ü".into()], answer };
+    let figures = score_task(&saying("yes"), &[unlike(1)], 10, Observer::silent()).unwrap().figures();
+    assert_eq!((figures["acc"], figures["acc_norm"], figures["acc_bytes"]), (1.0, 0.0, 0.0));
+    assert_eq!(figures.get("acc_stderr"), None, "of one row there is none");
+
+    // A space at the prompt's end belongs to the choice; an empty prompt is an end of text where there is no BOS.
+    for prompt in ["p ", ""] {
+        let item = TaskItem::Choice { prompt: prompt.into(), choices: vec!["a".into(), "bcd".into()], answer: 0 };
+        let figures = score_task(&saying("yes"), &[item], 10, Observer::silent()).unwrap().figures();
+        assert_eq!(figures["acc"], 1.0, "{prompt:?}");
+    }
 }

@@ -64,7 +64,7 @@ impl Error {
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => report
                 .help("free some space (`narthex gc` lists what can go), then run the same command again: finished steps are kept"),
-            io::ErrorKind::NotFound => report.help("check the path; relative paths start at the folder of narthex.toml"),
+            io::ErrorKind::NotFound => report.help("check the path: nothing is there"),
             io::ErrorKind::PermissionDenied => report.help(format!("check the permissions: `ls -ld {path}`")),
             _ => report,
         }

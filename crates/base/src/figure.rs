@@ -1,5 +1,5 @@
-//! Figures: numbers that the same recipe always gives. Names are what manifests hold; unit and direction say how to read
-//! them. It computes none.
+//! Figures: numbers that the same recipe always gives. Names are what manifests hold; unit and direction say how to
+//! read them. It computes none.
 
 use serde::{Serialize, Serializer};
 
@@ -85,8 +85,12 @@ impl Figure {
     pub const VALIDATION_PR_AUC: Figure = Figure::new("validation_pr_auc", Unit::Share, Better::Higher);
     /// Rows whose greedy answer equals the expected one.
     pub const EXACT_MATCH: Figure = Figure::new("exact_match", Unit::Share, Better::Higher);
-    /// Rows whose right choice is the most likely one.
-    pub const CHOICE_ACCURACY: Figure = Figure::new("choice_accuracy", Unit::Share, Better::Higher);
+    /// Rows whose right choice is the likeliest, by the sum over its tokens.
+    pub const ACC: Figure = Figure::new("acc", Unit::Share, Better::Higher);
+    /// Rows whose right choice is the likeliest for each character.
+    pub const ACC_NORM: Figure = Figure::new("acc_norm", Unit::Share, Better::Higher);
+    /// Rows whose right choice is the likeliest for each byte.
+    pub const ACC_BYTES: Figure = Figure::new("acc_bytes", Unit::Share, Better::Higher);
 
     const fn new(name: &'static str, unit: Unit, better: Better) -> Self {
         Figure { name, unit, better }

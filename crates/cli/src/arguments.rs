@@ -34,53 +34,135 @@ pub struct Arguments {
 pub enum Command {
     /// Start a project in a new folder
     #[command(alias = "init")]
+    #[command(after_help = "\
+Example:
+  narthex new hello && narthex run hello")]
     New(New),
     /// Make everything in a project that is not made yet
+    #[command(after_help = "\
+Examples:
+  narthex run hello
+  narthex run hello --to base --set base.lr=3e-3
+  narthex run hello --dry-run")]
     Run(Run),
     #[command(flatten)]
     Step(StepVerb),
     /// Continue a prompt
+    #[command(after_help = "\
+Examples:
+  narthex generate base --prompt \"Once upon a time\" --max-tokens 50
+  narthex generate ./SmolLM2-135M --prompt - < prompt.txt")]
     Generate(Generate),
     /// Talk to a model in the terminal
+    #[command(after_help = "\
+Example:
+  narthex chat bard-chat --system \"You speak in verse.\"")]
     Chat(Chat),
     /// Turn texts into vectors, one JSON line each
+    #[command(after_help = "\
+Example:
+  narthex embed ./all-MiniLM-L6-v2 --file texts.txt > vectors.jsonl")]
     Embed(Embed),
     /// Sort texts into the classes of a classifier, one line each
+    #[command(after_help = "\
+Example:
+  narthex classify spam \"You have won a prize\"")]
     Classify(Classify),
     /// Answer over the OpenAI API, with a chat page at /
+    #[command(after_help = "\
+Examples:
+  narthex serve base
+  narthex serve ./SmolLM2-135M --port 9000 --api-key \"$KEY\"
+  narthex serve base --lora-modules poet=./poet-adapter")]
     Serve(Box<Serve>),
     /// Answer a file of requests, and go on where an interruption stopped
+    #[command(after_help = "\
+Example:
+  narthex batch base requests.jsonl answers.jsonl")]
     Batch(Batch),
     /// List artifacts
+    #[command(after_help = "\
+Example:
+  narthex ls --all --kind model")]
     Ls(Ls),
     /// Show an artifact: files, licences, recipe, figures
+    #[command(after_help = "\
+Examples:
+  narthex show base
+  narthex show base@28d5 --json")]
     Show(Look),
     /// Show what an artifact was made from, down to the raw files
+    #[command(after_help = "\
+Example:
+  narthex trace release")]
     Trace(Trace),
     /// Show components, licences and openness class, or write them in another format
+    #[command(after_help = "\
+Examples:
+  narthex license release
+  narthex license release --format spdx > release.spdx.json")]
     License(License),
     /// Make an artifact again from its recipe and compare every byte
+    #[command(after_help = "\
+Example:
+  narthex reproduce release")]
     Reproduce(Reproduce),
     /// Compute randomly chosen parts of a model's training again and compare
+    #[command(after_help = "\
+Example:
+  narthex verify base")]
     Verify(Verify),
     /// Sign an exported folder, and its lineage and licences
+    #[command(after_help = "\
+Example:
+  narthex sign ./release --private-key key.pem")]
     Sign(Sign),
     /// Check the signatures of a folder
+    #[command(after_help = "\
+Example:
+  narthex verify-signature ./release --public-key key.pub")]
     VerifySignature(VerifySignature),
     /// Fetch a model or a data set from the Hugging Face Hub
     Pull(Pull),
     /// Write an artifact as a container image of models (ModelPack) for registries
+    #[command(after_help = "\
+Example:
+  narthex push release oci:images:v1 && skopeo copy oci:images:v1 docker://REGISTRY/NAME:v1")]
     Push(Push),
     /// Copy an artifact with its papers into a folder
+    #[command(after_help = "\
+Examples:
+  narthex export release ./release
+  narthex export base base.gguf --format gguf")]
     Export(Export),
     /// Take a model folder into the ledger
+    #[command(after_help = "\
+Examples:
+  narthex import ./SmolLM2-135M-Instruct --name smol
+  narthex import model-q4.gguf --license Apache-2.0")]
     Import(Import),
     /// Make a model of another with its weights in 8 or 4 bits, and show what that costs
+    #[command(after_help = "\
+Examples:
+  narthex quantize base --to int8
+  narthex quantize base --to int4 --group 64 --calibrate tokens")]
     Quantize(Quantize),
     /// Find artifacts that nothing leads to any more, and remove them
+    #[command(after_help = "\
+Examples:
+  narthex gc
+  narthex gc --apply")]
     Gc(Gc),
     /// Measure this machine: a training step, or every operator, against its peaks
+    #[command(after_help = "\
+Examples:
+  narthex bench train --shape llama-10m
+  narthex bench kernels")]
     Bench(Bench),
     /// Show the resolved configuration, or its JSON schema
+    #[command(after_help = "\
+Examples:
+  narthex config show hello
+  narthex config schema > narthex.schema.json")]
     Config(Config),
 }

@@ -32,6 +32,9 @@ pub struct ModelRef {
     /// How weights are stored and multiplied, and keys and values too
     #[arg(long, value_enum, default_value = "auto")]
     pub dtype: Dtype,
+    /// Use the files of a model in the ledger as they are: do not compute their digests again
+    #[arg(long)]
+    pub skip_digest_check: bool,
 }
 
 /// Number types, under vLLM's names.

@@ -21,7 +21,14 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: narthex_kernels::alloc::Retaining = narthex_kernels::alloc::Retaining;
 
+/// What is said where the system has no more memory.
+static EXHAUSTED: &str = "error: there is not enough memory
+ help: for training, a smaller `batch_size` (with more `gradient_accumulation`) or `activation_checkpointing = true`; for serving,
+       `--kv-cache-memory-bytes` and `--dtype bfloat16`. Finished steps and checkpoints are kept
+";
+
 fn main() -> ExitCode {
+    narthex_kernels::alloc::explain_exhaustion(&EXHAUSTED);
     let arguments = Arguments::parse();
     let style = style::Style::detect();
     let outcome = commands::choose_isa_of_environment().and_then(|()| run(arguments.command, style));

@@ -116,8 +116,12 @@ impl State {
 }
 
 fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("  {bar:28} {pos}/{len} {msg} [{elapsed}{prefix}]")
-        .expect("the template is valid");
+    // The message is cut where the line ends.
+    let template = match crate::style::terminal_width() {
+        Some(width) if width < 100 => "  {bar:10} {pos}/{len} {wide_msg} [{elapsed}{prefix}]",
+        _ => "  {bar:28} {pos}/{len} {wide_msg} [{elapsed}{prefix}]",
+    };
+    let style = ProgressStyle::with_template(template).expect("the template is valid");
     let bar = ProgressBar::new(0).with_style(style);
     bar.enable_steady_tick(Duration::from_millis(250));
     bar

@@ -138,7 +138,7 @@ fn a_chain_from_text_to_bundle() {
     let answers: serde_json::Value = serde_json::from_str(&succeed(&folder, &["show", "answers", "--json"])).unwrap();
     let figures = &answers["manifest"]["figures"];
     assert_eq!((&figures["exact_match"], &figures["exact_match_rows"]), (&0.0.into(), &1.0.into()));
-    assert_eq!((&figures["choice_accuracy"], &figures["choice_accuracy_rows"]), (&1.0.into(), &1.0.into()));
+    assert_eq!((&figures["acc_norm"], &figures["choice_rows"]), (&1.0.into(), &1.0.into()));
 
     lineage_and_transfer(&folder, home.path());
     generated_text(&folder);
@@ -244,6 +244,33 @@ fn a_killed_run_ends_with_the_same_bytes() {
     }
 }
 
+/// A byte that changed since the artifact was made is seen by whoever opens it.
+#[test]
+fn a_flipped_byte_is_not_used() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = project(&home.path().join("p"));
+    succeed(&folder, &["run", "--to", "base"]);
+    let whole = digest(&folder, "base");
+    let weights = folder.join(".narthex/artifacts").join(&whole).join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&weights, &bytes).unwrap();
+    let generate = ["generate", "base", "--prompt", "a", "--max-tokens", "2"];
+    for args in [&generate[..], &["run"]] {
+        let stderr = fail(&folder, args, 1);
+        assert!(
+            stderr.contains("model.safetensors of `base`") && stderr.contains("differs from what was stored"),
+            "{stderr}"
+        );
+        assert!(stderr.contains("narthex run --force base"), "{stderr}");
+    }
+    succeed(&folder, &[&generate[..], &["--skip-digest-check"]].concat());
+    succeed(&folder, &["run", "--to", "base", "--force", "base"]);
+    assert_eq!(digest(&folder, "base"), whole);
+    succeed(&folder, &generate);
+}
+
 #[test]
 fn mistakes_are_named_with_their_place_and_a_fix() {
     let home = tempfile::tempdir().unwrap();
@@ -269,8 +296,18 @@ fn mistakes_are_named_with_their_place_and_a_fix() {
     succeed(&folder, &["run", "--to", "talker"]);
     with("tokenizer = \"tokens\"", "vocab_size = 300");
     check(&["run"], 1, &["different tokenizers", "tokenizer = \"base\""]);
-    with("rows = \"line\"", "rows = \"line\"\nformat = \"jsonl\"");
+    with("rows = \"line\"", "format = \"jsonl\"");
     check(&["run"], 1, &["lines.txt", ":1", "max_bad_rows"]);
+    with("rows = \"line\"", "rows = \"line\"\nformat = \"jsonl\"");
+    check(&["run", "--dry-run"], 1, &["source `lines`: `rows` means nothing for its files"]);
+    // What cannot be is said before the first step runs.
+    with("rows", "rows");
+    for dry in [&["--dry-run"][..], &[]] {
+        check(&[&["run", "--device", "cuda"], dry].concat(), 1, &["step `base` cannot run here", "has no cuda"]);
+        let args = [&["run", "--force", "documents", "--set", "base.batch_size=1000000000"], dry].concat();
+        check(&args, 1, &["step `base` needs", "of memory at least", "`batch_size`"]);
+        assert!(!fail(&folder, &args, 1).contains("documents (data)"), "nothing has begun");
+    }
     fs::write(folder.join("narthex.toml"), &good).unwrap();
     check(&["run", "--to", "bass"], 1, &["no step `bass`", "did you mean `base`"]);
     check(&["run", "nowhere"], 1, &["narthex new"]);

@@ -11,7 +11,7 @@ use crate::{
     spec::{DataOutput, Format, PrepareSpec, TextRows},
     split::Splitter,
     statistics::Statistics,
-    table::Table,
+    table::{Table, nth_row},
 };
 use datafusion::arrow::array::RecordBatch;
 use narthex_base::{Answers, Error, Message, Observer, Pair, Result};
@@ -63,6 +63,7 @@ pub fn prepare(spec: &PrepareSpec, out_dir: &Path, observer: Observer) -> Result
         splitter: Splitter::create(spec.split, whole_files, out_dir, column)?,
         results: Counts::default(),
         statistics: Statistics::default(),
+        tables: tables.clone(),
     };
     query::run(spec, &tables, &tally, total_bytes, observer, &mut |batch| intake.take(batch))?;
     observer.progress(total_bytes, total_bytes, "bytes", "reading");
@@ -80,6 +81,7 @@ struct Intake<'a> {
     /// Broken rows of the query's result.
     results: Counts,
     statistics: Statistics,
+    tables: Vec<Arc<Table>>,
 }
 
 impl Intake<'_> {
@@ -95,7 +97,7 @@ impl Intake<'_> {
             match item {
                 Item::Empty => self.statistics.empty_removed += 1,
                 Item::Bad(bad) => {
-                    let place = format!("row {} of the transform's result", self.results.rows);
+                    let place = self.place();
                     self.results.bad(place, &bad);
                 }
                 Item::Text(text) => {
@@ -125,6 +127,14 @@ impl Intake<'_> {
             }
         }
         self.tally.report(self.spec.source.len(), &Counts { rows: 0, ..self.results.clone() })
+    }
+
+    /// Where the row at hand stands: in the file, where no transform lies between.
+    fn place(&self) -> String {
+        let row = self.results.rows;
+        let wanted = self.spec.transform.is_none() && self.results.examples.len() < EXAMPLES;
+        let found = wanted.then(|| nth_row(&self.tables, row)).flatten();
+        found.unwrap_or_else(|| format!("row {row} of the transform's result"))
     }
 
     /// Normalises in place and tells the bytes.

@@ -114,6 +114,15 @@ impl FileRows {
         }
     }
 
+    /// The line of the last row read, from 1: its last one in text and JSONL, its first one in tables.
+    pub(crate) fn line(&self) -> usize {
+        match &self.reader {
+            Reader::Csv(separated) => separated.record.position().map_or(0, |position| position.line() as usize),
+            Reader::Whole(_) => 1,
+            _ => self.line,
+        }
+    }
+
     /// The next JSON object, for finding out which columns there are.
     pub(crate) fn next_object(&mut self) -> Result<Option<Map<String, Value>>> {
         loop {

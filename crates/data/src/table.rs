@@ -193,6 +193,30 @@ fn json_columns(index: usize, spec: &SourceSpec, tally: &Tally, observer: Observ
     Ok(columns.into_iter().map(|(name, kind)| (name, kind.unwrap_or(Kind::Text))).collect())
 }
 
+/// Where the row of this number, counted from 1 over all good rows of all sources, stands: `file:line`, or the row of a
+/// Parquet file. The files are read again.
+pub(crate) fn nth_row(tables: &[Arc<Table>], number: u64) -> Option<String> {
+    let mut left = number;
+    for table in tables {
+        let Columns::Rows(columns) = &table.columns else {
+            return match table.spec.files.as_slice() {
+                [one] => Some(format!("{}: row {left}", one.display())),
+                _ => None,
+            };
+        };
+        for path in &table.spec.files {
+            let mut rows = FileRows::new(path, &table.spec, files::open(path, &Arc::default()).ok()?).ok()?;
+            while let Some(row) = rows.next(columns).ok()? {
+                left -= u64::from(matches!(row, Row::Cells(_)));
+                if left == 0 {
+                    return Some(format!("{}:{}", path.display(), rows.line()));
+                }
+            }
+        }
+    }
+    None
+}
+
 /// Counts the broken rows of a source that has no others.
 fn report_broken(index: usize, spec: &SourceSpec, tally: &Tally) -> Result<()> {
     let mut counts = Counts::default();

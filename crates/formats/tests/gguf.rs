@@ -92,6 +92,38 @@ fn models_become_folders() {
     }
 }
 
+/// Names by ggml's table, ids by transformers' `BertTokenizerFast`.
+#[test]
+fn encoders_become_folders() {
+    let golden_values = golden_json();
+    let folder = tempfile::tempdir().unwrap();
+    let imported = to_hugging_face(&golden("gguf/bert.gguf"), folder.path()).unwrap();
+    assert!(imported.notes.is_empty(), "{:?}", imported.notes);
+    let found = weights(&folder.path().join("model.safetensors"));
+    let expected = golden_values["tensors"]["bert"].as_object().unwrap();
+    assert_eq!(found.len(), expected.len());
+    for (tensor, shape) in expected {
+        let (found_shape, values) = &found[tensor];
+        assert_eq!(
+            (serde_json::json!(found_shape), values),
+            (shape.clone(), &formula(tensor, values.len())),
+            "{tensor}"
+        );
+    }
+    let config = json(&folder.path().join("config.json"));
+    let of_config = ["model_type", "layer_norm_eps", "type_vocab_size", "pad_token_id"].map(|key| config[key].clone());
+    assert_eq!(serde_json::json!(of_config), serde_json::json!(["bert", 1e-12, 2, 0]));
+    assert_eq!(json(&folder.path().join("1_Pooling/config.json"))["pooling_mode_cls_token"], true);
+    assert_eq!(json(&folder.path().join("modules.json"))[2]["type"], "sentence_transformers.models.Normalize");
+    assert!(!folder.path().join("generation_config.json").exists(), "it generates nothing");
+    let tokenizer = tokenizers::Tokenizer::from_file(folder.path().join("tokenizer.json")).unwrap();
+    let texts = golden_values["texts"].as_array().unwrap();
+    for (text, expected) in texts.iter().zip(golden_values["ids"]["wordpiece"].as_array().unwrap()) {
+        let ids = tokenizer.encode(text.as_str().unwrap(), true).unwrap();
+        assert_eq!(serde_json::json!(ids.get_ids()), *expected, "{text}: {:?}", ids.get_tokens());
+    }
+}
+
 fn check_tokenizer(folder: &Path, name: &str, golden_values: &Json) {
     let tokenizer = tokenizers::Tokenizer::from_file(folder.join("tokenizer.json")).unwrap();
     let texts = golden_values["texts"].as_array().unwrap();

@@ -12,6 +12,7 @@ use axum::{
     extract::{DefaultBodyLimit, Request},
     http::StatusCode,
     middleware,
+    response::{IntoResponse, Redirect, Response},
 };
 use std::sync::Arc;
 
@@ -27,9 +28,16 @@ pub fn guarded(routes: Router, options: &HttpOptions, needs_key: fn(&str) -> boo
         .layer(middleware::from_fn(move |request, next| observe(observers.clone(), request, next)))
 }
 
-async fn unknown_route(request: Request) -> ApiError {
-    let message = format!("unknown URL: {} {}", request.method(), request.uri().path());
-    ApiError::request(StatusCode::NOT_FOUND, message, Some("unknown_url"))
+/// A path with a `/` too many is sent on to the one without, method and body with it.
+async fn unknown_route(request: Request) -> Response {
+    let path = request.uri().path();
+    let trimmed = path.trim_matches('/');
+    if path.ends_with('/') && !trimmed.is_empty() {
+        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+        return Redirect::temporary(&format!("/{trimmed}{query}")).into_response();
+    }
+    let message = format!("unknown URL: {} {path}", request.method());
+    ApiError::request(StatusCode::NOT_FOUND, message, Some("unknown_url")).into_response()
 }
 
 async fn wrong_method(request: Request) -> ApiError {

@@ -3,7 +3,7 @@
 
 use crate::{artifact::Artifact, disk, open::Ledger};
 use narthex_base::{ArtifactKind, Digest, Error, LineageNode, Parent, Presence, Provenance, Result};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 /// The longest chain of ancestors.
 const MAX_LINEAGE_DEPTH: usize = 500;
@@ -86,40 +86,60 @@ impl Ledger {
     /// # Errors
     /// Names the first file that differs, is missing, or does not belong there.
     pub fn verify(&self, artifact: &Artifact) -> Result<()> {
-        let is_source = artifact.manifest.kind == ArtifactKind::Source;
-        let base = if is_source { self.root().parent().unwrap_or(self.root()) } else { &artifact.folder };
-        let wrong = |path: &str, what: &str| {
-            let error = Error::input(format!("{path} of `{}` ({}) {what}", artifact.name(), artifact.digest.short()))
-                .at(base.join(path).display(), None);
-            match is_source {
-                true => error.help("restore the file, or run again: `narthex run` makes what follows from the new one"),
-                false => error.help(format!("make it again: `narthex run --force {}`", artifact.name())),
-            }
-        };
-        for file in &artifact.manifest.files {
-            let path = base.join(&file.path);
-            if !path.is_file() {
-                return Err(wrong(&file.path, "is missing"));
-            }
-            let (bytes, digest) = disk::hash(&path)?;
-            if bytes != file.bytes {
-                return Err(wrong(&file.path, &format!("has {bytes} bytes instead of {}", file.bytes)));
-            }
-            if digest != file.digest {
-                let cause = format!("its digest is {digest}, the manifest says {}", file.digest);
-                return Err(wrong(&file.path, "differs from what was stored").cause(cause));
-            }
-        }
-        if !is_source {
+        self.verify_files(artifact)?;
+        if artifact.manifest.kind != ArtifactKind::Source {
             for (path, _) in disk::walk(&artifact.folder, disk::Links::Refuse)? {
                 let is_ours = path == crate::artifact::MANIFEST_FILE
                     || path.starts_with(&format!("{}/", crate::artifact::RUN_FOLDER));
                 if !is_ours && artifact.manifest.file(&path).is_none() {
-                    return Err(wrong(&path, "does not belong to it"));
+                    return Err(self.wrong_file(artifact, &path, "does not belong to it"));
                 }
             }
         }
         Ok(())
+    }
+
+    /// The same of the files that belong to it, whatever lies beside them: what is asked before an artifact is used.
+    ///
+    /// # Errors
+    /// Names the first file that differs or is missing.
+    pub fn verify_files(&self, artifact: &Artifact) -> Result<()> {
+        for file in &artifact.manifest.files {
+            let wrong = |what: &str| self.wrong_file(artifact, &file.path, what);
+            let path = self.base(artifact).join(&file.path);
+            if !path.is_file() {
+                return Err(wrong("is missing"));
+            }
+            let (bytes, digest) = disk::hash(&path)?;
+            if bytes != file.bytes {
+                return Err(wrong(&format!("has {bytes} bytes instead of {}", file.bytes)));
+            }
+            if digest != file.digest {
+                let cause = format!("its digest is {digest}, the manifest says {}", file.digest);
+                return Err(wrong("differs from what was stored").cause(cause));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the paths of an artifact's files start.
+    fn base<'a>(&'a self, artifact: &'a Artifact) -> &'a Path {
+        match artifact.manifest.kind {
+            ArtifactKind::Source => self.root().parent().unwrap_or(self.root()),
+            _ => &artifact.folder,
+        }
+    }
+
+    fn wrong_file(&self, artifact: &Artifact, path: &str, what: &str) -> Error {
+        let error = Error::input(format!("{path} of `{}` ({}) {what}", artifact.name(), artifact.digest.short()))
+            .at(self.base(artifact).join(path).display(), None);
+        match artifact.manifest.kind {
+            ArtifactKind::Source => {
+                error.help("restore the file, or run again: `narthex run` makes what follows from the new one")
+            }
+            _ if artifact.manifest.recipe.kind == "import" => error.help("import it again"),
+            _ => error.help(format!("make it again: `narthex run --force {}`", artifact.name())),
+        }
     }
 }
 

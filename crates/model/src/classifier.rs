@@ -100,6 +100,14 @@ impl Classifier {
         Self { network, ..self }
     }
 
+    /// What a user should know of how its config was read.
+    pub fn notes(&self) -> &[String] {
+        match &self.network {
+            Network::Encoder(encoder) => &encoder.config().shape.design.notes,
+            Network::Decoder(decoder) => &decoder.config().design.notes,
+        }
+    }
+
     /// Where the weights are.
     pub fn device(&self) -> Device {
         match &self.network {

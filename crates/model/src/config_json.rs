@@ -39,12 +39,16 @@ const WITHOUT_EFFECT: [(&str, &[&str]); 9] = [
         "dropout, noise and losses of training with transformers",
         &[
             "attention_dropout",
+            "attention_probs_dropout_prob",
             "attn_pdrop",
             "classifier_dropout",
             "embd_pdrop",
             "embedding_dropout",
             "hidden_dropout",
+            "hidden_dropout_prob",
+            "initializer_cutoff_factor",
             "initializer_range",
+            "mlp_dropout",
             "output_router_logits",
             "resid_pdrop",
             "residual_dropout",
@@ -150,9 +154,7 @@ pub(crate) struct Json<'a> {
 
 impl<'a> Json<'a> {
     pub(crate) fn new(given: &'a Value, model_type: &str) -> Self {
-        static TABLE: OnceLock<Value> = OnceLock::new();
-        let table = TABLE.get_or_init(|| serde_json::from_str(KEYS).expect("our own file"));
-        Self { given, family: &table["families"][model_type], read: RefCell::default() }
+        Self { given, family: family_keys(model_type), read: RefCell::default() }
     }
 
     /// The value of a key: as it is given, under this name or the family's own, else transformers' default.
@@ -346,21 +348,42 @@ impl<'a> Json<'a> {
     /// If transformers acts on one: this version would compute something else.
     pub(crate) fn unread(&self) -> Result<Vec<String>> {
         let read = self.read.borrow();
-        let mut unread = Vec::new();
-        for (key, value) in self.given.as_object().into_iter().flatten() {
-            let silent = value.is_null() || value == &Value::Bool(false) || key.starts_with('_');
-            let without_effect = WITHOUT_EFFECT.iter().any(|(_, keys)| keys.contains(&key.as_str()));
-            if silent || without_effect || read.contains(key) {
-                continue;
-            }
-            match self.family["defaults"].get(key) {
-                Some(default) if default == value => {}
-                Some(default) => return Err(unsupported(key, &value.to_string(), &default.to_string())),
-                None => unread.push(key.clone()),
-            }
-        }
-        Ok(unread)
+        unread_keys(self.given, self.family, |key| read.contains(key))
     }
+}
+
+/// What transformers knows of a family's keys.
+pub(crate) fn family_keys(model_type: &str) -> &'static Value {
+    static TABLE: OnceLock<Value> = OnceLock::new();
+    let table = TABLE.get_or_init(|| serde_json::from_str(KEYS).expect("our own file"));
+    &table["families"][model_type]
+}
+
+/// What is said of a key of `config.json` that nobody knows.
+pub(crate) fn unknown_key(key: &str) -> String {
+    format!("`{key}` in config.json is not known: it changes nothing here; compare answers if it should")
+}
+
+/// The keys of a config that are not read and that say something, though transformers does not act on them as far as is
+/// known.
+///
+/// # Errors
+/// If transformers acts on one: this version would compute something else.
+pub(crate) fn unread_keys(given: &Value, family: &Value, is_read: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    let mut unread = Vec::new();
+    for (key, value) in given.as_object().into_iter().flatten() {
+        let silent = value.is_null() || value == &Value::Bool(false) || key.starts_with('_');
+        let without_effect = WITHOUT_EFFECT.iter().any(|(_, keys)| keys.contains(&key.as_str()));
+        if silent || without_effect || is_read(key) {
+            continue;
+        }
+        match family["defaults"].get(key) {
+            Some(default) if default == value => {}
+            Some(default) => return Err(unsupported(key, &value.to_string(), &default.to_string())),
+            None => unread.push(key.clone()),
+        }
+    }
+    Ok(unread)
 }
 
 fn token_ids(value: &Value) -> Vec<u32> {

@@ -68,6 +68,14 @@ impl EncoderModel {
         read().map_err(|error| if error.place().is_some() { error } else { error.at(path.display(), None) })
     }
 
+    /// What a user should know of how its config was read.
+    pub fn notes(&self) -> &[String] {
+        match &self.network {
+            Network::Embedding(parts) => &parts.0.config().shape.design.notes,
+            Network::Score(classifier, _) => classifier.notes(),
+        }
+    }
+
     /// What the model is for.
     pub fn task(&self) -> EncoderTask {
         match self.network {

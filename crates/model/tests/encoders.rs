@@ -232,3 +232,29 @@ fn what_cannot_be_done_is_named() {
         assert!(error.what().contains(expected), "{error}");
     }
 }
+
+/// Keys of `config.json` that nobody reads: one that transformers acts on is refused, one that it does not know is
+/// named.
+#[test]
+fn keys_that_nobody_reads_are_named() {
+    let (golden, _) = golden("encoder-bert");
+    let made = tempfile::tempdir().unwrap();
+    fs::copy(golden.join("model.safetensors"), made.path().join("model.safetensors")).unwrap();
+    let plain: Value = serde_json::from_str(&fs::read_to_string(golden.join("config.json")).unwrap()).unwrap();
+    let read = |key: &str, value: Value| {
+        let mut config = plain.clone();
+        config[key] = value;
+        fs::write(made.path().join("config.json"), config.to_string()).unwrap();
+        EncoderModel::read(made.path(), None).map(|model| model.notes().to_vec())
+    };
+    assert_eq!(read("hidden_dropout_prob", json!(0.3)).unwrap(), [""; 0]);
+    let notes = read("brand_new", json!({"a": 1})).unwrap();
+    assert!(notes.len() == 1 && notes[0].contains("`brand_new` in config.json is not known"), "{notes:?}");
+    for (key, value, expected) in [
+        ("position_embedding_type", json!("relative_key"), "position_embedding_type = relative_key"),
+        ("layer_norm_eps", json!("1e-12"), "`layer_norm_eps` in the config is \"1e-12\", not a number"),
+    ] {
+        let error = read(key, value).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}

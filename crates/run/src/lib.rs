@@ -3,6 +3,7 @@
 //! opened by `narthex-shelf`.
 
 mod card;
+mod estimate;
 mod events;
 pub mod look;
 mod material;
@@ -18,6 +19,7 @@ mod source;
 mod steps;
 mod verify;
 
+pub use estimate::Estimate;
 pub use events::LineageEvents;
 pub use project::{OpenOptions, Project, SourceCode};
 pub use pulled_data::pulled_dataset;

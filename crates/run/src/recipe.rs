@@ -85,6 +85,10 @@ pub(crate) fn open(
     ledger: Ledger,
     source_code: Option<SourceCode>,
 ) -> Result<Project> {
+    if provenance.manifest.recipe.kind == "import" {
+        return Err(Error::input(format!("`{}` was imported: how it was made is not known", provenance.manifest.recipe.step))
+            .help("what can be made again is what a step of a project made; `narthex verify-signature` checks a signed folder"));
+    }
     let layers = Layers {
         file_name: format!("the recipe of `{}`", provenance.manifest.recipe.step),
         file: text(&project_file(provenance)?)?,

@@ -1,6 +1,7 @@
 //! The runner: walks the steps in order, skips what is known, makes what is not, and says why.
 
 use crate::{
+    estimate::Estimate,
     material::{changes, config, instruction_set, material},
     project::Project,
     source,
@@ -66,6 +67,9 @@ pub struct Row {
     pub figures: BTreeMap<String, f64>,
     /// Times and speeds.
     pub measured: BTreeMap<String, f64>,
+    /// What it needs at least, of a step that would train.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needs: Option<Estimate>,
 }
 
 /// What a run did.
@@ -103,6 +107,27 @@ impl Project {
         };
         self.refuse_steps(&planned)?;
         let _lock = if options.dry_run { None } else { Some(self.ledger.lock()?) };
+        // What cannot be is found before the first step runs, not after hours of others.
+        let ahead = RunOptions { dry_run: true, ..options.clone() };
+        let mut rows = self.walk(&planned, &ahead, observer)?;
+        for (planned, row) in planned.iter().zip(&mut rows).filter(|(_, row)| row.state == RowState::Planned) {
+            row.needs = self.estimate(planned);
+            self.refuse_impossible(planned, row.needs.as_ref())?;
+            if let Some(doubt) = row.needs.as_ref().and_then(|needs| self.doubt(needs)) {
+                observer.for_step(&planned.name).warn(doubt);
+            }
+        }
+        if !options.dry_run {
+            rows = self.walk(&planned, options, observer)?;
+        }
+        for warning in self.ledger.take_warnings() {
+            observer.warn(warning);
+        }
+        Ok(RunReport { rows, seconds: start.elapsed().as_secs_f64() })
+    }
+
+    /// All steps in order.
+    fn walk(&self, planned: &[&PlannedStep], options: &RunOptions, observer: Observer) -> Result<Vec<Row>> {
         let mut done: BTreeMap<String, Option<Artifact>> = BTreeMap::new();
         let mut rows = Vec::new();
         for planned in planned {
@@ -111,10 +136,7 @@ impl Project {
             done.insert(planned.name.clone(), artifact);
             rows.push(row);
         }
-        for warning in self.ledger.take_warnings() {
-            observer.warn(warning);
-        }
-        Ok(RunReport { rows, seconds: start.elapsed().as_secs_f64() })
+        Ok(rows)
     }
 
     fn run_step(
@@ -128,7 +150,10 @@ impl Project {
         for input in &planned.inputs {
             match self.input(input, done, options.dry_run)? {
                 Some(artifact) => inputs.push((input.clone(), artifact)),
-                None => return Ok((row_planned(planned, format!("its input `{}` runs again", input.name)), None)),
+                None => {
+                    let again = if self.ledger.last_step(&input.name)?.is_some() { " again" } else { "" };
+                    return Ok((row_planned(planned, format!("its input `{}` runs{again}", input.name)), None));
+                }
             }
         }
         let digests: Vec<_> = inputs.iter().map(|(i, a)| (i.role.clone(), i.name.clone(), a.digest)).collect();
@@ -155,6 +180,10 @@ impl Project {
             kind: planned.step.kind().name.into(),
             reason: reason.clone(),
         });
+        // What was damaged since it was made would spoil all that follows.
+        for (_, artifact) in inputs.iter().filter(|(_, artifact)| artifact.manifest.kind != ArtifactKind::Source) {
+            self.ledger.verify_files(artifact)?;
+        }
         let artifact = self.make(planned, &inputs, key, &material, observer)?;
         observer.emit(Event::StepFinished {
             step: planned.name.clone(),
@@ -299,6 +328,7 @@ fn row(planned: &PlannedStep, artifact: &Artifact, state: RowState, reason: Opti
         figure: planned.step.kind().figure(&artifact.manifest.figures),
         figures: artifact.manifest.figures.clone(),
         measured: artifact.run.measured.clone(),
+        needs: None,
     }
 }
 
@@ -315,6 +345,7 @@ fn row_planned(planned: &PlannedStep, reason: String) -> Row {
         figure: None,
         figures: BTreeMap::new(),
         measured: BTreeMap::new(),
+        needs: None,
     }
 }
 

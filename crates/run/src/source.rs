@@ -3,7 +3,7 @@
 use crate::project::Project;
 use narthex_base::{
     ArtifactKind, Component, ComponentKind, Error, Manifest, Recipe, Result,
-    config::{OneOrMany, Source, SourceForm, SourceFormat},
+    config::{OneOrMany, Source, SourceForm, SourceFormat, TextRows},
     plan::InputKind,
 };
 use narthex_data::{Format, SourceSpec, expand};
@@ -49,9 +49,29 @@ fn common_format(name: &str, files: &[PathBuf]) -> Result<Format> {
     common.ok_or_else(|| Error::input(format!("source `{name}` has no files")))
 }
 
+/// Keys that say nothing of files in this format would be passed over without a word.
+fn refuse_idle_keys(name: &str, source: &Source, format: Format) -> Result<()> {
+    let idle = match format {
+        Format::Text => [("quotes", source.quotes.is_some()), ("columns", false)],
+        Format::Csv | Format::Tsv => [("rows", source.rows != TextRows::default()), ("columns", false)],
+        Format::Jsonl | Format::Parquet => {
+            [("rows", source.rows != TextRows::default()), ("quotes", source.quotes.is_some())]
+        }
+    };
+    match idle.into_iter().find(|(_, set)| *set) {
+        None => Ok(()),
+        Some((key, _)) => Err(Error::input(format!("source `{name}`: `{key}` means nothing for its files"))
+            .cause(format!("`rows` is for text, `quotes` for CSV and TSV; these are {}", format.name()))
+            .help(format!("leave `{key}` out of [sources.{name}]"))),
+    }
+}
+
 /// The manifest of a source as its files are now.
 pub(crate) fn manifest(project: &Project, name: &str, source: &Source) -> Result<Manifest> {
     let is_model = source.format == SourceFormat::HuggingFace;
+    if !is_model && let Ok(spec) = spec(project, name, source) {
+        refuse_idle_keys(name, source, spec.format)?;
+    }
     let paths = if is_model { model_files(&model_folder(project, name, source)?)? } else { files(project, source)? };
     let mut entries = Vec::new();
     for path in paths {

@@ -101,6 +101,21 @@ mod tests {
         get(&router, "/").await.text(200);
     }
 
+    #[tokio::test]
+    async fn a_slash_too_many_is_sent_on() {
+        let router = testing::router(testing::answer("yes"));
+        for (path, to) in [
+            ("/v1/chat/completions/", "/v1/chat/completions"),
+            ("/v1/score/?a=b", "/v1/score?a=b"),
+            ("//elsewhere.example/", "/elsewhere.example"),
+        ] {
+            let request = Request::builder().method("POST").uri(path).body("{}".to_string().into()).unwrap();
+            let reply = send(&router, request).await;
+            assert_eq!(reply.header("location"), to, "{path}");
+            assert_eq!(reply.any().0, 307);
+        }
+    }
+
     /// Bytes turned, bodies cut, fields of the wrong kind, fields that nobody knows.
     #[tokio::test]
     async fn broken_bodies_are_answered_with_what_is_wrong() {

@@ -69,6 +69,7 @@ impl OpenedAdapter {
         if let Some(gap) = gap {
             return Err(Error::input(format!("the lineage of `{reference}` is not whole")).cause(gap));
         }
+        ledger.verify_files(artifact)?;
         let place = artifact.folder.join(inside);
         let files = files(&place)?;
         let inside = if inside.is_empty() { String::new() } else { format!("{inside}/") };

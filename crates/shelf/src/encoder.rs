@@ -1,9 +1,10 @@
 //! A text encoder ready for use: weights, tokenizer, prompts and what is known of its origin.
 
+use crate::loaded::unread_of;
 use narthex_base::{Error, Result};
 use narthex_model::{EncoderModel, Precision};
 use narthex_openness::Shown;
-use narthex_text::{SequenceTokenizer, Tokenizer};
+use narthex_text::{SequenceTokenizer, Tokenizer, TokenizerConfig};
 use std::path::Path;
 
 /// A text encoder ready for use.
@@ -18,10 +19,15 @@ pub struct LoadedEncoder {
     pub provenance: Shown,
     /// When it was made: seconds since 1970; 0 where that is not known.
     pub created: u64,
+    /// What a user should know of how its files were read.
+    pub notes: Vec<String>,
 }
 
 /// Reads the model and its tokenizer.
-pub(crate) fn read(folder: &Path, precision: Option<Precision>) -> Result<(EncoderModel, SequenceTokenizer)> {
+pub(crate) fn read(
+    folder: &Path,
+    precision: Option<Precision>,
+) -> Result<(EncoderModel, SequenceTokenizer, Vec<String>)> {
     let model = EncoderModel::read(folder, precision)?;
     let tokenizer = Tokenizer::read(folder)?;
     if tokenizer.vocab_size() > model.vocab_size() {
@@ -34,7 +40,9 @@ pub(crate) fn read(folder: &Path, precision: Option<Precision>) -> Result<(Encod
         .help("tokenizer.json belongs to another model: fetch or export the model again"));
     }
     let lower_case = model.sentence().lower_case;
-    Ok((model, SequenceTokenizer::new(tokenizer, lower_case)))
+    let mut notes = model.notes().to_vec();
+    notes.extend(unread_of(&TokenizerConfig::read(folder)?));
+    Ok((model, SequenceTokenizer::new(tokenizer, lower_case), notes))
 }
 
 #[cfg(test)]

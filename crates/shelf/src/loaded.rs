@@ -41,6 +41,13 @@ pub struct LoadedModel {
     pub notes: Vec<String>,
 }
 
+/// What is said of keys of a `tokenizer_config.json` that nobody reads.
+pub(crate) fn unread_of(config: &TokenizerConfig) -> Vec<String> {
+    let unread = config.unread();
+    let note = |key: &&str| format!("`{key}` in tokenizer_config.json is not known and not taken up");
+    unread.iter().map(note).collect()
+}
+
 impl LoadedModel {
     /// Loads a model from a folder in Hugging Face layout.
     ///
@@ -80,6 +87,7 @@ impl LoadedModel {
         }
         let generation = GenerationConfig::read(folder)?;
         let mut notes = decoder.config().design.notes.clone();
+        notes.extend(unread_of(&config));
         notes.extend(generation.unread().iter().map(|key| {
             format!(
                 "`{key}` in generation_config.json is not taken up: ask for it in each request where that is possible"

@@ -88,19 +88,27 @@ impl<T> Judged<T> {
 pub struct Shelf {
     project: PathBuf,
     options: PlanOptions,
+    /// Whether the files of a model are used as they are, without a look at their digests.
+    trusts_files: bool,
 }
 
 impl Shelf {
     /// The shelf of a project's folder. Nothing is read yet.
     pub fn new(project: &Path, options: PlanOptions) -> Self {
-        Self { project: project.into(), options }
+        Self { project: project.into(), options, trusts_files: false }
+    }
+
+    /// Whether the files of models in the ledger are used as they are. Otherwise their digests are computed again when
+    /// one is opened, and a file that changed since is refused.
+    pub fn trusting_files(self, trusts_files: bool) -> Self {
+        Self { trusts_files, ..self }
     }
 
     /// Opens a model, to be loaded: a name or digest of the ledger, or a folder in Hugging Face layout.
     ///
     /// # Errors
-    /// If the reference is unknown or no model, what is said of its terms cannot be right, or the project file is
-    /// wrong.
+    /// If the reference is unknown or no model, a file of it is not what was stored, what is said of its terms cannot
+    /// be right, or the project file is wrong.
     pub fn model(&self, reference: &str, purpose: Purpose) -> Result<Judged<OpenedModel>> {
         let (known, model) = match Reference::of(reference) {
             Reference::Place(folder) => {
@@ -115,6 +123,9 @@ impl Shelf {
             Reference::Name(name) => {
                 let (ledger, artifact) = resolve(&self.project, name)?;
                 require_model(&artifact, name)?;
+                if !self.trusts_files {
+                    ledger.verify_files(&artifact)?;
+                }
                 let known = Known::of_artifact(&ledger, &artifact)?;
                 let model = OpenedModel {
                     name: name.into(),
@@ -282,8 +293,8 @@ impl OpenedModel {
     /// # Errors
     /// If files are missing or broken.
     pub fn encoder(self, precision: Option<Precision>) -> Result<LoadedEncoder> {
-        let (model, tokenizer) = crate::encoder::read(&self.folder, precision)?;
+        let (model, tokenizer, notes) = crate::encoder::read(&self.folder, precision)?;
         let Self { name, provenance, created, .. } = self;
-        Ok(LoadedEncoder { name, model, tokenizer, provenance, created })
+        Ok(LoadedEncoder { name, model, tokenizer, provenance, created, notes })
     }
 }

@@ -85,7 +85,7 @@ pub fn check_model_folder(folder: &Path) -> Result<()> {
 }
 
 /// Whether a folder's weights are in the form that is loaded; PyTorch's own is kept as it is.
-pub fn has_safetensors(folder: &Path) -> bool {
+fn has_safetensors(folder: &Path) -> bool {
     ["model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"]
         .iter()
         .any(|name| folder.join(name).is_file())

@@ -97,6 +97,8 @@ pub struct ReadyEncoder {
     pub labels: Vec<String>,
     /// How a classifier's numbers become probabilities.
     pub chances: Chances,
+    /// What a user should know of how its files were read.
+    pub notes: Vec<String>,
 }
 
 impl Shelf {
@@ -168,7 +170,7 @@ impl LoadedEncoder {
     /// # Errors
     /// If the system gives the process no more threads.
     pub fn start(self, options: &EncoderOptions) -> Result<ReadyEncoder> {
-        let Self { name, model, tokenizer, provenance: shown, created } = self;
+        let Self { name, model, tokenizer, provenance: shown, created, notes } = self;
         let (precision, labels) = (model.precision(), model.labels().to_vec());
         let chances = match (model.score_activation(), model.has_several_labels()) {
             (Some(ScoreActivation::Sigmoid), _) => Chances::AsTheyAre,
@@ -178,6 +180,6 @@ impl LoadedEncoder {
         let SentenceConfig { prompts, default_prompt, .. } = model.sentence().clone();
         let engine = Arc::new(EncoderEngine::start(model, options)?);
         let encoder = TextEncoder { tokenizer, engine, prompts, default_prompt };
-        Ok(ReadyEncoder { name, version: None, created, shown, precision, encoder, labels, chances })
+        Ok(ReadyEncoder { name, version: None, created, shown, precision, encoder, labels, chances, notes })
     }
 }

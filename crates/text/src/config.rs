@@ -264,6 +264,20 @@ impl TokenizerConfig {
         let mut added: Vec<AddedToken> =
             with_ids.filter_map(|(id, value)| AddedToken::of(value, Some(id.parse().ok()?))).collect();
         added.sort_by_key(|token| token.id);
+        let named = [
+            self.bos_token.as_deref(),
+            self.eos_token.as_deref(),
+            self.unk_token.as_deref(),
+            self.other.get("sep_token").and_then(content_of),
+            self.pad_token.as_deref(),
+            self.other.get("cls_token").and_then(content_of),
+            self.other.get("mask_token").and_then(content_of),
+        ];
+        for token in named.into_iter().flatten().map(AddedToken::named) {
+            if added.iter().all(|known| known.content != token.content) {
+                added.push(token);
+            }
+        }
         for key in ["additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens"] {
             let tokens: Vec<&Value> = match self.other.get(key) {
                 Some(Value::Array(list)) => list.iter().collect(),
@@ -547,7 +561,9 @@ mod tests {
         assert_eq!((config.bos_token.as_deref(), config.eos_token.as_deref()), (Some("<s>"), Some("</s>")));
         let tokens: Vec<_> =
             config.added_tokens().into_iter().map(|token| (token.id, token.content, token.special)).collect();
-        assert_eq!(tokens, [(Some(9), "<new>".to_string(), false), (Some(10), "<x>".into(), false)]);
+        let named = [(None, "<s>".to_string(), true), (None, "</s>".into(), true)];
+        let expected = [[(Some(9), "<new>".to_string(), false), (Some(10), "<x>".into(), false)], named].concat();
+        assert_eq!(tokens, expected);
         // With a list of added tokens of its own, the configuration speaks alone.
         let own = (
             "tokenizer_config.json",

@@ -5,6 +5,7 @@
 //! `generation_config.json`), and one of its own: the token shard, which is all that training reads.
 
 mod config;
+mod config_keys;
 mod pair;
 mod python;
 mod sequence;

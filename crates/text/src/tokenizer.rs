@@ -71,9 +71,19 @@ impl Tokenizer {
                 .at(folder.display(), None)
                 .help("write a tokenizer.json: `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)` of transformers"));
         }
+        let config = TokenizerConfig::read(folder)?;
         let tokenizer = Self::from_file(&path)?;
-        let added = TokenizerConfig::read(folder)?.added_tokens();
-        tokenizer.with_added(added).map_err(|error| error.at(folder.display(), None))
+        let tokenizer = tokenizer.with_settings(&config).map_err(|error| error.at(folder.display(), None))?;
+        tokenizer.with_added(config.added_tokens()).map_err(|error| error.at(folder.display(), None))
+    }
+
+    /// The tokenizer with what the configuration beside it changes.
+    fn with_settings(self, config: &TokenizerConfig) -> Result<Self> {
+        let fault = |error| Error::internal("a tokenizer that was read is not JSON").cause(error);
+        let json: serde_json::Value = serde_json::from_str(&self.0.json).map_err(fault)?;
+        let mut changed = json.clone();
+        config.applied(&mut changed)?;
+        if changed == json { Ok(self) } else { Self::from_bytes(changed.to_string().as_bytes()) }
     }
 
     /// The tokenizer with these tokens, where it lacks them.

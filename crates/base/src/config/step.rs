@@ -99,7 +99,7 @@ mod tests {
                 ("tune", 3, true, Some(Use::Train)),
                 ("fit", 1, true, Some(Use::Train)),
                 ("quantize", 1, false, Some(Use::Train)),
-                ("eval", 5, false, None),
+                ("eval", 6, false, None),
                 ("bundle", 2, false, Some(Use::Redistribute)),
             ]
         );

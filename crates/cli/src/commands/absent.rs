@@ -134,7 +134,7 @@ pub mod without_serve {
         }
 
         #[cfg(feature = "run")]
-        pub fn serve_reference(_: &Path, _: &str) -> super::Result<()> {
+        pub fn serve_reference(_: &Path, _: &str, _: u16) -> super::Result<()> {
             super::absent("serve", "serve")
         }
     }

@@ -15,9 +15,10 @@ const LOADED_MAX: u32 = 32;
 
 /// Which adapters a server has.
 #[derive(Args)]
+#[command(next_help_heading = "Adapters")]
 pub struct AdapterFlags {
-    /// Serve a PEFT adapter over the model under a name of its own, from a folder or a tuned model of the ledger, if the
-    /// policy lets it; may be given several times
+    /// Serve a PEFT adapter over the model under a name of its own, from a folder or a tuned model of the ledger, if
+    /// the policy lets it; may be given several times
     #[arg(long, value_name = "NAME=PATH", value_parser = name_and_path)]
     pub lora_modules: Vec<(String, String)>,
     /// Let clients load and unload adapters of this folder while the server runs: those that the policy lets be served

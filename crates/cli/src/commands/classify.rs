@@ -1,7 +1,7 @@
 //! `narthex classify`: a label for each line.
 
 use super::{
-    shelf,
+    shelf_of,
     texts::{Texts, each},
 };
 use crate::flags::{ModelRef, ThreadsFlag};
@@ -37,7 +37,7 @@ struct Line<'a> {
 /// `narthex classify`
 pub fn run(args: &Classify) -> Result<()> {
     let name = &args.model.reference;
-    let opened = shelf(&args.model.project).model(name, Purpose::Own)?.permitted()?;
+    let opened = shelf_of(&args.model).model(name, Purpose::Own)?.permitted()?;
     let none = |does: &str| {
         Error::input(format!("`{name}` {does} and tells no labels"))
             .help("make a classifier of it with a step of `kind = \"fit\"`, or name one")
@@ -46,6 +46,7 @@ pub fn run(args: &Classify) -> Result<()> {
         return Err(none("generates text"));
     }
     let encoder = opened.encoder(args.model.dtype.precision())?;
+    encoder.notes.iter().for_each(|note| noteln!("warning: {note}"));
     match encoder.model.labels().len() {
         0 => return Err(none("gives vectors")),
         1 => return Err(none("scores pairs of texts")),

@@ -1,7 +1,7 @@
 //! `narthex embed`: a vector for each line.
 
 use super::{
-    shelf,
+    shelf_of,
     texts::{Texts, each},
 };
 use crate::flags::{ModelRef, ThreadsFlag};
@@ -42,13 +42,14 @@ struct Line<'a> {
 /// `narthex embed`
 pub fn run(args: &Embed) -> Result<()> {
     let name = &args.model.reference;
-    let opened = shelf(&args.model.project).model(name, Purpose::Own)?.permitted()?;
+    let opened = shelf_of(&args.model).model(name, Purpose::Own)?.permitted()?;
     if !opened.is_encoder() {
         return Err(Error::input(format!("`{name}` generates text and gives no embeddings")).help(
             "name an encoder, such as a folder of sentence-transformers; for this model use `narthex generate`",
         ));
     }
     let encoder = opened.encoder(args.model.dtype.precision())?;
+    encoder.notes.iter().for_each(|note| noteln!("warning: {note}"));
     if encoder.model.task() == EncoderTask::Score {
         let (does, help) = match encoder.model.labels().len() {
             1 => ("scores pairs of texts", format!("serve it and ask /v1/rerank: `narthex serve {name}`")),

@@ -8,6 +8,7 @@ use narthex_shelf::{SpeculativeConfig, kv_cache_bytes};
 
 /// What the engine may take; the names are vLLM's where it has them.
 #[derive(Args)]
+#[command(next_help_heading = "Engine")]
 pub struct EngineLimits {
     /// Tokens that prompt and answer may have together; what the model can hold by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -15,7 +16,8 @@ pub struct EngineLimits {
     /// Sequences that run at once
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_num_seqs: u32,
-    /// Tokens that one step computes, of all sequences together; prompts get a sixth of it while most sequences generate
+    /// Tokens that one step computes, of all sequences together; prompts get a sixth of it while most sequences
+    /// generate
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_num_batched_tokens: u32,
     /// Tokens of one prompt in a step: longer ones come in pieces, so that others get in between
@@ -30,7 +32,8 @@ pub struct EngineLimits {
     /// The bytes that keys and values may take: a number, or one with K, M or G
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub kv_cache_memory_bytes: Option<usize>,
-    /// How keys and values are stored: as the model computes, or as 8-bit integers with scales in half the bytes of bf16
+    /// How keys and values are stored: as the model computes, or as 8-bit integers with scales in half the bytes of
+    /// bf16
     #[arg(long, value_enum, default_value = "auto")]
     pub kv_cache_dtype: KvCacheDtype,
     /// Compute every prompt from its beginning, whatever earlier ones began with
@@ -39,9 +42,9 @@ pub struct EngineLimits {
     /// Who goes first
     #[arg(long, value_enum, default_value = "fcfs")]
     pub scheduling_policy: SchedulingPolicy,
-    /// Guess tokens ahead and check several in one step, from the text itself: `{"method":"ngram","num_speculative_tokens":5}`
-    /// (also `prompt_lookup_max`, 4, and `prompt_lookup_min`, 2), or by a smaller model:
-    /// `{"model":"REF","num_speculative_tokens":3}`. Answers stay the same
+    /// Guess tokens ahead and check several in one step, from the text itself:
+    /// `{"method":"ngram","num_speculative_tokens":5}` (also `prompt_lookup_max`, 4, and `prompt_lookup_min`, 2), or
+    /// by a smaller model: `{"model":"REF","num_speculative_tokens":3}`. Answers stay the same
     #[arg(long, value_name = "JSON", value_parser = SpeculativeConfig::parse)]
     pub speculative_config: Option<SpeculativeConfig>,
     #[command(flatten)]

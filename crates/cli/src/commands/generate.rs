@@ -1,6 +1,6 @@
 //! `narthex generate`
 
-use super::{print_json, shelf};
+use super::{print_json, shelf_of};
 use crate::{flags::ModelRef, output};
 use clap::Args;
 use narthex_answer::{SamplingWish, TextModel, Told};
@@ -55,7 +55,7 @@ fn between(text: &str, least: f32, most: f32) -> Result<f32, String> {
 }
 
 pub fn run(args: &Generate) -> Result<()> {
-    let opened = shelf(&args.model.project).model(&args.model.reference, Purpose::Own)?.permitted()?;
+    let opened = shelf_of(&args.model).model(&args.model.reference, Purpose::Own)?.permitted()?;
     let model = opened.generator(args.model.dtype.form())?;
     let mut prompt = args.prompt.clone();
     if prompt == "-" {

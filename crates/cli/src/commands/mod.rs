@@ -40,7 +40,7 @@ pub mod step_verb;
 pub mod texts;
 pub mod transfer;
 
-use crate::flags::Settings;
+use crate::flags::{ModelRef, Settings};
 #[cfg(not(feature = "run"))]
 pub use absent::without_run::{bench_train, data_show, new, pull_data, quantize, recheck, run};
 #[cfg(not(feature = "serve"))]
@@ -96,12 +96,25 @@ pub fn program() -> String {
 /// A folder or file as a reference to it is written.
 pub fn place(path: &Path) -> String {
     let shown = path.display().to_string();
-    if matches!(Reference::of(&shown), Reference::Name(_)) { format!("./{shown}") } else { shown }
+    quoted(&if matches!(Reference::of(&shown), Reference::Name(_)) { format!("./{shown}") } else { shown })
+}
+
+/// A word as a shell takes it for one.
+pub fn quoted(word: &str) -> String {
+    let plain = |letter: char| letter.is_alphanumeric() || "-_./:@%+=,~".contains(letter);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.into(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
 }
 
 /// ` --project DIR`, where a command needs it.
 pub fn project_flag(project: &Path) -> String {
-    if project == Path::new(".") { String::new() } else { format!(" --project {}", project.display()) }
+    if project == Path::new(".") {
+        String::new()
+    } else {
+        format!(" --project {}", quoted(&project.display().to_string()))
+    }
 }
 
 /// What flags, environment and the user's own file say of a plan. `--device` is a setting of every step that trains.
@@ -134,6 +147,11 @@ pub fn open_options(plan: PlanOptions) -> OpenOptions {
 /// What a project holds, to be opened under the policy that environment and the user's own file complete.
 pub fn shelf(project: &Path) -> Shelf {
     Shelf::new(project, base_options(&[]))
+}
+
+/// The same for a model that was asked for.
+pub fn shelf_of(model: &ModelRef) -> Shelf {
+    shelf(&model.project).trusting_files(model.skip_digest_check)
 }
 
 /// `$XDG_CONFIG_HOME/narthex/config.toml`

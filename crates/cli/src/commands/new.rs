@@ -1,6 +1,6 @@
 //! `narthex new`
 
-use super::program;
+use super::{program, quoted};
 use clap::Args;
 use narthex_base::Result;
 use std::path::PathBuf;
@@ -16,9 +16,6 @@ pub fn run(args: &New) -> Result<()> {
     narthex_run::scaffold(&args.name)?;
     let folder = args.name.display();
     noteln!("made {folder}/narthex.toml and {folder}/data/sample.txt");
-    let shown = folder.to_string();
-    let shown =
-        if shown.contains([' ', '\'', '"', '$']) { format!("'{}'", shown.replace('\'', "'\\''")) } else { shown };
-    noteln!("next: {} run {shown}", program());
+    noteln!("next: {} run {}", program(), quoted(&folder.to_string()));
     Ok(())
 }

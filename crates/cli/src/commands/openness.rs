@@ -152,7 +152,7 @@ fn print_table(subject: &Subject, args: &License, reference: &str) {
 /// The files of an own component, the origin of an inherited one.
 fn place(component: &Component) -> String {
     match component.paths.as_slice() {
-        [] => format!("from {}", component.origin.as_deref().unwrap_or("somewhere")),
+        [] => component.origin.as_ref().map_or("no origin is stated".into(), |origin| format!("from {origin}")),
         [one] => one.clone(),
         [first, rest @ ..] => format!("{first} and {} more", rest.len()),
     }

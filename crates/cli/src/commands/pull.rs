@@ -11,9 +11,13 @@ use clap::Args;
 use narthex_base::{Error, Event, License, Manifest, Observer, Result};
 use narthex_hub::{Checksum, Download, Hub, HubSettings, Listing, RepoFile, RepoKind, RepoSpec, Selected, select};
 use narthex_ledger::{Artifact, Ledger, check_name};
-use narthex_shelf::{PulledFrom, already_pulled, check_model_config, has_safetensors, link_declared, pulled_model};
+use narthex_shelf::{PulledFrom, already_pulled, check_model_config, import_source, link_declared, pulled_model};
 use serde_json::json;
-use std::{collections::BTreeMap, path::PathBuf, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 /// The arguments of `narthex pull`.
 #[derive(Args)]
@@ -27,8 +31,8 @@ pub struct Pull {
     /// `hf:ORG/NAME` or `hf:datasets/ORG/NAME`, and perhaps a branch, tag or commit: `hf:ORG/NAME@REVISION`
     #[arg(value_name = "REPOSITORY")]
     pub repository: String,
-    /// Fetch the weights or data files that fit this pattern instead of the usual ones; may be given several times. Card,
-    /// licence, configuration and tokenizer always come along
+    /// Fetch the weights or data files that fit this pattern instead of the usual ones; may be given several times.
+    /// Card, licence, configuration and tokenizer always come along
     #[arg(long, value_name = "GLOB")]
     pub include: Vec<String>,
     /// The name in the ledger; the repository's by default
@@ -105,7 +109,7 @@ pub fn run(args: &Pull, style: Style) -> Result<()> {
     let from = from(&download.fetched().checksums);
     let network_bytes = download.fetched().network_bytes;
     let artifact = match asked.kind {
-        RepoKind::Model => take_model(&ledger, download, &name, license, &from, observer)?,
+        RepoKind::Model => take_model((&ledger, &args.project), download, &name, license, &from, observer)?,
         RepoKind::Dataset => {
             pull_data::take(&ledger, (&args.project, &data_folder(&name)), download, &name, license, &from)?
         }
@@ -143,20 +147,19 @@ fn announce(hub: &Hub, listing: &Listing, chosen: &Selected, to_stdout: bool) {
 }
 
 fn take_model(
-    ledger: &Ledger,
+    (ledger, project): (&Ledger, &Path),
     download: Download,
     name: &str,
     license: Option<License>,
     from: &PulledFrom,
     observer: Observer,
 ) -> Result<Artifact> {
-    let mut manifest = pulled_model(&download.folder, name, license, from)?;
+    // PyTorch's pickles are taken apart without being run, as `import` does.
+    let source = import_source(&download.folder, project)?;
+    source.notes.iter().for_each(|note| observer.warn(note.clone()));
+    let mut manifest = pulled_model(source.folder(), name, license, from)?;
     link_declared(ledger, &mut manifest)?;
-    if !has_safetensors(&download.folder) {
-        observer
-            .warn("the weights are not in safetensors: they are kept as they are, and this version does not load them");
-    }
-    let artifact = ledger.import(&download.folder, name, manifest)?;
+    let artifact = ledger.import(source.folder(), name, manifest)?;
     download.remove()?;
     Ok(artifact)
 }

@@ -39,6 +39,9 @@ pub struct Run {
     /// Serve the last model afterwards
     #[arg(long, conflicts_with = "dry_run")]
     pub serve: bool,
+    /// The port to serve on; 0 takes any free one
+    #[arg(long, default_value_t = 8000, requires = "serve")]
+    pub port: u16,
     #[command(flatten)]
     pub settings: Settings,
     #[command(flatten)]
@@ -89,7 +92,7 @@ pub fn run(args: &Run, style: Style) -> Result<()> {
     finish(folder, &report, args.output.json, args.step_flags.dry_run);
     if args.serve {
         return match report.model() {
-            Some(row) => serve::serve_reference(folder, &row.step),
+            Some(row) => serve::serve_reference(folder, &row.step, args.port),
             None => Err(narthex_base::Error::input("there is no model to serve in this project")
                 .help("add a step of kind `train`")),
         };
@@ -183,9 +186,12 @@ fn finish(project: &Path, report: &RunReport, json: bool, dry_run: bool) {
     if dry_run {
         let rows = report.rows.iter().map(|row| {
             let state = if row.state == RowState::Planned { "would run" } else { "unchanged" };
-            vec![row.step.clone(), row.kind.into(), state.into(), row.reason.clone().unwrap_or_default()]
+            let needs = row.needs.map_or(String::new(), |needs| {
+                format!("{}, {}", crate::style::bytes(needs.memory_bytes), seconds(needs.seconds))
+            });
+            vec![row.step.clone(), row.kind.into(), state.into(), needs, row.reason.clone().unwrap_or_default()]
         });
-        out!("{}", table(&head(&["step", "kind", "", "why"]).chain(rows).collect::<Vec<_>>()));
+        out!("{}", table(&head(&["step", "kind", "", "needs at least", "why"]).chain(rows).collect::<Vec<_>>()));
         return;
     }
     let rows = report.rows.iter().map(|row| {

@@ -5,7 +5,7 @@ use crate::{
         adapters::{self, AdapterFlags},
         engine::EngineLimits,
         openness::explain,
-        print_json, shelf,
+        print_json, shelf, shelf_of,
     },
     flags::ModelRef,
     render::Renderer,
@@ -37,19 +37,19 @@ pub struct Serve {
     #[command(flatten)]
     pub model: ModelRef,
     /// The address to listen on
-    #[arg(long, default_value = "127.0.0.1")]
+    #[arg(long, default_value = "127.0.0.1", help_heading = "HTTP")]
     pub host: String,
     /// The port to listen on; 0 takes any free one
-    #[arg(long, default_value_t = 8000)]
+    #[arg(long, default_value_t = 8000, help_heading = "HTTP")]
     pub port: u16,
     /// Ask clients for this key; may be given several times
-    #[arg(long, env = "NARTHEX_API_KEY", hide_env_values = true, value_name = "KEY")]
+    #[arg(long, env = "NARTHEX_API_KEY", hide_env_values = true, value_name = "KEY", help_heading = "HTTP")]
     pub api_key: Vec<String>,
     /// The name clients ask for; the reference by default
     #[arg(long, value_name = "NAME")]
     pub served_model_name: Option<String>,
     /// Ask clients for one of the keys in this file, one a line; `sha256:` begins a key's digest, `#` a comment
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "HTTP")]
     pub api_key_file: Option<PathBuf>,
     /// Say by which rule of the policy each component may be served, or not
     #[arg(long)]
@@ -62,22 +62,22 @@ pub struct Serve {
     #[arg(long)]
     pub follow: bool,
     /// Speak TLS with this certificate, followed by those that vouch for it, as PEM
-    #[arg(long, value_name = "FILE", requires = "ssl_keyfile")]
+    #[arg(long, value_name = "FILE", requires = "ssl_keyfile", help_heading = "HTTP")]
     pub ssl_certfile: Option<PathBuf>,
     /// The certificate's private key as PEM
-    #[arg(long, value_name = "FILE", requires = "ssl_certfile")]
+    #[arg(long, value_name = "FILE", requires = "ssl_certfile", help_heading = "HTTP")]
     pub ssl_keyfile: Option<PathBuf>,
     /// Add a line of JSON for each request to this file, without its content; `-` is standard error
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Observation")]
     pub access_log: Option<PathBuf>,
     /// Send an OpenTelemetry span for each generation, without its content, to this collector by OTLP over HTTP
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help_heading = "Observation")]
     pub otlp_traces_endpoint: Option<String>,
     /// Seconds that answers under way get after the signal to stop
-    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", help_heading = "HTTP")]
     pub shutdown_timeout: u64,
     /// A further host name under which the server may be addressed, as by a reverse proxy
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "HTTP")]
     pub allowed_host: Vec<String>,
 }
 
@@ -143,7 +143,7 @@ pub fn run(args: &Serve) -> Result<()> {
 
 /// Serves a model with the default options, as `run --serve` does.
 #[cfg(feature = "run")]
-pub fn serve_reference(project: &Path, reference: &str) -> Result<()> {
+pub fn serve_reference(project: &Path, reference: &str, port: u16) -> Result<()> {
     let source = Source {
         shelf: shelf(project),
         reference: reference.into(),
@@ -151,7 +151,8 @@ pub fn serve_reference(project: &Path, reference: &str) -> Result<()> {
         options: ReadyOptions::default(),
         adapters: Arc::default(),
     };
-    listen(source, &[], false, &ServeOptions::default())
+    let http = HttpOptions { port, ..HttpOptions::default() };
+    listen(source, &[], false, &ServeOptions { http, ..ServeOptions::default() })
 }
 
 /// `narthex batch`
@@ -229,7 +230,7 @@ impl Source {
     fn new(model: &ModelRef, name: Option<String>, limits: &EngineLimits) -> Result<Self> {
         let speculative = limits.speculative_config.clone();
         let options = ReadyOptions { precision: model.dtype.precision(), engine: limits.options()?, speculative };
-        let (shelf, reference) = (shelf(&model.project), model.reference.clone());
+        let (shelf, reference) = (shelf_of(model), model.reference.clone());
         Ok(Self { shelf, reference, name, options, adapters: Arc::default() })
     }
 
@@ -257,7 +258,8 @@ impl Source {
     }
 
     fn encoder(&self, encoder: ReadyEncoder) -> Result<(Served, Facts)> {
-        let ReadyEncoder { name, version, created, shown, precision, encoder, labels, chances } = encoder;
+        encoder.notes.iter().for_each(|note| noteln!("warning: {note}"));
+        let ReadyEncoder { name, version, created, shown, precision, encoder, labels, chances, .. } = encoder;
         let (context, values) = (encoder.engine.context(), encoder.engine.dimension());
         let (ability, about) = match encoder.engine.task() {
             EncoderTask::Embedding => (

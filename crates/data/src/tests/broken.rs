@@ -53,6 +53,29 @@ fn broken_rows_are_counted_and_shown() {
     }
 }
 
+/// Rows that no conversation can be made of are looked for in the files, over all of them, where no transform lies
+/// between.
+#[test]
+fn broken_conversations_are_named_by_file_and_line() {
+    let folder = Folder::new();
+    let good =
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}";
+    let bad = "{\"messages\": [{\"role\": \"nobody\", \"content\": \"a\"}]}";
+    let files = [
+        folder.write("a.jsonl", format!("{good}\n\n{good}\n")),
+        folder.write("b.jsonl", format!("{good}\n{{\n\n{bad}\n{good}\n{bad}\n")),
+    ];
+    let mut spec = PrepareSpec { output: DataOutput::Chat, ..plain(source("data", &files, TextRows::File), None) };
+    spec.max_bad_rows = 3;
+    let found = folder.prepare(&spec).unwrap().bad_row_examples;
+    let places: Vec<bool> =
+        found.iter().zip(["b.jsonl:2", "b.jsonl:4", "b.jsonl:6"]).map(|(a, b)| a.contains(b)).collect();
+    assert_eq!(places, [true; 3], "{found:?}");
+    spec.transform = Some("select messages from source".into());
+    let found = folder.prepare(&spec).unwrap().bad_row_examples;
+    assert!(found[1].contains("row 4 of the transform's result"), "{found:?}");
+}
+
 #[test]
 fn files_that_are_not_text_are_broken_rows_too() {
     let folder = Folder::new();

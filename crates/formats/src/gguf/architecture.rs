@@ -56,7 +56,7 @@ pub(super) struct Architecture {
 }
 
 /// All of them.
-pub(super) static ARCHITECTURES: [Architecture; 8] = [
+pub(super) static ARCHITECTURES: [Architecture; 9] = [
     Architecture {
         gguf: "llama",
         model_type: "llama",
@@ -107,6 +107,8 @@ pub(super) static ARCHITECTURES: [Architecture; 8] = [
         names: &[&OUTER, &HEADS, &ATTENTION_REST, &BIASES, &BLOCK_NORMS, &STARCODER_BLOCK],
         is_written: false,
     },
+    // Text encoders: BERT, and RoBERTa, whose positions the converter counts from 0.
+    Architecture { gguf: "bert", model_type: "bert", class: "BertModel", names: &[&BERT], is_written: false },
 ];
 
 const OUTER: [Name; 3] = [
@@ -213,6 +215,30 @@ const STARCODER_BLOCK: [Name; 8] = [
     name("blk.{}.ffn_up.bias", "model.layers.{}.mlp.c_fc.bias"),
     name("blk.{}.ffn_down.weight", "model.layers.{}.mlp.c_proj.weight"),
     name("blk.{}.ffn_down.bias", "model.layers.{}.mlp.c_proj.bias"),
+];
+
+const BERT: [Name; 21] = [
+    name("token_embd.weight", "embeddings.word_embeddings.weight"),
+    name("position_embd.weight", "embeddings.position_embeddings.weight"),
+    name("token_types.weight", "embeddings.token_type_embeddings.weight"),
+    name("token_embd_norm.weight", "embeddings.LayerNorm.weight"),
+    name("token_embd_norm.bias", "embeddings.LayerNorm.bias"),
+    name("blk.{}.attn_q.weight", "encoder.layer.{}.attention.self.query.weight"),
+    name("blk.{}.attn_q.bias", "encoder.layer.{}.attention.self.query.bias"),
+    name("blk.{}.attn_k.weight", "encoder.layer.{}.attention.self.key.weight"),
+    name("blk.{}.attn_k.bias", "encoder.layer.{}.attention.self.key.bias"),
+    name("blk.{}.attn_v.weight", "encoder.layer.{}.attention.self.value.weight"),
+    name("blk.{}.attn_v.bias", "encoder.layer.{}.attention.self.value.bias"),
+    name("blk.{}.attn_output.weight", "encoder.layer.{}.attention.output.dense.weight"),
+    name("blk.{}.attn_output.bias", "encoder.layer.{}.attention.output.dense.bias"),
+    name("blk.{}.attn_output_norm.weight", "encoder.layer.{}.attention.output.LayerNorm.weight"),
+    name("blk.{}.attn_output_norm.bias", "encoder.layer.{}.attention.output.LayerNorm.bias"),
+    name("blk.{}.ffn_up.weight", "encoder.layer.{}.intermediate.dense.weight"),
+    name("blk.{}.ffn_up.bias", "encoder.layer.{}.intermediate.dense.bias"),
+    name("blk.{}.ffn_down.weight", "encoder.layer.{}.output.dense.weight"),
+    name("blk.{}.ffn_down.bias", "encoder.layer.{}.output.dense.bias"),
+    name("blk.{}.layer_output_norm.weight", "encoder.layer.{}.output.LayerNorm.weight"),
+    name("blk.{}.layer_output_norm.bias", "encoder.layer.{}.output.LayerNorm.bias"),
 ];
 
 impl Architecture {

@@ -79,12 +79,17 @@ pub fn to_hugging_face(file: &Path, folder: &Path) -> Result<Imported> {
     imported.notes = source.notes(&quantized);
     let mut config = config;
     // Also where there is none: transformers would take those of its default vocabulary.
-    for key in ["bos_token_id", "eos_token_id", "pad_token_id"] {
+    let keys = ["pad_token_id", "bos_token_id", "eos_token_id"];
+    for key in &keys[..if source.is_encoder() { 1 } else { keys.len() }] {
+        let key = *key;
         config.insert(key.into(), tokenizer.generation[key].clone());
     }
     config.insert("torch_dtype".into(), json!(widest(&entries).name()));
     write_json(&folder.join("config.json"), &Value::Object(config))?;
-    write_json(&folder.join("generation_config.json"), &tokenizer.generation)?;
+    match source.is_encoder() {
+        true => source.write_modules(folder).map_err(at)?,
+        false => write_json(&folder.join("generation_config.json"), &tokenizer.generation)?,
+    }
     write_json(&folder.join("tokenizer.json"), &tokenizer.tokenizer)?;
     write_json(&folder.join("tokenizer_config.json"), &tokenizer.config)?;
     write(&folder.join("model.safetensors"), entries)?;
@@ -229,6 +234,23 @@ impl<'a> Source<'a> {
         set("tie_word_embeddings", json!(self.is_tied));
         set("use_cache", json!(true));
         let context = required("context_length")?;
+        if self.is_encoder() {
+            let types = self.file.tensors().get("token_types.weight").and_then(|tensor| tensor.shape.first());
+            set("hidden_size", json!(self.hidden));
+            set("intermediate_size", json!(required("feed_forward_length")?));
+            set("num_hidden_layers", json!(self.blocks));
+            set("num_attention_heads", json!(self.heads));
+            set("max_position_embeddings", json!(context));
+            set("type_vocab_size", json!(types));
+            set("position_embedding_type", json!("absolute"));
+            set("layer_norm_eps", json!(epsilon("attention.layer_norm_epsilon")?));
+            set("hidden_act", json!("gelu"));
+            set("hidden_dropout_prob", json!(0.1));
+            set("attention_probs_dropout_prob", json!(0.1));
+            config.remove("tie_word_embeddings");
+            config.remove("use_cache");
+            return Ok(config);
+        }
         if self.architecture.gguf == "gpt2" {
             set("n_positions", json!(context));
             set("n_embd", json!(self.hidden));
@@ -309,6 +331,45 @@ impl<'a> Source<'a> {
         }
         set("rms_norm_eps", json!(epsilon("attention.layer_norm_rms_epsilon")?));
         Ok(config)
+    }
+
+    /// Whether it gives vectors and no text.
+    fn is_encoder(&self) -> bool {
+        self.architecture.gguf == "bert"
+    }
+
+    /// What sentence-transformers reads of an encoder: how the vectors of tokens become one, of length 1, as llama.cpp
+    /// makes it.
+    fn write_modules(&self, folder: &Path) -> Result<()> {
+        if self.file.flag(&self.key("attention.causal"))? == Some(true) {
+            return Err(self.file.wrong(&self.key("attention.causal"), "false"));
+        }
+        // llama.cpp's `enum llama_pooling_type`.
+        let mode = match self.count("pooling_type")? {
+            None | Some(0) => return Ok(()),
+            Some(1) => "mean_tokens",
+            Some(2) => "cls_token",
+            Some(3) => "lasttoken",
+            Some(other) => {
+                let what = format!(
+                    "`{}` is {other}: what scores pairs of texts is not read from GGUF",
+                    self.key("pooling_type")
+                );
+                return Err(Error::input(what).help("import the original model instead: `narthex pull hf:ORG/NAME`"));
+            }
+        };
+        let pooling = folder.join("1_Pooling");
+        std::fs::create_dir_all(&pooling).map_err(|error| Error::io("cannot write", &pooling, error))?;
+        let mut config = json!({"word_embedding_dimension": self.hidden});
+        config[format!("pooling_mode_{mode}")] = json!(true);
+        write_json(&pooling.join("config.json"), &config)?;
+        let stage = |idx: usize, path: &str, kind: &str| {
+            json!({"idx": idx, "name": idx.to_string(), "path": path,
+                "type": format!("sentence_transformers.models.{kind}")})
+        };
+        let stages =
+            [stage(0, "", "Transformer"), stage(1, "1_Pooling", "Pooling"), stage(2, "2_Normalize", "Normalize")];
+        write_json(&folder.join("modules.json"), &json!(stages))
     }
 
     fn theta(&self) -> Result<f64> {
@@ -473,7 +534,9 @@ impl<'a> Source<'a> {
 }
 
 /// The keys of an architecture that are read, or that follow from others.
-const KNOWN_KEYS: [&str; 20] = [
+const KNOWN_KEYS: [&str; 22] = [
+    "attention.causal",
+    "pooling_type",
     "vocab_size",
     "context_length",
     "embedding_length",

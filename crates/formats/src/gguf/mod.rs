@@ -8,6 +8,7 @@ mod import;
 mod quant;
 mod tokenizer;
 mod vocabulary;
+mod wordpiece;
 mod write;
 
 pub use architecture::supported;

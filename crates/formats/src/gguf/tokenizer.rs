@@ -81,9 +81,10 @@ pub(super) fn import(file: &File, vocab_size: usize) -> Result<Imported> {
             ),
         ),
         "llama" => (false, None),
+        "bert" => return super::wordpiece::import(file, tokens, &kinds),
         other => {
             return Err(wrong(format!("`tokenizer.ggml.model` is `{}`, which is not supported", shown(other)))
-                .help("supported: gpt2 (byte-level BPE), llama (SentencePiece)"));
+                .help("supported: gpt2 (byte-level BPE), llama (SentencePiece), bert (WordPiece)"));
         }
     };
     let merges = match file.texts("tokenizer.ggml.merges")? {
@@ -111,8 +112,12 @@ pub(super) fn import(file: &File, vocab_size: usize) -> Result<Imported> {
     let unknown = roles.ids[2].or_else(|| kinds.iter().position(|kind| *kind == Kind::Unknown));
     let unknown = unknown.filter(|_| !spells_bytes).map(|id| tokens[id].as_str());
     let adds_bos = file.flag("tokenizer.ggml.add_bos_token")?;
-    let adds_bos = adds_bos.unwrap_or(cut.is_none_or(|cut| cut.names[0] == "llama-bpe")) && roles.ids[0].is_some();
-    let adds_eos = file.flag("tokenizer.ggml.add_eos_token")?.unwrap_or(false) && roles.ids[1].is_some();
+    // RoBERTa's encoders surround every text, whatever the flags say.
+    let surrounds = spells_bytes && file.text("general.architecture")? == Some("bert");
+    let adds_bos = surrounds || adds_bos.unwrap_or(cut.is_none_or(|cut| cut.names[0] == "llama-bpe"));
+    let adds_bos = adds_bos && roles.ids[0].is_some();
+    let adds_eos = surrounds || file.flag("tokenizer.ggml.add_eos_token")?.unwrap_or(false);
+    let adds_eos = adds_eos && roles.ids[1].is_some();
     let tokenizer = json!({
         "version": "1.0",
         "truncation": null,
@@ -168,6 +173,16 @@ fn kinds(file: &File, tokens: &[String]) -> Result<Vec<Kind>> {
         .ok_or_else(|| file.wrong(key, "a number from 1 to 6 for each token"))
 }
 
+/// The token that a key names, if it names one.
+pub(super) fn special(file: &File, key: &str, tokens: &[String]) -> Result<Option<usize>> {
+    match file.count(key)? {
+        // What llama.cpp writes for "none".
+        None | Some(0xffff_ffff) => Ok(None),
+        Some(id) if id < tokens.len() as u64 => Ok(Some(id as usize)),
+        Some(_) => Err(file.wrong(key, &format!("a token, of which there are {}", tokens.len()))),
+    }
+}
+
 /// The tokens with a part of their own, in the order of [`ROLES`], and those that end a turn.
 struct Roles {
     ids: [Option<usize>; 4],
@@ -176,12 +191,7 @@ struct Roles {
 
 impl Roles {
     fn read(file: &File, tokens: &[String]) -> Result<Self> {
-        let id = |key: &str| match file.count(key)? {
-            // What llama.cpp writes for "none".
-            None | Some(0xffff_ffff) => Ok(None),
-            Some(id) if id < tokens.len() as u64 => Ok(Some(id as usize)),
-            Some(_) => Err(file.wrong(key, &format!("a token, of which there are {}", tokens.len()))),
-        };
+        let id = |key: &str| special(file, key, tokens);
         let [bos, eos, unknown, padding] = ROLES.map(|(key, _)| id(key));
         Ok(Self { ids: [bos?, eos?, unknown?, padding?], ends_turn: id("tokenizer.ggml.eot_token_id")? })
     }
@@ -270,7 +280,7 @@ fn marks_as_spaces(adds_space: bool) -> Value {
 }
 
 /// The post-processor that puts tokens around a text.
-fn template(tokens: &[String], before: Option<usize>, after: Option<usize>) -> Value {
+pub(super) fn template(tokens: &[String], before: Option<usize>, after: Option<usize>) -> Value {
     if before.is_none() && after.is_none() {
         return Value::Null;
     }

@@ -142,6 +142,46 @@ fn release_one(index: usize) -> bool {
     true
 }
 
+/// What is written when the system has no more memory, from [`explain_exhaustion`] on.
+static EXHAUSTED: AtomicPtr<&'static str> = AtomicPtr::new(null_mut());
+
+/// Whether the system has refused a block.
+static REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// From now on, a process that goes down because the system has no more memory writes `message` to stderr and ends with
+/// exit code 1, instead of being aborted.
+#[cfg(unix)]
+pub fn explain_exhaustion(message: &'static &'static str) {
+    extern "C" fn aborted(_: libc::c_int) {
+        let message = EXHAUSTED.load(Ordering::Relaxed);
+        if REFUSED.load(Ordering::Relaxed) && !message.is_null() {
+            // SAFETY: the pointer is that of a static; both calls may be made in a handler of signals.
+            unsafe {
+                let message: &str = *message;
+                libc::write(libc::STDERR_FILENO, message.as_ptr().cast(), message.len());
+                libc::_exit(1);
+            }
+        }
+        // SAFETY: what would have happened without a handler.
+        unsafe { libc::signal(libc::SIGABRT, libc::SIG_DFL) };
+    }
+    EXHAUSTED.store(std::ptr::from_ref(message).cast_mut(), Ordering::Relaxed);
+    // SAFETY: the handler does nothing that a handler must not do.
+    unsafe { libc::signal(libc::SIGABRT, aborted as *const () as libc::sighandler_t) };
+}
+
+/// Systems without signals abort.
+#[cfg(not(unix))]
+pub fn explain_exhaustion(_: &'static &'static str) {}
+
+/// Remembers that the system refused a block.
+fn note(block: *mut u8) -> *mut u8 {
+    if block.is_null() {
+        REFUSED.store(true, Ordering::Relaxed);
+    }
+    block
+}
+
 /// Gives all free blocks back to the system.
 pub fn release() {
     (0..CLASSES).for_each(|index| while release_one(index) {});
@@ -179,7 +219,7 @@ unsafe impl GlobalAlloc for Retaining {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some((index, size)) = class(layout) else {
             // SAFETY: the caller's promise about the layout.
-            return unsafe { System.alloc(layout) };
+            return note(unsafe { System.alloc(layout) });
         };
         FREE[index].asked.store(ASKED.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         let kept = FREE[index].pop();
@@ -188,7 +228,7 @@ unsafe impl GlobalAlloc for Retaining {
             return kept;
         }
         // SAFETY: the size is not zero.
-        let block = unsafe { System.alloc(system_layout(size)) };
+        let block = note(unsafe { System.alloc(system_layout(size)) });
         #[cfg(all(target_os = "linux", not(miri)))]
         if !block.is_null() && size >= HUGE_PAGE {
             // SAFETY: advice about memory that is ours; where it is not taken, nothing changes.
@@ -216,7 +256,7 @@ unsafe impl GlobalAlloc for Retaining {
         let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
         match (class(layout), class(new)) {
             // SAFETY: both come from the system.
-            (None, None) => unsafe { System.realloc(block, layout, new_size) },
+            (None, None) => note(unsafe { System.realloc(block, layout, new_size) }),
             (Some((old, _)), Some((same, _))) if old == same => block,
             // SAFETY: a fresh block that holds the smaller of both sizes; the old one is given up.
             _ => unsafe {

@@ -14,11 +14,51 @@ pub fn minor_page_faults() -> u64 {
     usage().map_or(0, |usage| usage.ru_minflt as u64)
 }
 
-/// Memory that new work can have without others being swapped out, in bytes; none where the system does not tell.
+/// Memory that new work can have without others being swapped out, in bytes; none where the system does not tell. A
+/// container's limit counts too.
 pub fn available_bytes() -> Option<u64> {
+    let machine = meminfo("MemAvailable:")?;
+    let group = control_group().map(|(limit, used)| limit.saturating_sub(used));
+    Some(machine.min(group.unwrap_or(u64::MAX)))
+}
+
+/// Memory that the process could have if nobody else had any, in bytes; none where the system does not tell. A
+/// container's limit and the shell's (`ulimit -v`) count too.
+pub fn limit_bytes() -> Option<u64> {
+    let machine = meminfo("MemTotal:")?;
+    let group = control_group().map_or(u64::MAX, |(limit, _)| limit);
+    Some(machine.min(group).min(address_space()))
+}
+
+fn meminfo(field: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+}
+
+/// The tightest limit of the control groups (version 2) that the process is in, and what that group uses, in bytes.
+fn control_group() -> Option<(u64, u64)> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let number = |path: std::path::PathBuf| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let limits = std::path::Path::new(own).ancestors().filter_map(|group| {
+        let folder = std::path::Path::new("/sys/fs/cgroup").join(group);
+        Some((number(folder.join("memory.max"))?, number(folder.join("memory.current")).unwrap_or(0)))
+    });
+    limits.min_by_key(|(limit, _)| *limit)
+}
+
+/// The limit of the process's address space in bytes.
+fn address_space() -> u64 {
+    #[cfg(unix)]
+    // SAFETY: a C struct of two numbers, for which zeros are a value; the call fills it or fails.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        if libc::getrlimit(libc::RLIMIT_AS, &mut limit) == 0 {
+            return limit.rlim_cur as u64;
+        }
+    }
+    u64::MAX
 }
 
 #[cfg(unix)]

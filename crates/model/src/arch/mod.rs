@@ -19,7 +19,7 @@ mod starcoder2;
 
 use crate::{
     config::{Design, ModelConfig},
-    config_json::Json,
+    config_json::{Json, unknown_key},
     unsupported::unsupported,
     weight_map::Family,
 };
@@ -89,9 +89,7 @@ impl ModelConfig {
         let json = Json::new(value, architecture.family.model_type);
         let mut config = (architecture.config)(&json)?;
         config.check()?;
-        config.design.notes.extend(json.unread()?.iter().map(|key| {
-            format!("`{key}` in config.json is not known: it changes nothing here; compare answers if it should")
-        }));
+        config.design.notes.extend(json.unread()?.iter().map(|key| unknown_key(key)));
         let plain = Design { notes: config.design.notes.clone(), ..Design::default() };
         config.design.family = architecture.family;
         config.design.source = (config.design != plain).then(|| value.clone());

@@ -31,6 +31,22 @@ const NAMES: &[(&str, &str)] = &[
     ("mlp_output_norm", "output.LayerNorm"),
 ];
 
+/// The keys of `config.json` that are read, or that must say what is usual.
+pub(super) const KEYS: &[&str] = &[
+    "add_cross_attention",
+    "hidden_act",
+    "hidden_size",
+    "intermediate_size",
+    "is_decoder",
+    "layer_norm_eps",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "position_embedding_type",
+    "type_vocab_size",
+    "vocab_size",
+];
+
 pub(super) fn config(config: &Json) -> Result<EncoderConfig> {
     config.refuse_unless("position_embedding_type", &["absolute"])?;
     config.refuse_true("is_decoder")?;
@@ -45,7 +61,7 @@ pub(super) fn config(config: &Json) -> Result<EncoderConfig> {
         heads,
         kv_heads: heads,
         head_width: config.head_width(hidden_size, heads)?,
-        rms_norm_eps: config.number("layer_norm_eps", 1e-12),
+        rms_norm_eps: config.number("layer_norm_eps", 1e-12)?,
         rope_theta: 10_000.0,
         tied_embeddings: true,
         context: positions,

@@ -58,8 +58,14 @@ impl Json {
         self.0[key].as_u64().and_then(|size| usize::try_from(size).ok())
     }
 
-    pub(crate) fn number(&self, key: &str, default: f64) -> f64 {
-        self.0[key].as_f64().unwrap_or(default)
+    /// A number, or what is meant where none is given.
+    pub(crate) fn number(&self, key: &str, default: f64) -> Result<f64> {
+        match &self.0[key] {
+            Value::Null => Ok(default),
+            value => {
+                value.as_f64().ok_or_else(|| Error::input(format!("`{key}` in the config is {value}, not a number")))
+            }
+        }
     }
 
     pub(crate) fn flag(&self, key: &str) -> bool {

@@ -21,6 +21,7 @@ pub(crate) use head::{Head, HeadShape, Places};
 pub(crate) use network::{Encoder, EncoderConfig};
 pub(crate) use pooling::Pipeline;
 
+use crate::config_json::{family_keys, unknown_key, unread_keys};
 use narthex_base::Result;
 use std::path::Path;
 
@@ -52,13 +53,36 @@ pub(crate) fn is_family(config: &Json) -> bool {
 /// # Errors
 /// If it is none, or asks for something that is not supported.
 pub(crate) fn config_of(config: &Json) -> Result<EncoderConfig> {
-    match config.family() {
-        "bert" => bert::config(config),
-        "roberta" | "xlm-roberta" => roberta::config(config),
-        "modernbert" => modernbert::config(config),
-        other => Err(config::unsupported("model_type", other, &FAMILIES.join(", "))),
-    }
+    let (mut read, keys) = match config.family() {
+        "bert" => (bert::config(config)?, bert::KEYS),
+        "roberta" | "xlm-roberta" => (roberta::config(config)?, bert::KEYS),
+        "modernbert" => (modernbert::config(config)?, modernbert::KEYS),
+        other => return Err(config::unsupported("model_type", other, &FAMILIES.join(", "))),
+    };
+    let is_read = |key: &str| keys.contains(&key) || OF_HEADS.contains(&key);
+    let unread = unread_keys(&config.0, family_keys(config.family()), is_read)?;
+    read.shape.design.notes.extend(unread.iter().map(|key| unknown_key(key)));
+    Ok(read)
 }
+
+/// Keys that heads read, and those of heads for other tasks, of attention in other programs and of names for ids.
+const OF_HEADS: [&str; 15] = [
+    "classifier_activation",
+    "classifier_bias",
+    "classifier_pooling",
+    "cls_token_id",
+    "decoder_bias",
+    "deterministic_flash_attn",
+    "directionality",
+    "gradient_checkpointing",
+    "mask_token_id",
+    "output_past",
+    "reference_compile",
+    "repad_logits_with_grad",
+    "sbert_ce_default_activation_function",
+    "sentence_transformers",
+    "sparse_pred_ignore_index",
+];
 
 /// Tensors that checkpoints carry and nothing here needs: heads for other tasks, and what is computed here.
 pub(crate) fn ignored(name: &str) -> bool {

@@ -36,6 +36,28 @@ const NAMES: &[(&str, &str)] = &[
     ("mlp.down_proj", "mlp.Wo"),
 ];
 
+/// The keys of `config.json` that are read, or that must say what is usual.
+pub(super) const KEYS: &[&str] = &[
+    "attention_bias",
+    "global_attn_every_n_layers",
+    "global_rope_theta",
+    "hidden_activation",
+    "hidden_size",
+    "intermediate_size",
+    "layer_types",
+    "local_attention",
+    "local_rope_theta",
+    "max_position_embeddings",
+    "mlp_bias",
+    "norm_bias",
+    "norm_eps",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "rope_parameters",
+    "rope_scaling",
+    "vocab_size",
+];
+
 pub(super) fn config(config: &Json) -> Result<EncoderConfig> {
     for key in ["attention_bias", "mlp_bias", "norm_bias"] {
         config.refuse_true(key)?;
@@ -57,7 +79,7 @@ pub(super) fn config(config: &Json) -> Result<EncoderConfig> {
         heads,
         kv_heads: heads,
         head_width: config.head_width(hidden_size, heads)?,
-        rms_norm_eps: config.number("norm_eps", 1e-5),
+        rms_norm_eps: config.number("norm_eps", 1e-5)?,
         rope_theta: 10_000.0,
         tied_embeddings: true,
         context,

@@ -19,6 +19,5 @@ pub(super) fn config(config: &Json) -> Result<EncoderConfig> {
     }
     plain.shape.design.family = FAMILY;
     plain.shape.context = plain.positions - padding - 1;
-    plain.shape.rms_norm_eps = config.number("layer_norm_eps", 1e-5);
     Ok(EncoderConfig { padding: Some(padding as u32), ..plain })
 }

@@ -13,11 +13,12 @@ mod tune;
 use crate::project::Project;
 use narthex_base::{
     ArtifactKind, Component, ComponentKind, Digest, Error, Maker, Manifest, Observer, Passed, Result,
-    config::Step,
+    config::{Step, TuneMethod},
     plan::PlannedStep,
     plan::{Input, InputKind},
 };
 use narthex_ledger::Artifact;
+use narthex_model::ModelConfig;
 use narthex_text::Tokenizer;
 use std::{collections::BTreeMap, path::Path};
 use training::Interval;
@@ -76,6 +77,25 @@ pub(crate) fn make(context: &StepContext) -> Result<Made> {
         Step::Eval(step) => eval::make(context, step),
         Step::Bundle(step) => bundle::make(context, step),
     }
+}
+
+/// Whether a step of training has adapters alone trained; none for a step whose needs are not known ahead.
+pub(crate) fn trains_adapters(step: &Step) -> Option<bool> {
+    match step {
+        Step::Train(_) => Some(false),
+        Step::Tune(step) => Some(step.method == TuneMethod::Lora),
+        _ => None,
+    }
+}
+
+/// The model that a step makes from nothing, over a vocabulary of this size.
+pub(crate) fn fresh_model(step: &Step, vocab_size: usize) -> Option<ModelConfig> {
+    if let Step::Train(step) = step { Some(train::shape_of(step, vocab_size, vec![])) } else { None }
+}
+
+/// The vocabulary that a step trains, at most.
+pub(crate) fn vocab_size(step: &Step) -> Option<usize> {
+    if let Step::Tokenize(step) = step { step.vocab_size.map(|size| size as usize) } else { None }
 }
 
 /// Takes the steps of a train, tune or fit step from one of its states to a later one again; the state that results.

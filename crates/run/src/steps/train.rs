@@ -49,28 +49,9 @@ pub(super) fn with_training<C: Course>(
     let tokenizer = Tokenizer::read(&tokens.folder)?;
     let config = TokenizerConfig::read(&tokens.folder)?;
     let stop_tokens = stop_tokens(&[], &tokenizer, &config, &[]);
-    let shape = &step.model;
-    let model = Decoder::random(
-        &ModelConfig {
-            vocab_size: tokenizer.vocab_size(),
-            hidden_size: shape.hidden_size,
-            intermediate_size: shape.intermediate_size,
-            layers: shape.layers,
-            heads: shape.heads,
-            kv_heads: shape.kv_heads,
-            head_width: shape.hidden_size / shape.heads,
-            rms_norm_eps: 1e-6,
-            rope_theta: shape.rope_theta,
-            tied_embeddings: shape.tied_embeddings,
-            context: step.schedule.batches.context,
-            bos_token: None,
-            eos_tokens: stop_tokens.clone(),
-            design: Design::default(),
-        },
-        context.project.plan.project.seed,
-        &cpu(),
-    )
-    .with_precision(step.schedule.machine.precision);
+    let config = shape_of(step, tokenizer.vocab_size(), stop_tokens.clone());
+    let model = Decoder::random(&config, context.project.plan.project.seed, &cpu())
+        .with_precision(step.schedule.machine.precision);
     let metrics = context.run.join("metrics.jsonl");
     let prompt = &step.sample_prompt;
     let sampler = |model: &Decoder| {
@@ -85,4 +66,25 @@ pub(super) fn with_training<C: Course>(
         ..training(context, &step.schedule, &metrics)?
     };
     course.take(model, &objective, &training)
+}
+
+/// The model that a step trains, over a vocabulary of this size.
+pub(super) fn shape_of(step: &TrainStep, vocab_size: usize, eos_tokens: Vec<u32>) -> ModelConfig {
+    let shape = &step.model;
+    ModelConfig {
+        vocab_size,
+        hidden_size: shape.hidden_size,
+        intermediate_size: shape.intermediate_size,
+        layers: shape.layers,
+        heads: shape.heads,
+        kv_heads: shape.kv_heads,
+        head_width: shape.hidden_size / shape.heads,
+        rms_norm_eps: 1e-6,
+        rope_theta: shape.rope_theta,
+        tied_embeddings: shape.tied_embeddings,
+        context: step.schedule.batches.context,
+        bos_token: None,
+        eos_tokens,
+        design: Design::default(),
+    }
 }

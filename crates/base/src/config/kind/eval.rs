@@ -22,7 +22,8 @@ pub struct EvalStep {
     #[serde(default)]
     pub data: Option<String>,
     /// A JSONL source. Rows with `prompt` and `answer` are answered greedily and compared; rows with `prompt`,
-    /// `choices` and `answer` (an index) are scored by the log-likelihood of each choice.
+    /// `choices` and `answer` (an index) are scored by the log-likelihood of each choice: `acc`, `acc_norm` (for each
+    /// character) and `acc_bytes`, as lm-evaluation-harness counts.
     #[serde(default)]
     pub task: Option<String>,
     /// Puts the prompts of the task through the chat template.
@@ -50,12 +51,12 @@ impl EvalStep {
     /// What is known of the kind.
     pub const KIND: Kind = Kind {
         name: "eval",
-        recipe_version: 5,
+        recipe_version: 6,
         uses_seed: false,
         policy_use: None,
         learning: None,
         verb: Verb::RunsStep,
-        figures: &[Figure::NATS_PER_BYTE, Figure::EXACT_MATCH, Figure::CHOICE_ACCURACY],
+        figures: &[Figure::NATS_PER_BYTE, Figure::EXACT_MATCH, Figure::ACC],
         table: Table::of::<EvalStep>,
         read: |value| EvalStep::deserialize(value).map(Step::Eval),
     };
