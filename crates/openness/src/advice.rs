@@ -51,7 +51,7 @@ fn way(manifest: &Manifest, lacking: &JudgedComponent) -> String {
         ComponentKind::Datasets => format!("narthex bundle {step} --set {step}.data=true"),
         ComponentKind::IntermediateParameters => {
             format!(
-                "set `keep_checkpoints = true` in the schedule, then `narthex bundle {step} --set {step}.checkpoints=true`"
+                "`narthex bundle {step} --set {step}.checkpoints=true`, of a model trained with `keep_checkpoints = true`"
             )
         }
         ComponentKind::EvaluationResults | ComponentKind::EvaluationData => {
