@@ -11,6 +11,7 @@ mod policy;
 mod project;
 mod pulled_data;
 mod quantize;
+mod ranks;
 mod recipe;
 mod reproduce;
 mod runner;

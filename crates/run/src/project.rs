@@ -3,7 +3,11 @@
 use narthex_base::{Plan, Result};
 use narthex_ledger::Ledger;
 use narthex_shelf::{PlanOptions, read_plan, root_of};
-use std::path::{Path, PathBuf};
+use narthex_train::{Alone, World};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// How a project is opened to be run.
 #[derive(Clone, Debug, Default)]
@@ -33,9 +37,21 @@ pub struct Project {
     pub ledger: Ledger,
     /// The source code of the running program, for bundles that take it along.
     pub source_code: Option<SourceCode>,
+    /// The processes that run it together.
+    pub(crate) world: Arc<dyn World + Send>,
 }
 
 impl Project {
+    /// A project of these parts, run by one process.
+    pub(crate) fn of(root: PathBuf, plan: Plan, ledger: Ledger, source_code: Option<SourceCode>) -> Self {
+        Self { root, plan, ledger, source_code, world: Arc::new(Alone) }
+    }
+
+    /// The number of this process among those that run the project together, from 0.
+    pub fn rank(&self) -> usize {
+        self.world.rank()
+    }
+
     /// Opens the project in a folder, or that of a project file.
     ///
     /// # Errors
@@ -44,6 +60,6 @@ impl Project {
         let plan = read_plan(path, &options.plan)?;
         let root = root_of(path);
         let ledger = Ledger::open(&root.join(".narthex"))?;
-        Ok(Self { root, plan, ledger, source_code: options.source_code })
+        Ok(Self::of(root, plan, ledger, options.source_code))
     }
 }

@@ -102,7 +102,7 @@ pub fn quantizing(
     let layers =
         Layers { file_name: format!("the recipe of `{name}`"), file: crate::recipe::text(&file)?, ..Layers::default() };
     let plan = Plan::resolve(&layers)?;
-    Ok((Project { root, plan, ledger, source_code: open.source_code }, name))
+    Ok((Project::of(root, plan, ledger, open.source_code), name))
 }
 
 /// A file or folder as it is, of whose terms nothing is said but what lies beside it.

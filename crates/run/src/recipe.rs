@@ -94,7 +94,7 @@ pub(crate) fn open(
         file: text(&project_file(provenance)?)?,
         ..Layers::default()
     };
-    Ok(Project { root: root.to_path_buf(), plan: Plan::resolve(&layers)?, ledger, source_code })
+    Ok(Project::of(root.to_path_buf(), Plan::resolve(&layers)?, ledger, source_code))
 }
 
 /// The manifests that it takes to make an artifact again: what a card says an import was made from is not among them.

@@ -118,7 +118,9 @@ impl Project {
             }
         }
         if !options.dry_run {
-            rows = self.walk(&planned, options, observer)?;
+            let outcome = self.walk(&planned, options, observer);
+            self.dismiss(&outcome)?;
+            rows = outcome?;
         }
         for warning in self.ledger.take_warnings() {
             observer.warn(warning);
@@ -259,7 +261,11 @@ impl Project {
         std::fs::create_dir_all(&run).map_err(|error| Error::io("cannot write", &run, error))?;
         let context =
             StepContext { project: self, planned, inputs, key, stage: &stage, files: &files, run: &run, observer };
-        let Made { kind, components, figures, measured, passed } = steps::make(&context)?;
+        self.call(planned, inputs, key, &stage)?;
+        let Made { kind, components, figures, mut measured, passed } = steps::make(&context)?;
+        if planned.step.schedule().is_some() && self.world.size() > 1 {
+            measured.insert("ranks".into(), self.world.size() as f64);
+        }
         let parents = inputs.iter().map(|(input, artifact)| parent(input, artifact)).collect();
         let mut manifest = Manifest { parents, components, figures, ..Manifest::new(kind, self.recipe(planned)) };
         for (input, artifact) in inputs {

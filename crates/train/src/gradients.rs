@@ -53,6 +53,11 @@ impl NamedGradients {
         }
     }
 
+    /// Puts in that of a parameter.
+    pub(crate) fn insert(&mut self, name: &str, gradient: Tensor<1>) {
+        self.0.insert(name.into(), gradient);
+    }
+
     /// Takes out that of a parameter.
     pub fn remove(&mut self, name: &str) -> Option<Tensor<1>> {
         self.0.remove(name)

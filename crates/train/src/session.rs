@@ -28,8 +28,9 @@ pub type Sampler<'a, M> = dyn Fn(&M) -> Result<String> + 'a;
 
 /// How a network of type `M` is trained, apart from what it learns.
 ///
-/// Of the schedule, the loop itself uses all but the shape of batches, dropout, device and activation checkpointing: those
-/// are for the objective, which uses what it has a use for, and for who makes the network and [`Training::device`].
+/// Of the schedule, the loop itself uses all but the shape of batches, dropout, device and activation checkpointing:
+/// those are for the objective, which uses what it has a use for, and for who makes the network and
+/// [`Training::device`].
 pub struct Training<'a, M> {
     /// Which parameters are trained; all where nothing is said.
     pub selection: Option<Selection>,
@@ -184,6 +185,12 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
             self.passed = restored.passed;
             self.report.go_on(self.optimizer.steps, restored.seconds, restored.loss);
         }
+        // All ranks must stand where rank 0 stands.
+        let steps = self.training.world.gather(self.optimizer.steps as f64)?;
+        if let Some((rank, steps)) = steps.iter().enumerate().find(|(_, found)| **found != steps[0]) {
+            return Err(Error::input(format!("rank {rank} goes on from step {steps}, rank 0 from another"))
+                .help("all ranks must see the same project folder"));
+        }
         self.report.open(self.optimizer.steps)
     }
 
@@ -278,7 +285,9 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
         // Divided by the weight of the whole step, so that accumulation changes nothing but memory.
         let scale = if weight == 0 { 0.0 } else { 1.0 / weight as f64 };
         let (mut loss, mut values) = (0.0, vec![0.0; O::VALUES.len()]);
-        let mut sum = NamedGradients::default();
+        let layout: Vec<(String, usize)> =
+            self.optimizer.slots.iter().map(|(name, slot)| (name.clone(), slot.shape.iter().product())).collect();
+        let mut sums = world.sums(&layout);
         for round in 0..rounds {
             let own =
                 batches.get(round).zip(weights.get(round)).filter(|(_, weight)| **weight > 0).map(|(batch, _)| batch);
@@ -294,8 +303,9 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
             for (value, part) in values.iter_mut().zip(found) {
                 *value = world.gather(part)?.iter().fold(*value, |sum, part| sum + part);
             }
-            world.add_round(&mut sum, own.is_some().then_some(gradients))?;
+            sums.add_round(own.is_some().then_some(gradients))?;
         }
+        let sum = sums.finish()?;
         values.iter_mut().for_each(|value| *value *= scale);
         let lr = learning_rate(schedule, self.optimizer.steps);
         // The old weights are given up, so that the new ones can take their place.

@@ -1,5 +1,4 @@
-//! Several processes give the same bytes as one: here they are threads, and what they send each other goes through a
-//! table.
+//! Several processes give the same bytes as one: here they are threads, which talk over channels or over sockets.
 
 use burn::{
     module::{Module, Param},
@@ -12,10 +11,13 @@ use narthex_base::{
 };
 use narthex_model::{cpu, named_parameters};
 use narthex_train::{
-    NamedGradients, Objective, Training, World, fit,
+    Communicator, Objective, Operation, Ranks, Sockets, Threads, Training, World, fit,
     objective::{Loss, Place, Units},
 };
-use std::sync::{Arc, Barrier, Mutex};
+use std::time::Duration;
+
+/// How long ranks wait for each other here.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Module, Debug)]
 struct Line {
@@ -109,45 +111,28 @@ impl Objective<Line> for OwnPoints {
     }
 }
 
-/// Where threads leave what they send.
-struct Table {
-    barrier: Barrier,
-    numbers: Mutex<Vec<f64>>,
-    gradients: Mutex<Vec<Option<NamedGradients>>>,
-}
+/// Ranks whose parts are added in the other order, which must give other bytes: otherwise nothing is tested.
+struct Backwards(Threads);
 
-struct Threads {
-    rank: usize,
-    size: usize,
-    table: Arc<Table>,
-    /// Adds in the other order, which must give other bytes: otherwise nothing is tested.
-    backwards: bool,
-}
-
-impl World for Threads {
+impl Communicator for Backwards {
     fn rank(&self) -> usize {
-        self.rank
+        self.0.rank()
     }
     fn size(&self) -> usize {
-        self.size
+        self.0.size()
     }
-    fn gather(&self, own: f64) -> Result<Vec<f64>> {
-        self.table.numbers.lock().unwrap()[self.rank] = own;
-        self.table.barrier.wait();
-        let all = self.table.numbers.lock().unwrap().clone();
-        self.table.barrier.wait();
-        Ok(all)
-    }
-    fn add_round(&self, sum: &mut NamedGradients, own: Option<NamedGradients>) -> Result<()> {
-        self.table.gradients.lock().unwrap()[self.rank] = own;
-        self.table.barrier.wait();
-        let mut all = self.table.gradients.lock().unwrap().clone();
-        self.table.barrier.wait();
-        if self.backwards {
-            all.reverse();
+    fn exchange(&self, operation: Operation, messages: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
+        let mut found = self.0.exchange(operation, messages)?;
+        if operation == Operation::Reduce {
+            found.reverse();
         }
-        all.into_iter().flatten().for_each(|part| sum.add(part));
-        Ok(())
+        Ok(found)
+    }
+    fn abort(&self, why: &str) {
+        self.0.abort(why);
+    }
+    fn bytes_sent(&self) -> u64 {
+        self.0.bytes_sent()
     }
 }
 
@@ -160,7 +145,11 @@ fn schedule(gradient_accumulation: usize) -> Schedule {
 }
 
 /// The bits of the weights, and the lines of metrics without what is measured.
-fn outcome<O: Objective<Line>>(objective: &O, accumulation: usize, world: Option<&Threads>) -> (Vec<u32>, Vec<String>) {
+fn outcome<O: Objective<Line>>(
+    objective: &O,
+    accumulation: usize,
+    world: Option<&dyn World>,
+) -> (Vec<u32>, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("metrics.jsonl");
     let mut training =
@@ -178,24 +167,32 @@ fn outcome<O: Objective<Line>>(objective: &O, accumulation: usize, world: Option
     (bits, lines.lines().map(numbers).collect())
 }
 
-fn of_threads<O: Objective<Line>>(
+/// The outcome of each of these ranks.
+fn of_ranks<O: Objective<Line>, C: Communicator>(
     objective: &O,
     accumulation: usize,
-    size: usize,
-    backwards: bool,
+    ranks: Vec<C>,
 ) -> Vec<(Vec<u32>, Vec<String>)> {
-    let table = Arc::new(Table {
-        barrier: Barrier::new(size),
-        numbers: Mutex::new(vec![0.0; size]),
-        gradients: Mutex::new(vec![None; size]),
-    });
     std::thread::scope(|scope| {
-        let run = |rank| {
-            let world = Threads { rank, size, table: table.clone(), backwards };
-            scope.spawn(move || outcome(objective, accumulation, Some(&world)))
+        let run = |communicator| {
+            scope.spawn(move || {
+                let world = Ranks::meet(communicator, &[("project", "the same".into())]).unwrap();
+                outcome(objective, accumulation, Some(&world))
+            })
         };
-        let running: Vec<_> = (0..size).map(run).collect();
+        let running: Vec<_> = ranks.into_iter().map(run).collect();
         running.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// Processes of one machine, as threads.
+fn sockets(size: usize) -> Vec<Sockets> {
+    let folder = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        let at = folder.path();
+        let meeting: Vec<_> =
+            (0..size).map(|rank| scope.spawn(move || Sockets::meet(at, rank, size, PATIENCE).unwrap())).collect();
+        meeting.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
 }
 
@@ -203,14 +200,18 @@ fn check<O: Objective<Line>>(objective: &O) {
     for accumulation in [1, 2, 3, 6] {
         let (weights, lines) = outcome(objective, accumulation, None);
         assert_eq!(lines.len(), 25);
-        for size in [2, 3] {
-            let ranks = of_threads(objective, accumulation, size, false);
+        for size in [2, 3, 4] {
+            let ranks = match accumulation {
+                3 => of_ranks(objective, accumulation, sockets(size)),
+                _ => of_ranks(objective, accumulation, Threads::new(size)),
+            };
             assert_eq!(ranks[0].1, lines, "{accumulation} micro-batches over {size}");
             assert!(ranks.iter().all(|(found, _)| *found == weights), "{accumulation} micro-batches over {size}");
             assert!(ranks[1..].iter().all(|(_, lines)| lines.is_empty()), "one rank writes");
         }
         if accumulation == 6 {
-            let backwards = of_threads(objective, accumulation, 3, true);
+            let ranks = Threads::new(3).into_iter().map(Backwards).collect();
+            let backwards = of_ranks(objective, accumulation, ranks);
             assert!(backwards[0] != (weights, lines), "another order is other bits");
         }
     }
@@ -224,4 +225,38 @@ fn the_number_of_processes_changes_nothing() {
 #[test]
 fn batches_may_come_from_the_network_itself() {
     check(&OwnPoints(Points { by_network: true }));
+}
+
+#[test]
+fn ranks_that_part_or_go_are_named() {
+    let errors = |work: fn(Sockets) -> Result<()>| -> Vec<String> {
+        std::thread::scope(|scope| {
+            let running: Vec<_> = sockets(2).into_iter().map(|rank| scope.spawn(move || work(rank))).collect();
+            let ended = running.into_iter().map(|thread| thread.join().unwrap());
+            ended.map(|outcome| outcome.err().map(|error| error.to_string()).unwrap_or_default()).collect()
+        })
+    };
+    let gone = errors(|rank| match rank.rank() {
+        1 => Ok(()),
+        _ => rank.exchange(Operation::Gather, vec![vec![]; 2]).map(|_| ()),
+    });
+    assert!(gone[0].contains("rank 1 has gone, in gather number 0"), "{gone:?}");
+    let parted = errors(|rank| {
+        let operation = if rank.rank() == 0 { Operation::Gather } else { Operation::Reduce };
+        rank.exchange(operation, vec![vec![]; 2]).map(|_| ())
+    });
+    assert!(parted[0].contains("rank 1 is at reduce number 0, and this rank at gather number 0"), "{parted:?}");
+    let failed = errors(|rank| match rank.rank() {
+        1 => {
+            rank.abort("the disk is full");
+            Ok(())
+        }
+        _ => rank.exchange(Operation::Share, vec![vec![1; 1 << 20]; 2]).map(|_| ()),
+    });
+    assert!(failed[0].contains("rank 1 has failed") && failed[0].contains("the disk is full"), "{failed:?}");
+    let other = errors(|rank| {
+        let plan = rank.rank().to_string();
+        Ranks::meet(rank, &[("program", "a".into()), ("project", plan)]).map(|_| ())
+    });
+    assert!(other[0].contains("rank 1 has another project than rank 0") && other[0].contains("1, not 0"), "{other:?}");
 }

@@ -29,6 +29,8 @@ pub mod pull_data;
 #[cfg(feature = "run")]
 pub mod quantize;
 #[cfg(feature = "run")]
+pub mod ranks;
+#[cfg(feature = "run")]
 pub mod recheck;
 #[cfg(feature = "run")]
 pub mod run;

@@ -1,6 +1,12 @@
 //! `narthex run` and the verbs that run one step.
 
-use super::{open_options, openness::explain, plan_options, program, project_flag, serve};
+use super::{
+    open_options,
+    openness::explain,
+    plan_options, program, project_flag,
+    ranks::{RanksFlags, join, launch, take_part},
+    serve,
+};
 use crate::{
     flags::{EventsFlag, Settings},
     render::Renderer,
@@ -46,6 +52,8 @@ pub struct Run {
     pub settings: Settings,
     #[command(flatten)]
     pub output: EventsFlag,
+    #[command(flatten)]
+    pub ranks: RanksFlags,
 }
 
 /// The arguments of the verbs that run one step.
@@ -83,7 +91,17 @@ pub struct StepFlags {
 
 pub fn run(args: &Run, style: Style) -> Result<()> {
     let folder = args.project_flag.as_ref().unwrap_or(&args.project);
+    if let Some(ranks) = args.ranks.to_start().filter(|_| !args.step_flags.dry_run) {
+        return match launch(folder, ranks, args.ranks.restarts)? {
+            0 => Ok(()),
+            code => std::process::exit(code.into()),
+        };
+    }
     let project = Project::open(folder, &open_options(plan_options(folder, &args.settings)?))?;
+    let project = join(project, args.ranks.rank_timeout)?;
+    if take_part(&project)? {
+        return Ok(());
+    }
     let options = RunOptions { to: args.to.clone(), force: args.force.clone(), dry_run: args.step_flags.dry_run };
     if args.step_flags.explain {
         explain_steps(&project, args.to.as_deref())?;

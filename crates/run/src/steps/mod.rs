@@ -21,7 +21,7 @@ use narthex_ledger::Artifact;
 use narthex_model::ModelConfig;
 use narthex_text::Tokenizer;
 use std::{collections::BTreeMap, path::Path};
-use training::Interval;
+use training::{Interval, Whole};
 
 /// What a step may look at and where it writes.
 pub(crate) struct StepContext<'a> {
@@ -76,6 +76,16 @@ pub(crate) fn make(context: &StepContext) -> Result<Made> {
         Step::Quantize(step) => quantize::make(context, step),
         Step::Eval(step) => eval::make(context, step),
         Step::Bundle(step) => bundle::make(context, step),
+    }
+}
+
+/// Takes part in the training of a step whose rank 0 is another process.
+pub(crate) fn take_part(context: &StepContext) -> Result<()> {
+    match &context.planned.step {
+        Step::Train(step) => train::with_training(context, step, Whole).map(drop),
+        Step::Tune(step) => tune::with_training(context, step, Whole).map(drop),
+        Step::Fit(step) => fit::with_training(context, step, Whole).map(drop),
+        other => Err(Error::internal(format!("a {} step does not train", other.kind().name))),
     }
 }
 

@@ -70,6 +70,7 @@ pub(super) fn training<'a, M: Module>(
         work: Some(context.stage),
         metrics: Some(metrics),
         observer: context.observer,
+        world: &*context.project.world,
         ..Training::default()
     })
 }

@@ -1,0 +1,198 @@
+//! Several processes of one machine that train together: the same bytes as one, and what is said when one is lost.
+#![cfg(target_os = "linux")]
+
+mod program;
+
+use program::{digest, fail, narthex, succeed};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Pretraining, tuning of adapters with dropout, preferences and a classifier, with micro-batches for several ranks.
+const PROJECT: &str = r#"[project]
+name = "several"
+seed = 5
+
+[sources.lines]
+path = "lines.txt"
+rows = "line"
+license = "CC0-1.0"
+
+[steps.documents]
+kind = "data"
+from = "lines"
+validation = 0.2
+
+[steps.tokens]
+kind = "tokenize"
+from = "documents"
+vocab_size = 280
+
+[steps.base]
+kind = "train"
+data = "tokens"
+model = { hidden_size = 32, intermediate_size = 48, layers = 2, heads = 2, kv_heads = 1 }
+
+[steps.base.schedule]
+steps = 20
+batch_size = 2
+gradient_accumulation = 4
+context = 32
+lr = 1e-2
+warmup = 5
+dropout = 0.1
+eval_every = 10
+checkpoint_every = 5
+keep_checkpoints = true
+activation_checkpointing = true
+optimizer = "muon"
+
+[steps.talks]
+kind = "data"
+from = "lines"
+output = "chat"
+transform = "select text as user, lead(text) over (order by row) as assistant from source"
+
+[steps.talk-tokens]
+kind = "tokenize"
+from = "talks"
+tokenizer = "tokens"
+
+[steps.talker]
+kind = "tune"
+model = "base"
+data = "talk-tokens"
+lora = { rank = 2, dropout = 0.1, use_dora = true }
+schedule = { steps = 6, batch_size = 1, gradient_accumulation = 3, context = 32, lr = 1e-2, warmup = 2, precision = "bf16" }
+
+[steps.pairs]
+kind = "data"
+from = "lines"
+output = "pairs"
+transform = "select text as prompt, 'yes' as chosen, 'no' as rejected from source"
+
+[steps.pair-tokens]
+kind = "tokenize"
+from = "pairs"
+tokenizer = "tokens"
+
+[steps.preferring]
+kind = "tune"
+objective = "dpo"
+model = "talker"
+data = "pair-tokens"
+schedule = { steps = 4, batch_size = 2, gradient_accumulation = 2, context = 32, lr = 1e-3, warmup = 1 }
+"#;
+
+const TRAINED: [&str; 3] = ["base", "talker", "preferring"];
+
+fn project(folder: &Path) -> PathBuf {
+    let lines: Vec<String> = (0..120).map(|i| format!("{} and {} make {}", i % 12, i / 12, i % 12 + i / 12)).collect();
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("lines.txt"), lines.join("\n")).unwrap();
+    fs::write(folder.join("narthex.toml"), PROJECT).unwrap();
+    folder.to_path_buf()
+}
+
+#[test]
+fn the_number_of_processes_changes_no_byte() {
+    let home = tempfile::tempdir().unwrap();
+    let alone = project(&home.path().join("alone"));
+    succeed(&alone, &["run"]);
+    let expected = TRAINED.map(|step| digest(&alone, step));
+    for ranks in ["2", "3", "4"] {
+        let folder = project(&home.path().join(ranks));
+        succeed(&folder, &["run", "--ranks", ranks]);
+        assert_eq!(TRAINED.map(|step| digest(&folder, step)), expected, "{ranks} processes");
+        let run =
+            fs::read_to_string(folder.join(".narthex/artifacts").join(&expected[0]).join("run/run.json")).unwrap();
+        assert!(
+            run.contains(&format!("\"ranks\":{ranks}.0")) || run.contains(&format!("\"ranks\": {ranks}.0")),
+            "{run}"
+        );
+        // Nothing is trained again by one process: how many there were is no part of what is known.
+        assert!(succeed(&folder, &["run"]).matches("unchanged").count() >= 7);
+    }
+    // One process checks what four have trained.
+    succeed(&home.path().join("4"), &["reproduce", "base"]);
+    succeed(&home.path().join("4"), &["verify", "base"]);
+}
+
+/// The process that is this rank of a run that was started here.
+fn rank(launcher: &Child, rank: usize) -> Option<u32> {
+    let id = launcher.id();
+    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
+    let wanted = format!("NARTHEX_RANK={rank}");
+    children.split_whitespace().filter_map(|child| child.parse().ok()).find(|child: &u32| {
+        let environment = fs::read(format!("/proc/{child}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes())
+    })
+}
+
+/// Starts a long training over two processes, and waits for its first checkpoint.
+fn started(folder: &Path, more: &[&str]) -> Child {
+    let args = [&["run", "--to", "base", "--ranks", "2", "--set", "base.steps=300"], more].concat();
+    let mut child = narthex(folder, &args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let work = fs::read_dir(folder.join(".narthex/work")).into_iter().flatten().flatten();
+        let found = work.flat_map(|step| fs::read_dir(step.path())).flatten().flatten();
+        if found.map(|entry| entry.file_name()).any(|name| name == "checkpoint-5") {
+            return child;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before it was interrupted");
+        assert!(Instant::now() < deadline, "no checkpoint appeared");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn signal(process: u32, name: &str) {
+    assert!(Command::new("kill").args(["-s", name, &process.to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn a_lost_process_is_named_and_the_run_goes_on_to_the_same_bytes() {
+    let home = tempfile::tempdir().unwrap();
+    let whole = project(&home.path().join("whole"));
+    succeed(&whole, &["run", "--to", "base", "--set", "base.steps=300"]);
+    let expected = digest(&whole, "base");
+    for (lost, more) in [(1, &[][..]), (0, &[]), (1, &["--restarts", "1"])] {
+        let folder = project(&home.path().join(format!("{lost}{}", more.len())));
+        let child = started(&folder, more);
+        signal(rank(&child, lost).unwrap(), "KILL");
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        if more.is_empty() {
+            assert_eq!(ended.status.code(), Some(1), "{said}");
+            assert!(said.contains(&format!("rank {lost} was ended by signal 9")), "{said}");
+            succeed(&folder, &["run", "--to", "base", "--set", "base.steps=300"]);
+        } else {
+            assert!(ended.status.success(), "{said}");
+            assert!(said.contains("rank 1 was killed; starting all again"), "{said}");
+        }
+        assert_eq!(digest(&folder, "base"), expected);
+    }
+    // An interrupt saves, as in one process; three go on where two were.
+    let folder = project(&home.path().join("interrupted"));
+    let child = started(&folder, &[]);
+    signal(child.id(), "INT");
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{}", String::from_utf8_lossy(&ended.stderr));
+    succeed(&folder, &["run", "--to", "base", "--ranks", "3", "--set", "base.steps=300"]);
+    assert_eq!(digest(&folder, "base"), expected);
+}
+
+/// What cannot be trained is said once, by the first process.
+#[test]
+fn mistakes_are_said_as_by_one_process() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = project(&home.path().join("p"));
+    let stderr = fail(&folder, &["run", "--ranks", "2", "--set", "base.heads=5"], 1);
+    assert_eq!(stderr.matches("error:").count(), 1, "{stderr}");
+    assert!(stderr.contains("`heads` = 5"), "{stderr}");
+    let stderr = fail(&folder, &["run", "--ranks", "0"], 2);
+    assert!(stderr.contains("--ranks"), "{stderr}");
+}
