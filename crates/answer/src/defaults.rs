@@ -44,7 +44,11 @@ impl SamplingDefaults {
     pub fn of(generation: &GenerationConfig) -> Self {
         let ours = Self::default();
         Self {
-            temperature: generation.temperature.unwrap_or(ours.temperature),
+            // Whoever asks for no sampling means the likeliest token.
+            temperature: match (generation.do_sample, generation.temperature) {
+                (Some(false), None) => 0.0,
+                (_, asked) => asked.unwrap_or(ours.temperature),
+            },
             top_p: generation.top_p.unwrap_or(ours.top_p),
             top_k: generation.top_k.map_or(ours.top_k, |k| k as usize),
             min_p: generation.min_p.unwrap_or(ours.min_p),

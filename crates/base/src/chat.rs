@@ -162,13 +162,20 @@ pub struct InputAudio {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCall {
     /// What the result names it by; empty where a conversation does not say it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "String::is_empty")]
     pub id: String,
     /// What kind of tool it is.
-    #[serde(rename = "type", default)]
+    #[serde(rename = "type", default, deserialize_with = "or_default")]
     pub kind: ToolKind,
     /// The function and its arguments.
     pub function: FunctionCall,
+}
+
+/// `null` is what is meant where a key is absent: some exporters fill them all.
+fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(
+    from: D,
+) -> std::result::Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 /// What kind of tool is called.

@@ -91,7 +91,11 @@ impl License {
     /// `AND` needs both.
     pub fn evaluate(&self, mut accept: impl FnMut(&str) -> bool) -> bool {
         let Ok(expression) = spdx::Expression::parse(&self.0) else { return false };
-        expression.evaluate(|requirement| accept(&requirement.license.to_string()))
+        expression.evaluate(|requirement| match &requirement.addition {
+            // A text that nobody has sorted makes of the licence another one.
+            Some(spdx::AdditionItem::Other(_)) => accept(&requirement.to_string()),
+            _ => accept(&requirement.license.to_string()),
+        })
     }
 }
 
@@ -135,12 +139,15 @@ impl Term {
         let parts = || id.split('-');
         match self {
             Term::NonCommercial => {
-                parts().any(|part| part == "NC") || id.starts_with("PolyForm-Noncommercial") || id == "JPL-image"
+                let own = id.contains("Ref-").then(|| id.to_ascii_lowercase());
+                parts().any(|part| part == "NC")
+                    || NON_COMMERCIAL.contains(&id)
+                    || own.is_some_and(|own| NON_COMMERCIAL_NAMES.iter().any(|name| own.contains(name)))
             }
             Term::NoDerivatives => parts().any(|part| part == "ND"),
             Term::ShareAlike => {
                 parts().any(|part| part == "SA")
-                    || ["ODbL-1.0", "CDLA-Sharing-1.0", "Community-Spec-1.0"].contains(&id)
+                    || SHARE_ALIKE.contains(&id.trim_end_matches('+'))
                     || known.is_some_and(|license| license.is_copyleft())
             }
             Term::Unknown => known.is_none() && id != "LicenseRef-OpenMDW-1.1",
@@ -149,6 +156,84 @@ impl Term {
         }
     }
 }
+
+/// Licences of SPDX's list that forbid commercial use, or allow it to some alone, besides those with `NC` in their
+/// names.
+const NON_COMMERCIAL: [&str; 9] = [
+    "Aladdin",
+    "BUSL-1.1",
+    "JPL-image",
+    "NCGL-UK-2.0",
+    "PPL",
+    "PolyForm-Noncommercial-1.0.0",
+    "PolyForm-Small-Business-1.0.0",
+    "SUL-1.0",
+    "TU-Berlin-2.0",
+];
+/// What somebody's own identifier has in it where it says so itself, as tags of the Hugging Face Hub do.
+const NON_COMMERCIAL_NAMES: [&str; 10] = [
+    "apple-amlr",
+    "by-nc",
+    "deepfloyd-if-license",
+    "h-research",
+    "intel-research",
+    "non-commercial",
+    "noncommercial",
+    "nonprofit",
+    "research-only",
+    "research-use",
+];
+/// Licences whose own words ask for the same terms, besides those with `SA` in their names and those that are known as
+/// copyleft.
+const SHARE_ALIKE: [&str; 47] = [
+    "APSL-1.0",
+    "APSL-1.1",
+    "APSL-1.2",
+    "APSL-2.0",
+    "Arphic-1999",
+    "CAL-1.0",
+    "CAL-1.0-Combined-Work-Exception",
+    "CDLA-Sharing-1.0",
+    "CERN-OHL-S-2.0",
+    "CERN-OHL-W-2.0",
+    "CPAL-1.0",
+    "CUA-OPL-1.0",
+    "Community-Spec-1.0",
+    "D-FSL-1.0",
+    "EPL-1.0",
+    "EPL-2.0",
+    "ErlPL-1.1",
+    "FreeImage",
+    "IPA",
+    "IPL-1.0",
+    "Interbase-1.0",
+    "LAL-1.2",
+    "LAL-1.3",
+    "LiLiQ-R-1.1",
+    "LiLiQ-Rplus-1.1",
+    "Motosoto",
+    "NGPL",
+    "NPOSL-3.0",
+    "Nokia",
+    "OCLC-2.0",
+    "ODbL-1.0",
+    "OFL-1.0",
+    "OFL-1.1",
+    "PPL",
+    "Parity-6.0.0",
+    "Parity-7.0.0",
+    "QPL-1.0",
+    "RPL-1.1",
+    "RPL-1.5",
+    "RPSL-1.0",
+    "RSCPL",
+    "SPL-1.0",
+    "SSPL-1.0",
+    "SimPL-2.0",
+    "Sleepycat",
+    "SugarCRM-1.1.3",
+    "Watcom-1.0",
+];
 
 /// The identifiers of GNU licences that say neither `-only` nor `-or-later`: SPDX has replaced them.
 const GNU: [&str; 11] = [
@@ -337,6 +422,8 @@ mod tests {
             ("(MIT OR GPL-3.0-only) AND CC0-1.0", &["MIT", "CC0-1.0"], true),
             ("LicenseRef-OpenMDW-1.1 OR MIT", &["LicenseRef-OpenMDW-1.1"], true),
             ("GPL-2.0-or-later", &["GPL-2.0-or-later"], true),
+            ("GPL-2.0-only WITH Classpath-exception-2.0", &["GPL-2.0-only"], true),
+            ("MIT WITH AdditionRef-x", &["MIT"], false),
         ] {
             assert_eq!(License::parse(text).unwrap().evaluate(|id| accepted.contains(&id)), expected, "{text}");
         }
@@ -355,6 +442,15 @@ mod tests {
             ("OpenMDW-1.0", &[]),
             ("LicenseRef-OpenMDW-1.1", &[]),
             ("LicenseRef-mine", &["unknown"]),
+            ("LicenseRef-fair-noncommercial-research-license", &["non-commercial", "unknown"]),
+            ("LicenseRef-cc-by-nc", &["non-commercial", "unknown"]),
+            ("NCGL-UK-2.0", &["non-commercial"]),
+            ("PPL", &["non-commercial", "share-alike"]),
+            ("EPL-2.0", &["share-alike", "osi-approved", "fsf-libre"]),
+            ("SSPL-1.0", &["share-alike"]),
+            ("CERN-OHL-S-2.0", &["share-alike", "osi-approved"]),
+            ("MIT WITH AdditionRef-NonCommercial", &["non-commercial", "unknown"]),
+            ("MIT WITH AdditionRef-x", &["unknown"]),
         ] {
             let found: Vec<_> = Term::ALL.into_iter().filter(|term| term.applies(id)).map(Term::name).collect();
             assert_eq!(found, expected, "{id}");

@@ -1,5 +1,5 @@
-//! Lineage: what an artifact was made from, down to the raw files, as a tree and as a set of manifests. Data only: how it is
-//! found is the ledger's work.
+//! Lineage: what an artifact was made from, down to the raw files, as a tree and as a set of manifests. Data only:
+//! how it is found is the ledger's work.
 
 use crate::{
     artifact::{ArtifactKind, FileEntry, Manifest, Parent},
@@ -78,7 +78,8 @@ impl Provenance {
 const LINEAGE_DEPTH_MAX: usize = 500;
 
 impl Provenance {
-    /// The tree of ancestors, as far as their manifests are here. One that is reached twice is expanded at its first place.
+    /// The tree of ancestors, as far as their manifests are here. One that is reached twice is expanded at its first
+    /// place.
     pub fn tree(&self) -> LineageNode {
         let known: BTreeMap<Digest, &Manifest> = self.all().map(|manifest| (manifest.digest(), manifest)).collect();
         let top = self.manifest.digest();
@@ -86,7 +87,32 @@ impl Provenance {
             .unwrap_or_else(|| LineageNode::of(&self.manifest, top))
     }
 
-    /// The first manifest that a child names and that is not here: lineage that was cut off, or changed. (child, parent)
+    /// The artifact's components, and those of its ancestors that it should have inherited and has not: papers that
+    /// contradict themselves are not believed.
+    pub fn components(&self) -> Vec<Component> {
+        let mut components = self.manifest.components.clone();
+        let (mut seen, mut open) = (BTreeSet::new(), vec![&self.manifest]);
+        while let Some(manifest) = open.pop() {
+            // What a card says that it was made from hands nothing down.
+            let parents = manifest.parents.iter().filter(|parent| !parent.role.starts_with("declared "));
+            for parent in parents.filter_map(|parent| self.find(parent.digest)) {
+                if !seen.insert(parent.digest()) {
+                    continue;
+                }
+                for component in &parent.components {
+                    let has = |known: &Component| known.name == component.name && known.license == component.license;
+                    if !components.iter().any(has) {
+                        components.push(Component { paths: vec![], ..component.clone() });
+                    }
+                }
+                open.push(parent);
+            }
+        }
+        components
+    }
+
+    /// The first manifest that a child names and that is not here: lineage that was cut off, or changed. (child,
+    /// parent)
     pub fn missing(&self) -> Option<(&Manifest, &Parent)> {
         let known: BTreeSet<Digest> = self.all().map(Manifest::digest).collect();
         self.all().find_map(|child| Some((child, child.parents.iter().find(|parent| !known.contains(&parent.digest))?)))
@@ -155,4 +181,44 @@ fn node(
     });
     let parents = parents.collect();
     Some(LineageNode { role, name: name.into(), repeated, parents, ..LineageNode::of(manifest, digest) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ArtifactKind, ComponentKind, Evidence, License, Recipe};
+
+    /// What a child lacks of its parents' components, or has under other terms, is not gone.
+    #[test]
+    fn papers_that_contradict_themselves_are_not_believed() {
+        let license = |id: &str| Some(License::parse(id).unwrap());
+        let data = |id: &str| {
+            let own = Component::new("sample", ComponentKind::Datasets, license(id), Evidence::Declared);
+            Component { paths: vec!["sample.txt".into()], ..own }
+        };
+        let mut source = Manifest::new(ArtifactKind::Source, Recipe::new("sample", "source"));
+        source.components.push(data("CC-BY-NC-4.0"));
+        let parent = |role: &str| Parent {
+            role: role.into(),
+            name: "sample".into(),
+            kind: ArtifactKind::Source,
+            digest: source.digest(),
+        };
+        let mut model = Manifest::new(ArtifactKind::Model, Recipe::new("base", "train"));
+        model.parents.push(parent("data"));
+        let licenses = |manifest: &Manifest| -> Vec<String> {
+            let papers = Provenance { manifest: manifest.clone(), lineage: vec![source.clone()] };
+            papers.components().iter().map(|component| component.license_name().to_string()).collect()
+        };
+        assert_eq!(licenses(&model), ["CC-BY-NC-4.0"]);
+        model.components.push(data("CC0-1.0"));
+        assert_eq!(licenses(&model), ["CC0-1.0", "CC-BY-NC-4.0"]);
+        let mut whole = model.clone();
+        whole.components.clear();
+        whole.inherit(&source);
+        assert_eq!(licenses(&whole), ["CC-BY-NC-4.0"]);
+        // What a card declares hands nothing down.
+        model.parents[0] = parent("declared base_model");
+        assert_eq!(licenses(&model), ["CC0-1.0"]);
+    }
 }

@@ -186,6 +186,9 @@ pub struct Experts {
     pub dense_layers: Vec<usize>,
 }
 
+/// The largest size in a config: sixteen million.
+const SIZE_MAX: usize = 1 << 24;
+
 impl ModelConfig {
     /// # Errors
     /// If sizes do not form a model.
@@ -196,6 +199,12 @@ impl ModelConfig {
                 "{heads} heads of width {head_width} with {kv_heads} key/value heads do not form a model"
             ))
             .help("num_key_value_heads must divide num_attention_heads and the head width must be even"));
+        }
+        let sizes =
+            [self.vocab_size, self.hidden_size, self.intermediate_size, heads, kv_heads, head_width, self.layers];
+        if sizes.iter().any(|size| *size > SIZE_MAX) || heads.saturating_mul(head_width) > SIZE_MAX {
+            return Err(Error::input("config.json has a size that no model has")
+                .help("the file is damaged: fetch or export the model again"));
         }
         let Design { rotary_width, experts, kinds, .. } = &self.design;
         if rotary_width.is_some_and(|width| width > head_width || !width.is_multiple_of(2)) {

@@ -159,7 +159,7 @@ impl StoredWeights {
                 let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
                 let bytes = start..start + view.data().len();
                 let stored = Stored { file: number, dtype: view.dtype(), shape: view.shape().to_vec(), bytes };
-                all.tensors.insert(name.to_string(), stored);
+                all.tensors.insert(renamed(name), stored);
             }
             all.files.push((path, map));
         }
@@ -287,6 +287,17 @@ fn shard_paths(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
 /// If it cannot be read, is broken or truncated, or holds a dtype other than F32, BF16, F16.
 pub fn read_safetensors(path: &Path) -> Result<TensorMap> {
     StoredWeights::of_files(vec![path.into()])?.to_map()
+}
+
+/// The name of a tensor today: BERT's first checkpoints, converted from TensorFlow, call a norm's parameters otherwise,
+/// and transformers renames them too.
+fn renamed(name: &str) -> String {
+    for (old, new) in [("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")] {
+        if let Some(before) = name.strip_suffix(old) {
+            return format!("{before}{new}");
+        }
+    }
+    name.into()
 }
 
 /// Writes one safetensors file in f32; the same tensors always give the same bytes.

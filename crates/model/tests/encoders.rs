@@ -258,3 +258,21 @@ fn keys_that_nobody_reads_are_named() {
         assert!(error.to_string().contains(expected), "{error}");
     }
 }
+
+/// BERT's first checkpoints call the parameters of a norm `gamma` and `beta`; transformers 5.24 reads both.
+#[test]
+fn the_old_names_of_norms_are_read() {
+    let (folder, golden) = golden("encoder-bert");
+    let made = tempfile::tempdir().unwrap();
+    fs::copy(folder.join("config.json"), made.path().join("config.json")).unwrap();
+    let bytes = fs::read(folder.join("model.safetensors")).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let text = std::str::from_utf8(&bytes[8..header]).unwrap();
+    let old =
+        text.replace("LayerNorm.weight\":", "LayerNorm.gamma\" :").replace("LayerNorm.bias\"", "LayerNorm.beta\"");
+    assert!(old.len() == text.len() && old.matches("gamma").count() > 2, "{old}");
+    fs::write(made.path().join("model.safetensors"), [&bytes[..8], old.as_bytes(), &bytes[header..]].concat()).unwrap();
+    let inputs = inputs(&golden);
+    let [plain, renamed] = [folder.as_path(), made.path()].map(|at| EncoderModel::read(at, None).unwrap());
+    assert_eq!(hidden(&renamed, &inputs), hidden(&plain, &inputs));
+}

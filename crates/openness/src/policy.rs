@@ -138,7 +138,11 @@ fn is_meant(wanted: &str, id: &str) -> bool {
     }
     match wanted.strip_suffix('*') {
         Some(beginning) => id.get(..beginning.len()).is_some_and(|start| start.eq_ignore_ascii_case(beginning)),
-        None => wanted == id || License::parse(wanted).is_ok_and(|license| license.as_str().eq_ignore_ascii_case(id)),
+        None => {
+            // Of "this version or any later" this version is the least.
+            let id = if wanted.ends_with('+') { id } else { id.trim_end_matches('+') };
+            wanted == id || License::parse(wanted).is_ok_and(|license| license.as_str().eq_ignore_ascii_case(id))
+        }
     }
 }
 

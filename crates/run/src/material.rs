@@ -19,7 +19,10 @@ pub(crate) fn instruction_set(step: &Step) -> Option<&'static str> {
 
 /// The step's resolved configuration.
 pub(crate) fn config(planned: &PlannedStep) -> Value {
-    serde_json::to_value(&planned.step).expect("our own types serialize")
+    let mut config = serde_json::to_value(&planned.step).expect("our own types serialize");
+    // How many processes train, and what each of them has, changes no byte.
+    config.pointer_mut("/schedule").and_then(Value::as_object_mut).map(|schedule| schedule.shift_remove("shard"));
+    config
 }
 
 /// Everything that decides the bytes of a step's artifact. `code` is what a bundle may take along.

@@ -94,6 +94,8 @@ impl LoadedModel {
             )
         }));
         let stop_tokens = stop_tokens(&generation.eos_token_id, &tokenizer, &config, &decoder.config().eos_tokens);
+        let (stop_tokens, beyond): (Vec<u32>, Vec<u32>) = stop_tokens.into_iter().partition(|id| (*id as usize) < rows);
+        notes.extend(beyond.iter().map(|id| format!("the end token {id} is passed over: the model has {rows} tokens")));
         Ok(Self {
             name: name.into(),
             template: ChatTemplate::from_config(&config)?,

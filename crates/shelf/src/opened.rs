@@ -250,7 +250,7 @@ impl Shelf {
         }
         let mut tree = papers.tree();
         tree.name = name.into();
-        Ok(judge(&policy, uses, &tree, &papers.manifest.components))
+        Ok(judge(&policy, uses, &tree, &papers.components()))
     }
 }
 

@@ -4,7 +4,7 @@
 use narthex_base::{Component, ComponentKind, Digest, Error, Evidence, License, Result, license};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Under which terms material stands, and how that is known.
@@ -21,8 +21,12 @@ pub struct Terms {
     pub notices: BTreeSet<String>,
 }
 
-/// The file names of licence texts.
-const LICENSE_FILES: [&str; 6] = ["LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING", "LICENSE.TXT"];
+/// How the names of files with licence texts begin, in any case.
+const LICENSE_FILES: [&str; 5] = ["license", "licence", "copying", "unlicense", "use_policy"];
+/// The folder of licence texts, one a file (REUSE).
+const LICENSE_FOLDER: &str = "LICENSES";
+/// What such a file is not, by its ending.
+const OTHER_ENDINGS: [&str; 8] = ["json", "yaml", "yml", "toml", "py", "spdx", "xml", "sig"];
 /// The file names of notices.
 const NOTICE_FILES: [&str; 3] = ["NOTICE", "NOTICE.txt", "NOTICE.md"];
 /// The largest licence text or notice that is read.
@@ -49,8 +53,10 @@ impl Terms {
                 .map(|name| folder.map(|folder| folder.join(name)))
                 .find_map(|path| path.filter(|p| p.is_file()))
         };
-        if let Some(path) = file.map(Path::to_path_buf).or_else(|| beside(&LICENSE_FILES)) {
-            terms.read_license(&path, file.is_some())?;
+        match (file, folder) {
+            (Some(path), _) => terms.read_license(path, true)?,
+            (None, Some(folder)) => terms.read_all(&license_files(folder))?,
+            (None, None) => {}
         }
         // What an export wrote says the same in narthex.json.
         let has_papers = folder.is_some_and(|folder| folder.join("narthex.json").is_file());
@@ -58,6 +64,29 @@ impl Terms {
             terms.notices.insert(read_text(&path)?.trim().to_string());
         }
         Ok(terms)
+    }
+
+    /// Takes up the licence texts in the files of a folder: all of them hold. Where nothing is declared and one is not
+    /// known, none is.
+    fn read_all(&mut self, paths: &[PathBuf]) -> Result<()> {
+        if self.license.is_none() {
+            let mut all: Vec<License> = Vec::new();
+            for path in paths {
+                let Some(found) = license::recognise(&read_text(path)?).unchanged() else { return Ok(()) };
+                if !all.iter().any(|known| known.is(&found)) {
+                    all.push(found);
+                }
+            }
+            self.license = match all.as_slice() {
+                [] => return Ok(()),
+                [one] => Some(one.clone()),
+                several => {
+                    let parts: Vec<String> = several.iter().map(|license| format!("({license})")).collect();
+                    Some(License::parse(&parts.join(" AND "))?)
+                }
+            };
+        }
+        paths.iter().try_for_each(|path| self.read_license(path, false))
     }
 
     /// Takes up the licence text in a file. Texts that are not known count only where the user names the file.
@@ -118,6 +147,10 @@ impl Terms {
         };
         let digest = Digest::of(text.as_bytes());
         for id in ids {
+            // Of several texts of somebody's own the first is that of the licence.
+            if unchanged.is_none() && self.license_texts.contains_key(&id) {
+                continue;
+            }
             self.license_texts.insert(id.clone(), digest);
             if license::text_of(&id) != Some(text.as_str()) {
                 self.texts.insert(digest, text.clone());
@@ -129,9 +162,35 @@ impl Terms {
 
 /// Why the licence text in a folder was not taken for the one that it resembles, if it was not.
 pub fn unread_license(folder: &Path) -> Option<String> {
-    let path = LICENSE_FILES.iter().map(|name| folder.join(name)).find(|path| path.is_file())?;
-    let difference = license::recognise(&read_text(&path).ok()?).difference()?;
-    Some(format!("the text in {} is no licence that is known: {difference}", path.display()))
+    license_files(folder).iter().find_map(|path| {
+        let difference = license::recognise(&read_text(path).ok()?).difference()?;
+        Some(format!("the text in {} is no licence that is known: {difference}", path.display()))
+    })
+}
+
+/// The files of a folder with licence texts, in the order of their names; those of `LICENSES/` come last.
+fn license_files(folder: &Path) -> Vec<PathBuf> {
+    let files = |folder: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut files: Vec<PathBuf> = entries.filter(|path| path.is_file()).collect();
+        files.sort();
+        files
+    };
+    let is_text = |path: &PathBuf| {
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+        !OTHER_ENDINGS.contains(&ending.as_str())
+    };
+    let is_named = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+        let rest = LICENSE_FILES.iter().find_map(|beginning| name.strip_prefix(beginning));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '-', '_']))
+    };
+    let mut found: Vec<PathBuf> = files(folder).into_iter().filter(is_text).filter(is_named).collect();
+    // An export's are those of its components, each of which its papers name.
+    if !folder.join("narthex.json").is_file() {
+        found.extend(files(&folder.join(LICENSE_FOLDER)).into_iter().filter(is_text));
+    }
+    found
 }
 
 /// Whether two identifiers stand for one text: `GPL-3.0-or-later` and `GPL-3.0-only` do.
@@ -167,6 +226,21 @@ mod tests {
         assert_eq!((found.license.unwrap().as_str(), found.evidence), ("MIT", Evidence::Text));
         assert_eq!(found.texts.values().collect::<Vec<_>>(), [&mit], "the copyright line is kept");
         assert_eq!(found.notices, BTreeSet::from(["Keep this".to_string()]));
+        // Of several texts all hold, whatever the files are called; one that nobody knows leaves nothing known.
+        let by_nc = license::text_of("CC-BY-NC-4.0").unwrap();
+        for name in ["COPYING", "license-data.md", "LICENSES/CC-BY-NC-4.0.txt"] {
+            let second = folder.path().join(name);
+            std::fs::create_dir_all(second.parent().unwrap()).unwrap();
+            std::fs::write(&second, by_nc).unwrap();
+            let found = check(None, &mit, false).unwrap();
+            let both: BTreeSet<String> = found.license.unwrap().ids().into_iter().collect();
+            assert_eq!(both, BTreeSet::from(["CC-BY-NC-4.0".to_string(), "MIT".into()]), "{name}");
+            let error = check(Some("MIT"), &mit, false).err().unwrap();
+            assert!(error.what().contains("this is the text of CC-BY-NC-4.0"), "{error}");
+            std::fs::write(&second, "Do as you are told.").unwrap();
+            assert_eq!(check(None, &mit, false).unwrap().license, None, "{name}");
+            std::fs::remove_file(&second).unwrap();
+        }
         let found = check(Some("Apache-2.0 OR MIT"), &mit, false).unwrap();
         assert_eq!((found.license_texts["MIT"], found.license_texts.len()), (Digest::of(mit.as_bytes()), 2));
         let found = check(Some("LicenseRef-mine"), "You may look at this.", true).unwrap();

@@ -27,6 +27,8 @@ pub(crate) fn raise_exception(message: String) -> Result<Value, Error> {
 /// Makes an environment's filters, tests and functions those of Jinja2 with transformers' settings.
 pub(crate) fn add_to(environment: &mut Environment) {
     environment.add_filter("tojson", tojson);
+    environment.add_filter("default", default);
+    environment.add_filter("d", default);
     environment.add_filter("int", int);
     environment.add_filter("float", |value: &Value, default: Option<f64>| {
         let number = match value.kind() {
@@ -136,6 +138,20 @@ fn indent(
         out.push_str(line);
     }
     Ok(out)
+}
+
+/// Jinja2's `default`: for what is undefined, and with `boolean` also for what is false.
+fn default(
+    value: &Value,
+    default_value: Option<Value>,
+    boolean: Option<bool>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    let default_value = default_value.or(options.get("default_value")?).unwrap_or_else(|| Value::from(""));
+    let boolean = boolean.or(options.get("boolean")?).unwrap_or(false);
+    options.assert_all_used()?;
+    let wanted = value.is_undefined() || (boolean && !value.is_true());
+    Ok(if wanted { default_value } else { value.clone() })
 }
 
 /// Jinja2's `int`: what is no number is the default.

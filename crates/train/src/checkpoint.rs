@@ -5,7 +5,10 @@
 //! and `state.json`, which holds the digests of the other two and those of the checkpoints before. It
 //! appears under its name only when it is whole.
 
-use crate::optimizer::{Optimizer, flat_tensor, flat_values};
+use crate::{
+    gradients::{flat_tensor, flat_values},
+    optimizer::Optimizer,
+};
 use burn::module::Module;
 use narthex_base::{Digest, Error, Observer, Passed, Result, ShardDigests};
 use narthex_model::{TensorMap, named_parameters_of, read_safetensors, write_safetensors};

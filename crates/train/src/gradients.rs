@@ -2,7 +2,7 @@
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
-    tensor::{Gradients, Tensor},
+    tensor::{Device, Gradients, Tensor, TensorData},
 };
 use narthex_kernels::square_sum;
 use std::collections::HashMap;
@@ -67,4 +67,15 @@ impl NamedGradients {
     pub(crate) fn norm<'a>(&self, names: impl Iterator<Item = &'a str>) -> f64 {
         names.filter_map(|name| self.0.get(name)).map(square_sum).sum::<f64>().sqrt()
     }
+}
+
+/// A flat tensor's values.
+pub(crate) fn flat_values(tensor: &Tensor<1>) -> Vec<f32> {
+    tensor.clone().into_data().try_to_vec().expect("moments are f32")
+}
+
+/// A flat tensor of these values.
+pub(crate) fn flat_tensor(values: Vec<f32>, device: &Device) -> Tensor<1> {
+    let len = values.len();
+    Tensor::from_data(TensorData::new(values, [len]), device)
 }

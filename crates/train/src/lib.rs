@@ -15,6 +15,7 @@ mod optimizer;
 mod report;
 mod selection;
 mod session;
+mod sharded;
 mod world;
 
 pub use bench::{BenchShape, OperatorShare, TrainBench, TrainTiming};
@@ -25,7 +26,7 @@ pub use learning_rate::learning_rate;
 pub use objective::Objective;
 pub use selection::{Selected, Selection};
 pub use session::{Fitted, Sampler, Training, fit, replay};
-pub use world::{Alone, Communicator, Layout, Operation, Ranks, Sockets, Sums, Threads, World};
+pub use world::{Alone, Communicator, Layout, Operation, Part, Pieces, Ranks, Sockets, Sums, Threads, World};
 
 // What a network of one's own is written with.
 pub use burn;

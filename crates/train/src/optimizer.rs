@@ -1,10 +1,10 @@
 //! The optimizer over a network's trained parameters: one gradient each, by name, clipped by the norm over all of
 //! them, and one update in place. Holds the moments; the network holds the weights.
 
-use crate::{gradients::NamedGradients, selection::Selection};
+use crate::{gradients::NamedGradients, selection::Selection, world::Part};
 use burn::{
     module::{Module, ModuleMapper, Param},
-    tensor::{Device, Tensor, TensorData},
+    tensor::Tensor,
 };
 use indexmap::IndexMap;
 use narthex_base::config::{Optimizer as Algorithm, Update};
@@ -15,6 +15,8 @@ use narthex_kernels::{AdamwStep, MuonStep, adamw, muon};
 pub(crate) struct Slot {
     /// The parameter's shape.
     pub(crate) shape: Vec<usize>,
+    /// Whether Muon takes it, whole.
+    pub(crate) whole: bool,
     /// The running means of the gradient and of its square; Muon keeps only the first.
     pub(crate) moments: Vec<Tensor<1>>,
 }
@@ -36,9 +38,19 @@ impl Optimizer {
             let count = if algorithm == Algorithm::Muon && selected.hidden { 1 } else { 2 };
             let zeros = || Tensor::zeros([selected.shape.iter().product::<usize>()], &device);
             let moments = (0..count).map(|_| zeros()).collect();
-            (selected.name.clone(), Slot { shape: selected.shape.clone(), moments })
+            (selected.name.clone(), Slot { shape: selected.shape.clone(), whole: count == 1, moments })
         });
         Self { slots: slots.collect(), steps: 0 }
+    }
+
+    /// The trained parameters as all ranks count them.
+    pub(crate) fn layout(&self) -> Vec<Part> {
+        let part = |(name, slot): (&String, &Slot)| Part {
+            name: name.clone(),
+            len: slot.shape.iter().product(),
+            whole: slot.whole,
+        };
+        self.slots.iter().map(part).collect()
     }
 
     /// Trained values in all parameters together.
@@ -116,15 +128,4 @@ impl ModuleMapper for Apply<'_> {
         };
         Param::from_mapped_value(id, Tensor::from_inner(weights).require_grad(), mapper)
     }
-}
-
-/// A flat tensor's values.
-pub(crate) fn flat_values(tensor: &Tensor<1>) -> Vec<f32> {
-    tensor.clone().into_data().try_to_vec().expect("moments are f32")
-}
-
-/// A flat tensor of these values.
-pub(crate) fn flat_tensor(values: Vec<f32>, device: &Device) -> Tensor<1> {
-    let len = values.len();
-    Tensor::from_data(TensorData::new(values, [len]), device)
 }

@@ -51,6 +51,8 @@ pub(crate) struct Report<'a> {
     step_started: Instant,
     step_seconds: f64,
     last_progress: Option<Instant>,
+    /// Processes that train together, each with processors of its own.
+    ranks: usize,
     /// The highest peak measured so far, and when it was last measured.
     peak: Option<(f64, Instant)>,
     last_loss: Option<f64>,
@@ -77,6 +79,7 @@ impl<'a> Report<'a> {
             step_started: Instant::now(),
             step_seconds: 0.0,
             last_progress: None,
+            ranks: 1,
             peak: None,
             last_loss: None,
         })
@@ -142,6 +145,11 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
+    /// The same of so many processes that train together.
+    pub(crate) fn of(self, ranks: usize) -> Self {
+        Self { ranks, ..self }
+    }
+
     fn items_per_step(&self) -> u64 {
         self.units.items_per_batch * self.schedule.batches.gradient_accumulation as u64
     }
@@ -150,9 +158,10 @@ impl<'a> Report<'a> {
     fn utilisation(&mut self, items_per_second: f64) -> Option<f64> {
         // A machine that was busy while its peak was measured has shown less than it can: what is reached counts too.
         let flop_per_second = items_per_second * self.units.flop_per_item?;
-        let peak = self.peak();
+        let peak = self.peak() * self.ranks as f64;
         if flop_per_second > peak {
-            self.peak = self.peak.map(|(_, at)| (flop_per_second, at));
+            let of_one = flop_per_second / self.ranks as f64;
+            self.peak = self.peak.map(|(_, at)| (of_one, at));
         }
         Some((flop_per_second / peak).min(1.0))
     }

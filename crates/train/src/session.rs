@@ -9,12 +9,13 @@ use crate::{
     optimizer::Optimizer,
     report::{Report, Step},
     selection::{Selected, Selection},
+    sharded,
     world::{Alone, World},
 };
 use burn::module::Module;
 use narthex_base::{
     Digest, Error, Event, Observer, Passed, Result,
-    config::{Batching, Checkpointing, Optimizer as Algorithm, Schedule},
+    config::{Batching, Checkpointing, Optimizer as Algorithm, Schedule, Shard},
     random::Stream,
 };
 use narthex_model::{Device, Replacement, TensorMap, cpu, for_training, map_parameters};
@@ -117,7 +118,8 @@ pub fn replay<M: Module, O: Objective<M>>(
     }
     session.train(until)?;
     let work = training.work.ok_or_else(|| Error::internal("a state is taken again without a folder to work in"))?;
-    session.snapshot().write(work)
+    let snapshot = session.snapshot()?;
+    snapshot.ok_or_else(|| Error::internal("a state is taken again by rank 0"))?.write(work)
 }
 
 /// A micro-batch and its number in the run.
@@ -161,18 +163,22 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
         let optimizer = Optimizer::new(&network, &selection, schedule.update.optimizer);
         // One process writes what the run writes.
         let metrics = training.metrics.filter(|_| training.world.rank() == 0);
-        Ok(Self {
+        let mut session = Self {
             training,
             objective,
             run,
-            report: Report::new(schedule, units, O::VALUES, metrics, training.observer)?,
+            report: Report::new(schedule, units, O::VALUES, metrics, training.observer)?.of(training.world.size()),
             looked_at: true,
             writing: None,
             passed: vec![],
             network: Some(for_training(network, |name| selection.contains(name))),
             selection,
             optimizer,
-        })
+        };
+        if session.is_sharded() {
+            sharded::shard(&mut session.optimizer, training.world);
+        }
+        Ok(session)
     }
 
     /// Goes on from the newest checkpoint of this run, if there is one.
@@ -203,6 +209,9 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
         });
         self.network = Some(for_training(network, |name| self.selection.contains(name)));
         self.optimizer = optimizer;
+        if self.is_sharded() {
+            sharded::shard(&mut self.optimizer, self.training.world);
+        }
     }
 
     /// All steps that are left until `until`.
@@ -285,8 +294,7 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
         // Divided by the weight of the whole step, so that accumulation changes nothing but memory.
         let scale = if weight == 0 { 0.0 } else { 1.0 / weight as f64 };
         let (mut loss, mut values) = (0.0, vec![0.0; O::VALUES.len()]);
-        let layout: Vec<(String, usize)> =
-            self.optimizer.slots.iter().map(|(name, slot)| (name.clone(), slot.shape.iter().product())).collect();
+        let layout = self.optimizer.layout();
         let mut sums = world.sums(&layout);
         for round in 0..rounds {
             let own =
@@ -305,13 +313,23 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
             }
             sums.add_round(own.is_some().then_some(gradients))?;
         }
-        let sum = sums.finish()?;
         values.iter_mut().for_each(|value| *value *= scale);
         let lr = learning_rate(schedule, self.optimizer.steps);
         // The old weights are given up, so that the new ones can take their place.
-        let network = self.network.take().expect("there is a network between steps");
-        let (network, grad_norm) = self.optimizer.step(network, sum, &schedule.update, lr);
-        self.network = Some(network);
+        let grad_norm = if self.is_sharded() {
+            let own = sums.finish_own()?;
+            let network = self.network.take().expect("there is a network between steps");
+            let (network, norm) =
+                sharded::step(&mut self.optimizer, network.valid(), own, *world, &schedule.update, lr)?;
+            self.network = Some(for_training(network, |name| self.selection.contains(name)));
+            norm
+        } else {
+            let sum = sums.finish()?;
+            let network = self.network.take().expect("there is a network between steps");
+            let (network, norm) = self.optimizer.step(network, sum, &schedule.update, lr);
+            self.network = Some(network);
+            norm
+        };
         self.finish_step(Step { done: self.optimizer.steps, loss, lr, grad_norm, weight, values })
     }
 
@@ -330,6 +348,11 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
         self.report.step(step, &shown, validation)
     }
 
+    /// Whether each rank has its share of the optimizer's state alone.
+    fn is_sharded(&self) -> bool {
+        self.training.schedule.machine.shard != Shard::None && self.training.world.size() > 1
+    }
+
     fn network(&self) -> &M {
         self.network.as_ref().expect("there is a network between steps")
     }
@@ -341,17 +364,25 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
         *checkpoint_every > 0 && done > 0 && (done.is_multiple_of(*checkpoint_every) || done == batches.steps)
     }
 
-    fn snapshot(&self) -> Snapshot {
-        Snapshot::take(self.run, self.network(), &self.optimizer, self.report.seconds())
+    /// A copy of the state; none where another rank takes it.
+    fn snapshot(&self) -> Result<Option<Snapshot>> {
+        let world = self.training.world;
+        let take = |optimizer: &Optimizer| Snapshot::take(self.run, self.network(), optimizer, self.report.seconds());
+        if !self.is_sharded() {
+            return Ok((world.rank() == 0).then(|| take(&self.optimizer)));
+        }
+        // All ranks give what they have.
+        let whole = sharded::whole(&self.optimizer, world)?;
+        Ok((world.rank() == 0).then(|| take(&whole)))
     }
 
     /// Copies the state and writes it while training goes on. States that do not count are there to go on from only.
     fn save(&mut self, counts: bool) -> Result<()> {
-        let Some(folder) = self.training.work.filter(|_| self.training.world.rank() == 0) else { return Ok(()) };
+        let Some(folder) = self.training.work else { return Ok(()) };
         self.written()?;
+        let Some(mut snapshot) = self.snapshot()? else { return Ok(()) };
         let passed = self.passed.clone();
         let counts = counts && passed.last().is_none_or(|passed| passed.step < self.optimizer.steps);
-        let mut snapshot = self.snapshot();
         (snapshot.passed, snapshot.counts, snapshot.loss) = (passed, counts, self.report.last_loss());
         snapshot.keep = self.training.schedule.checkpoints.keep_checkpoints;
         let folder = folder.to_path_buf();
@@ -386,7 +417,9 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
             0 => self.objective.validate(&network, Extent::Whole, self.training.observer),
             _ => Ok(None),
         };
-        if validation.is_err() && !self.is_due() {
+        // All ranks save together.
+        let failed = self.training.world.gather(if validation.is_err() { 1.0 } else { 0.0 })?;
+        if failed.iter().any(|failed| *failed != 0.0) && !self.is_due() {
             // What was trained is not lost with it.
             self.save(false)?;
             self.written()?;

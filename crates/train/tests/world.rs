@@ -6,12 +6,12 @@ use burn::{
 };
 use narthex_base::{
     Result,
-    config::{Batching, LearningRate, Schedule},
+    config::{Batching, LearningRate, Optimizer, Schedule, Shard},
     random::Stream,
 };
 use narthex_model::{cpu, named_parameters};
 use narthex_train::{
-    Communicator, Objective, Operation, Ranks, Sockets, Threads, Training, World, fit,
+    Communicator, Objective, Operation, Ranks, Selection, Sockets, Threads, Training, World, fit,
     objective::{Loss, Place, Units},
 };
 use std::time::Duration;
@@ -225,6 +225,110 @@ fn the_number_of_processes_changes_nothing() {
 #[test]
 fn batches_may_come_from_the_network_itself() {
     check(&OwnPoints(Points { by_network: true }));
+}
+
+/// A network whose matrices are cut into several ranges, one of them for Muon.
+#[derive(Module, Debug)]
+struct Wide {
+    inner: Param<Tensor<2>>,
+    outer: Param<Tensor<2>>,
+    offset: Param<Tensor<1>>,
+}
+
+struct Widths;
+
+const WIDE: usize = 300;
+
+impl Wide {
+    fn new() -> Self {
+        let normal = |name: &str, shape: [usize; 2]| {
+            let stream = Stream::new(7, name);
+            let values: Vec<f32> = (0..(shape[0] * shape[1]) as u64).map(|i| 0.05 * stream.normal(i)).collect();
+            Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &cpu()))
+        };
+        let offset = Param::from_tensor(Tensor::zeros([WIDE], &cpu()));
+        Self { inner: normal("inner", [WIDE, WIDE]), outer: normal("outer", [WIDE, WIDE]), offset }
+    }
+}
+
+impl Objective<Wide> for Widths {
+    type Batch = Tensor<2>;
+    fn units(&self, wide: &Wide) -> Units {
+        Units { parameters: wide.num_params(), ..units(&Line::new()) }
+    }
+    fn batch(&self, place: Place<Wide>) -> Result<Tensor<2>> {
+        let stream = Stream::new(place.seed, "wide").at(place.index);
+        let values: Vec<f32> = (0..4 * WIDE as u64).map(|i| stream.normal(i)).collect();
+        Ok(Tensor::from_data(TensorData::new(values, [4, WIDE]), &cpu()))
+    }
+    fn weight(&self, _: &Tensor<2>) -> u64 {
+        4
+    }
+    fn loss(&self, wide: &Wide, x: &Tensor<2>, _: Stream, scale: f64) -> Loss {
+        let x = Tensor::from_inner(x.clone());
+        let y = x.clone().matmul(wide.inner.val()).tanh().matmul(wide.outer.val()) + wide.offset.val().unsqueeze();
+        Loss { sum: (y - x).powf_scalar(2.0).sum() * scale, value: None, values: vec![] }
+    }
+}
+
+/// The bits of the weights and the lines of metrics of a rank, and the bytes that it has sent.
+fn sharded(
+    shard: Shard,
+    muon: bool,
+    accumulation: usize,
+    world: Option<Ranks<Threads>>,
+) -> (Vec<u32>, Vec<String>, u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("metrics.jsonl");
+    let mut schedule = schedule(accumulation);
+    (schedule.batches.steps, schedule.machine.shard) = (6, shard);
+    schedule.update.optimizer = if muon { Optimizer::Muon } else { Optimizer::Adamw };
+    let selection = Selection::all(&Wide::new()).with_hidden(|name| name == "inner");
+    let mut training = Training { schedule, metrics: Some(&path), selection: Some(selection), ..Training::default() };
+    if let Some(world) = &world {
+        training.world = world;
+    }
+    let fitted = fit(Wide::new(), &Widths, &training).unwrap();
+    let bits = named_parameters(&fitted.model).iter().flat_map(|p| p.values.iter().map(|x| x.to_bits())).collect();
+    let lines = std::fs::read_to_string(&path).unwrap_or_default();
+    let numbers = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        ["step", "loss", "grad_norm"].map(|key| line[key].to_string()).join(" ")
+    };
+    let sent = world.map_or(0, |world| world.communicator().bytes_sent());
+    (bits, lines.lines().map(numbers).collect(), sent)
+}
+
+#[test]
+fn sharding_the_optimizer_changes_no_byte() {
+    let parameters = (2 * WIDE * WIDE + WIDE) as f64;
+    for muon in [false, true] {
+        for accumulation in [1, 4] {
+            let alone = sharded(Shard::None, muon, accumulation, None);
+            for (shard, size) in [(Shard::None, 2), (Shard::Optimizer, 2), (Shard::Gradients, 3), (Shard::Optimizer, 4)]
+            {
+                let ranks: Vec<_> = std::thread::scope(|scope| {
+                    let run = |communicator| {
+                        scope.spawn(move || {
+                            let world = Ranks::meet(communicator, &[]).unwrap();
+                            sharded(shard, muon, accumulation, Some(world))
+                        })
+                    };
+                    let running: Vec<_> = Threads::new(size).into_iter().map(run).collect();
+                    running.into_iter().map(|thread| thread.join().unwrap()).collect()
+                });
+                let what = format!("{shard:?} over {size}, {accumulation} micro-batches, Muon {muon}");
+                assert_eq!(ranks[0].1, alone.1, "{what}");
+                assert!(ranks.iter().all(|(weights, ..)| *weights == alone.0), "{what}");
+                // Each round every gradient goes to who adds it; each step the sums, or the weights, to everybody.
+                let sent: u64 = ranks.iter().map(|(.., sent)| sent).sum();
+                let others = (size - 1) as f64;
+                let formula = 6.0 * 4.0 * parameters * others * (accumulation as f64 / size as f64 + 1.0);
+                // A matrix of Muon's is one rank's, which is no even share.
+                assert!(muon || (sent as f64 / formula - 1.0).abs() < 0.05, "{what}: {sent} bytes, not {formula}");
+            }
+        }
+    }
 }
 
 #[test]

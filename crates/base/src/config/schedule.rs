@@ -10,7 +10,7 @@ use std::borrow::Cow;
 /// keys lie in one table in the order given here.
 macro_rules! groups {
     ($($(#[doc = $about:expr])* $field:ident: $Group:ident {
-        $($(#[doc = $doc:expr])* $(#[schemars($($facts:tt)*)])* $key:ident: $type:ty = $default:expr,)*
+        $($(#[doc = $doc:expr])* $(#[schemars($($facts:tt)*)])* $(#[serde($($how:tt)*)])* $key:ident: $type:ty = $default:expr,)*
     })*) => {
         /// The training loop, shared by `train`, `tune` and `fit`.
         #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ macro_rules! groups {
         #[serde(deny_unknown_fields, default)]
         #[schemars(rename = "Schedule")]
         struct Keys {
-            $($($(#[doc = $doc])* $(#[schemars($($facts)*)])* $key: $type,)*)*
+            $($($(#[doc = $doc])* $(#[schemars($($facts)*)])* $(#[serde($($how)*)])* $key: $type,)*)*
         }
 
         impl From<Schedule> for Keys {
@@ -98,6 +98,10 @@ groups! {
         /// Keeps only what enters each block and computes the rest again on the way back: less memory, about a third
         /// more arithmetic, the same bytes.
         activation_checkpointing: bool = false,
+        /// What each process has of its own, with `--ranks`: nothing, so that each has all, or its share of the
+        /// optimizer's moments and of the sums of gradients. The same bytes: it is no part of the recipe.
+        #[serde(skip_serializing_if = "Shard::is_none")]
+        shard: Shard = Shard::None,
     }
     /// What gradients do to weights.
     update: Update {
@@ -193,6 +197,26 @@ pub enum Precision {
     /// The factors are rounded to bfloat16 and the sums are f32: about twice as fast where the CPU has bf16
     /// instructions, and slower where it has not.
     Bf16,
+}
+
+/// What each of several processes has of its own (ZeRO: Rajbhandari et al., 2020).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Shard {
+    /// Each process has everything: plain data parallelism.
+    #[default]
+    None,
+    /// Each has its share of the optimizer's moments: ZeRO's stage 1.
+    Optimizer,
+    /// And of the sums of gradients: stage 2. Here the same as `optimizer`, as gradients are added where they are used.
+    Gradients,
+}
+
+impl Shard {
+    /// Whether every process has everything.
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 /// How gradients become steps.

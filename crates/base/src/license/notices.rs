@@ -1,23 +1,32 @@
 //! What may stand beside the text of a licence without changing it: whose it is, since when, how it is called.
 //! Everything else is a condition until somebody has read it.
 
-use super::words::{Word, words};
+use super::words::{STRUCK, Word, words};
 
 /// Words that grant, take or bind: no holder's name has them, and no year.
-const BINDING: [&str; 67] = [
+const BINDING: [&str; 124] = [
     "additional",
     "additionally",
+    "agpl",
     "agree",
     "agreement",
     "allowed",
     "attribution",
-    "breach",
     "ban",
     "banned",
+    "breach",
+    "cc",
+    "comercial",
+    "comerciales",
     "commercial",
+    "commerciale",
+    "commercialement",
+    "commerciales",
+    "commerciali",
     "commercially",
     "condition",
     "conditions",
+    "confidential",
     "consent",
     "contact",
     "derivative",
@@ -25,33 +34,65 @@ const BINDING: [&str; 67] = [
     "distribute",
     "distributed",
     "distribution",
+    "eula",
     "evaluation",
     "except",
     "exclude",
     "excludes",
     "excluding",
     "exclusively",
+    "forbid",
     "forbidden",
+    "forbids",
+    "gfdl",
+    "gpl",
     "however",
     "if",
+    "interdit",
+    "interdite",
+    "interdits",
+    "kommerziell",
+    "kommerzielle",
+    "kommerziellen",
+    "kommerzieller",
+    "lgpl",
     "license",
     "licensed",
     "licenses",
     "modification",
     "modify",
     "must",
+    "nc",
     "never",
+    "nichtkommerziell",
+    "nichtkommerzielle",
+    "nichtkommerziellen",
     "no",
     "non",
     "noncommercial",
     "nonprofit",
     "not",
+    "nur",
+    "nutzung",
     "only",
     "otherwise",
+    "patent",
+    "patented",
+    "patents",
+    "pending",
     "permission",
     "permit",
     "permitted",
+    "polyform",
+    "prohibe",
+    "prohibida",
+    "prohibido",
+    "prohibit",
     "prohibited",
+    "prohibits",
+    "proibida",
+    "proibido",
+    "proprietary",
     "provided",
     "purpose",
     "purposes",
@@ -60,19 +101,38 @@ const BINDING: [&str; 67] = [
     "restriction",
     "restrictions",
     "sale",
+    "secret",
     "sell",
+    "selling",
     "shall",
     "sold",
     "solely",
-    "sublicense",
+    "sspl",
     "subject",
+    "sublicense",
     "terms",
     "unless",
+    "untersagt",
     "use",
     "used",
     "uses",
+    "uso",
+    "vendita",
+    "verboten",
+    "verkauf",
+    "vietata",
+    "vietato",
     "without",
+    "запрещается",
+    "запрещено",
+    "коммерческого",
+    "коммерческое",
+    "некоммерческое",
+    "только",
 ];
+/// The same in scripts that do not part their words.
+const BINDING_RUNS: [&str; 12] =
+    ["禁止", "商用", "商业", "商業", "仅限", "僅限", "不得", "不可", "許可", "许可", "授权", "授權"];
 /// The same where they are written small: as names they are not.
 const BINDING_SMALL: [&str; 11] = [
     "academic",
@@ -172,7 +232,11 @@ fn binds(text: &str, words: &[Word], at: usize) -> bool {
     let is_small = |word: &Word| written(word).starts_with(char::is_lowercase);
     // `for Informatics` is a part of a name, `for scholars` and `FOR SCHOLARS` are not.
     let for_whom = word.form == "for" && (written(word) == "FOR" || words.get(at + 1).is_none_or(is_small));
-    BINDING.contains(&word.form.as_str()) || (BINDING_SMALL.contains(&word.form.as_str()) && is_small(word)) || for_whom
+    BINDING.contains(&word.form.as_str())
+        || word.form == STRUCK
+        || BINDING_RUNS.iter().any(|run| word.form.contains(run))
+        || (BINDING_SMALL.contains(&word.form.as_str()) && is_small(word))
+        || for_whom
 }
 
 fn is_small_word(text: &str, word: &Word) -> bool {

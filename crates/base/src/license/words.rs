@@ -80,6 +80,17 @@ fn windows_1252(byte: u8) -> char {
 }
 
 /// The words of a text.
+/// What stands for a sign that strikes words out: no licence has it.
+pub(super) const STRUCK: &str = "~~";
+
+/// Whether what is struck out begins or ends here: `~~` as Markdown has it, and a comment of HTML in the middle of a
+/// text. A line of tildes under a heading is neither.
+fn strikes(text: &str, at: usize, within: bool) -> bool {
+    let (before, after) = (&text[..at], &text[at..]);
+    let struck = after.starts_with("~~") && !after.starts_with("~~~") && !before.ends_with('~');
+    struck || (within && after.starts_with("<!--"))
+}
+
 pub(super) fn words(text: &str) -> Vec<Word> {
     let mut words: Vec<Word> = Vec::new();
     let mut chars = text.char_indices().peekable();
@@ -101,6 +112,9 @@ pub(super) fn words(text: &str) -> Vec<Word> {
         }
         if c == '&' {
             words.push(Word { form: "and".into(), start, end: start + 1 });
+        }
+        if strikes(text, start, !words.is_empty()) {
+            words.push(Word { form: STRUCK.into(), start, end: start + 1 });
         }
         if !c.is_alphanumeric() {
             continue;

@@ -247,8 +247,8 @@ impl<'a> Source<'a> {
             set("hidden_act", json!("gelu"));
             set("hidden_dropout_prob", json!(0.1));
             set("attention_probs_dropout_prob", json!(0.1));
-            config.remove("tie_word_embeddings");
-            config.remove("use_cache");
+            config.shift_remove("tie_word_embeddings");
+            config.shift_remove("use_cache");
             return Ok(config);
         }
         if self.architecture.gguf == "gpt2" {

@@ -88,6 +88,13 @@ impl ModelConfig {
         let architecture = named(value["model_type"].as_str().unwrap_or("(none)"))?;
         let json = Json::new(value, architecture.family.model_type);
         let mut config = (architecture.config)(&json)?;
+        for kind in
+            value["layer_types"].as_array().into_iter().flatten().map(|kind| kind.as_str().unwrap_or("(no text)"))
+        {
+            if !["full_attention", "sliding_attention"].contains(&kind) {
+                return Err(unsupported("layer_types", kind, "full_attention, sliding_attention"));
+            }
+        }
         config.check()?;
         config.design.notes.extend(json.unread()?.iter().map(|key| unknown_key(key)));
         let plain = Design { notes: config.design.notes.clone(), ..Design::default() };

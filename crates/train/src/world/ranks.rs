@@ -3,16 +3,14 @@
 //! travels once in a round and the sums once in a step. Knows neither sockets nor networks.
 
 use super::{
-    Layout, Sums, World,
+    Layout, Part, Pieces, Sums, World,
     communicator::{Communicator, Operation},
+    garbled,
 };
-use crate::{
-    gradients::NamedGradients,
-    optimizer::{flat_tensor, flat_values},
-};
+use crate::gradients::{NamedGradients, flat_tensor, flat_values};
 use narthex_base::{Error, Result};
 use narthex_model::cpu;
-use std::{collections::HashMap, ops::Range};
+use std::ops::Range;
 
 /// Values between two places where a parameter may be cut.
 const CUT: usize = 16_384;
@@ -58,14 +56,8 @@ impl<C: Communicator> World for Ranks<C> {
         self.communicator.size()
     }
 
-    fn gather(&self, own: f64) -> Result<Vec<f64>> {
-        let message = own.to_le_bytes().to_vec();
-        let found = self.communicator.exchange(Operation::Gather, vec![message; self.size()])?;
-        let number = |(rank, message): (usize, Vec<u8>)| {
-            let bytes: [u8; 8] = message.try_into().map_err(|_| garbled(rank))?;
-            Ok(f64::from_le_bytes(bytes))
-        };
-        found.into_iter().enumerate().map(number).collect()
+    fn all(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>> {
+        self.communicator.exchange(Operation::Gather, vec![own; self.size()])
     }
 
     fn tell(&self, words: Vec<u8>) -> Result<Vec<u8>> {
@@ -78,20 +70,78 @@ impl<C: Communicator> World for Ranks<C> {
         Box::new(Shares { ranks: self, layout, own: vec![None; layout.len()] })
     }
 
+    fn range(&self, layout: &Layout, number: usize, rank: usize) -> Range<usize> {
+        range(number, &layout[number], rank, self.size())
+    }
+
+    fn share(&self, layout: &Layout, own: Pieces) -> Result<Pieces> {
+        let message = self.pack(layout, self.rank(), |number, _| own[number].as_deref());
+        drop(own);
+        let found = self.communicator.exchange(Operation::Share, vec![message; self.size()])?;
+        let mut whole: Pieces = vec![None; layout.len()];
+        for (rank, message) in found.iter().enumerate() {
+            self.unpack(layout, message, (rank, rank), |number, part| {
+                let range = self.range(layout, number, rank);
+                let values = whole[number].get_or_insert_with(|| vec![0.0; layout[number].len]);
+                values[range].iter_mut().zip(part).for_each(|(value, part)| *value = part);
+            })?;
+        }
+        Ok(whole)
+    }
+
     fn abort(&self, why: &str) {
         self.communicator.abort(why);
     }
 }
 
-fn garbled(rank: usize) -> Error {
-    Error::internal(format!("rank {rank} sent a message of another form"))
+/// The range of a parameter, by its number, that a rank adds. Small ones, and those that one rank has whole, go round.
+fn range(number: usize, part: &Part, rank: usize, size: usize) -> Range<usize> {
+    let (rank, blocks) = ((rank + number) % size, part.len.div_ceil(CUT));
+    if part.whole {
+        return if rank + 1 == size { 0..part.len } else { part.len..part.len };
+    }
+    let border = |rank: usize| (blocks * rank / size * CUT).min(part.len);
+    border(rank)..border(rank + 1)
 }
 
-/// The range of the parameter of this number and length that a rank adds. Small ones go round.
-fn range(parameter: usize, len: usize, rank: usize, size: usize) -> Range<usize> {
-    let (rank, blocks) = ((rank + parameter) % size, len.div_ceil(CUT));
-    let border = |rank: usize| (blocks * rank / size * CUT).min(len);
-    border(rank)..border(rank + 1)
+impl<C: Communicator> Ranks<C> {
+    /// The ranges of a rank as bytes: for each parameter whether it has values, and then those.
+    fn pack<'v>(&self, layout: &Layout, rank: usize, of: impl Fn(usize, Range<usize>) -> Option<&'v [f32]>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for number in 0..layout.len() {
+            let values = of(number, self.range(layout, number, rank)).unwrap_or_default();
+            bytes.push(u8::from(!values.is_empty()));
+            let at = bytes.len();
+            bytes.resize(at + 4 * values.len(), 0);
+            bytes[at..]
+                .chunks_exact_mut(4)
+                .zip(values)
+                .for_each(|(to, value)| to.copy_from_slice(&value.to_le_bytes()));
+        }
+        bytes
+    }
+
+    /// Gives the values that a message of one rank holds of the ranges of another.
+    fn unpack(
+        &self,
+        layout: &Layout,
+        message: &[u8],
+        (from, of): (usize, usize),
+        mut give: impl FnMut(usize, &mut dyn ExactSizeIterator<Item = f32>),
+    ) -> Result<()> {
+        let mut left = message;
+        for number in 0..layout.len() {
+            let (flag, rest) = left.split_first().ok_or_else(|| garbled(from))?;
+            left = rest;
+            if *flag == 1 {
+                let bytes = 4 * self.range(layout, number, of).len();
+                let (values, rest) = left.split_at_checked(bytes).ok_or_else(|| garbled(from))?;
+                left = rest;
+                give(number, &mut values.chunks_exact(4).map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]])));
+            }
+        }
+        if left.is_empty() { Ok(()) } else { Err(garbled(from)) }
+    }
 }
 
 /// The sums that this rank takes.
@@ -99,89 +149,42 @@ struct Shares<'a, C> {
     ranks: &'a Ranks<C>,
     layout: &'a Layout,
     /// Of each parameter the values of this rank's range, once there was a gradient.
-    own: Vec<Option<Vec<f32>>>,
-}
-
-impl<C: Communicator> Shares<'_, C> {
-    fn range(&self, parameter: usize, rank: usize) -> Range<usize> {
-        range(parameter, self.layout[parameter].1, rank, self.ranks.size())
-    }
-
-    /// The ranges of a rank as bytes: for each parameter whether it has values, and then those.
-    fn pack(&self, rank: usize, of: impl Fn(usize, Range<usize>) -> Option<Vec<f32>>) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for parameter in 0..self.layout.len() {
-            let range = self.range(parameter, rank);
-            match of(parameter, range).filter(|values| !values.is_empty()) {
-                None => bytes.push(0),
-                Some(values) => {
-                    bytes.push(1);
-                    values.iter().for_each(|value| bytes.extend(value.to_le_bytes()));
-                }
-            }
-        }
-        bytes
-    }
-
-    /// Gives the values of a rank's ranges that a message of `from` holds.
-    fn unpack(&self, message: &[u8], from: usize, rank: usize, mut give: impl FnMut(usize, Vec<f32>)) -> Result<()> {
-        let mut left = message;
-        for parameter in 0..self.layout.len() {
-            let (flag, rest) = left.split_first().ok_or_else(|| garbled(from))?;
-            left = rest;
-            if *flag == 1 {
-                let bytes = 4 * self.range(parameter, rank).len();
-                let (values, rest) = left.split_at_checked(bytes).ok_or_else(|| garbled(from))?;
-                left = rest;
-                let numbers = values.chunks_exact(4).map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]]));
-                give(parameter, numbers.collect());
-            }
-        }
-        if left.is_empty() { Ok(()) } else { Err(garbled(from)) }
-    }
+    own: Pieces,
 }
 
 impl<C: Communicator> Sums for Shares<'_, C> {
     fn add_round(&mut self, own: Option<NamedGradients>) -> Result<()> {
+        let Self { ranks, layout, own: sums } = self;
         let has_worked = own.is_some();
-        let mut values: HashMap<usize, Vec<f32>> = HashMap::new();
-        if let Some(mut own) = own {
-            for (number, (name, _)) in self.layout.iter().enumerate() {
-                own.remove(name).map(|gradient| values.insert(number, flat_values(&gradient)));
-            }
-        }
-        let messages = (0..self.ranks.size()).map(|rank| match has_worked {
+        let mut own = own.unwrap_or_default();
+        let values: Pieces =
+            layout.iter().map(|part| own.remove(&part.name).map(|gradient| flat_values(&gradient))).collect();
+        let messages = (0..ranks.size()).map(|rank| match has_worked {
             false => vec![],
-            true => self.pack(rank, |number, range| values.get(&number).map(|values| values[range].to_vec())),
+            true => ranks.pack(layout, rank, |number, range| values[number].as_ref().map(|values| &values[range])),
         });
-        let found = self.ranks.communicator.exchange(Operation::Reduce, messages.collect())?;
+        let found = ranks.communicator.exchange(Operation::Reduce, messages.collect())?;
         drop(values);
-        let mut sums = std::mem::take(&mut self.own);
         for (rank, message) in found.iter().enumerate().filter(|(_, message)| !message.is_empty()) {
-            self.unpack(message, rank, self.ranks.rank(), |number, part| match &mut sums[number] {
+            ranks.unpack(layout, message, (rank, ranks.rank()), |number, part| match &mut sums[number] {
                 Some(sum) => sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part),
-                empty => *empty = Some(part),
+                empty => *empty = Some(part.collect()),
             })?;
         }
-        self.own = sums;
         Ok(())
     }
 
     fn finish(self: Box<Self>) -> Result<NamedGradients> {
-        let message = self.pack(self.ranks.rank(), |number, _| self.own[number].clone());
-        let found = self.ranks.communicator.exchange(Operation::Share, vec![message; self.ranks.size()])?;
-        let mut whole: Vec<Option<Vec<f32>>> = vec![None; self.layout.len()];
-        for (rank, message) in found.iter().enumerate() {
-            self.unpack(message, rank, rank, |number, part| {
-                let len = self.layout[number].1;
-                whole[number].get_or_insert_with(|| vec![0.0; len])[self.range(number, rank)].copy_from_slice(&part);
-            })?;
-        }
+        let whole = self.ranks.share(self.layout, self.own)?;
         let mut sum = NamedGradients::default();
-        for ((name, _), values) in self.layout.iter().zip(whole) {
-            values.into_iter().for_each(|values| sum.insert(name, flat_tensor(values, &cpu())));
+        for (part, values) in self.layout.iter().zip(whole) {
+            values.into_iter().for_each(|values| sum.insert(&part.name, flat_tensor(values, &cpu())));
         }
         Ok(sum)
+    }
+
+    fn finish_own(self: Box<Self>) -> Result<Pieces> {
+        Ok(self.own)
     }
 }
 
@@ -193,7 +196,8 @@ mod tests {
     fn ranges_cover_every_value_once() {
         for size in 1..6 {
             for (number, len) in [0, 1, 5, CUT - 1, CUT, CUT + 1, 3 * CUT, 7 * CUT + 9].into_iter().enumerate() {
-                let mut ranges: Vec<Range<usize>> = (0..size).map(|rank| range(number, len, rank, size)).collect();
+                let part = Part { name: String::new(), len, whole: number == 3 };
+                let mut ranges: Vec<Range<usize>> = (0..size).map(|rank| range(number, &part, rank, size)).collect();
                 ranges.sort_by_key(|range| (range.start, range.end));
                 assert!(ranges.iter().all(|range| range.start.is_multiple_of(CUT) || range.start == len));
                 let ends = ranges.iter().fold(0, |at, range| {

@@ -64,10 +64,10 @@ impl Sockets {
         listener.set_nonblocking(true).map_err(|error| fail(&own, error))?;
         let deadline = Instant::now() + MEETING;
         let mut streams: Vec<Option<UnixStream>> = (0..size).map(|_| None).collect();
-        for lower in 0..rank {
+        for (lower, place) in streams.iter_mut().enumerate().take(rank) {
             let mut stream = reach(&at(lower), lower, deadline)?;
             stream.write_all(&(rank as u64).to_le_bytes()).map_err(|_| gone(lower, Operation::Meet, 0))?;
-            streams[lower] = Some(stream);
+            *place = Some(stream);
         }
         while let Some(missing) = (rank + 1..size).find(|higher| streams[*higher].is_none()) {
             match listener.accept() {

@@ -8,12 +8,15 @@ use std::sync::{
     mpsc::{Receiver, Sender, channel},
 };
 
+/// A message with what stands before it.
+type Sent = (Header, Vec<u8>);
+
 /// A rank that is a thread.
 pub struct Threads {
     rank: usize,
     /// To each rank, and from each.
-    to: Vec<Sender<(Header, Vec<u8>)>>,
-    from: Vec<Mutex<Receiver<(Header, Vec<u8>)>>>,
+    to: Vec<Sender<Sent>>,
+    from: Vec<Mutex<Receiver<Sent>>>,
     sequence: AtomicU64,
     sent: AtomicU64,
 }
