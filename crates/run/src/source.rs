@@ -51,14 +51,9 @@ fn common_format(name: &str, files: &[PathBuf]) -> Result<Format> {
 
 /// Keys that say nothing of files in this format would be passed over without a word.
 fn refuse_idle_keys(name: &str, source: &Source, format: Format) -> Result<()> {
-    let idle = match format {
-        Format::Text => [("quotes", source.quotes.is_some()), ("columns", false)],
-        Format::Csv | Format::Tsv => [("rows", source.rows != TextRows::default()), ("columns", false)],
-        Format::Jsonl | Format::Parquet => {
-            [("rows", source.rows != TextRows::default()), ("quotes", source.quotes.is_some())]
-        }
-    };
-    match idle.into_iter().find(|(_, set)| *set) {
+    let rows = source.rows != TextRows::default() && format != Format::Text;
+    let quotes = source.quotes.is_some() && !matches!(format, Format::Csv | Format::Tsv);
+    match [("rows", rows), ("quotes", quotes)].into_iter().find(|(_, idle)| *idle) {
         None => Ok(()),
         Some((key, _)) => Err(Error::input(format!("source `{name}`: `{key}` means nothing for its files"))
             .cause(format!("`rows` is for text, `quotes` for CSV and TSV; these are {}", format.name()))
