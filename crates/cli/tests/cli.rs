@@ -2,14 +2,13 @@
 
 mod program;
 
-use program::{digest, fail, narthex, output, succeed};
+use program::{digest, fail, narthex, output, succeed, sums, until_checkpoint};
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
 /// A whole chain on a text of its own: pretrain, tune into a chat model, evaluate, bundle.
@@ -86,9 +85,7 @@ const QUIZ: &str = r#"{"prompt": "3 and 4 make ", "answer": "seven"}
 "#;
 
 fn project(folder: &Path) -> PathBuf {
-    let lines: Vec<String> = (0..120).map(|i| format!("{} and {} make {}", i % 12, i / 12, i % 12 + i / 12)).collect();
-    fs::create_dir_all(folder).unwrap();
-    fs::write(folder.join("lines.txt"), lines.join("\n")).unwrap();
+    sums(folder);
     fs::write(folder.join("quiz.jsonl"), QUIZ).unwrap();
     fs::write(folder.join("narthex.toml"), PROJECT).unwrap();
     folder.to_path_buf()
@@ -211,19 +208,8 @@ fn generated_text(folder: &Path) {
 
 /// Starts `run` and waits for the first checkpoint.
 fn run_until_checkpoint(folder: &Path) -> Child {
-    let mut child =
-        narthex(folder, &["run", "--to", "base"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(120);
-    loop {
-        let work = fs::read_dir(folder.join(".narthex/work")).into_iter().flatten().flatten();
-        let found = work.flat_map(|step| fs::read_dir(step.path())).flatten().flatten();
-        if found.map(|entry| entry.file_name()).any(|name| name == "checkpoint-10") {
-            return child;
-        }
-        assert!(child.try_wait().unwrap().is_none(), "the run ended before it was interrupted");
-        assert!(Instant::now() < deadline, "no checkpoint appeared");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    let child = narthex(folder, &["run", "--to", "base"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    until_checkpoint(child, folder, 10)
 }
 
 #[test]

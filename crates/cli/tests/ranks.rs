@@ -3,12 +3,11 @@
 
 mod program;
 
-use program::{digest, fail, narthex, succeed};
+use program::{digest, fail, narthex, succeed, sums, until_checkpoint};
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
 /// Pretraining, tuning of adapters with dropout, preferences and a classifier, with micro-batches for several ranks.
@@ -90,9 +89,7 @@ schedule = { steps = 4, batch_size = 2, gradient_accumulation = 2, context = 32,
 const TRAINED: [&str; 3] = ["base", "talker", "preferring"];
 
 fn project(folder: &Path) -> PathBuf {
-    let lines: Vec<String> = (0..120).map(|i| format!("{} and {} make {}", i % 12, i / 12, i % 12 + i / 12)).collect();
-    fs::create_dir_all(folder).unwrap();
-    fs::write(folder.join("lines.txt"), lines.join("\n")).unwrap();
+    sums(folder);
     fs::write(folder.join("narthex.toml"), PROJECT).unwrap();
     folder.to_path_buf()
 }
@@ -140,18 +137,8 @@ fn rank(launcher: &Child, rank: usize) -> Option<u32> {
 fn started(folder: &Path, more: &[&str]) -> Child {
     let args = ["run", "--to", "base", "--ranks", "2", "--set", "base.steps=300", "--set", "base.shard=optimizer"];
     let args = [&args, more].concat();
-    let mut child = narthex(folder, &args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(120);
-    loop {
-        let work = fs::read_dir(folder.join(".narthex/work")).into_iter().flatten().flatten();
-        let found = work.flat_map(|step| fs::read_dir(step.path())).flatten().flatten();
-        if found.map(|entry| entry.file_name()).any(|name| name == "checkpoint-5") {
-            return child;
-        }
-        assert!(child.try_wait().unwrap().is_none(), "the run ended before it was interrupted");
-        assert!(Instant::now() < deadline, "no checkpoint appeared");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    let child = narthex(folder, &args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    until_checkpoint(child, folder, 5)
 }
 
 fn signal(process: u32, name: &str) {

@@ -7,6 +7,7 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 pub fn narthex(folder: &Path, args: &[&str]) -> Command {
@@ -38,6 +39,29 @@ pub fn fail(folder: &Path, args: &[&str], code: i32) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "narthex {args:?}\n{stderr}");
     stderr
+}
+
+/// Lines to learn from: `3 and 4 make 7`.
+pub fn sums(folder: &Path) {
+    let lines: Vec<String> = (0..120).map(|i| format!("{} and {} make {}", i % 12, i / 12, i % 12 + i / 12)).collect();
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("lines.txt"), lines.join("\n")).unwrap();
+}
+
+/// Waits until a run has written the checkpoint of a step.
+pub fn until_checkpoint(mut run: Child, folder: &Path, step: u64) -> Child {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let name = format!("checkpoint-{step}");
+    loop {
+        let work = fs::read_dir(folder.join(".narthex/work")).into_iter().flatten().flatten();
+        let mut found = work.flat_map(|step| fs::read_dir(step.path())).flatten().flatten();
+        if found.any(|entry| entry.file_name() == *name) {
+            return run;
+        }
+        assert!(run.try_wait().unwrap().is_none(), "the run ended before it was interrupted");
+        assert!(Instant::now() < deadline, "no checkpoint appeared");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// The digest that a name points to.
