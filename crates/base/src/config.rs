@@ -23,7 +23,8 @@ pub use kind::{
 pub use policy::{Policy, PolicyRule, Use, Verdict};
 pub use preference::{Preference, PreferenceLoss, TuneObjective};
 pub use schedule::{
-    Batching, Checkpointing, Decay, LearningRate, Machine, Optimizer, Precision, Reports, Schedule, Shard, Update,
+    Batching, Checkpointing, Decay, LearningRate, Machine, Offload, Optimizer, Precision, Reports, Schedule, Shard,
+    Update,
 };
 pub use step::Step;
 

@@ -31,6 +31,7 @@ mod peft;
 mod positions;
 pub mod quantize;
 mod site;
+mod tensor_file;
 mod unsupported;
 mod weight;
 mod weight_map;
@@ -53,9 +54,11 @@ pub use layers::{Embedding, Linear, Norm, NormRule};
 pub use lora::LoraSpec;
 pub use narthex_kernels::{ForceIsaError, Isa, Precision, Quantization, force_isa, isa};
 pub use parameters::{
-    NamedTensor, Replacement, for_training, map_parameters, named_parameters, named_parameters_of, shapes,
+    NamedTensor, NewValue, Replacement, for_training, map_parameters, named_parameters, named_parameters_of,
+    put_parameters, shapes, take_parameters,
 };
 pub use peft::{AdapterConfig, PeftAdapter};
 pub use positions::{PositionCache, Positions, Rope, RopeScaling};
+pub use tensor_file::TensorFile;
 pub use weight::{PackedRows, Weight};
 pub use weights::{StoredWeights, TensorMap, WeightSource, read_safetensors, write_safetensors};

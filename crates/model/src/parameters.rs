@@ -4,6 +4,7 @@ use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
     tensor::{Tensor, TensorData},
 };
+use std::collections::HashMap;
 
 /// A parameter with its Hugging Face name, shape and values in row-major order.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,4 +112,73 @@ pub fn map_parameters<M: Module>(module: M, change: impl FnMut(&str, &[usize]) -
 /// The same module with gradients tracked for the parameters whose names `trained` accepts.
 pub fn for_training<M: Module>(module: M, trained: impl Fn(&str) -> bool) -> M {
     map_parameters(module.train(), |name, _| Replacement { values: None, trained: trained(name) })
+}
+
+/// Takes the values of the parameters whose names `wanted` accepts out of a module, flat and without gradients. In
+/// their places stand tensors without values, until [`put_parameters`] gives them some.
+pub fn take_parameters<M: Module>(module: M, wanted: impl Fn(&str) -> bool) -> (M, HashMap<String, Tensor<1>>) {
+    struct Take<F> {
+        path: Vec<String>,
+        wanted: F,
+        taken: HashMap<String, Tensor<1>>,
+    }
+    impl<F: Fn(&str) -> bool> ModuleMapper for Take<F> {
+        fn enter_module(&mut self, name: &str, _container_type: &str) {
+            self.path.push(name.into());
+        }
+        fn exit_module(&mut self, _name: &str, _container_type: &str) {
+            self.path.pop();
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let name = self.path.join(".");
+            if !(self.wanted)(&name) {
+                return param;
+            }
+            let (id, tensor, mapper) = param.consume();
+            let (len, device) = (tensor.dims().iter().product::<usize>(), tensor.device());
+            // Moved, never cloned, so that whoever changes the values can do so in place.
+            self.taken.insert(name, tensor.inner().reshape([len]));
+            Param::from_mapped_value(id, Tensor::zeros([0; D], &device), mapper)
+        }
+    }
+    let mut take = Take { path: vec![], wanted, taken: HashMap::new() };
+    (module.map(&mut take), take.taken)
+}
+
+/// A value for a parameter.
+pub struct NewValue {
+    /// The values, without gradients.
+    pub values: Tensor<1>,
+    /// The parameter's shape.
+    pub shape: Vec<usize>,
+    /// Whether its gradients are tracked, where the module's can be.
+    pub trained: bool,
+}
+
+/// Gives parameters new values, by name. Others stay as they are.
+pub fn put_parameters<M: Module>(module: M, values: HashMap<String, NewValue>) -> M {
+    struct Put {
+        path: Vec<String>,
+        values: HashMap<String, NewValue>,
+    }
+    impl ModuleMapper for Put {
+        fn enter_module(&mut self, name: &str, _container_type: &str) {
+            self.path.push(name.into());
+        }
+        fn exit_module(&mut self, _name: &str, _container_type: &str) {
+            self.path.pop();
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let Some(new) = self.values.remove(&self.path.join(".")) else { return param };
+            let (id, old, mapper) = param.consume();
+            let shape: [usize; D] = std::array::from_fn(|i| new.shape[i]);
+            let tensor = new.values.reshape(shape);
+            let tensor = match old.device().is_autodiff() {
+                true => Tensor::from_inner(tensor).set_require_grad(new.trained),
+                false => tensor,
+            };
+            Param::from_mapped_value(id, tensor, mapper)
+        }
+    }
+    module.map(&mut Put { path: vec![], values })
 }

@@ -1,14 +1,14 @@
 //! safetensors files: f32, bf16 and f16 on reading, whole or sharded; f32 on writing.
 
-use crate::{config::ModelConfig, quantize::QuantizedMatrix};
+use crate::{config::ModelConfig, quantize::QuantizedMatrix, tensor_file::TensorFile};
 use memmap2::Mmap;
 use narthex_base::{Error, Result};
 use narthex_kernels::{PackedWeight, Precision, Quantization, WeightValues};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     ops::Range,
     path::{Path, PathBuf},
@@ -305,24 +305,16 @@ fn renamed(name: &str) -> String {
 /// # Errors
 /// If the file cannot be written whole.
 pub fn write_safetensors(path: &Path, tensors: &TensorMap) -> Result<()> {
-    let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = tensors
-        .iter()
-        .map(|(name, (shape, values))| (name, shape, values.iter().flat_map(|value| value.to_le_bytes()).collect()))
-        .collect();
-    let views = bytes.iter().map(|(name, shape, data)| {
-        let view = TensorView::new(Dtype::F32, shape.to_vec(), data).expect("the values fill the shape");
-        (name.as_str(), view)
-    });
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let encoded = safetensors::serialize(views, Some(metadata))
-        .map_err(|error| Error::internal(format!("cannot encode {}: {error}", path.display())))?;
-    std::fs::write(path, encoded).map_err(|error| Error::io("cannot write", path, error))
+    let shapes = tensors.iter().map(|(name, (shape, _))| (name.clone(), shape.clone())).collect();
+    let file = TensorFile::create(path, &shapes)?;
+    tensors.iter().try_for_each(|(name, (_, values))| file.write(name, 0, values))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use half::{bf16, f16};
+    use safetensors::tensor::TensorView;
 
     fn folder() -> tempfile::TempDir {
         tempfile::tempdir().unwrap()

@@ -20,8 +20,10 @@ pub(crate) fn instruction_set(step: &Step) -> Option<&'static str> {
 /// The step's resolved configuration.
 pub(crate) fn config(planned: &PlannedStep) -> Value {
     let mut config = serde_json::to_value(&planned.step).expect("our own types serialize");
-    // How many processes train, and what each of them has, changes no byte.
-    config.pointer_mut("/schedule").and_then(Value::as_object_mut).map(|schedule| schedule.shift_remove("shard"));
+    // How many processes train, and what each of them has, and where, changes no byte.
+    if let Some(schedule) = config.pointer_mut("/schedule").and_then(Value::as_object_mut) {
+        schedule.retain(|key, _| !["shard", "offload"].contains(&key.as_str()));
+    }
     config
 }
 

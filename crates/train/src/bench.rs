@@ -1,11 +1,13 @@
 //! The training step of a known shape, timed: what `narthex bench train` runs.
 
 use crate::{
-    objective::{DecoderPass, TokenBatch},
-    optimizer::Optimizer,
+    network::{Network, Parts, Round},
+    objective::{DecoderPass, Pass, TokenBatch},
+    optimizer::{Optimizer, layout, norm},
     selection::Selection,
+    world::{Alone, Part, World},
 };
-use narthex_base::{config::Update, random::Stream};
+use narthex_base::{Error, Result, config::Update, random::Stream};
 use narthex_kernels::{
     memory::{minor_page_faults, peak_resident_bytes},
     probe::flop_per_second_now,
@@ -13,7 +15,7 @@ use narthex_kernels::{
 };
 use narthex_model::{Decoder, Design, Device, ModelConfig, Precision};
 use serde::Serialize;
-use std::time::Instant;
+use std::{ops::Range, time::Instant};
 
 /// Steps before anything is timed: buffers find their places.
 const WARM_UP_STEPS: usize = 3;
@@ -121,12 +123,56 @@ pub struct OperatorShare {
     pub gflop_per_second: f64,
 }
 
+/// A decoder that is trained step by step, by one process and all at once.
+pub(crate) struct Trainee {
+    network: Option<Network<Decoder>>,
+    optimizer: Optimizer,
+    layout: Vec<Part>,
+    ranges: Vec<Range<usize>>,
+    groups: Vec<Vec<usize>>,
+    update: Update,
+}
+
+impl Trainee {
+    pub(crate) fn new(model: Decoder, update: &Update) -> Self {
+        let selection = Selection::whole_decoder(&model);
+        let layout = layout(&selection, update.optimizer);
+        let device = model.device().inner();
+        let optimizer = Optimizer::new(&selection, update.optimizer, |part| 0..part.len, &device, None)
+            .expect("nothing is kept on the disk");
+        Self {
+            network: Some(Network::Whole(model.for_training(|_| true))),
+            optimizer,
+            ranges: layout.iter().map(|part| 0..part.len).collect(),
+            groups: vec![(0..layout.len()).collect()],
+            layout,
+            update: update.clone(),
+        }
+    }
+
+    /// One step with the gradients of a pass.
+    pub(crate) fn step(
+        &mut self,
+        lr: f64,
+        pass: impl FnOnce(&mut dyn Parts<Decoder>) -> Result<Option<Pass>>,
+    ) -> Result<Pass> {
+        let Self { network, optimizer, layout, ranges, groups, update } = self;
+        let network_before = network.take().ok_or_else(|| Error::internal("a step before has failed"))?;
+        let mut sums = Alone.sums(layout);
+        let found = pass(&mut Round::new(&network_before, groups, &mut *sums, &Alone, None))?;
+        let gradients = sums.finish_own()?;
+        let norm = norm(&gradients);
+        let step = |weights| optimizer.step(weights, gradients, norm, update, lr);
+        *network = Some(network_before.update(layout, ranges, None, step)?);
+        found.ok_or_else(|| Error::internal("a pass without a batch"))
+    }
+}
+
 /// A model in training on one batch of random tokens.
 pub struct TrainBench {
     shape: BenchShape,
     precision: Precision,
-    model: Option<Decoder>,
-    optimizer: Optimizer,
+    trainee: Trainee,
     pass: DecoderPass,
     batch: TokenBatch,
     warm: bool,
@@ -141,7 +187,6 @@ impl TrainBench {
     pub fn new(shape: BenchShape, precision: Precision, activation_checkpointing: bool, device: &Device) -> Self {
         let (config, rows) = shape.config();
         let model = Decoder::random(&config, 0, device).with_precision(precision);
-        let optimizer = Optimizer::new(&model, &Selection::whole_decoder(&model), Update::default().optimizer);
         let stream = Stream::new(0, "bench");
         let (len, vocabulary) = (config.context, config.vocab_size as u64);
         let window = |offset: usize| {
@@ -151,9 +196,8 @@ impl TrainBench {
         Self {
             shape,
             precision,
-            model: Some(model.for_training(|_| true)),
-            optimizer,
-            pass: DecoderPass { dropout: 0.0, activation_checkpointing },
+            trainee: Trainee::new(model, &Update::default()),
+            pass: DecoderPass { dropout: 0.0, block_by_block: activation_checkpointing },
             batch: TokenBatch {
                 rows,
                 len,
@@ -170,11 +214,12 @@ impl TrainBench {
     /// One step; the seconds that it took.
     fn step(&mut self) -> f64 {
         let start = Instant::now();
-        let model = self.model.take().expect("put back below");
         let scale = 1.0 / self.batch.counted() as f64;
-        let found = self.pass.gradients(&model, &self.batch, Stream::new(0, "bench"), scale);
-        let (model, _) = self.optimizer.step(model, found.gradients, &Update::default(), LEARNING_RATE);
-        self.model = Some(model);
+        let (pass, batch) = (self.pass, &self.batch);
+        let found = self
+            .trainee
+            .step(LEARNING_RATE, |parts| pass.pass(parts, Some(batch), Stream::new(0, "bench"), scale))
+            .expect("one process on its own cannot fail");
         self.loss = found.loss;
         start.elapsed().as_secs_f64()
     }

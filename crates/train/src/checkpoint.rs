@@ -3,18 +3,21 @@
 //!
 //! A checkpoint is a folder `checkpoint-<step>` with `weights.safetensors`, `moments.safetensors`
 //! and `state.json`, which holds the digests of the other two and those of the checkpoints before. It
-//! appears under its name only when it is whole.
+//! appears under its name only when it is whole. Each process writes its ranges into the same two files, so that any
+//! number of them can read them.
 
 use crate::{
-    gradients::{flat_tensor, flat_values},
     optimizer::Optimizer,
+    stored::{Scratch, Stored},
+    world::Part,
 };
-use burn::module::Module;
 use narthex_base::{Digest, Error, Observer, Passed, Result, ShardDigests};
-use narthex_model::{TensorMap, named_parameters_of, read_safetensors, write_safetensors};
+use narthex_model::TensorFile;
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -27,11 +30,18 @@ const PREFIX: &str = "checkpoint-";
 /// What a checkpoint is, beside its weights and moments.
 const STATE: &str = "state.json";
 
-#[derive(Serialize, Deserialize)]
-struct State {
-    step: u64,
+/// The files of values.
+const FILES: [&str; 2] = ["weights", "moments"];
+
+/// The names of a parameter's moments.
+const MOMENTS: [&str; 2] = ["first", "second"];
+
+/// What a checkpoint says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) step: u64,
     /// Seconds of training so far.
-    seconds: f64,
+    pub(crate) seconds: f64,
     /// What the run was started with; another run's checkpoint is never taken up.
     run: Digest,
     weights: ShardDigests,
@@ -41,26 +51,25 @@ struct State {
     loss_bits: Option<u64>,
     /// The states that the run has passed through at its fixed intervals, first to last.
     #[serde(default)]
-    passed: Vec<Passed>,
-}
-
-/// What a checkpoint gives back.
-pub(crate) struct Restored {
     pub(crate) passed: Vec<Passed>,
-    pub(crate) optimizer: Optimizer,
-    /// The trained parameters.
-    pub(crate) weights: TensorMap,
-    pub(crate) seconds: f64,
-    pub(crate) loss: Option<f64>,
 }
 
-/// A copy of a run's state, to be written while the run goes on.
-pub(crate) struct Snapshot {
-    run: Digest,
-    step: u64,
-    seconds: f64,
-    weights: TensorMap,
-    moments: TensorMap,
+impl State {
+    pub(crate) fn loss(&self) -> Option<f64> {
+        self.loss_bits.map(f64::from_bits)
+    }
+
+    pub(crate) fn digests(&self) -> Passed {
+        Passed { step: self.step, weights: self.weights.clone(), moments: self.moments.clone() }
+    }
+}
+
+/// What is about to be saved, beside its values.
+#[derive(Clone)]
+pub(crate) struct Header {
+    pub(crate) run: Digest,
+    pub(crate) step: u64,
+    pub(crate) seconds: f64,
     /// The loss of the step before.
     pub(crate) loss: Option<f64>,
     /// The states before this one.
@@ -71,55 +80,84 @@ pub(crate) struct Snapshot {
     pub(crate) keep: bool,
 }
 
-/// The names of a parameter's moments.
-const MOMENTS: [&str; 2] = ["first", "second"];
+/// One process's ranges of a run's state, to be written while the run goes on.
+#[derive(Default)]
+pub(crate) struct Snapshot {
+    /// For each file the names of tensors, where their ranges begin, and the values.
+    pieces: [Vec<(String, usize, Stored)>; 2],
+}
 
 impl Snapshot {
-    /// Copies the state after `optimizer.steps` steps.
-    pub(crate) fn take(run: Digest, network: &impl Module, optimizer: &Optimizer, seconds: f64) -> Self {
-        let weights = named_parameters_of(network, |name| optimizer.slots.contains_key(name)).into_iter();
-        let weights = weights.map(|tensor| (tensor.name, (tensor.shape, tensor.values))).collect();
-        let mut moments = TensorMap::new();
+    /// The state after `optimizer.steps` steps. `weights` are ranges of the trained weights, each of `ranges`.
+    pub(crate) fn take(optimizer: &Optimizer, weights: Vec<Stored>, ranges: &[Range<usize>]) -> Self {
+        let names = optimizer.slots.keys().zip(ranges);
+        let weights = names.zip(weights).map(|((name, range), values)| (name.clone(), range.start, values)).collect();
+        let mut moments = vec![];
         for (parameter, slot) in &optimizer.slots {
             for (name, values) in MOMENTS.iter().zip(&slot.moments) {
-                moments.insert(format!("{parameter}.{name}"), (slot.shape.clone(), flat_values(values)));
+                moments.push((format!("{parameter}.{name}"), slot.range.start, values.clone()));
             }
         }
-        let step = optimizer.steps;
-        Self { run, step, seconds, weights, moments, loss: None, passed: vec![], counts: true, keep: false }
+        Self { pieces: [weights, moments] }
     }
 
-    /// Writes the files into a folder and gives the state's digests.
-    pub(crate) fn write(&self, folder: &Path) -> Result<Passed> {
-        let file = |name: &str, tensors| {
-            let path = folder.join(format!("{name}.safetensors"));
-            write_safetensors(&path, tensors)?;
-            sync(&path)?;
-            Ok(ShardDigests::from(digest(&path)?))
-        };
-        let (weights, moments) = (file("weights", &self.weights)?, file("moments", &self.moments)?);
-        Ok(Passed { step: self.step, weights, moments })
-    }
-
-    /// Writes it as a checkpoint and gives the states passed so far, itself included where it counts.
-    pub(crate) fn save(self, folder: &Path) -> Result<Vec<Passed>> {
-        save(folder, self)
+    /// Writes them into the files of a folder.
+    pub(crate) fn write(&self, folder: &Path, scratch: Option<&Scratch>) -> Result<()> {
+        for (file, pieces) in FILES.iter().zip(&self.pieces) {
+            let file = TensorFile::open(&path_of(folder, file), true)?;
+            for (name, start, values) in pieces {
+                let values = values.values(scratch)?;
+                if !values.is_empty() {
+                    file.write(name, *start, &values)?;
+                }
+            }
+            file.sync()?;
+        }
+        Ok(())
     }
 }
 
-fn save(folder: &Path, snapshot: Snapshot) -> Result<Vec<Passed>> {
-    let Snapshot { run, step, seconds, loss, counts, keep, .. } = snapshot;
-    let temporary = folder.join(format!("{PREFIX}{step}.tmp"));
+/// Makes the files of a state in a folder, their values still to come.
+pub(crate) fn create_files(folder: &Path, optimizer: &Optimizer) -> Result<()> {
+    let weights = optimizer.slots.iter().map(|(name, slot)| (name.clone(), slot.shape.clone())).collect();
+    let mut moments = BTreeMap::new();
+    for (parameter, slot) in &optimizer.slots {
+        for (name, _) in MOMENTS.iter().zip(&slot.moments) {
+            moments.insert(format!("{parameter}.{name}"), slot.shape.clone());
+        }
+    }
+    for (file, shapes) in FILES.iter().zip([weights, moments]) {
+        TensorFile::create(&path_of(folder, file), &shapes)?;
+    }
+    Ok(())
+}
+
+/// The digests of a state whose files are written.
+pub(crate) fn digests_of(folder: &Path, step: u64) -> Result<Passed> {
+    let [weights, moments] = FILES.map(|file| digest(&path_of(folder, file)).map(ShardDigests::from));
+    Ok(Passed { step, weights: weights?, moments: moments? })
+}
+
+/// Begins a checkpoint: the folder that all processes write into.
+pub(crate) fn begin(folder: &Path, step: u64, optimizer: &Optimizer) -> Result<PathBuf> {
+    let temporary = temporary_of(folder, step);
+    if temporary.exists() {
+        fs::remove_dir_all(&temporary).map_err(|error| Error::io("cannot write", &temporary, error))?;
+    }
+    fs::create_dir_all(&temporary).map_err(|error| Error::io("cannot write", &temporary, error))?;
+    create_files(&temporary, optimizer)?;
+    Ok(temporary)
+}
+
+/// Makes of what all have written a checkpoint, and gives the states passed so far, itself included where it counts.
+pub(crate) fn commit(folder: &Path, header: Header) -> Result<Vec<Passed>> {
+    let Header { run, step, seconds, loss, mut passed, counts, keep } = header;
+    let temporary = temporary_of(folder, step);
     let fail = |path: &Path| {
         let path = path.to_path_buf();
         move |error| Error::io("cannot write", path, error)
     };
-    if temporary.exists() {
-        fs::remove_dir_all(&temporary).map_err(fail(&temporary))?;
-    }
-    fs::create_dir_all(&temporary).map_err(fail(&temporary))?;
-    let now = snapshot.write(&temporary)?;
-    let mut passed = snapshot.passed;
+    let now = digests_of(&temporary, step)?;
     if counts {
         passed.push(now.clone());
     }
@@ -145,34 +183,23 @@ fn save(folder: &Path, snapshot: Snapshot) -> Result<Vec<Passed>> {
     Ok(state.passed)
 }
 
-/// Takes up the newest whole checkpoint of this run. `optimizer` gives the names and shapes.
-pub(crate) fn restore(
-    folder: &Path,
-    run: Digest,
-    optimizer: &Optimizer,
-    observer: Observer,
-) -> Result<Option<Restored>> {
-    for (step, path) in found(folder) {
-        match read(&path, run, optimizer) {
-            Ok(Some(restored)) => return Ok(Some(restored)),
-            Ok(None) => {}
+/// The newest whole checkpoint of this run.
+pub(crate) fn newest(folder: &Path, run: Digest, observer: Observer) -> Option<State> {
+    found(folder).into_iter().find_map(|(step, path)| {
+        let state = state_in(&path).and_then(|state| {
+            if state.run == run {
+                check(&path, &state.digests())?;
+            }
+            Ok(state)
+        });
+        match state {
+            Ok(state) => (state.run == run).then_some(state),
             Err(error) => {
-                observer.warn(format!("the checkpoint of step {step} is damaged and passed over: {}", error.what()))
+                observer.warn(format!("the checkpoint of step {step} is damaged and passed over: {}", error.what()));
+                None
             }
         }
-    }
-    Ok(None)
-}
-
-fn read(path: &Path, run: Digest, optimizer: &Optimizer) -> Result<Option<Restored>> {
-    let state = state_in(path)?;
-    if state.run != run {
-        return Ok(None);
-    }
-    let recorded = Passed { step: state.step, weights: state.weights, moments: state.moments };
-    let (optimizer, weights) = load(path, &recorded, optimizer)?;
-    let loss = state.loss_bits.map(f64::from_bits);
-    Ok(Some(Restored { optimizer, weights, seconds: state.seconds, loss, passed: state.passed }))
+    })
 }
 
 fn state_in(path: &Path) -> Result<State> {
@@ -181,11 +208,10 @@ fn state_in(path: &Path) -> Result<State> {
     serde_json::from_slice(&bytes).map_err(|error| Error::input("state.json is not valid").cause(error))
 }
 
-/// Reads the state in a folder, which must be the one with these digests. `optimizer` gives the names and shapes.
-pub(crate) fn load(path: &Path, state: &Passed, optimizer: &Optimizer) -> Result<(Optimizer, TensorMap)> {
+/// That the state in a folder is the one with these digests.
+pub(crate) fn check(path: &Path, state: &Passed) -> Result<()> {
     let Passed { step, weights, moments } = state;
-    let read = |part: &str, digests: &ShardDigests| {
-        let mut map = TensorMap::new();
+    for (part, digests) in FILES.iter().zip([weights, moments]) {
         for (name, expected) in digests.files(part) {
             let file = path.join(&name);
             let found = digest(&file)?;
@@ -194,25 +220,46 @@ pub(crate) fn load(path: &Path, state: &Passed, optimizer: &Optimizer) -> Result
                     .at(file.display(), None)
                     .cause(format!("its digest is {}, recorded is {}", found.short(), expected.short())));
             }
-            map.extend(read_safetensors(&file)?);
         }
-        Ok(map)
-    };
-    let (mut weights, mut moments) = (read("weights", weights)?, read("moments", moments)?);
-    let take = |map: &mut TensorMap, name: &str, shape: &[usize]| match map.remove(name) {
-        Some((found, values)) if found == shape => Ok(values),
-        _ => Err(Error::input(format!("`{name}` is missing or has another shape"))),
-    };
-    let mut restored = Optimizer { slots: optimizer.slots.clone(), steps: *step };
-    let mut trained = TensorMap::new();
-    for (parameter, slot) in &mut restored.slots {
-        for (name, moment) in MOMENTS.iter().zip(&mut slot.moments) {
-            let values = take(&mut moments, &format!("{parameter}.{name}"), &slot.shape)?;
-            *moment = flat_tensor(values, &moment.device());
-        }
-        trained.insert(parameter.clone(), (slot.shape.clone(), take(&mut weights, parameter, &slot.shape)?));
     }
-    Ok((restored, trained))
+    Ok(())
+}
+
+/// Takes up the state in a folder: the optimizer's ranges of the moments, and of each trained parameter the values of a
+/// range, which are given back.
+pub(crate) fn load(
+    path: &Path,
+    step: u64,
+    optimizer: &mut Optimizer,
+    layout: &[Part],
+    range: impl Fn(&Part) -> Range<usize>,
+) -> Result<Vec<Vec<f32>>> {
+    let [weights, moments] = FILES.map(|file| TensorFile::open(&path_of(path, file), false));
+    let (weights, moments) = (weights?, moments?);
+    let Optimizer { slots, scratch, .. } = optimizer;
+    for (parameter, slot) in slots.iter_mut() {
+        for (name, moment) in MOMENTS.iter().zip(&mut slot.moments) {
+            let values = moments.read(&format!("{parameter}.{name}"), &slot.shape, slot.range.clone())?;
+            moment.set_values(values, scratch.as_ref())?;
+        }
+    }
+    optimizer.steps = step;
+    let slots = &optimizer.slots;
+    layout.iter().map(|part| weights.read(&part.name, &slots[&part.name].shape, range(part))).collect()
+}
+
+/// The folder of a checkpoint.
+pub(crate) fn folder_of(work: &Path, step: u64) -> PathBuf {
+    work.join(format!("{PREFIX}{step}"))
+}
+
+/// Where it is written before it is whole.
+pub(crate) fn temporary_of(work: &Path, step: u64) -> PathBuf {
+    work.join(format!("{PREFIX}{step}.tmp"))
+}
+
+fn path_of(folder: &Path, file: &str) -> PathBuf {
+    folder.join(format!("{file}.safetensors"))
 }
 
 /// Whether a folder of a run's work has a checkpoint that is whole, and of this run where one is named.
@@ -247,10 +294,6 @@ pub fn keep_state(work: &Path, step: u64, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn folder_of(work: &Path, step: u64) -> PathBuf {
-    work.join(format!("{PREFIX}{step}"))
-}
-
 /// The checkpoints of a folder, newest first.
 fn found(folder: &Path) -> Vec<(u64, PathBuf)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -265,8 +308,10 @@ fn found(folder: &Path) -> Vec<(u64, PathBuf)> {
 }
 
 fn digest(path: &Path) -> Result<Digest> {
-    let bytes = fs::read(path).map_err(|error| Error::io("cannot read", path, error))?;
-    Ok(Digest::of(&bytes))
+    let mut hasher = blake3::Hasher::new();
+    let read = File::open(path).and_then(|file| hasher.update_reader(file).map(drop));
+    read.map_err(|error| Error::io("cannot read", path, error))?;
+    Ok(hasher.finalize().into())
 }
 
 fn sync(path: &Path) -> Result<()> {

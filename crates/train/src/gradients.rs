@@ -4,7 +4,6 @@ use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::{Device, Gradients, Tensor, TensorData},
 };
-use narthex_kernels::square_sum;
 use std::collections::HashMap;
 
 /// A flat gradient for each trained parameter that has one.
@@ -53,19 +52,9 @@ impl NamedGradients {
         }
     }
 
-    /// Puts in that of a parameter.
-    pub(crate) fn insert(&mut self, name: &str, gradient: Tensor<1>) {
-        self.0.insert(name.into(), gradient);
-    }
-
     /// Takes out that of a parameter.
     pub fn remove(&mut self, name: &str) -> Option<Tensor<1>> {
         self.0.remove(name)
-    }
-
-    /// The norm over all of them, summed in the order of `names`.
-    pub(crate) fn norm<'a>(&self, names: impl Iterator<Item = &'a str>) -> f64 {
-        names.filter_map(|name| self.0.get(name)).map(square_sum).sum::<f64>().sqrt()
     }
 }
 

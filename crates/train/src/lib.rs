@@ -10,12 +10,14 @@ mod gradients;
 mod label_figures;
 mod learning_rate;
 mod metrics;
+mod network;
 pub mod objective;
 mod optimizer;
 mod report;
+mod saving;
 mod selection;
 mod session;
-mod sharded;
+mod stored;
 mod world;
 
 pub use bench::{BenchShape, OperatorShare, TrainBench, TrainTiming};
@@ -26,7 +28,10 @@ pub use learning_rate::learning_rate;
 pub use objective::Objective;
 pub use selection::{Selected, Selection};
 pub use session::{Fitted, Sampler, Training, fit, replay};
-pub use world::{Alone, Communicator, Layout, Operation, Part, Pieces, Ranks, Sockets, Sums, Threads, World};
+pub use world::{
+    Alone, Communicator, Gathering, Layout, Mesh, Message, MpiFamily, Operation, Part, Pending, Pieces, Ranks, Seat,
+    Sums, Traffic, World, mpi, sockets, tcp, threads,
+};
 
 // What a network of one's own is written with.
 pub use burn;

@@ -18,6 +18,7 @@ pub use text_loss::TextLoss;
 pub use tokens::{TokenBatch, TokenData};
 
 use crate::gradients::NamedGradients;
+pub use crate::network::Parts;
 use burn::{module::Module, tensor::Tensor};
 use indexmap::IndexMap;
 use narthex_base::{Observer, Result, random::Stream};
@@ -67,14 +68,54 @@ impl Loss {
     }
 }
 
-/// The loss of a micro-batch as a number, and its gradients.
+/// The loss of a micro-batch as a number.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pass {
     /// See [`Loss::number`].
     pub loss: f64,
     /// See [`Loss::values`].
     pub values: Vec<f64>,
-    /// The gradients of the trained parameters.
+}
+
+/// A pass over all parts at once.
+pub(crate) fn whole_pass<M: Module>(
+    parts: &mut dyn Parts<M>,
+    loss: Option<impl FnOnce(&M) -> Loss>,
+) -> Result<Option<Pass>> {
+    let network = parts.network(0, true)?;
+    let found = loss.map(|loss| loss(&network));
+    let pass = found.as_ref().map(|found| Pass { loss: found.number(), values: found.values.clone() });
+    let gradients = found.map(|found| NamedGradients::of(&network, found.sum.backward()));
+    drop(network);
+    parts.give(0, gradients)?;
+    Ok(pass)
+}
+
+/// The whole of a network, whose gradients are collected: for a pass outside of a run.
+pub struct Collected<'a, M> {
+    network: &'a M,
+    /// What a pass has given.
     pub gradients: NamedGradients,
+}
+
+impl<'a, M> Collected<'a, M> {
+    /// With gradients tracked for what is trained of it.
+    pub fn new(network: &'a M) -> Self {
+        Self { network, gradients: NamedGradients::default() }
+    }
+}
+
+impl<M: Module> Parts<M> for Collected<'_, M> {
+    fn ahead(&mut self, _: usize) -> Result<()> {
+        Ok(())
+    }
+    fn network(&mut self, _: usize, tracked: bool) -> Result<M> {
+        Ok(if tracked { self.network.clone() } else { self.network.valid() })
+    }
+    fn give(&mut self, _: usize, gradients: Option<NamedGradients>) -> Result<()> {
+        gradients.into_iter().for_each(|gradients| self.gradients.add(gradients));
+        Ok(())
+    }
 }
 
 /// How much of the validation data is looked at.
@@ -127,14 +168,25 @@ pub trait Objective<M: Module>: Sync {
     /// The loss of a batch, times `scale`. What is dropped or drawn comes from `noise`.
     fn loss(&self, network: &M, batch: &Self::Batch, noise: Stream, scale: f64) -> Loss;
 
-    /// The same with its gradients. An objective that can save memory on the way back has its own way.
-    fn gradients(&self, network: &M, batch: &Self::Batch, noise: Stream, scale: f64) -> Pass {
-        let found = self.loss(network, batch, noise, scale);
-        Pass {
-            loss: found.number(),
-            gradients: NamedGradients::of(network, found.sum.backward()),
-            values: found.values,
-        }
+    /// The part of the network that a parameter belongs to, counted from 0: what a pass needs at one time. One part, if
+    /// an objective does not say more.
+    fn part(&self, _parameter: &str) -> usize {
+        0
+    }
+
+    /// A pass through the network and back: the gradients go to `parts`, part by part. Without a batch nothing is
+    /// computed, and the same calls are made. An objective that can save memory has its own way.
+    ///
+    /// # Errors
+    /// If another process cannot be reached, or has parted from the common path.
+    fn pass(
+        &self,
+        parts: &mut dyn Parts<M>,
+        batch: Option<&Self::Batch>,
+        noise: Stream,
+        scale: f64,
+    ) -> Result<Option<Pass>> {
+        whole_pass(parts, batch.map(|batch| move |network: &M| self.loss(network, batch, noise, scale)))
     }
 
     /// Measures a network on data that it is not trained on; none if there are none.

@@ -1,14 +1,26 @@
-//! The optimizer over a network's trained parameters: one gradient each, by name, clipped by the norm over all of
-//! them, and one update in place. Holds the moments; the network holds the weights.
+//! The optimizer over a network's trained parameters: clipped by the norm over all of them, and one update in place of
+//! each. Of each parameter a process has a range: all of it, or its share (ZeRO's stages 1 to 3: Rajbhandari et al.,
+//! 2020). Ranges begin where the kernels' blocks begin, so that every number is computed as over the whole. Holds the
+//! moments, in memory or on the disk; the weights are given to it.
 
-use crate::{gradients::NamedGradients, selection::Selection, world::Part};
-use burn::{
-    module::{Module, ModuleMapper, Param},
-    tensor::Tensor,
+use crate::{
+    gradients::{flat_tensor, flat_values},
+    selection::Selection,
+    stored::{Job, Scratch, Span, Stored},
+    world::{Part, Pieces, World},
 };
+use burn::tensor::{Device, Tensor};
 use indexmap::IndexMap;
-use narthex_base::config::{Optimizer as Algorithm, Update};
-use narthex_kernels::{AdamwStep, MuonStep, adamw, muon};
+use narthex_base::{
+    Error, Result,
+    config::{Optimizer as Algorithm, Update},
+};
+use narthex_kernels::{AdamwStep, MuonStep, adamw, muon, square_sum};
+use narthex_model::cpu;
+use std::ops::Range;
+
+/// Values whose squares the kernel adds before it adds that sum to those before.
+const BLOCK: usize = 1 << 14;
 
 /// The moments of one parameter.
 #[derive(Clone, Debug)]
@@ -17,40 +29,63 @@ pub(crate) struct Slot {
     pub(crate) shape: Vec<usize>,
     /// Whether Muon takes it, whole.
     pub(crate) whole: bool,
-    /// The running means of the gradient and of its square; Muon keeps only the first.
-    pub(crate) moments: Vec<Tensor<1>>,
+    /// The values that this process updates.
+    pub(crate) range: Range<usize>,
+    /// Of those the running means of the gradient and of its square; Muon keeps only the first.
+    pub(crate) moments: Vec<Stored>,
 }
 
 /// The state: every trained parameter by name, in the order of the network's definition.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Optimizer {
     pub(crate) slots: IndexMap<String, Slot>,
     /// Steps taken.
     pub(crate) steps: u64,
+    /// Where the moments are that are not in memory.
+    pub(crate) scratch: Option<Scratch>,
+}
+
+/// The trained parameters as all ranks count them. Muon is for the matrices of hidden layers; embeddings, the output
+/// projection and vectors stay with AdamW (Jordan et al., "Muon", 2024).
+pub(crate) fn layout(selection: &Selection, algorithm: Algorithm) -> Vec<Part> {
+    let parts = selection.parameters().iter().enumerate().map(|(turn, selected)| Part {
+        name: selected.name.clone(),
+        len: selected.shape.iter().product(),
+        whole: algorithm == Algorithm::Muon && selected.hidden,
+        turn,
+    });
+    parts.collect()
+}
+
+/// How far a step goes.
+struct Stride<'a> {
+    update: &'a Update,
+    lr: f64,
+    clip: f64,
+    step: u64,
 }
 
 impl Optimizer {
-    /// Zero moments for the selected parameters, where the network is. Muon is for the matrices of hidden layers;
-    /// embeddings, the output projection and vectors stay with AdamW (Jordan et al., "Muon", 2024).
-    pub(crate) fn new(network: &impl Module, selection: &Selection, algorithm: Algorithm) -> Self {
-        let device = network.devices().first().cloned().unwrap_or_else(narthex_model::cpu).inner();
-        let slots = selection.parameters().iter().map(|selected| {
-            let count = if algorithm == Algorithm::Muon && selected.hidden { 1 } else { 2 };
-            let zeros = || Tensor::zeros([selected.shape.iter().product::<usize>()], &device);
-            let moments = (0..count).map(|_| zeros()).collect();
-            (selected.name.clone(), Slot { shape: selected.shape.clone(), whole: count == 1, moments })
-        });
-        Self { slots: slots.collect(), steps: 0 }
-    }
-
-    /// The trained parameters as all ranks count them.
-    pub(crate) fn layout(&self) -> Vec<Part> {
-        let part = |(name, slot): (&String, &Slot)| Part {
-            name: name.clone(),
-            len: slot.shape.iter().product(),
-            whole: slot.whole,
-        };
-        self.slots.iter().map(part).collect()
+    /// Zero moments for the ranges of the selected parameters that `range` gives, on a device, or in `scratch`.
+    pub(crate) fn new(
+        selection: &Selection,
+        algorithm: Algorithm,
+        range: impl Fn(&Part) -> Range<usize>,
+        device: &Device,
+        mut scratch: Option<Scratch>,
+    ) -> Result<Self> {
+        let mut slots = IndexMap::new();
+        for (part, selected) in layout(selection, algorithm).iter().zip(selection.parameters()) {
+            let range = range(part);
+            let zeros = |scratch: &mut Option<Scratch>| match scratch {
+                Some(scratch) => scratch.room(range.len()).map(Stored::Disk),
+                None => Ok(Stored::Memory(Tensor::zeros([range.len()], device))),
+            };
+            let count = if part.whole { 1 } else { 2 };
+            let moments = (0..count).map(|_| zeros(&mut scratch)).collect::<Result<_>>()?;
+            slots.insert(part.name.clone(), Slot { shape: selected.shape.clone(), whole: part.whole, range, moments });
+        }
+        Ok(Self { slots, steps: 0, scratch })
     }
 
     /// Trained values in all parameters together.
@@ -58,74 +93,157 @@ impl Optimizer {
         self.slots.values().map(|slot| slot.shape.iter().product::<usize>()).sum()
     }
 
-    /// One step. Returns the network with its new weights, and the norm of the gradients before clipping. Parameters
-    /// without a gradient count as having a zero one.
-    pub(crate) fn step<M: Module>(
+    /// One step over this process's ranges of the weights, with its ranges of the summed gradients; parameters without a
+    /// gradient count as having a zero one. `norm` is that over all gradients. A process that has none of a parameter's
+    /// values gives none, and gets none.
+    pub(crate) fn step(
         &mut self,
-        network: M,
-        gradients: NamedGradients,
+        weights: Vec<Stored>,
+        mut gradients: Pieces,
+        norm: f64,
         update: &Update,
         lr: f64,
-    ) -> (M, f64) {
+    ) -> Result<Vec<Stored>> {
         self.steps += 1;
-        let norm = gradients.norm(self.slots.keys().map(String::as_str));
         let clip = if update.grad_clip > 0.0 { (update.grad_clip / (norm + 1e-6)).min(1.0) } else { 1.0 };
-        let step = self.steps;
-        let mut apply = Apply { path: vec![], slots: &mut self.slots, gradients, update, lr, clip, step };
-        (network.map(&mut apply), norm)
+        let stride = Stride { update, lr, clip, step: self.steps };
+        if let Some(scratch) = &self.scratch {
+            return step_on_disk(scratch, &self.slots, weights, gradients, &stride);
+        }
+        let slots = self.slots.values_mut().zip(weights).zip(&mut gradients);
+        let stepped = slots.map(|((slot, weights), gradient)| {
+            if slot.range.is_empty() {
+                return Ok(weights);
+            }
+            let moments = slot.moments.drain(..).map(in_memory).collect::<Result<Vec<_>>>()?;
+            let (weights, moments) = stride.take(slot, in_memory(weights)?, gradient.take(), moments);
+            slot.moments = moments.into_iter().map(Stored::Memory).collect();
+            Ok(Stored::Memory(weights))
+        });
+        stepped.collect()
     }
 }
 
-/// One step over all parameters.
-struct Apply<'a> {
-    path: Vec<String>,
-    slots: &'a mut IndexMap<String, Slot>,
-    gradients: NamedGradients,
-    update: &'a Update,
-    lr: f64,
-    clip: f64,
-    step: u64,
+fn in_memory(stored: Stored) -> Result<Tensor<1>> {
+    match stored {
+        Stored::Memory(tensor) => Ok(tensor),
+        Stored::Disk(_) => Err(Error::internal("values are on a disk that is not there")),
+    }
 }
 
-impl ModuleMapper for Apply<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.into());
+/// The same where the moments, and maybe the weights, are on the disk: a piece at a time.
+fn step_on_disk(
+    scratch: &Scratch,
+    slots: &IndexMap<String, Slot>,
+    mut weights: Vec<Stored>,
+    mut gradients: Pieces,
+    stride: &Stride,
+) -> Result<Vec<Stored>> {
+    let span = |stored: &Stored| match stored {
+        Stored::Disk(span) => Some(*span),
+        Stored::Memory(_) => None,
+    };
+    let mut jobs: Vec<Job> = vec![];
+    let mut numbers = vec![];
+    for (number, slot) in slots.values().enumerate() {
+        let spans: Vec<Span> = slot.moments.iter().chain([&weights[number]]).filter_map(span).collect();
+        jobs.extend(Job::over(&spans, slot.range.len(), slot.whole));
+        numbers.resize(jobs.len(), number);
     }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let (id, tensor, mapper) = param.consume();
-        let name = self.path.join(".");
-        let Some(slot) = self.slots.get_mut(&name) else {
-            return Param::from_mapped_value(id, tensor, mapper);
+    // The values of the parameter at hand, where its weights are in memory.
+    let mut at_hand: Option<Vec<f32>> = None;
+    scratch.stream(&jobs, |job, mut values| {
+        let (number, range) = (numbers[job], jobs[job].range.clone());
+        let slot = &slots[number];
+        let own = match &weights[number] {
+            Stored::Disk(_) => values.pop().ok_or_else(|| Error::internal("no weights were read"))?,
+            Stored::Memory(tensor) => at_hand.get_or_insert_with(|| flat_values(tensor))[range.clone()].to_vec(),
         };
-        let shape = tensor.dims();
-        let gradient = self.gradients.remove(&name).unwrap_or_else(|| Tensor::zeros_like(&slot.moments[0]));
-        // Moved, never cloned, so that the kernels find tensors of their own and work in place.
-        let weights = tensor.inner();
+        let tensor = |values| flat_tensor(values, &cpu());
+        let gradient = gradients[number].as_ref().map(|gradient| gradient.clone().slice([range.clone()]));
+        let moments = values.into_iter().map(tensor).collect();
+        let (new, moments) = stride.take(slot, tensor(own), gradient, moments);
+        let mut values: Vec<Vec<f32>> = moments.iter().map(flat_values).collect();
+        match &mut at_hand {
+            None => values.push(flat_values(&new)),
+            Some(at_hand) => at_hand[range.clone()].copy_from_slice(&flat_values(&new)),
+        }
+        if range.end == slot.range.len() {
+            gradients[number] = None;
+            if let Some(values) = at_hand.take() {
+                weights[number] = Stored::Memory(tensor(values));
+            }
+        }
+        Ok(values)
+    })?;
+    Ok(weights)
+}
+
+impl Stride<'_> {
+    /// The weights and moments of a range of a parameter after the step.
+    fn take(
+        &self,
+        slot: &Slot,
+        weights: Tensor<1>,
+        gradient: Option<Tensor<1>>,
+        mut moments: Vec<Tensor<1>>,
+    ) -> (Tensor<1>, Vec<Tensor<1>>) {
         let Update { beta1, beta2, eps, weight_decay, .. } = *self.update;
-        let weights = if slot.moments.len() == 1 {
-            let [rows, columns] = [shape[0], shape[D - 1]];
-            let momentum = slot.moments.remove(0).reshape([rows, columns]);
+        let gradient = match gradient {
+            Some(gradient) => gradient.to_device(&weights.device()),
+            None => Tensor::zeros_like(&weights),
+        };
+        let first = moments.remove(0);
+        let Some(second) = moments.pop() else {
+            let matrix = [slot.shape[0], slot.shape[slot.shape.len() - 1]];
             let step = MuonStep { lr: self.lr, momentum: beta1, weight_decay, gradient_scale: self.clip };
             let (weights, momentum) =
-                muon(weights.reshape([rows, columns]), gradient.reshape([rows, columns]), momentum, &step);
-            slot.moments.push(momentum.reshape([rows * columns]));
-            weights.reshape(shape)
-        } else {
-            // Vectors are not decayed.
-            let weight_decay = if D >= 2 { weight_decay } else { 0.0 };
-            let step =
-                AdamwStep { lr: self.lr, beta1, beta2, eps, weight_decay, gradient_scale: self.clip, step: self.step };
-            let second = slot.moments.remove(1);
-            let first = slot.moments.remove(0);
-            let (weights, moments) = adamw(weights.reshape([gradient.dims()[0]]), gradient, [first, second], &step);
-            slot.moments.extend(moments);
-            weights.reshape(shape)
+                muon(weights.reshape(matrix), gradient.reshape(matrix), first.reshape(matrix), &step);
+            let len = matrix[0] * matrix[1];
+            return (weights.reshape([len]), vec![momentum.reshape([len])]);
         };
-        Param::from_mapped_value(id, Tensor::from_inner(weights).require_grad(), mapper)
+        // Vectors are not decayed.
+        let weight_decay = if slot.shape.len() >= 2 { weight_decay } else { 0.0 };
+        let step =
+            AdamwStep { lr: self.lr, beta1, beta2, eps, weight_decay, gradient_scale: self.clip, step: self.step };
+        let (weights, moments) = adamw(weights, gradient, [first, second], &step);
+        (weights, moments.into())
     }
+}
+
+/// The norm over all gradients: the sums of every block's squares, added in order.
+pub(crate) fn norm(gradients: &Pieces) -> f64 {
+    gradients.iter().flatten().map(square_sum).sum::<f64>().sqrt()
+}
+
+/// The same where every rank has its ranges of the gradients.
+pub(crate) fn norm_of_ranges(gradients: &Pieces, world: &dyn World, layout: &[Part]) -> Result<f64> {
+    let mut own = Vec::new();
+    for gradient in gradients {
+        let values = gradient.as_ref().map(flat_values).unwrap_or_default();
+        own.push(u8::from(!values.is_empty()));
+        for block in values.chunks(BLOCK) {
+            own.extend(square_sum(&flat_tensor(block.to_vec(), &cpu())).to_le_bytes());
+        }
+    }
+    let found = world.all(own)?;
+    let mut left: Vec<&[u8]> = found.iter().map(Vec::as_slice).collect();
+    let mut total = 0.0;
+    for part in layout {
+        let mut blocks: Vec<(usize, &[u8])> = Vec::new();
+        for (rank, left) in left.iter_mut().enumerate() {
+            let wrong = || Error::internal(format!("rank {rank} sent norms of another form"));
+            let (flag, rest) = left.split_first().ok_or_else(wrong)?;
+            let range = world.range(part, rank);
+            let bytes = if *flag == 1 { 8 * range.len().div_ceil(BLOCK) } else { 0 };
+            let (sums, rest) = rest.split_at_checked(bytes).ok_or_else(wrong)?;
+            *left = rest;
+            blocks.push((range.start, sums));
+        }
+        blocks.sort_by_key(|(start, _)| *start);
+        let sums = blocks.iter().flat_map(|(_, sums)| sums.chunks_exact(8));
+        let of_parameter: f64 = sums.map(|bytes| f64::from_le_bytes(std::array::from_fn(|i| bytes[i]))).sum();
+        total += of_parameter;
+    }
+    Ok(total.sqrt())
 }

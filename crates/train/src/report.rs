@@ -4,6 +4,7 @@
 use crate::{
     metrics::{Line, Metrics, Work},
     objective::{Units, Validation, Values},
+    world::World,
 };
 use narthex_base::{Event, Observer, Result, config::Schedule};
 use narthex_kernels::{memory::peak_resident_bytes, probe::flop_per_second_now};
@@ -145,9 +146,9 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
-    /// The same of so many processes that train together.
-    pub(crate) fn of(self, ranks: usize) -> Self {
-        Self { ranks, ..self }
+    /// The same of the processes that train together.
+    pub(crate) fn of(self, world: &dyn World) -> Self {
+        Self { ranks: world.size(), ..self }
     }
 
     fn items_per_step(&self) -> u64 {

@@ -2,24 +2,25 @@
 //! which parameters they have; the loop does not ask. Knows no tokens.
 
 use crate::{
-    checkpoint::{Snapshot, load, restore},
-    gradients::NamedGradients,
+    checkpoint::{self, Header, State},
     learning_rate::learning_rate,
-    objective::{Extent, Objective, Pass, Place},
-    optimizer::Optimizer,
+    network::{Network, Parted, Round},
+    objective::{Extent, Objective, Place},
+    optimizer::{Optimizer, layout, norm, norm_of_ranges},
     report::{Report, Step},
+    saving::Saving,
     selection::{Selected, Selection},
-    sharded,
-    world::{Alone, World},
+    stored::Scratch,
+    world::{Alone, Part, World},
 };
 use burn::module::Module;
 use narthex_base::{
     Digest, Error, Event, Observer, Passed, Result,
-    config::{Batching, Checkpointing, Optimizer as Algorithm, Schedule, Shard},
+    config::{Batching, Checkpointing, Offload, Optimizer as Algorithm, Schedule, Shard},
     random::Stream,
 };
-use narthex_model::{Device, Replacement, TensorMap, cpu, for_training, map_parameters};
-use std::{collections::BTreeMap, path::Path, sync::mpsc::sync_channel, thread::JoinHandle};
+use narthex_model::{Device, cpu, for_training};
+use std::{collections::BTreeMap, ops::Range, path::Path, sync::mpsc::sync_channel};
 
 /// Batches that are made ahead of their use.
 const BATCHES_AHEAD: usize = 2;
@@ -75,7 +76,8 @@ impl<M> Default for Training<'_, M> {
 
 /// A finished run.
 pub struct Fitted<M> {
-    /// The network on the CPU, without gradients; adapters are not merged.
+    /// The network on the CPU, without gradients; adapters are not merged. Where the network was in parts, rank 0 alone
+    /// has it: at other ranks its parameters have no values.
     pub model: M,
     /// What the same run always gives.
     pub figures: BTreeMap<String, f64>,
@@ -113,13 +115,14 @@ pub fn replay<M: Module, O: Objective<M>>(
     let mut session = Session::start(network, objective, training)?;
     session.looked_at = false;
     if let Some((path, state)) = from {
-        let (optimizer, weights) = load(path, state, &session.optimizer)?;
-        session.set(optimizer, weights);
+        checkpoint::check(path, state)?;
+        session.set(path, state.step)?;
     }
     session.train(until)?;
     let work = training.work.ok_or_else(|| Error::internal("a state is taken again without a folder to work in"))?;
-    let snapshot = session.snapshot()?;
-    snapshot.ok_or_else(|| Error::internal("a state is taken again by rank 0"))?.write(work)
+    checkpoint::create_files(work, &session.optimizer)?;
+    session.snapshot()?.write(work, session.optimizer.scratch.as_ref())?;
+    checkpoint::digests_of(work, session.optimizer.steps)
 }
 
 /// A micro-batch and its number in the run.
@@ -130,21 +133,24 @@ struct Session<'a, M: Module, O> {
     objective: &'a O,
     selection: Selection,
     run: Digest,
-    /// Absent only while the optimizer has it.
-    network: Option<M>,
+    /// Absent only while it is changed.
+    network: Option<Network<M>>,
     optimizer: Optimizer,
+    /// The trained parameters, and of each the range that this process updates.
+    layout: Vec<Part>,
+    ranges: Vec<Range<usize>>,
+    /// The numbers of the trained parameters of each part of the network.
+    groups: Vec<Vec<usize>>,
     report: Report<'a>,
     /// Whether the network is validated, sampled and kept on the way.
     looked_at: bool,
-    /// A checkpoint being written; it gives the states passed so far.
-    writing: Option<JoinHandle<Result<Vec<Passed>>>>,
-    /// The states passed at the checkpoints that are written.
-    passed: Vec<Passed>,
+    /// The checkpoint that is being written.
+    saving: Saving<'a>,
 }
 
 impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
     fn start(network: M, objective: &'a O, training: &'a Training<'a, M>) -> Result<Self> {
-        let schedule = &training.schedule;
+        let (schedule, world) = (&training.schedule, training.world);
         let selection = training.selection.clone().unwrap_or_else(|| Selection::all(&network));
         let selected = selection.parameters();
         if selected.is_empty() {
@@ -158,68 +164,96 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
             let selected = selected.iter().map(|Selected { name, shape, hidden }| (name, shape, hidden));
             Digest::of_json(&(schedule, training.seed, selected.collect::<Vec<_>>()))
         });
+        let (shard, offload) = (schedule.machine.shard, schedule.machine.offload == Offload::Disk);
+        let in_parts = shard == Shard::Parameters && (world.size() > 1 || offload);
+        if (in_parts || offload) && training.device != cpu() {
+            return Err(Error::input("weights and moments are spread over processes and disks on the CPU only")
+                .help("set `device = \"cpu\"`, or `shard = \"none\"` and `offload = \"none\"`"));
+        }
+        let scratch = match offload {
+            true => Some(Scratch::new(training.work.unwrap_or(&std::env::temp_dir()))?),
+            false => None,
+        };
         let units = objective.units(&network);
-        let network = network.to_device(&training.device);
-        let optimizer = Optimizer::new(&network, &selection, schedule.update.optimizer);
+        let layout = layout(&selection, schedule.update.optimizer);
+        let own = |part: &Part| match shard {
+            Shard::None => 0..part.len,
+            _ => world.range(part, world.rank()),
+        };
+        let mut optimizer = Optimizer::new(&selection, schedule.update.optimizer, own, &training.device, scratch)?;
+        let network = match in_parts {
+            true => {
+                let part_of = |name: &str| objective.part(name);
+                let parted = Parted::new(network, &layout, part_of, world, optimizer.scratch.as_mut())?;
+                Network::Parted(Box::new(parted))
+            }
+            false => {
+                let network = network.to_device(&training.device);
+                Network::Whole(for_training(network, |name| selection.contains(name)))
+            }
+        };
+        let mut groups: Vec<Vec<usize>> = vec![];
+        for (number, part) in layout.iter().enumerate() {
+            let group = objective.part(&part.name);
+            groups.resize(groups.len().max(group + 1), vec![]);
+            groups[group].push(number);
+        }
         // One process writes what the run writes.
-        let metrics = training.metrics.filter(|_| training.world.rank() == 0);
-        let mut session = Self {
+        let metrics = training.metrics.filter(|_| world.rank() == 0);
+        Ok(Self {
             training,
             objective,
             run,
-            report: Report::new(schedule, units, O::VALUES, metrics, training.observer)?.of(training.world.size()),
+            report: Report::new(schedule, units, O::VALUES, metrics, training.observer)?.of(world),
             looked_at: true,
-            writing: None,
-            passed: vec![],
-            network: Some(for_training(network, |name| selection.contains(name))),
+            saving: Saving::new(training.work, world),
+            network: Some(network),
             selection,
             optimizer,
-        };
-        if session.is_sharded() {
-            sharded::shard(&mut session.optimizer, training.world);
-        }
-        Ok(session)
+            ranges: layout.iter().map(own).collect(),
+            layout,
+            groups,
+        })
     }
 
-    /// Goes on from the newest checkpoint of this run, if there is one.
+    /// Goes on from the newest checkpoint of this run, if there is one. Rank 0 says which one.
     fn take_up(&mut self) -> Result<()> {
-        let Training { work, observer, .. } = *self.training;
-        if let Some(work) = work
-            && let Some(restored) = restore(work, self.run, &self.optimizer, observer)?
-        {
-            self.set(restored.optimizer, restored.weights);
-            self.passed = restored.passed;
-            self.report.go_on(self.optimizer.steps, restored.seconds, restored.loss);
-        }
-        // All ranks must stand where rank 0 stands.
-        let steps = self.training.world.gather(self.optimizer.steps as f64)?;
-        if let Some((rank, steps)) = steps.iter().enumerate().find(|(_, found)| **found != steps[0]) {
-            return Err(Error::input(format!("rank {rank} goes on from step {steps}, rank 0 from another"))
-                .help("all ranks must see the same project folder"));
+        let Training { work, observer, world, .. } = *self.training;
+        let found = work.filter(|_| world.rank() == 0).and_then(|work| checkpoint::newest(work, self.run, observer));
+        let words = world.tell(serde_json::to_vec(&found).expect("our own types serialize"))?;
+        let found: Option<State> = serde_json::from_slice(&words)
+            .map_err(|error| Error::internal("rank 0 does not say where to go on").cause(error))?;
+        let taken = match (work, &found) {
+            (Some(work), Some(state)) => self.set(&checkpoint::folder_of(work, state.step), state.step),
+            (None, Some(_)) => Err(Error::internal("a checkpoint is to be taken up without a folder")),
+            (_, None) => Ok(()),
+        };
+        taken.map_err(|error| match world.size() {
+            1 => error,
+            _ => error.help("all ranks must see the same project folder"),
+        })?;
+        if let Some(state) = found {
+            self.report.go_on(state.step, state.seconds, state.loss());
+            self.saving.passed = state.passed;
         }
         self.report.open(self.optimizer.steps)
     }
 
-    /// Puts this state in the place of the present one.
-    fn set(&mut self, optimizer: Optimizer, mut weights: TensorMap) {
-        let network = self.network.take().expect("there is a network between steps");
-        let network = map_parameters(network, |name, _| Replacement {
-            values: weights.remove(name).map(|(_, values)| values),
-            trained: false,
-        });
-        self.network = Some(for_training(network, |name| self.selection.contains(name)));
-        self.optimizer = optimizer;
-        if self.is_sharded() {
-            sharded::shard(&mut self.optimizer, self.training.world);
-        }
+    /// Puts the state in a folder in the place of the present one.
+    fn set(&mut self, folder: &Path, step: u64) -> Result<()> {
+        let network = self.network.take().ok_or_else(no_network)?;
+        let (world, is_parted) = (self.training.world, matches!(network, Network::Parted(_)));
+        let range = |part: &Part| if is_parted { world.range(part, world.rank()) } else { 0..part.len };
+        let weights = checkpoint::load(folder, step, &mut self.optimizer, &self.layout, range)?;
+        self.network = Some(network.set(&self.layout, weights, &self.selection, self.optimizer.scratch.as_ref())?);
+        Ok(())
     }
 
     /// All steps that are left until `until`.
     fn train(&mut self, until: u64) -> Result<()> {
         let (objective, seed) = (self.objective, self.training.seed);
         if O::BY_NETWORK {
-            return self
-                .run(until, |index, network| objective.batch(Place { seed, index, network: Some(&network.valid()) }));
+            return self.run(until, |index, network| objective.batch(Place { seed, index, network }));
         }
         let indices: Vec<u64> = (self.optimizer.steps..until).flat_map(|step| self.own_indices(step)).collect();
         std::thread::scope(|scope| {
@@ -243,13 +277,15 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
         (rank..micro).step_by(size as usize).map(move |i| step * micro + i)
     }
 
-    fn run(&mut self, until: u64, mut make: impl FnMut(u64, &M) -> Result<O::Batch>) -> Result<()> {
+    fn run(&mut self, until: u64, mut make: impl FnMut(u64, Option<&M>) -> Result<O::Batch>) -> Result<()> {
         while self.optimizer.steps < until {
             self.stop_if_interrupted()?;
+            let network = O::BY_NETWORK.then(|| self.everywhere()).transpose()?;
             let mut batches = Vec::new();
             for index in self.own_indices(self.optimizer.steps) {
-                batches.push((index, make(index, self.network())?));
+                batches.push((index, make(index, network.as_ref())?));
             }
+            drop(network);
             self.step(batches)?;
             if !self.looked_at {
                 continue;
@@ -262,19 +298,25 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
                 self.write_sample()?;
             }
         }
-        self.written()
+        self.saving.finish()
     }
 
     /// Saves and stops once any of the processes has been asked to.
     fn stop_if_interrupted(&mut self) -> Result<()> {
         let Training { observer, world, .. } = *self.training;
-        let own = if observer.is_interrupted() { 1.0 } else { 0.0 };
-        if world.gather(own)?.iter().all(|asked| *asked == 0.0) {
+        let own = [u8::from(observer.is_interrupted()), u8::from(self.saving.own_is_written())];
+        let found = world.all(own.to_vec())?;
+        let all = |place: usize| found.iter().all(|words| words.get(place) == Some(&1));
+        let any = |place: usize| found.iter().any(|words| words.get(place) == Some(&1));
+        if all(1) {
+            self.saving.all_are_written()?;
+        }
+        if !any(0) {
             return Ok(());
         }
         if self.looked_at {
             self.save(self.is_due())?;
-            self.written()?;
+            self.saving.finish()?;
         }
         observer.check()?;
         Err(Error::interrupted("another process of this training was interrupted"))
@@ -283,7 +325,7 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
     /// One optimizer step over this process's micro-batches.
     fn step(&mut self, batches: Vec<Numbered<O::Batch>>) -> Result<()> {
         self.report.begin_step();
-        let Training { schedule, seed, world, .. } = self.training;
+        let (schedule, seed, world) = (&self.training.schedule, self.training.seed, self.training.world);
         let rounds = schedule.batches.gradient_accumulation.div_ceil(world.size());
         let weights: Vec<u64> = batches.iter().map(|(_, batch)| self.objective.weight(batch)).collect();
         let mut weight = 0;
@@ -294,42 +336,35 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
         // Divided by the weight of the whole step, so that accumulation changes nothing but memory.
         let scale = if weight == 0 { 0.0 } else { 1.0 / weight as f64 };
         let (mut loss, mut values) = (0.0, vec![0.0; O::VALUES.len()]);
-        let layout = self.optimizer.layout();
-        let mut sums = world.sums(&layout);
+        let network = self.network.as_ref().ok_or_else(no_network)?;
+        let scratch = self.optimizer.scratch.as_ref();
+        let mut sums = world.sums(&self.layout);
         for round in 0..rounds {
-            let own =
-                batches.get(round).zip(weights.get(round)).filter(|(_, weight)| **weight > 0).map(|(batch, _)| batch);
-            let pass = own.map(|(index, batch)| {
-                let noise = Stream::new(*seed, "dropout").at(*index);
-                self.objective.gradients(self.network(), batch, noise, scale)
-            });
-            let Pass { loss: part, values: found, gradients } = match pass {
-                Some(pass) => pass,
-                None => Pass { loss: 0.0, values: vec![0.0; O::VALUES.len()], gradients: NamedGradients::default() },
-            };
+            let own = batches.get(round).zip(weights.get(round)).filter(|(_, weight)| **weight > 0);
+            let own = own.map(|(numbered, _)| numbered);
+            let noise = Stream::new(seed, "dropout").at(own.map_or(0, |(index, _)| *index));
+            let mut parts = Round::new(network, &self.groups, &mut *sums, world, scratch);
+            let pass = self.objective.pass(&mut parts, own.map(|(_, batch)| batch), noise, scale)?;
+            let (part, found) = pass.map_or((0.0, vec![]), |pass| (pass.loss, pass.values));
             loss = world.gather(part)?.iter().fold(loss, |sum, part| sum + part);
-            for (value, part) in values.iter_mut().zip(found) {
+            for (number, value) in values.iter_mut().enumerate() {
+                let part = found.get(number).copied().unwrap_or(0.0);
                 *value = world.gather(part)?.iter().fold(*value, |sum, part| sum + part);
             }
-            sums.add_round(own.is_some().then_some(gradients))?;
         }
         values.iter_mut().for_each(|value| *value *= scale);
         let lr = learning_rate(schedule, self.optimizer.steps);
-        // The old weights are given up, so that the new ones can take their place.
-        let grad_norm = if self.is_sharded() {
-            let own = sums.finish_own()?;
-            let network = self.network.take().expect("there is a network between steps");
-            let (network, norm) =
-                sharded::step(&mut self.optimizer, network.valid(), own, *world, &schedule.update, lr)?;
-            self.network = Some(for_training(network, |name| self.selection.contains(name)));
-            norm
-        } else {
-            let sum = sums.finish()?;
-            let network = self.network.take().expect("there is a network between steps");
-            let (network, norm) = self.optimizer.step(network, sum, &schedule.update, lr);
-            self.network = Some(network);
-            norm
+        let is_spread = schedule.machine.shard != Shard::None;
+        let gradients = if is_spread { sums.finish_own()? } else { sums.finish()? };
+        let grad_norm = match is_spread {
+            true => norm_of_ranges(&gradients, world, &self.layout)?,
+            false => norm(&gradients),
         };
+        let optimizer = &mut self.optimizer;
+        let change = |weights| optimizer.step(weights, gradients, grad_norm, &schedule.update, lr);
+        // The old weights are given up, so that the new ones can take their place.
+        let network = self.network.take().ok_or_else(no_network)?;
+        self.network = Some(network.update(&self.layout, &self.ranges, is_spread.then_some(world), change)?);
         self.finish_step(Step { done: self.optimizer.steps, loss, lr, grad_norm, weight, values })
     }
 
@@ -338,23 +373,25 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
         self.report.end_work();
         let Schedule { batches: Batching { steps, .. }, reports, .. } = &self.training.schedule;
         let every = reports.eval_every;
-        let due = every > 0 && step.done.is_multiple_of(every) && step.done < *steps;
-        let validation = if due && self.looked_at && self.training.world.rank() == 0 {
-            self.objective.validate(&self.network().valid(), Extent::Part, Observer::silent())?
-        } else {
-            None
+        let due = every > 0 && step.done.is_multiple_of(every) && step.done < *steps && self.looked_at;
+        let validation = match due.then(|| self.at_first()).transpose()?.flatten() {
+            Some(network) => self.objective.validate(&network, Extent::Part, Observer::silent())?,
+            None => None,
         };
         let shown = self.objective.shown(&step.values);
         self.report.step(step, &shown, validation)
     }
 
-    /// Whether each rank has its share of the optimizer's state alone.
-    fn is_sharded(&self) -> bool {
-        self.training.schedule.machine.shard != Shard::None && self.training.world.size() > 1
+    /// The network at every process.
+    fn everywhere(&self) -> Result<M> {
+        let network = self.network.as_ref().ok_or_else(no_network)?;
+        network.everywhere(self.training.world, self.optimizer.scratch.as_ref())
     }
 
-    fn network(&self) -> &M {
-        self.network.as_ref().expect("there is a network between steps")
+    /// The network at rank 0. All processes take part.
+    fn at_first(&self) -> Result<Option<M>> {
+        let network = self.network.as_ref().ok_or_else(no_network)?;
+        network.at_first(self.training.world, self.optimizer.scratch.as_ref())
     }
 
     /// Whether the schedule asks for a checkpoint now: at its intervals, and at the end.
@@ -364,70 +401,76 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
         *checkpoint_every > 0 && done > 0 && (done.is_multiple_of(*checkpoint_every) || done == batches.steps)
     }
 
-    /// A copy of the state; none where another rank takes it.
-    fn snapshot(&self) -> Result<Option<Snapshot>> {
+    /// What this process has of the state. Of what all have, rank 0 gives it.
+    fn snapshot(&self) -> Result<checkpoint::Snapshot> {
+        let network = self.network.as_ref().ok_or_else(no_network)?;
         let world = self.training.world;
-        let take = |optimizer: &Optimizer| Snapshot::take(self.run, self.network(), optimizer, self.report.seconds());
-        if !self.is_sharded() {
-            return Ok((world.rank() == 0).then(|| take(&self.optimizer)));
-        }
-        // All ranks give what they have.
-        let whole = sharded::whole(&self.optimizer, world)?;
-        Ok((world.rank() == 0).then(|| take(&whole)))
+        let weights = network.own(&self.layout, &self.ranges);
+        let is_given = self.training.schedule.machine.shard != Shard::None || world.rank() == 0;
+        Ok(match is_given {
+            true => checkpoint::Snapshot::take(&self.optimizer, weights, &self.ranges),
+            false => checkpoint::Snapshot::default(),
+        })
     }
 
-    /// Copies the state and writes it while training goes on. States that do not count are there to go on from only.
+    /// Writes the state while training goes on. States that do not count are there to go on from only.
     fn save(&mut self, counts: bool) -> Result<()> {
-        let Some(folder) = self.training.work else { return Ok(()) };
-        self.written()?;
-        let Some(mut snapshot) = self.snapshot()? else { return Ok(()) };
-        let passed = self.passed.clone();
-        let counts = counts && passed.last().is_none_or(|passed| passed.step < self.optimizer.steps);
-        (snapshot.passed, snapshot.counts, snapshot.loss) = (passed, counts, self.report.last_loss());
-        snapshot.keep = self.training.schedule.checkpoints.keep_checkpoints;
-        let folder = folder.to_path_buf();
-        self.writing = Some(std::thread::spawn(move || snapshot.save(&folder)));
-        Ok(())
-    }
-
-    /// Waits until the last checkpoint is written.
-    fn written(&mut self) -> Result<()> {
-        match self.writing.take().map(JoinHandle::join) {
-            None => {}
-            Some(Ok(outcome)) => self.passed = outcome?,
-            Some(Err(_)) => return Err(Error::internal("writing a checkpoint panicked")),
+        if self.training.work.is_none() {
+            return Ok(());
         }
-        Ok(())
+        self.saving.finish()?;
+        let passed = self.saving.passed.clone();
+        let header = Header {
+            run: self.run,
+            step: self.optimizer.steps,
+            seconds: self.report.seconds(),
+            loss: self.report.last_loss(),
+            counts: counts && passed.last().is_none_or(|passed| passed.step < self.optimizer.steps),
+            passed,
+            keep: self.training.schedule.checkpoints.keep_checkpoints,
+        };
+        let snapshot = self.snapshot()?;
+        self.saving.begin(header, snapshot, &self.optimizer)
     }
 
     fn write_sample(&self) -> Result<()> {
-        let Training { sample: Some(sample), observer, .. } = self.training else { return Ok(()) };
-        let text = sample(&self.network().valid().to_device(&cpu()))?;
+        let Training { sample, observer, .. } = self.training;
+        // All ranks know whether there is one.
+        let Some(sample) = sample else { return Ok(()) };
+        let Some(network) = self.at_first()? else { return Ok(()) };
+        let text = sample(&network.to_device(&cpu()))?;
         observer.emit(Event::Sample { step: observer.step().into(), at: self.optimizer.steps, text });
         Ok(())
     }
 
     fn finish(mut self) -> Result<Fitted<M>> {
-        let (network, seconds) = (self.network().valid(), self.report.seconds());
+        let seconds = self.report.seconds();
         if let Some(loss) = self.report.last_loss().filter(|loss| !loss.is_finite()) {
             return Err(Error::input(format!("training has diverged: the loss of the last step is {loss}"))
                 .help("lower `lr`, or raise `warmup`, in the schedule, and train again"));
         }
-        let validation = match self.training.world.rank() {
-            0 => self.objective.validate(&network, Extent::Whole, self.training.observer),
-            _ => Ok(None),
+        let network = self.at_first()?;
+        let validation = match &network {
+            Some(network) => self.objective.validate(network, Extent::Whole, self.training.observer),
+            None => Ok(None),
         };
         // All ranks save together.
         let failed = self.training.world.gather(if validation.is_err() { 1.0 } else { 0.0 })?;
         if failed.iter().any(|failed| *failed != 0.0) && !self.is_due() {
             // What was trained is not lost with it.
             self.save(false)?;
-            self.written()?;
+            self.saving.finish()?;
         }
         let validation = validation?;
         let trained = self.optimizer.trained_parameters();
         let (mut figures, measured) = self.report.finish(self.optimizer.steps, seconds, trained, validation);
         figures.extend(self.objective.figures());
-        Ok(Fitted { model: network.to_device(&cpu()), figures, measured, passed: std::mem::take(&mut self.passed) })
+        let skeleton = || self.network.as_ref().map(Network::skeleton).ok_or_else(no_network);
+        let model = network.map_or_else(skeleton, Ok)?.to_device(&cpu());
+        Ok(Fitted { model, figures, measured, passed: std::mem::take(&mut self.saving.passed) })
     }
+}
+
+fn no_network() -> Error {
+    Error::internal("a step before has failed")
 }

@@ -11,7 +11,7 @@ use narthex_model::{Decoder, LoraSpec, cpu};
 use narthex_text::{ShardWriter, TokenShard};
 use narthex_train::{
     Objective, Selection, Training, fit,
-    objective::{Answer, DecoderPass, PairBatch, Pass, Place, Preference, TokenData, Units},
+    objective::{Answer, DecoderPass, PairBatch, Parts, Pass, Place, Preference, TokenData, Units},
 };
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -56,8 +56,17 @@ impl Objective<Decoder> for Recorded<'_> {
     fn loss(&self, model: &Decoder, batch: &PairBatch, noise: Stream, scale: f64) -> narthex_train::objective::Loss {
         self.objective.loss(model, batch, noise, scale)
     }
-    fn gradients(&self, model: &Decoder, batch: &PairBatch, noise: Stream, scale: f64) -> Pass {
-        self.objective.gradients(model, batch, noise, scale)
+    fn part(&self, parameter: &str) -> usize {
+        self.objective.part(parameter)
+    }
+    fn pass(
+        &self,
+        parts: &mut dyn Parts<Decoder>,
+        batch: Option<&PairBatch>,
+        noise: Stream,
+        scale: f64,
+    ) -> Result<Option<Pass>> {
+        self.objective.pass(parts, batch, noise, scale)
     }
 }
 

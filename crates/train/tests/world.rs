@@ -6,13 +6,14 @@ use burn::{
 };
 use narthex_base::{
     Result,
-    config::{Batching, LearningRate, Optimizer, Schedule, Shard},
+    config::{Batching, LearningRate, Offload, Optimizer, Schedule, Shard},
     random::Stream,
 };
 use narthex_model::{cpu, named_parameters};
 use narthex_train::{
-    Communicator, Objective, Operation, Ranks, Selection, Sockets, Threads, Training, World, fit,
+    Communicator, Mesh, Message, Objective, Operation, Pending, Ranks, Seat, Selection, Traffic, Training, World, fit,
     objective::{Loss, Place, Units},
+    sockets, tcp, threads,
 };
 use std::time::Duration;
 
@@ -112,7 +113,7 @@ impl Objective<Line> for OwnPoints {
 }
 
 /// Ranks whose parts are added in the other order, which must give other bytes: otherwise nothing is tested.
-struct Backwards(Threads);
+struct Backwards(Mesh);
 
 impl Communicator for Backwards {
     fn rank(&self) -> usize {
@@ -121,9 +122,16 @@ impl Communicator for Backwards {
     fn size(&self) -> usize {
         self.0.size()
     }
-    fn exchange(&self, operation: Operation, messages: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>> {
-        let mut found = self.0.exchange(operation, messages)?;
-        if operation == Operation::Reduce {
+    fn engine(&self) -> String {
+        "backwards".into()
+    }
+    fn begin(&self, operation: Operation, messages: Vec<Message>) -> Result<Pending> {
+        self.0.begin(operation, messages)
+    }
+    fn finish(&self, pending: Pending) -> Result<Vec<Message>> {
+        let is_reduced = pending.operation() == Operation::Reduce;
+        let mut found = self.0.finish(pending)?;
+        if is_reduced {
             found.reverse();
         }
         Ok(found)
@@ -131,8 +139,8 @@ impl Communicator for Backwards {
     fn abort(&self, why: &str) {
         self.0.abort(why);
     }
-    fn bytes_sent(&self) -> u64 {
-        self.0.bytes_sent()
+    fn traffic(&self) -> Traffic {
+        self.0.traffic()
     }
 }
 
@@ -185,14 +193,32 @@ fn of_ranks<O: Objective<Line>, C: Communicator>(
     })
 }
 
-/// Processes of one machine, as threads.
-fn sockets(size: usize) -> Vec<Sockets> {
-    let folder = tempfile::tempdir().unwrap();
+/// Ranks that meet each other, each in a thread of its own.
+fn meeting(size: usize, meet: impl Fn(Seat) -> Result<Mesh> + Sync) -> Vec<Mesh> {
     std::thread::scope(|scope| {
-        let at = folder.path();
-        let meeting: Vec<_> =
-            (0..size).map(|rank| scope.spawn(move || Sockets::meet(at, rank, size, PATIENCE).unwrap())).collect();
+        let meet = &meet;
+        let seat = |rank| Seat { rank, size, meeting: PATIENCE, patience: PATIENCE };
+        let meeting: Vec<_> = (0..size).map(|rank| scope.spawn(move || meet(seat(rank)).unwrap())).collect();
         meeting.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// Processes of one machine, as threads.
+fn of_one_machine(size: usize) -> Vec<Mesh> {
+    let folder = tempfile::tempdir().unwrap();
+    meeting(size, |seat| sockets(folder.path(), seat))
+}
+
+/// Processes of several machines, as threads.
+fn of_several_machines(size: usize) -> Vec<Mesh> {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    meeting(size, |seat| {
+        if seat.rank == 1 {
+            // Somebody who is no rank.
+            let mut stranger = std::net::TcpStream::connect(("127.0.0.1", port));
+            _ = stranger.as_mut().map(|stream| std::io::Write::write_all(stream, b"GET / HTTP/1.1\r\n\r\n"));
+        }
+        tcp(&format!("127.0.0.1:{port}"), seat)
     })
 }
 
@@ -202,15 +228,16 @@ fn check<O: Objective<Line>>(objective: &O) {
         assert_eq!(lines.len(), 25);
         for size in [2, 3, 4] {
             let ranks = match accumulation {
-                3 => of_ranks(objective, accumulation, sockets(size)),
-                _ => of_ranks(objective, accumulation, Threads::new(size)),
+                2 => of_ranks(objective, accumulation, of_several_machines(size)),
+                3 => of_ranks(objective, accumulation, of_one_machine(size)),
+                _ => of_ranks(objective, accumulation, threads(size)),
             };
             assert_eq!(ranks[0].1, lines, "{accumulation} micro-batches over {size}");
             assert!(ranks.iter().all(|(found, _)| *found == weights), "{accumulation} micro-batches over {size}");
             assert!(ranks[1..].iter().all(|(_, lines)| lines.is_empty()), "one rank writes");
         }
         if accumulation == 6 {
-            let ranks = Threads::new(3).into_iter().map(Backwards).collect();
+            let ranks = threads(3).into_iter().map(Backwards).collect();
             let backwards = of_ranks(objective, accumulation, ranks);
             assert!(backwards[0] != (weights, lines), "another order is other bits");
         }
@@ -271,17 +298,20 @@ impl Objective<Wide> for Widths {
     }
 }
 
-/// The bits of the weights and the lines of metrics of a rank, and the bytes that it has sent.
-fn sharded(
+/// How a run is spread.
+#[derive(Clone, Copy, Debug)]
+struct Spread {
     shard: Shard,
-    muon: bool,
-    accumulation: usize,
-    world: Option<Ranks<Threads>>,
-) -> (Vec<u32>, Vec<String>, u64) {
+    offload: Offload,
+}
+
+/// The bits of the weights and the lines of metrics of a rank, and the bytes that it has sent.
+fn spread(spread: Spread, muon: bool, accumulation: usize, world: Option<Ranks<Mesh>>) -> (Vec<u32>, Vec<String>, u64) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("metrics.jsonl");
     let mut schedule = schedule(accumulation);
-    (schedule.batches.steps, schedule.machine.shard) = (6, shard);
+    schedule.batches.steps = 6;
+    (schedule.machine.shard, schedule.machine.offload) = (spread.shard, spread.offload);
     schedule.update.optimizer = if muon { Optimizer::Muon } else { Optimizer::Adamw };
     let selection = Selection::all(&Wide::new()).with_hidden(|name| name == "inner");
     let mut training = Training { schedule, metrics: Some(&path), selection: Some(selection), ..Training::default() };
@@ -295,37 +325,59 @@ fn sharded(
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
         ["step", "loss", "grad_norm"].map(|key| line[key].to_string()).join(" ")
     };
-    let sent = world.map_or(0, |world| world.communicator().bytes_sent());
+    let sent = world.map_or(0, |world| world.communicator().traffic().sent_bytes);
     (bits, lines.lines().map(numbers).collect(), sent)
 }
 
 #[test]
-fn sharding_the_optimizer_changes_no_byte() {
+fn how_a_run_is_spread_changes_no_byte() {
     let parameters = (2 * WIDE * WIDE + WIDE) as f64;
+    let cases = [
+        (Shard::None, Offload::None, 2),
+        (Shard::None, Offload::Disk, 1),
+        (Shard::Optimizer, Offload::None, 2),
+        (Shard::Optimizer, Offload::Disk, 2),
+        (Shard::Gradients, Offload::None, 3),
+        (Shard::Optimizer, Offload::None, 4),
+        (Shard::Parameters, Offload::None, 2),
+        (Shard::Parameters, Offload::None, 3),
+        (Shard::Parameters, Offload::Disk, 1),
+        (Shard::Parameters, Offload::Disk, 2),
+    ];
     for muon in [false, true] {
         for accumulation in [1, 4] {
-            let alone = sharded(Shard::None, muon, accumulation, None);
-            for (shard, size) in [(Shard::None, 2), (Shard::Optimizer, 2), (Shard::Gradients, 3), (Shard::Optimizer, 4)]
-            {
+            let alone = Spread { shard: Shard::None, offload: Offload::None };
+            let alone = self::spread(alone, muon, accumulation, None);
+            for (shard, offload, size) in cases {
+                let case = Spread { shard, offload };
                 let ranks: Vec<_> = std::thread::scope(|scope| {
                     let run = |communicator| {
                         scope.spawn(move || {
                             let world = Ranks::meet(communicator, &[]).unwrap();
-                            sharded(shard, muon, accumulation, Some(world))
+                            spread(case, muon, accumulation, Some(world))
                         })
                     };
-                    let running: Vec<_> = Threads::new(size).into_iter().map(run).collect();
+                    let running: Vec<_> = threads(size).into_iter().map(run).collect();
                     running.into_iter().map(|thread| thread.join().unwrap()).collect()
                 });
-                let what = format!("{shard:?} over {size}, {accumulation} micro-batches, Muon {muon}");
+                let what = format!("{case:?} over {size}, {accumulation} micro-batches, Muon {muon}");
                 assert_eq!(ranks[0].1, alone.1, "{what}");
-                assert!(ranks.iter().all(|(weights, ..)| *weights == alone.0), "{what}");
-                // Each round every gradient goes to who adds it; each step the sums, or the weights, to everybody.
+                // Rank 0 alone gets what was in parts.
+                let whole = if shard == Shard::Parameters { 1 } else { size };
+                assert!(ranks[..whole].iter().all(|(weights, ..)| *weights == alone.0), "{what}");
+                // Each round every gradient goes to who adds it; each step the sums, or the weights, to everybody. In
+                // parts the weights go to everybody in each round instead, and at the end to rank 0.
                 let sent: u64 = ranks.iter().map(|(.., sent)| sent).sum();
-                let others = (size - 1) as f64;
-                let formula = 6.0 * 4.0 * parameters * others * (accumulation as f64 / size as f64 + 1.0);
+                let (others, micro) = ((size - 1) as f64, accumulation as f64);
+                let rounds = accumulation.div_ceil(size) as f64;
+                let formula = match shard {
+                    Shard::Parameters => 6.0 * (others * micro / size as f64 + others * rounds) + others / size as f64,
+                    _ => 6.0 * others * (micro / size as f64 + 1.0),
+                };
+                let formula = 4.0 * parameters * formula;
                 // A matrix of Muon's is one rank's, which is no even share.
-                assert!(muon || (sent as f64 / formula - 1.0).abs() < 0.05, "{what}: {sent} bytes, not {formula}");
+                let off = if size == 1 { sent as f64 } else { sent as f64 / formula - 1.0 };
+                assert!(muon || off.abs() < 0.05, "{what}: {sent} bytes, not {formula}");
             }
         }
     }
@@ -333,21 +385,21 @@ fn sharding_the_optimizer_changes_no_byte() {
 
 #[test]
 fn ranks_that_part_or_go_are_named() {
-    let errors = |work: fn(Sockets) -> Result<()>| -> Vec<String> {
+    let errors = |work: fn(Mesh) -> Result<()>| -> Vec<String> {
         std::thread::scope(|scope| {
-            let running: Vec<_> = sockets(2).into_iter().map(|rank| scope.spawn(move || work(rank))).collect();
+            let running: Vec<_> = of_one_machine(2).into_iter().map(|rank| scope.spawn(move || work(rank))).collect();
             let ended = running.into_iter().map(|thread| thread.join().unwrap());
             ended.map(|outcome| outcome.err().map(|error| error.to_string()).unwrap_or_default()).collect()
         })
     };
     let gone = errors(|rank| match rank.rank() {
         1 => Ok(()),
-        _ => rank.exchange(Operation::Gather, vec![vec![]; 2]).map(|_| ()),
+        _ => rank.exchange(Operation::Gather, vec![Message::default(); 2]).map(|_| ()),
     });
     assert!(gone[0].contains("rank 1 has gone, in gather number 0"), "{gone:?}");
     let parted = errors(|rank| {
         let operation = if rank.rank() == 0 { Operation::Gather } else { Operation::Reduce };
-        rank.exchange(operation, vec![vec![]; 2]).map(|_| ())
+        rank.exchange(operation, vec![Message::default(); 2]).map(|_| ())
     });
     assert!(parted[0].contains("rank 1 is at reduce number 0, and this rank at gather number 0"), "{parted:?}");
     let failed = errors(|rank| match rank.rank() {
@@ -355,7 +407,7 @@ fn ranks_that_part_or_go_are_named() {
             rank.abort("the disk is full");
             Ok(())
         }
-        _ => rank.exchange(Operation::Share, vec![vec![1; 1 << 20]; 2]).map(|_| ()),
+        _ => rank.exchange(Operation::Share, vec![Message::new(vec![1; 1 << 20]); 2]).map(|_| ()),
     });
     assert!(failed[0].contains("rank 1 has failed") && failed[0].contains("the disk is full"), "{failed:?}");
     let other = errors(|rank| {

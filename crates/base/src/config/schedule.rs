@@ -98,10 +98,15 @@ groups! {
         /// Keeps only what enters each block and computes the rest again on the way back: less memory, about a third
         /// more arithmetic, the same bytes.
         activation_checkpointing: bool = false,
-        /// What each process has of its own, with `--ranks`: nothing, so that each has all, or its share of the
-        /// optimizer's moments and of the sums of gradients. The same bytes: it is no part of the recipe.
+        /// What each process has of its own, with `--ranks`: nothing, so that each has all; its share of the
+        /// optimizer's moments and of the sums of gradients; or that and its share of the weights. The same bytes: it
+        /// is no part of the recipe.
         #[serde(skip_serializing_if = "Shard::is_none")]
         shard: Shard = Shard::None,
+        /// Where the optimizer's moments are kept between steps, and with `shard = "parameters"` the weights too. The
+        /// same bytes: it is no part of the recipe.
+        #[serde(skip_serializing_if = "Offload::is_none")]
+        offload: Offload = Offload::None,
     }
     /// What gradients do to weights.
     update: Update {
@@ -210,6 +215,27 @@ pub enum Shard {
     Optimizer,
     /// And of the sums of gradients: stage 2. Here the same as `optimizer`, as gradients are added where they are used.
     Gradients,
+    /// And of the weights: stage 3. They are put together block by block, when they are used, and blocks are computed
+    /// again on the way back as with `activation_checkpointing`.
+    Parameters,
+}
+
+/// Where the state of training is kept between steps (ZeRO-Infinity: Rajbhandari et al., 2021).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Offload {
+    /// In memory.
+    #[default]
+    None,
+    /// In a file of the project's folder, read and written in pieces while a step is taken.
+    Disk,
+}
+
+impl Offload {
+    /// Whether all is in memory.
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 impl Shard {

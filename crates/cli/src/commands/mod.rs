@@ -34,6 +34,7 @@ pub mod ranks;
 pub mod recheck;
 #[cfg(feature = "run")]
 pub mod run;
+pub mod seat;
 #[cfg(feature = "serve")]
 pub mod serve;
 pub mod signing;

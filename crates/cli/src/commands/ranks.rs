@@ -1,11 +1,12 @@
-//! Training by several processes of this machine: who starts them, watches them and says what became of them, and how
-//! each of them finds the others. Knows no training.
+//! Training by several processes: who starts them on this machine, watches them and says what became of them, and how
+//! each of them joins the others. Knows no training.
 
+use super::seat::{Engine, How, MEETING_PLACE, RANK, RANKS, Started};
 use clap::Args;
 use narthex_base::{Error, Observer, Result};
 use narthex_run::Project;
 use narthex_shelf::root_of;
-use narthex_train::{Ranks, Sockets};
+use narthex_train::{Communicator, Ranks, Seat, World, mpi, sockets, tcp};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
@@ -24,10 +25,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What a rank is told by the one who starts it.
-const RANK: &str = "NARTHEX_RANK";
-const RANKS: &str = "NARTHEX_RANKS";
-const MEETING_PLACE: &str = "NARTHEX_RANKS_AT";
+/// A library of MPI that is not where libraries are.
+const MPI_LIBRARY: &str = "NARTHEX_MPI_LIBRARY";
+
+/// Time for all ranks of one machine, and of several, to have started.
+const MEETING: Duration = Duration::from_secs(120);
+const MEETING_OF_HOSTS: Duration = Duration::from_secs(600);
 
 /// How often is looked whether a rank has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -50,8 +53,11 @@ pub struct RanksFlags {
     #[arg(long, value_name = "N", default_value_t = 0, requires = "ranks")]
     pub restarts: u32,
     /// Seconds that a process may let the others wait before it is named and the run ends
-    #[arg(long, value_name = "SECONDS", default_value_t = 1800, requires = "ranks")]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     pub rank_timeout: u64,
+    /// What moves the bytes between processes that mpirun, srun or another launcher has started
+    #[arg(long, value_enum, default_value_t, conflicts_with = "ranks")]
+    pub engine: Engine,
 }
 
 impl RanksFlags {
@@ -196,25 +202,55 @@ impl Drop for Running {
     }
 }
 
+/// The rank that this process is, if it is one of several. Takes its share of the processors.
+pub fn started(flags: &RanksFlags) -> Result<Option<Started>> {
+    let Some(started) = Started::find(flags.engine)? else { return Ok(None) };
+    if std::env::var_os("RAYON_NUM_THREADS").is_none() {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(started.threads())
+            .build_global()
+            .map_err(|error| Error::internal("cannot start threads").cause(error))?;
+    }
+    Ok(Some(started))
+}
+
 /// The project as this process runs it: together with others, if it was started as one of several.
-pub fn join(project: Project, timeout: u64) -> Result<Project> {
-    let Some(place) = std::env::var_os(MEETING_PLACE) else { return Ok(project) };
-    let number = |name: &str| {
-        let value = std::env::var(name).ok().and_then(|value| value.parse::<usize>().ok());
-        value.ok_or_else(|| Error::usage(format!("{name} is no number")).help("it is set by `narthex run --ranks N`"))
+pub fn join(project: Project, started: Option<Started>, timeout: u64) -> Result<Project> {
+    let Some(Started { rank, size, how, .. }) = started else { return Ok(project) };
+    let meeting = if matches!(how, How::Folder(_)) { MEETING } else { MEETING_OF_HOSTS };
+    let seat = Seat { rank, size, meeting, patience: Duration::from_secs(timeout) };
+    let mesh = match &how {
+        How::Folder(folder) => sockets(folder, seat)?,
+        How::Tcp(place) => tcp(place, seat)?,
+        How::Mpi(family) => mpi(*family, std::env::var(MPI_LIBRARY).ok().as_deref(), seat)?,
     };
-    let sockets = Sockets::meet(place.as_ref(), number(RANK)?, number(RANKS)?, Duration::from_secs(timeout))?;
-    let world = Ranks::meet(sockets, &project.identity())?;
+    let engine = mesh.engine();
+    let world = Ranks::meet(mesh, &project.identity())?;
+    if !matches!(how, How::Folder(_)) {
+        // Who started these cannot say where they are.
+        let own = format!("{}\t{}", rustix::system::uname().nodename().to_string_lossy(), rayon::current_num_threads());
+        let found = world.all(own.into_bytes())?;
+        if rank == 0 {
+            let hosts = found.iter().enumerate().map(|(rank, words)| {
+                let words = String::from_utf8_lossy(words);
+                let (host, threads) = words.split_once('\t').unwrap_or((&words, "?"));
+                format!("{rank} on {host} ({threads} {})", if threads == "1" { "thread" } else { "threads" })
+            });
+            noteln!("{size} ranks over {engine}: {}", hosts.collect::<Vec<_>>().join(", "));
+        }
+    }
     Ok(project.among(Arc::new(world)))
 }
 
 /// Takes part in what rank 0 trains, if this process is another rank.
 pub fn take_part(project: &Project) -> Result<bool> {
-    if project.rank() == 0 {
+    let rank = project.rank();
+    if rank == 0 {
         return Ok(false);
     }
     let interrupt = crate::signals::interrupt_flag()?;
     let emit = |_| {};
-    project.take_part(Observer::new(&emit, &interrupt))?;
+    let taken = project.take_part(Observer::new(&emit, &interrupt));
+    taken.map_err(|error| error.context(format!("rank {rank}")))?;
     Ok(true)
 }

@@ -4,7 +4,7 @@ use super::{
     open_options,
     openness::explain,
     plan_options, program, project_flag,
-    ranks::{RanksFlags, join, launch, take_part},
+    ranks::{RanksFlags, join, launch, started, take_part},
     serve,
 };
 use crate::{
@@ -97,8 +97,9 @@ pub fn run(args: &Run, style: Style) -> Result<()> {
             code => std::process::exit(code.into()),
         };
     }
+    let started = started(&args.ranks)?;
     let project = Project::open(folder, &open_options(plan_options(folder, &args.settings)?))?;
-    let project = join(project, args.ranks.rank_timeout)?;
+    let project = join(project, started, args.ranks.rank_timeout)?;
     if take_part(&project)? {
         return Ok(());
     }

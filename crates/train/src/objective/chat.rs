@@ -2,8 +2,8 @@
 //! and no template.
 
 use super::{
-    DecoderPass, Extent, Loss, Objective, Pass, Place, TextLoss, TokenBatch, TokenData, Units, Validation, text_loss,
-    tokens::answers,
+    DecoderPass, Extent, Loss, Objective, Parts, Pass, Place, TextLoss, TokenBatch, TokenData, Units, Validation,
+    text_loss, tokens::answers,
 };
 use narthex_base::{
     Error, Observer, Result,
@@ -124,8 +124,18 @@ impl Objective<Decoder> for Chat<'_> {
         self.pass.loss(model, batch, noise, scale)
     }
 
-    fn gradients(&self, model: &Decoder, batch: &TokenBatch, noise: Stream, scale: f64) -> Pass {
-        self.pass.gradients(model, batch, noise, scale)
+    fn part(&self, parameter: &str) -> usize {
+        self.pass.part(parameter)
+    }
+
+    fn pass(
+        &self,
+        parts: &mut dyn Parts<Decoder>,
+        batch: Option<&TokenBatch>,
+        noise: Stream,
+        scale: f64,
+    ) -> Result<Option<Pass>> {
+        self.pass.pass(parts, batch, noise, scale)
     }
 
     fn validate(&self, model: &Decoder, extent: Extent, observer: Observer) -> Result<Option<Validation>> {

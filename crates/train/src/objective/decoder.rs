@@ -1,10 +1,14 @@
 //! The passes of token batches through a decoder, forward and back, and the cross-entropy in nats. Knows neither where
 //! batches come from nor what becomes of gradients.
 
-use super::{Loss, Pass, TokenBatch, TokenData, Units};
+use super::{Loss, Parts, Pass, TokenBatch, TokenData, Units, whole_pass};
 use crate::gradients::NamedGradients;
 use burn::tensor::{Int, Tensor, TensorData};
-use narthex_base::{config::Schedule, random::Stream};
+use narthex_base::{
+    Result,
+    config::{Machine, Schedule, Shard},
+    random::Stream,
+};
 use narthex_kernels::embedding;
 use narthex_model::{CausalContext, Decoder, Dropout, Positions};
 
@@ -13,15 +17,17 @@ use narthex_model::{CausalContext, Decoder, Dropout, Positions};
 pub struct DecoderPass {
     /// Dropout probability.
     pub dropout: f64,
-    /// Keeps of the way forward only what enters each block, and goes each block again on the way back.
-    pub activation_checkpointing: bool,
+    /// Keeps of the way forward only what enters each block, and goes each block again on the way back: all that a
+    /// network needs whose parameters are there block by block.
+    pub block_by_block: bool,
 }
 
 impl DecoderPass {
     /// As the schedule asks for it.
     pub fn new(schedule: &Schedule) -> Self {
-        let activation_checkpointing = schedule.machine.activation_checkpointing;
-        Self { dropout: schedule.update.dropout, activation_checkpointing }
+        let Machine { activation_checkpointing, shard, .. } = schedule.machine;
+        let block_by_block = activation_checkpointing || shard == Shard::Parameters;
+        Self { dropout: schedule.update.dropout, block_by_block }
     }
 
     pub(super) fn units(&self, model: &Decoder, data: &TokenData) -> Units {
@@ -39,24 +45,48 @@ impl DecoderPass {
         Loss { sum: nats(model, batch, &mut dropout, scale), value: None, values: vec![] }
     }
 
-    pub(crate) fn gradients(&self, model: &Decoder, batch: &TokenBatch, noise: Stream, scale: f64) -> Pass {
-        let finish = |hidden, targets| Loss { sum: model.nats(hidden, targets, scale), value: None, values: vec![] };
-        self.gradients_with(model, batch, noise, finish)
+    /// The part of a decoder that a parameter belongs to: 1 and on for the blocks, 0 for what stands before and after.
+    pub(super) fn part(&self, parameter: &str) -> usize {
+        let block = parameter.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());
+        if self.block_by_block { block.map_or(0, |block: usize| block + 1) } else { 0 }
     }
 
-    /// The gradients of a loss over the hidden vectors `[K, hidden]` and targets `[K]` of the K predictions that count.
-    pub(super) fn gradients_with(
+    pub(crate) fn pass(
         &self,
-        model: &Decoder,
-        batch: &TokenBatch,
+        parts: &mut dyn Parts<Decoder>,
+        batch: Option<&TokenBatch>,
         noise: Stream,
-        finish: impl FnOnce(Tensor<2>, Tensor<1, Int>) -> Loss,
-    ) -> Pass {
+        scale: f64,
+    ) -> Result<Option<Pass>> {
+        let finish = |model: &Decoder, hidden, targets| Loss {
+            sum: model.nats(hidden, targets, scale),
+            value: None,
+            values: vec![],
+        };
+        self.pass_with(parts, batch.map(|batch| (batch, finish)), noise)
+    }
+
+    /// A pass with a loss over the hidden vectors `[K, hidden]` and targets `[K]` of the K predictions that count.
+    pub(super) fn pass_with<F: FnOnce(&Decoder, Tensor<2>, Tensor<1, Int>) -> Loss>(
+        &self,
+        parts: &mut dyn Parts<Decoder>,
+        work: Option<(&TokenBatch, F)>,
+        noise: Stream,
+    ) -> Result<Option<Pass>> {
         let mut dropout = Dropout::new(noise, self.dropout);
-        match self.activation_checkpointing {
-            true => checkpointed(model, batch, &mut dropout, finish),
-            false => whole(model, batch, &mut dropout, finish),
+        if self.block_by_block {
+            return block_by_block(parts, work, &mut dropout);
         }
+        whole_pass(
+            parts,
+            work.map(|(batch, finish)| {
+                let dropout = &mut dropout;
+                move |model: &Decoder| {
+                    let (hidden, targets) = predictions(model, batch, dropout);
+                    finish(model, hidden, targets)
+                }
+            }),
+        )
     }
 }
 
@@ -119,65 +149,78 @@ pub fn nats(model: &Decoder, batch: &TokenBatch, dropout: &mut Dropout, scale: f
     model.nats(hidden, targets, scale)
 }
 
-fn whole<F: FnOnce(Tensor<2>, Tensor<1, Int>) -> Loss>(
-    model: &Decoder,
-    batch: &TokenBatch,
-    dropout: &mut Dropout,
-    finish: F,
-) -> Pass {
-    let (hidden, targets) = predictions(model, batch, dropout);
-    let found = finish(hidden, targets);
-    let loss = found.number();
-    Pass { loss, values: found.values, gradients: NamedGradients::of(model, found.sum.backward()) }
-}
-
 /// The same, keeping of the way forward only what enters each block, and going each block again on the way back (Chen
-/// et al., "Training deep nets with sublinear memory cost", 2016). Every number is computed as in [`whole`]. The way
-/// forward runs on weights without gradients: Burn's tape keeps what it has recorded until a way back, even where
-/// nothing refers to it any more.
-fn checkpointed<F: FnOnce(Tensor<2>, Tensor<1, Int>) -> Loss>(
-    model: &Decoder,
-    batch: &TokenBatch,
+/// et al., "Training deep nets with sublinear memory cost", 2016). Every number is computed as at once. The way forward
+/// runs on weights without gradients: Burn's tape keeps what it has recorded until a way back, even where nothing refers
+/// to it any more. The parameters of one block are in use at a time, and those of the next one on their way.
+fn block_by_block<F: FnOnce(&Decoder, Tensor<2>, Tensor<1, Int>) -> Loss>(
+    parts: &mut dyn Parts<Decoder>,
+    work: Option<(&TokenBatch, F)>,
     dropout: &mut Dropout,
-    finish: F,
-) -> Pass {
-    let mut inputs = Inputs::new(model, batch);
-    let layers = model.config().layers;
-    let mut gradients = NamedGradients::default();
-    let untracked = model.for_inference();
+) -> Result<Option<Pass>> {
+    let root = parts.network(0, true)?;
+    let layers = root.config().layers;
+    parts.ahead(1)?;
+    let (batch, finish) = work.unzip();
+    let at_start = dropout.clone();
+    let mut plain = batch.map(|batch| Inputs::new(&root.for_inference(), batch));
+    let mut x = plain.as_ref().map(|plain| {
+        let root = root.for_inference();
+        root.embed(plain.tokens.clone(), &plain.positions, dropout)
+    });
     // What enters each block, with the state of dropout there.
     let mut entries: Vec<(Tensor<2>, Dropout)> = Vec::with_capacity(layers);
-    let at_start = dropout.clone();
-    let mut plain = Inputs::new(&untracked, batch);
-    let mut x = untracked.embed(plain.tokens, &plain.positions, dropout);
     for layer in 0..layers {
-        entries.push((x.clone(), dropout.clone()));
-        x = untracked.block(layer, x, &plain.positions, &mut plain.attention, dropout);
+        let model = parts.network(layer + 1, false)?;
+        // After the last block comes the last again, on the way back.
+        parts.ahead(if layer + 1 < layers { layer + 2 } else { layers })?;
+        if let (Some(plain), Some(entering)) = (&mut plain, x.take()) {
+            entries.push((entering.clone(), dropout.clone()));
+            x = Some(model.block(layer, entering, &plain.positions, &mut plain.attention, dropout));
+        }
     }
-    let leaf = Tensor::from_inner(x).require_grad();
-    let outcome = finish(inputs.hidden(model, leaf.clone()), inputs.targets.clone());
-    let loss = outcome.number();
-    let mut found = outcome.sum.backward();
-    let mut gradient = leaf.grad_remove(&mut found).expect("the loss depends on the last block");
-    gradients.add(NamedGradients::of(model, found));
-    for (layer, (x, mut dropout)) in entries.into_iter().enumerate().rev() {
+    drop(plain);
+    let mut inputs = batch.map(|batch| Inputs::new(&root, batch));
+    let mut of_root = NamedGradients::default();
+    let (mut gradient, mut pass) = (None, None);
+    if let (Some(inputs), Some(x), Some(finish)) = (&inputs, x, finish) {
         let leaf = Tensor::from_inner(x).require_grad();
-        let y = model.block(layer, leaf.clone(), &inputs.positions, &mut inputs.attention, &mut dropout);
-        let mut found = (y * Tensor::from_inner(gradient)).sum().backward();
-        gradient = leaf.grad_remove(&mut found).expect("a block depends on what enters it");
-        gradients.add(NamedGradients::of(model, found));
+        let found = finish(&root, inputs.hidden(&root, leaf.clone()), inputs.targets.clone());
+        pass = Some(Pass { loss: found.number(), values: found.values });
+        let mut found = found.sum.backward();
+        gradient = leaf.grad_remove(&mut found);
+        of_root.add(NamedGradients::of(&root, found));
     }
-    if model.trains_embedding() {
-        let x = model.embed(inputs.tokens, &inputs.positions, &mut at_start.clone());
-        gradients.add(NamedGradients::of(model, (x * Tensor::from_inner(gradient)).sum().backward()));
+    for layer in (0..layers).rev() {
+        let model = parts.network(layer + 1, true)?;
+        if layer > 0 {
+            parts.ahead(layer)?;
+        }
+        let mut of_block = None;
+        if let (Some(inputs), Some((x, mut dropout)), Some(above)) = (&mut inputs, entries.pop(), gradient.take()) {
+            let leaf = Tensor::from_inner(x).require_grad();
+            let y = model.block(layer, leaf.clone(), &inputs.positions, &mut inputs.attention, &mut dropout);
+            let mut found = (y * Tensor::from_inner(above)).sum().backward();
+            gradient = leaf.grad_remove(&mut found);
+            of_block = Some(NamedGradients::of(&model, found));
+        }
+        drop(model);
+        parts.give(layer + 1, of_block)?;
     }
-    Pass { loss, values: outcome.values, gradients }
+    if let (Some(inputs), Some(gradient)) = (&inputs, gradient)
+        && root.trains_embedding()
+    {
+        let x = root.embed(inputs.tokens.clone(), &inputs.positions, &mut at_start.clone());
+        of_root.add(NamedGradients::of(&root, (x * Tensor::from_inner(gradient)).sum().backward()));
+    }
+    parts.give(0, pass.is_some().then_some(of_root))?;
+    Ok(pass)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{optimizer::Optimizer, selection::Selection};
+    use crate::bench::Trainee;
     use narthex_base::config::Update;
     use narthex_model::{Design, ModelConfig, Replacement, cpu, map_parameters};
 
@@ -241,16 +284,14 @@ mod tests {
         let expected: Vec<f64> = serde_json::from_value(golden["losses"].clone()).unwrap();
         assert_eq!(expected.len(), 100);
         let update = Update { weight_decay: 0.1, beta2: 0.99, ..Update::default() };
-        for activation_checkpointing in [false, true] {
-            let mut model = model(&names);
-            let selection = Selection::whole_decoder(&model);
-            let mut optimizer = Optimizer::new(&model, &selection, update.optimizer);
-            let pass = DecoderPass { dropout: 0.0, activation_checkpointing };
+        for block_by_block in [false, true] {
+            let mut trainee = Trainee::new(model(&names), &update);
+            let pass = DecoderPass { dropout: 0.0, block_by_block };
             for (step, expected) in expected.iter().enumerate() {
                 let noise = Stream::new(0, "none");
-                let found = pass.gradients(&model, &batch(step), noise, 1.0 / (ROWS * LENGTH) as f64);
+                let scale = 1.0 / (ROWS * LENGTH) as f64;
+                let found = trainee.step(1e-3, |parts| pass.pass(parts, Some(&batch(step)), noise, scale)).unwrap();
                 assert!((found.loss - expected).abs() < 1e-4, "step {step}: {}, not {expected}", found.loss);
-                model = optimizer.step(model, found.gradients, &update, 1e-3).0;
             }
         }
     }

@@ -4,7 +4,7 @@
 //! Symbols: `chosen` and `rejected` stand for log π − log π_ref, summed over the tokens of an answer, in nats.
 
 use super::{
-    DecoderPass, Extent, Loss, Objective, Pass, Place, TokenBatch, TokenData, Units, Validation, Values,
+    DecoderPass, Extent, Loss, Objective, Parts, Pass, Place, TokenBatch, TokenData, Units, Validation, Values,
     decoder::predictions, text_loss, tokens::answers,
 };
 use burn::tensor::{Int, Tensor, TensorData};
@@ -233,9 +233,22 @@ impl Objective<Decoder> for Preference<'_> {
         self.finish(model, batch, hidden, targets, scale)
     }
 
-    fn gradients(&self, model: &Decoder, batch: &PairBatch, noise: Stream, scale: f64) -> Pass {
-        let finish = |hidden, targets| self.finish(model, batch, hidden, targets, scale);
-        self.pass.gradients_with(model, &batch.rows, noise, finish)
+    fn part(&self, parameter: &str) -> usize {
+        self.pass.part(parameter)
+    }
+
+    fn pass(
+        &self,
+        parts: &mut dyn Parts<Decoder>,
+        batch: Option<&PairBatch>,
+        noise: Stream,
+        scale: f64,
+    ) -> Result<Option<Pass>> {
+        let work = batch.map(|batch| {
+            let finish = |model: &Decoder, hidden, targets| self.finish(model, batch, hidden, targets, scale);
+            (&batch.rows, finish)
+        });
+        self.pass.pass_with(parts, work, noise)
     }
 
     fn validate(&self, model: &Decoder, extent: Extent, observer: Observer) -> Result<Option<Validation>> {

@@ -1,7 +1,8 @@
 //! Pretraining: every next token of running text, in windows at random offsets. Knows no conversations.
 
 use super::{
-    DecoderPass, Extent, Loss, Objective, Pass, Place, TextLoss, TokenBatch, TokenData, Units, Validation, text_loss,
+    DecoderPass, Extent, Loss, Objective, Parts, Pass, Place, TextLoss, TokenBatch, TokenData, Units, Validation,
+    text_loss,
 };
 use narthex_base::{Error, Observer, Result, random::Stream};
 use narthex_model::Decoder;
@@ -80,8 +81,18 @@ impl Objective<Decoder> for Pretrain<'_> {
         self.pass.loss(model, batch, noise, scale)
     }
 
-    fn gradients(&self, model: &Decoder, batch: &TokenBatch, noise: Stream, scale: f64) -> Pass {
-        self.pass.gradients(model, batch, noise, scale)
+    fn part(&self, parameter: &str) -> usize {
+        self.pass.part(parameter)
+    }
+
+    fn pass(
+        &self,
+        parts: &mut dyn Parts<Decoder>,
+        batch: Option<&TokenBatch>,
+        noise: Stream,
+        scale: f64,
+    ) -> Result<Option<Pass>> {
+        self.pass.pass(parts, batch, noise, scale)
     }
 
     fn validate(&self, model: &Decoder, extent: Extent, observer: Observer) -> Result<Option<Validation>> {

@@ -2,7 +2,7 @@
 //! made. Each message says which operation it belongs to, so that ranks that have parted are told so.
 
 use narthex_base::{Error, Result};
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// What an exchange is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,10 +20,15 @@ pub enum Operation {
     Share = 5,
     /// A rank has failed: the message says why.
     Abort = 6,
+    /// Parameters for rank 0 alone.
+    Collect = 7,
+    /// A rank has nothing more to say.
+    End = 8,
 }
 
 impl Operation {
-    const ALL: [Self; 6] = [Self::Meet, Self::Gather, Self::Tell, Self::Reduce, Self::Share, Self::Abort];
+    const ALL: [Self; 8] =
+        [Self::Meet, Self::Gather, Self::Tell, Self::Reduce, Self::Share, Self::Abort, Self::Collect, Self::End];
 
     fn of_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|operation| *operation as u8 == number)
@@ -39,11 +44,41 @@ impl fmt::Display for Operation {
             Self::Reduce => "reduce",
             Self::Share => "share",
             Self::Abort => "abort",
+            Self::Collect => "collect",
+            Self::End => "end",
         })
     }
 }
 
-/// One of several ranks, and how it sends them bytes. All ranks make the same exchanges in the same order.
+/// What ranks send each other; one message to all of them is kept once.
+pub type Message = Arc<Vec<u8>>;
+
+/// An exchange that has begun: what is to be sent is on its way.
+#[must_use = "what others have sent is still to be received"]
+pub struct Pending {
+    pub(super) sequence: u64,
+    pub(super) operation: Operation,
+    /// This rank's message to itself.
+    pub(super) own: Message,
+}
+
+impl Pending {
+    /// What the exchange is for.
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+}
+
+/// What has gone over a communicator.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Traffic {
+    /// Bytes sent to others, without the headers of messages.
+    pub sent_bytes: u64,
+    /// Seconds spent waiting for others.
+    pub waited_seconds: f64,
+}
+
+/// One of several ranks, and how it sends them bytes. All ranks begin the same exchanges in the same order.
 pub trait Communicator: Send + Sync {
     /// The number of this rank, from 0.
     fn rank(&self) -> usize;
@@ -51,18 +86,34 @@ pub trait Communicator: Send + Sync {
     /// How many ranks there are.
     fn size(&self) -> usize;
 
-    /// Sends each rank its message, and gives those of all ranks, in their order; a rank's message to itself comes
-    /// back.
+    /// What moves the bytes, for people: `sockets`, `TCP`, `Open MPI 5.0`.
+    fn engine(&self) -> String;
+
+    /// Begins to send each rank its message.
+    ///
+    /// # Errors
+    /// If a rank has gone, or has failed: it is named.
+    fn begin(&self, operation: Operation, messages: Vec<Message>) -> Result<Pending>;
+
+    /// The messages of all ranks of an exchange, in the order of ranks; a rank's message to itself comes back.
     ///
     /// # Errors
     /// If a rank has gone, is silent for too long, has failed, or makes another exchange: it is named.
-    fn exchange(&self, operation: Operation, messages: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>>;
+    fn finish(&self, pending: Pending) -> Result<Vec<Message>>;
+
+    /// Both at once.
+    ///
+    /// # Errors
+    /// As [`Communicator::finish`].
+    fn exchange(&self, operation: Operation, messages: Vec<Message>) -> Result<Vec<Message>> {
+        self.finish(self.begin(operation, messages)?)
+    }
 
     /// Tells the others that this rank has failed, and why, as far as they can be reached.
     fn abort(&self, why: &str);
 
-    /// Bytes sent to others so far.
-    fn bytes_sent(&self) -> u64;
+    /// What has gone over it so far.
+    fn traffic(&self) -> Traffic;
 }
 
 /// What stands before each message: the number of the exchange, its operation, the bytes that follow.

@@ -6,16 +6,21 @@
 //! size, and the size is no part of a model's recipe.
 
 mod communicator;
+mod mesh;
+mod mpi;
 mod ranks;
 mod sockets;
 mod threads;
 
-pub use communicator::{Communicator, Operation};
+pub use communicator::{Communicator, Message, Operation, Pending, Traffic};
+pub use mesh::Mesh;
+pub use mpi::{MpiFamily, mpi};
 pub use ranks::Ranks;
-pub use sockets::Sockets;
-pub use threads::Threads;
+pub use sockets::{Seat, sockets, tcp};
+pub use threads::threads;
 
-use crate::gradients::{NamedGradients, flat_values};
+use crate::gradients::NamedGradients;
+use burn::tensor::Tensor;
 use narthex_base::{Error, Result};
 use std::ops::Range;
 
@@ -31,10 +36,20 @@ pub struct Part {
     pub len: usize,
     /// Whether one rank has all of it, since its values are not updated one by one.
     pub whole: bool,
+    /// Its place in the round of ranks: whoever begins with one parameter ends with another.
+    pub turn: usize,
 }
 
-/// Of each parameter of a layout the values of a range, or none where there are none.
-pub type Pieces = Vec<Option<Vec<f32>>>;
+/// Of each of some parameters the values of a range, or none where there are none.
+pub type Pieces = Vec<Option<Tensor<1>>>;
+
+/// Parameters that are being put together.
+pub enum Gathering {
+    /// They are there.
+    There(Pieces),
+    /// The ranges of the other ranks are on their way.
+    Coming(Pending, Vec<Part>),
+}
 
 /// One of the processes, and how it talks to the others. All ranks must make the same calls in the same order.
 pub trait World: Sync {
@@ -43,6 +58,12 @@ pub trait World: Sync {
 
     /// How many there are.
     fn size(&self) -> usize;
+
+    /// What moves the bytes between them, for people.
+    fn engine(&self) -> String;
+
+    /// What has gone to the others so far.
+    fn traffic(&self) -> Traffic;
 
     /// What every rank says, in the order of ranks.
     ///
@@ -71,14 +92,34 @@ pub trait World: Sync {
     /// Begins the sum of a step's gradients.
     fn sums<'a>(&'a self, layout: &'a Layout) -> Box<dyn Sums + 'a>;
 
-    /// The values of a parameter, by its number in a layout, that a rank adds and, where states are sharded, has.
-    fn range(&self, layout: &Layout, number: usize, rank: usize) -> Range<usize>;
+    /// The values of a parameter that a rank adds and, where states are sharded, has.
+    fn range(&self, part: &Part, rank: usize) -> Range<usize>;
 
-    /// The parameters whole, of which every rank gives its ranges.
+    /// Begins to put together parameters of which every rank has its ranges.
     ///
     /// # Errors
     /// As [`World::all`].
-    fn share(&self, layout: &Layout, own: Pieces) -> Result<Pieces>;
+    fn begin_share(&self, parts: &[&Part], own: Pieces) -> Result<Gathering>;
+
+    /// The parameters whole.
+    ///
+    /// # Errors
+    /// As [`World::all`].
+    fn finish_share(&self, gathering: Gathering) -> Result<Pieces>;
+
+    /// Both at once.
+    ///
+    /// # Errors
+    /// As [`World::all`].
+    fn share(&self, parts: &[&Part], own: Pieces) -> Result<Pieces> {
+        self.finish_share(self.begin_share(parts, own)?)
+    }
+
+    /// The same for rank 0 alone.
+    ///
+    /// # Errors
+    /// As [`World::all`].
+    fn collect(&self, parts: &[&Part], own: Pieces) -> Result<Option<Pieces>>;
 
     /// Tells the others that this process has failed, and why, so that they need not wait for it.
     fn abort(&self, why: &str);
@@ -86,18 +127,18 @@ pub trait World: Sync {
 
 /// The sum of the gradients of a step.
 pub trait Sums {
-    /// Adds the gradients of a round onto the sum of the rounds before, in the order of ranks. A rank without gradients
-    /// in this round is skipped.
+    /// Adds the gradients of a round, of the parameters of these numbers, onto the sum of the rounds before, in the
+    /// order of ranks. A rank without gradients in this round is skipped.
     ///
     /// # Errors
     /// As [`World::all`].
-    fn add_round(&mut self, own: Option<NamedGradients>) -> Result<()>;
+    fn add(&mut self, numbers: &[usize], own: Option<NamedGradients>) -> Result<()>;
 
-    /// The sum, the same at every rank.
+    /// The sums, the same at every rank.
     ///
     /// # Errors
     /// As [`World::all`].
-    fn finish(self: Box<Self>) -> Result<NamedGradients>;
+    fn finish(self: Box<Self>) -> Result<Pieces>;
 
     /// The same, of which this rank gets its ranges alone.
     ///
@@ -121,6 +162,12 @@ impl World for Alone {
     fn size(&self) -> usize {
         1
     }
+    fn engine(&self) -> String {
+        "one process".into()
+    }
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
     fn all(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>> {
         Ok(vec![own])
     }
@@ -130,11 +177,20 @@ impl World for Alone {
     fn sums<'a>(&'a self, layout: &'a Layout) -> Box<dyn Sums + 'a> {
         Box::new(Whole { layout, sum: NamedGradients::default() })
     }
-    fn range(&self, layout: &Layout, number: usize, _: usize) -> Range<usize> {
-        0..layout[number].len
+    fn range(&self, part: &Part, _: usize) -> Range<usize> {
+        0..part.len
     }
-    fn share(&self, _: &Layout, own: Pieces) -> Result<Pieces> {
-        Ok(own)
+    fn begin_share(&self, _: &[&Part], own: Pieces) -> Result<Gathering> {
+        Ok(Gathering::There(own))
+    }
+    fn finish_share(&self, gathering: Gathering) -> Result<Pieces> {
+        match gathering {
+            Gathering::There(pieces) => Ok(pieces),
+            Gathering::Coming(..) => Err(Error::internal("one process waits for others")),
+        }
+    }
+    fn collect(&self, _: &[&Part], own: Pieces) -> Result<Option<Pieces>> {
+        Ok(Some(own))
     }
     fn abort(&self, _: &str) {}
 }
@@ -146,15 +202,14 @@ struct Whole<'a> {
 }
 
 impl Sums for Whole<'_> {
-    fn add_round(&mut self, own: Option<NamedGradients>) -> Result<()> {
+    fn add(&mut self, _: &[usize], own: Option<NamedGradients>) -> Result<()> {
         own.into_iter().for_each(|own| self.sum.add(own));
         Ok(())
     }
-    fn finish(self: Box<Self>) -> Result<NamedGradients> {
-        Ok(self.sum)
+    fn finish(mut self: Box<Self>) -> Result<Pieces> {
+        Ok(self.layout.iter().map(|part| self.sum.remove(&part.name)).collect())
     }
-    fn finish_own(mut self: Box<Self>) -> Result<Pieces> {
-        let parts = self.layout.iter();
-        Ok(parts.map(|part| self.sum.remove(&part.name).map(|gradient| flat_values(&gradient))).collect())
+    fn finish_own(self: Box<Self>) -> Result<Pieces> {
+        self.finish()
     }
 }

@@ -3,11 +3,12 @@
 //! travels once in a round and the sums once in a step. Knows neither sockets nor networks.
 
 use super::{
-    Layout, Part, Pieces, Sums, World,
-    communicator::{Communicator, Operation},
+    Gathering, Layout, Part, Pieces, Sums, World,
+    communicator::{Communicator, Message, Operation, Pending, Traffic},
     garbled,
 };
 use crate::gradients::{NamedGradients, flat_tensor, flat_values};
+use burn::tensor::Tensor;
 use narthex_base::{Error, Result};
 use narthex_model::cpu;
 use std::ops::Range;
@@ -27,7 +28,7 @@ impl<C: Communicator> Ranks<C> {
     /// If a rank cannot be reached, or runs something else: rank and part are named.
     pub fn meet(communicator: C, identity: &[(&str, String)]) -> Result<Self> {
         let own: Vec<(String, String)> = identity.iter().map(|(name, part)| (name.to_string(), part.clone())).collect();
-        let message = serde_json::to_vec(&own).expect("texts serialize");
+        let message = Message::new(serde_json::to_vec(&own).expect("texts serialize"));
         let found = communicator.exchange(Operation::Meet, vec![message; communicator.size()])?;
         for (rank, message) in found.iter().enumerate() {
             let theirs: Vec<(String, String)> = serde_json::from_slice(message)
@@ -56,37 +57,57 @@ impl<C: Communicator> World for Ranks<C> {
         self.communicator.size()
     }
 
+    fn engine(&self) -> String {
+        self.communicator.engine()
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.communicator.traffic()
+    }
+
     fn all(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>> {
-        self.communicator.exchange(Operation::Gather, vec![own; self.size()])
+        let found = self.communicator.exchange(Operation::Gather, vec![Message::new(own); self.size()])?;
+        Ok(found.iter().map(|message| message.to_vec()).collect())
     }
 
     fn tell(&self, words: Vec<u8>) -> Result<Vec<u8>> {
-        let message = if self.rank() == 0 { words } else { vec![] };
-        let mut found = self.communicator.exchange(Operation::Tell, vec![message; self.size()])?;
-        Ok(found.swap_remove(0))
+        let message = Message::new(if self.rank() == 0 { words } else { vec![] });
+        let found = self.communicator.exchange(Operation::Tell, vec![message; self.size()])?;
+        Ok(found[0].to_vec())
     }
 
     fn sums<'a>(&'a self, layout: &'a Layout) -> Box<dyn Sums + 'a> {
-        Box::new(Shares { ranks: self, layout, own: vec![None; layout.len()] })
+        Box::new(Shares { ranks: self, layout, own: vec![None; layout.len()], coming: None })
     }
 
-    fn range(&self, layout: &Layout, number: usize, rank: usize) -> Range<usize> {
-        range(number, &layout[number], rank, self.size())
+    fn range(&self, part: &Part, rank: usize) -> Range<usize> {
+        range(part, rank, self.size())
     }
 
-    fn share(&self, layout: &Layout, own: Pieces) -> Result<Pieces> {
-        let message = self.pack(layout, self.rank(), |number, _| own[number].as_deref());
+    fn begin_share(&self, parts: &[&Part], own: Pieces) -> Result<Gathering> {
+        let own: Vec<_> = own.iter().map(|piece| piece.as_ref().map(flat_values)).collect();
+        let message = pack(own.iter().map(Option::as_deref));
         drop(own);
-        let found = self.communicator.exchange(Operation::Share, vec![message; self.size()])?;
-        let mut whole: Pieces = vec![None; layout.len()];
-        for (rank, message) in found.iter().enumerate() {
-            self.unpack(layout, message, (rank, rank), |number, part| {
-                let range = self.range(layout, number, rank);
-                let values = whole[number].get_or_insert_with(|| vec![0.0; layout[number].len]);
-                values[range].iter_mut().zip(part).for_each(|(value, part)| *value = part);
-            })?;
-        }
-        Ok(whole)
+        let pending = self.communicator.begin(Operation::Share, vec![message; self.size()])?;
+        Ok(Gathering::Coming(pending, parts.iter().copied().cloned().collect()))
+    }
+
+    fn finish_share(&self, gathering: Gathering) -> Result<Pieces> {
+        let (pending, parts) = match gathering {
+            Gathering::There(pieces) => return Ok(pieces),
+            Gathering::Coming(pending, parts) => (pending, parts),
+        };
+        self.whole(self.communicator.finish(pending)?, &parts)
+    }
+
+    fn collect(&self, parts: &[&Part], own: Pieces) -> Result<Option<Pieces>> {
+        let own: Vec<_> = own.iter().map(|piece| piece.as_ref().map(flat_values)).collect();
+        let message = pack(own.iter().map(Option::as_deref));
+        drop(own);
+        let to = |rank: usize| if rank == 0 { message.clone() } else { Message::default() };
+        let found = self.communicator.exchange(Operation::Collect, (0..self.size()).map(to).collect())?;
+        let parts: Vec<Part> = parts.iter().copied().cloned().collect();
+        (self.rank() == 0).then(|| self.whole(found, &parts)).transpose()
     }
 
     fn abort(&self, why: &str) {
@@ -94,9 +115,9 @@ impl<C: Communicator> World for Ranks<C> {
     }
 }
 
-/// The range of a parameter, by its number, that a rank adds. Small ones, and those that one rank has whole, go round.
-fn range(number: usize, part: &Part, rank: usize, size: usize) -> Range<usize> {
-    let (rank, blocks) = ((rank + number) % size, part.len.div_ceil(CUT));
+/// The range of a parameter that a rank adds. Small ones, and those that one rank has whole, go round.
+fn range(part: &Part, rank: usize, size: usize) -> Range<usize> {
+    let (rank, blocks) = ((rank + part.turn) % size, part.len.div_ceil(CUT));
     if part.whole {
         return if rank + 1 == size { 0..part.len } else { part.len..part.len };
     }
@@ -104,87 +125,119 @@ fn range(number: usize, part: &Part, rank: usize, size: usize) -> Range<usize> {
     border(rank)..border(rank + 1)
 }
 
-impl<C: Communicator> Ranks<C> {
-    /// The ranges of a rank as bytes: for each parameter whether it has values, and then those.
-    fn pack<'v>(&self, layout: &Layout, rank: usize, of: impl Fn(usize, Range<usize>) -> Option<&'v [f32]>) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for number in 0..layout.len() {
-            let values = of(number, self.range(layout, number, rank)).unwrap_or_default();
-            bytes.push(u8::from(!values.is_empty()));
-            let at = bytes.len();
-            bytes.resize(at + 4 * values.len(), 0);
-            bytes[at..]
-                .chunks_exact_mut(4)
-                .zip(values)
-                .for_each(|(to, value)| to.copy_from_slice(&value.to_le_bytes()));
-        }
-        bytes
+/// Values as bytes: for each parameter whether it has any, and then those.
+fn pack<'v>(pieces: impl Iterator<Item = Option<&'v [f32]>> + Clone) -> Message {
+    let len: usize = pieces.clone().map(|values| 1 + 4 * values.map_or(0, <[f32]>::len)).sum();
+    let mut bytes = Vec::with_capacity(len);
+    for values in pieces {
+        let values = values.unwrap_or_default();
+        bytes.push(u8::from(!values.is_empty()));
+        let at = bytes.len();
+        bytes.resize(at + 4 * values.len(), 0);
+        bytes[at..].chunks_exact_mut(4).zip(values).for_each(|(to, value)| to.copy_from_slice(&value.to_le_bytes()));
     }
+    Message::new(bytes)
+}
 
-    /// Gives the values that a message of one rank holds of the ranges of another.
-    fn unpack(
-        &self,
-        layout: &Layout,
-        message: &[u8],
-        (from, of): (usize, usize),
-        mut give: impl FnMut(usize, &mut dyn ExactSizeIterator<Item = f32>),
-    ) -> Result<()> {
-        let mut left = message;
-        for number in 0..layout.len() {
-            let (flag, rest) = left.split_first().ok_or_else(|| garbled(from))?;
+/// Gives what a message of a rank holds of the ranges of another.
+fn unpack<'p>(
+    message: &[u8],
+    from: usize,
+    ranges: impl Iterator<Item = (&'p Part, Range<usize>)>,
+    mut give: impl FnMut(usize, Range<usize>, &mut dyn ExactSizeIterator<Item = f32>),
+) -> Result<()> {
+    let mut left = message;
+    for (number, (_, range)) in ranges.enumerate() {
+        let (flag, rest) = left.split_first().ok_or_else(|| garbled(from))?;
+        left = rest;
+        if *flag == 1 {
+            let (values, rest) = left.split_at_checked(4 * range.len()).ok_or_else(|| garbled(from))?;
             left = rest;
-            if *flag == 1 {
-                let bytes = 4 * self.range(layout, number, of).len();
-                let (values, rest) = left.split_at_checked(bytes).ok_or_else(|| garbled(from))?;
-                left = rest;
-                give(number, &mut values.chunks_exact(4).map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]])));
-            }
+            let values = values.chunks_exact(4);
+            give(number, range, &mut values.map(|bytes| f32::from_le_bytes(std::array::from_fn(|i| bytes[i]))));
         }
-        if left.is_empty() { Ok(()) } else { Err(garbled(from)) }
+    }
+    if left.is_empty() { Ok(()) } else { Err(garbled(from)) }
+}
+
+impl<C: Communicator> Ranks<C> {
+    /// Parameters from the ranges that every rank has sent.
+    fn whole(&self, found: Vec<Message>, parts: &[Part]) -> Result<Pieces> {
+        let mut whole: Vec<Option<Vec<f32>>> = vec![None; parts.len()];
+        for (rank, message) in found.into_iter().enumerate() {
+            let ranges = parts.iter().map(|part| (part, self.range(part, rank)));
+            unpack(&message, rank, ranges, |number, range, part| {
+                let values = whole[number].get_or_insert_with(|| vec![0.0; parts[number].len]);
+                values[range].iter_mut().zip(part).for_each(|(value, part)| *value = part);
+            })?;
+        }
+        Ok(whole.into_iter().map(|values| values.map(|values| flat_tensor(values, &cpu()))).collect())
     }
 }
 
-/// The sums that this rank takes.
+/// The sums of this rank's ranges.
 struct Shares<'a, C> {
     ranks: &'a Ranks<C>,
     layout: &'a Layout,
     /// Of each parameter the values of this rank's range, once there was a gradient.
-    own: Pieces,
+    own: Vec<Option<Vec<f32>>>,
+    /// What is on its way, of which parameters.
+    coming: Option<(Pending, Vec<usize>)>,
 }
 
-impl<C: Communicator> Sums for Shares<'_, C> {
-    fn add_round(&mut self, own: Option<NamedGradients>) -> Result<()> {
-        let Self { ranks, layout, own: sums } = self;
-        let has_worked = own.is_some();
-        let mut own = own.unwrap_or_default();
-        let values: Pieces =
-            layout.iter().map(|part| own.remove(&part.name).map(|gradient| flat_values(&gradient))).collect();
-        let messages = (0..ranks.size()).map(|rank| match has_worked {
-            false => vec![],
-            true => ranks.pack(layout, rank, |number, range| values[number].as_ref().map(|values| &values[range])),
-        });
-        let found = ranks.communicator.exchange(Operation::Reduce, messages.collect())?;
-        drop(values);
+impl<C: Communicator> Shares<'_, C> {
+    /// Adds what has come.
+    fn take_in(&mut self) -> Result<()> {
+        let Some((pending, numbers)) = self.coming.take() else { return Ok(()) };
+        let Self { ranks, layout, own: sums, .. } = self;
+        let found = ranks.communicator.finish(pending)?;
         for (rank, message) in found.iter().enumerate().filter(|(_, message)| !message.is_empty()) {
-            ranks.unpack(layout, message, (rank, ranks.rank()), |number, part| match &mut sums[number] {
+            let ranges = numbers.iter().map(|number| &layout[*number]);
+            let ranges = ranges.map(|part| (part, ranks.range(part, ranks.rank())));
+            unpack(message, rank, ranges, |number, _, part| match &mut sums[numbers[number]] {
                 Some(sum) => sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part),
                 empty => *empty = Some(part.collect()),
             })?;
         }
         Ok(())
     }
+}
 
-    fn finish(self: Box<Self>) -> Result<NamedGradients> {
-        let whole = self.ranks.share(self.layout, self.own)?;
-        let mut sum = NamedGradients::default();
-        for (part, values) in self.layout.iter().zip(whole) {
-            values.into_iter().for_each(|values| sum.insert(&part.name, flat_tensor(values, &cpu())));
-        }
-        Ok(sum)
+impl<C: Communicator> Sums for Shares<'_, C> {
+    fn add(&mut self, numbers: &[usize], own: Option<NamedGradients>) -> Result<()> {
+        let Self { ranks, layout, .. } = self;
+        let messages = match own {
+            None => vec![Message::default(); ranks.size()],
+            Some(mut own) => {
+                let values: Vec<Option<Vec<f32>>> = numbers
+                    .iter()
+                    .map(|number| own.remove(&layout[*number].name).map(|gradient| flat_values(&gradient)))
+                    .collect();
+                let of = |rank: usize| {
+                    let pieces = numbers.iter().zip(&values);
+                    pack(pieces.map(|(number, values)| Some(&values.as_ref()?[ranks.range(&layout[*number], rank)])))
+                };
+                (0..ranks.size()).map(of).collect()
+            }
+        };
+        let pending = ranks.communicator.begin(Operation::Reduce, messages)?;
+        // What came before has arrived in the meantime.
+        self.take_in()?;
+        self.coming = Some((pending, numbers.to_vec()));
+        Ok(())
     }
 
-    fn finish_own(self: Box<Self>) -> Result<Pieces> {
-        Ok(self.own)
+    fn finish(mut self: Box<Self>) -> Result<Pieces> {
+        self.take_in()?;
+        let parts: Vec<&Part> = self.layout.iter().collect();
+        let own = self.own.into_iter().map(|values| values.map(|values| flat_tensor(values, &cpu()))).collect();
+        self.ranks.share(&parts, own)
+    }
+
+    fn finish_own(mut self: Box<Self>) -> Result<Pieces> {
+        self.take_in()?;
+        let tensor = |values| -> Tensor<1> { flat_tensor(values, &cpu()) };
+        Ok(self.own.into_iter().map(|values| values.map(tensor)).collect())
     }
 }
 
@@ -195,9 +248,9 @@ mod tests {
     #[test]
     fn ranges_cover_every_value_once() {
         for size in 1..6 {
-            for (number, len) in [0, 1, 5, CUT - 1, CUT, CUT + 1, 3 * CUT, 7 * CUT + 9].into_iter().enumerate() {
-                let part = Part { name: String::new(), len, whole: number == 3 };
-                let mut ranges: Vec<Range<usize>> = (0..size).map(|rank| range(number, &part, rank, size)).collect();
+            for (turn, len) in [0, 1, 5, CUT - 1, CUT, CUT + 1, 3 * CUT, 7 * CUT + 9].into_iter().enumerate() {
+                let part = Part { name: String::new(), len, whole: turn == 3, turn };
+                let mut ranges: Vec<Range<usize>> = (0..size).map(|rank| range(&part, rank, size)).collect();
                 ranges.sort_by_key(|range| (range.start, range.end));
                 assert!(ranges.iter().all(|range| range.start.is_multiple_of(CUT) || range.start == len));
                 let ends = ranges.iter().fold(0, |at, range| {
