@@ -159,7 +159,7 @@ impl Trainee {
         let Self { network, optimizer, layout, ranges, groups, update } = self;
         let network_before = network.take().ok_or_else(|| Error::internal("a step before has failed"))?;
         let mut sums = Alone.sums(layout);
-        let found = pass(&mut Round::new(&network_before, groups, &mut *sums, &Alone, None))?;
+        let found = pass(&mut Round::new(&network_before, groups, &mut *sums, &Alone, optimizer))?;
         let gradients = sums.finish_own()?;
         let norm = norm(&gradients);
         let step = |weights| optimizer.step(weights, gradients, norm, update, lr);

@@ -7,6 +7,7 @@
 //! number of them can read them.
 
 use crate::{
+    fault,
     optimizer::Optimizer,
     stored::{Scratch, Stored},
     world::Part,
@@ -102,8 +103,9 @@ impl Snapshot {
     }
 
     /// Writes them into the files of a folder.
-    pub(crate) fn write(&self, folder: &Path, scratch: Option<&Scratch>) -> Result<()> {
+    pub(crate) fn write(&self, folder: &Path, scratch: Option<&Scratch>, (rank, step): (usize, u64)) -> Result<()> {
         for (file, pieces) in FILES.iter().zip(&self.pieces) {
+            fault::point(file, rank, step);
             let file = TensorFile::open(&path_of(folder, file), true)?;
             for (name, start, values) in pieces {
                 let values = values.values(scratch)?;
@@ -171,7 +173,9 @@ pub(crate) fn commit(folder: &Path, header: Header) -> Result<Vec<Passed>> {
     if target.exists() {
         fs::remove_dir_all(&target).map_err(fail(&target))?;
     }
+    fault::point("rename", 0, step);
     fs::rename(&temporary, &target).map_err(fail(&target))?;
+    fault::point("renamed", 0, step);
     sync(folder)?;
     // Another run's are not ours to count, nor to remove.
     let own = found(folder).into_iter().filter(|(_, path)| state_in(path).is_ok_and(|state| state.run == run));

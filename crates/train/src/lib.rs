@@ -6,6 +6,7 @@
 
 mod bench;
 mod checkpoint;
+mod fault;
 mod gradients;
 mod label_figures;
 mod learning_rate;

@@ -25,6 +25,9 @@ pub(crate) struct Line {
     pub(crate) work: Work,
     /// The most resident memory that the process has had so far, in bytes.
     pub(crate) peak_memory_bytes: u64,
+    /// What each of several processes has needed.
+    #[serde(flatten)]
+    pub(crate) ranks: Option<OfRanks>,
     /// Validation, on the steps that validate, then the objective's own numbers.
     #[serde(flatten)]
     pub(crate) values: Values,
@@ -54,6 +57,19 @@ impl Serialize for Work {
         }
         map.end()
     }
+}
+
+/// What processes that train together have needed, in the order of ranks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct OfRanks {
+    /// The most resident memory of each so far, in bytes.
+    pub(crate) rank_peak_memory_bytes: Vec<u64>,
+    /// What each has sent to the others in this step, in bytes.
+    pub(crate) rank_sent_bytes: Vec<u64>,
+    /// How long each has waited for the others in this step, in seconds.
+    pub(crate) rank_waited_seconds: Vec<f64>,
+    /// The mean part of the step in which a process did not wait, 0 to 1.
+    pub(crate) scaling_efficiency: f64,
 }
 
 /// What of a line decides whether it is kept.
@@ -104,8 +120,16 @@ mod tests {
     #[test]
     fn the_keys_of_a_line_keep_their_order() {
         let work = Work { item: "tokens", weight: 7, items_per_second: 2.5, mfu: Some(0.5) };
-        let line =
-            Line { step: 1, loss: 3.0, lr: 0.1, grad_norm: 2.0, work, peak_memory_bytes: 9, values: Values::new() };
+        let line = Line {
+            step: 1,
+            loss: 3.0,
+            lr: 0.1,
+            grad_norm: 2.0,
+            work,
+            peak_memory_bytes: 9,
+            ranks: None,
+            values: Values::new(),
+        };
         let rows = Work { item: "rows", mfu: None, ..work };
         let values = Values::from([("validation_loss".into(), 1.5), ("accuracy".into(), 0.25)]);
         for (line, expected) in [

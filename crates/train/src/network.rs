@@ -2,7 +2,9 @@
 //! those that are in use (ZeRO's stage 3: Rajbhandari et al., 2020). Knows neither steps nor files.
 
 use crate::{
+    fault,
     gradients::{NamedGradients, flat_tensor},
+    optimizer::Optimizer,
     selection::Selection,
     stored::{Scratch, Stored},
     world::{Gathering, Part, Pieces, Sums, World},
@@ -281,6 +283,8 @@ pub(crate) struct Round<'r, 's, M> {
     pub(crate) sums: &'r mut (dyn Sums + 's),
     pub(crate) world: &'r dyn World,
     pub(crate) scratch: Option<&'r Scratch>,
+    /// Steps taken before.
+    step: u64,
     /// The part that is on its way.
     coming: Option<(usize, Gathering)>,
 }
@@ -291,9 +295,9 @@ impl<'r, 's, M: Module> Round<'r, 's, M> {
         groups: &'r [Vec<usize>],
         sums: &'r mut (dyn Sums + 's),
         world: &'r dyn World,
-        scratch: Option<&'r Scratch>,
+        optimizer: &'r Optimizer,
     ) -> Self {
-        Self { network, groups, sums, world, scratch, coming: None }
+        Self { network, groups, sums, world, scratch: optimizer.scratch.as_ref(), step: optimizer.steps, coming: None }
     }
 }
 
@@ -308,6 +312,7 @@ impl<M: Module> Parts<M> for Round<'_, '_, M> {
     }
 
     fn network(&mut self, part: usize, tracked: bool) -> Result<M> {
+        fault::point(if tracked && part > 0 { "backward" } else { "forward" }, self.world.rank(), self.step);
         let parted = match self.network {
             Network::Whole(network) if tracked => return Ok(network.clone()),
             Network::Whole(network) => return Ok(network.valid()),
@@ -325,6 +330,7 @@ impl<M: Module> Parts<M> for Round<'_, '_, M> {
     }
 
     fn give(&mut self, part: usize, gradients: Option<NamedGradients>) -> Result<()> {
+        fault::point("reduce", self.world.rank(), self.step);
         // Nothing may be trained in a part.
         self.sums.add(self.groups.get(part).map_or(&[], Vec::as_slice), gradients)
     }

@@ -2,11 +2,11 @@
 //! neither networks nor batches.
 
 use crate::{
-    metrics::{Line, Metrics, Work},
+    metrics::{Line, Metrics, OfRanks, Work},
     objective::{Units, Validation, Values},
-    world::World,
+    world::{Traffic, World},
 };
-use narthex_base::{Event, Observer, Result, config::Schedule};
+use narthex_base::{Error, Event, Observer, Result, config::Schedule};
 use narthex_kernels::{memory::peak_resident_bytes, probe::flop_per_second_now};
 use std::{
     collections::BTreeMap,
@@ -52,8 +52,14 @@ pub(crate) struct Report<'a> {
     step_started: Instant,
     step_seconds: f64,
     last_progress: Option<Instant>,
-    /// Processes that train together, each with processors of its own.
-    ranks: usize,
+    /// The processes that train together, each with processors of its own, and what had gone between them before the
+    /// step at hand.
+    world: &'a dyn World,
+    traffic: Traffic,
+    /// The sums of [`OfRanks::scaling_efficiency`] and of bytes that rank 0 has sent over the steps so far.
+    efficiency: f64,
+    sent_bytes: u64,
+    steps_here: u64,
     /// The highest peak measured so far, and when it was last measured.
     peak: Option<(f64, Instant)>,
     last_loss: Option<f64>,
@@ -66,7 +72,10 @@ impl<'a> Report<'a> {
         names: &'static [&'static str],
         path: Option<&'a Path>,
         observer: Observer<'a>,
+        world: &'a dyn World,
     ) -> Result<Self> {
+        // One process writes what the run writes.
+        let path = path.filter(|_| world.rank() == 0);
         Ok(Self {
             schedule,
             units,
@@ -80,7 +89,11 @@ impl<'a> Report<'a> {
             step_started: Instant::now(),
             step_seconds: 0.0,
             last_progress: None,
-            ranks: 1,
+            world,
+            traffic: Traffic::default(),
+            efficiency: 0.0,
+            sent_bytes: 0,
+            steps_here: 0,
             peak: None,
             last_loss: None,
         })
@@ -129,8 +142,18 @@ impl<'a> Report<'a> {
         in_line.extend(own);
         let work = Work { item, weight, items_per_second, mfu };
         let peak_memory_bytes = peak_resident_bytes();
+        let ranks = self.of_ranks()?;
         if let Some(metrics) = &mut self.metrics {
-            metrics.write(&Line { step: done, loss, lr, grad_norm, work, peak_memory_bytes, values: in_line })?;
+            metrics.write(&Line {
+                step: done,
+                loss,
+                lr,
+                grad_norm,
+                work,
+                peak_memory_bytes,
+                ranks,
+                values: in_line,
+            })?;
         }
         self.observer.emit(Event::Metric { step: self.observer.step().into(), at: done, values });
         let steps = self.schedule.batches.steps;
@@ -146,9 +169,30 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
-    /// The same of the processes that train together.
-    pub(crate) fn of(self, world: &dyn World) -> Self {
-        Self { ranks: world.size(), ..self }
+    /// What each process has needed in the step; nothing of one alone. All take part.
+    fn of_ranks(&mut self) -> Result<Option<OfRanks>> {
+        if self.world.size() == 1 {
+            return Ok(None);
+        }
+        let now = self.world.traffic();
+        let sent = now.sent_bytes - self.traffic.sent_bytes;
+        let own = (peak_resident_bytes(), sent, now.waited_seconds - self.traffic.waited_seconds);
+        let found = self.world.all(serde_json::to_vec(&own).expect("numbers serialize"))?;
+        self.traffic = self.world.traffic();
+        let mut ranks = OfRanks::default();
+        for (rank, words) in found.iter().enumerate() {
+            let (memory, sent, waited): (u64, u64, f64) = serde_json::from_slice(words)
+                .map_err(|error| Error::internal(format!("rank {rank} does not say what it needs")).cause(error))?;
+            ranks.rank_peak_memory_bytes.push(memory);
+            ranks.rank_sent_bytes.push(sent);
+            ranks.rank_waited_seconds.push(waited);
+        }
+        let waited: f64 = ranks.rank_waited_seconds.iter().sum::<f64>() / found.len() as f64;
+        ranks.scaling_efficiency = (1.0 - waited / self.step_seconds).clamp(0.0, 1.0);
+        self.efficiency += ranks.scaling_efficiency;
+        self.sent_bytes += ranks.rank_sent_bytes.iter().sum::<u64>();
+        self.steps_here += 1;
+        Ok(Some(ranks))
     }
 
     fn items_per_step(&self) -> u64 {
@@ -159,9 +203,9 @@ impl<'a> Report<'a> {
     fn utilisation(&mut self, items_per_second: f64) -> Option<f64> {
         // A machine that was busy while its peak was measured has shown less than it can: what is reached counts too.
         let flop_per_second = items_per_second * self.units.flop_per_item?;
-        let peak = self.peak() * self.ranks as f64;
+        let peak = self.peak() * self.world.size() as f64;
         if flop_per_second > peak {
-            let of_one = flop_per_second / self.ranks as f64;
+            let of_one = flop_per_second / self.world.size() as f64;
             self.peak = self.peak.map(|(_, at)| (of_one, at));
         }
         Some((flop_per_second / peak).min(1.0))
@@ -213,6 +257,10 @@ impl<'a> Report<'a> {
             ("training_seconds".to_string(), seconds),
             ("peak_memory_bytes".into(), peak_resident_bytes() as f64),
         ]);
+        if self.steps_here > 0 {
+            measured.insert("scaling_efficiency".into(), self.efficiency / self.steps_here as f64);
+            measured.insert("sent_bytes_per_step".into(), self.sent_bytes as f64 / self.steps_here as f64);
+        }
         if items_here > 0 {
             measured.insert(format!("{}_per_second", self.units.item), speed);
             measured.extend(self.utilisation(speed).map(|mfu| ("mfu".into(), mfu)));

@@ -37,12 +37,13 @@ impl<'a> Saving<'a> {
         };
         self.together(begun)?;
         let temporary = checkpoint::temporary_of(folder, header.step);
+        let place = (self.world.rank(), header.step);
         self.header = Some(header);
         // What is on the disk changes with the next step.
-        let written = optimizer.scratch.as_ref().map(|scratch| snapshot.write(&temporary, Some(scratch)));
+        let written = optimizer.scratch.as_ref().map(|scratch| snapshot.write(&temporary, Some(scratch), place));
         self.own = Some(std::thread::spawn(move || match written {
             Some(written) => written,
-            None => snapshot.write(&temporary, None),
+            None => snapshot.write(&temporary, None, place),
         }));
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 use crate::{
     checkpoint::{self, Header, State},
+    fault,
     learning_rate::learning_rate,
     network::{Network, Parted, Round},
     objective::{Extent, Objective, Place},
@@ -19,8 +20,13 @@ use narthex_base::{
     config::{Batching, Checkpointing, Offload, Optimizer as Algorithm, Schedule, Shard},
     random::Stream,
 };
+use narthex_kernels::alloc::keep_at_most;
 use narthex_model::{Device, cpu, for_training};
 use std::{collections::BTreeMap, ops::Range, path::Path, sync::mpsc::sync_channel};
+
+/// Free memory that is kept for the next use where a run is to need little, in bytes: what a block of a model of some
+/// hundred million parameters works with.
+const WORKING_BYTES_KEPT: usize = 128 << 20;
 
 /// Batches that are made ahead of their use.
 const BATCHES_AHEAD: usize = 2;
@@ -121,7 +127,7 @@ pub fn replay<M: Module, O: Objective<M>>(
     session.train(until)?;
     let work = training.work.ok_or_else(|| Error::internal("a state is taken again without a folder to work in"))?;
     checkpoint::create_files(work, &session.optimizer)?;
-    session.snapshot()?.write(work, session.optimizer.scratch.as_ref())?;
+    session.snapshot()?.write(work, session.optimizer.scratch.as_ref(), (0, session.optimizer.steps))?;
     checkpoint::digests_of(work, session.optimizer.steps)
 }
 
@@ -181,6 +187,10 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
             _ => world.range(part, world.rank()),
         };
         let mut optimizer = Optimizer::new(&selection, schedule.update.optimizer, own, &training.device, scratch)?;
+        if in_parts || offload {
+            // What is given up is to be gone.
+            keep_at_most(WORKING_BYTES_KEPT);
+        }
         let network = match in_parts {
             true => {
                 let part_of = |name: &str| objective.part(name);
@@ -198,13 +208,11 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
             groups.resize(groups.len().max(group + 1), vec![]);
             groups[group].push(number);
         }
-        // One process writes what the run writes.
-        let metrics = training.metrics.filter(|_| world.rank() == 0);
         Ok(Self {
             training,
             objective,
             run,
-            report: Report::new(schedule, units, O::VALUES, metrics, training.observer)?.of(world),
+            report: Report::new(schedule, units, O::VALUES, training.metrics, training.observer, world)?,
             looked_at: true,
             saving: Saving::new(training.work, world),
             network: Some(network),
@@ -337,13 +345,12 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
         let scale = if weight == 0 { 0.0 } else { 1.0 / weight as f64 };
         let (mut loss, mut values) = (0.0, vec![0.0; O::VALUES.len()]);
         let network = self.network.as_ref().ok_or_else(no_network)?;
-        let scratch = self.optimizer.scratch.as_ref();
         let mut sums = world.sums(&self.layout);
         for round in 0..rounds {
             let own = batches.get(round).zip(weights.get(round)).filter(|(_, weight)| **weight > 0);
             let own = own.map(|(numbered, _)| numbered);
             let noise = Stream::new(seed, "dropout").at(own.map_or(0, |(index, _)| *index));
-            let mut parts = Round::new(network, &self.groups, &mut *sums, world, scratch);
+            let mut parts = Round::new(network, &self.groups, &mut *sums, world, &self.optimizer);
             let pass = self.objective.pass(&mut parts, own.map(|(_, batch)| batch), noise, scale)?;
             let (part, found) = pass.map_or((0.0, vec![]), |pass| (pass.loss, pass.values));
             loss = world.gather(part)?.iter().fold(loss, |sum, part| sum + part);
@@ -360,6 +367,7 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
             true => norm_of_ranges(&gradients, world, &self.layout)?,
             false => norm(&gradients),
         };
+        fault::point("optimizer", world.rank(), self.optimizer.steps);
         let optimizer = &mut self.optimizer;
         let change = |weights| optimizer.step(weights, gradients, grad_norm, &schedule.update, lr);
         // The old weights are given up, so that the new ones can take their place.

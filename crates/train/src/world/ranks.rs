@@ -16,6 +16,9 @@ use std::ops::Range;
 /// Values between two places where a parameter may be cut.
 const CUT: usize = 16_384;
 
+/// Values that are shared together, where many are.
+const TOGETHER: usize = 1 << 22;
+
 /// Several ranks over a communicator.
 pub struct Ranks<C> {
     communicator: C,
@@ -85,9 +88,7 @@ impl<C: Communicator> World for Ranks<C> {
     }
 
     fn begin_share(&self, parts: &[&Part], own: Pieces) -> Result<Gathering> {
-        let own: Vec<_> = own.iter().map(|piece| piece.as_ref().map(flat_values)).collect();
-        let message = pack(own.iter().map(Option::as_deref));
-        drop(own);
+        let message = packed(own);
         let pending = self.communicator.begin(Operation::Share, vec![message; self.size()])?;
         Ok(Gathering::Coming(pending, parts.iter().copied().cloned().collect()))
     }
@@ -100,10 +101,30 @@ impl<C: Communicator> World for Ranks<C> {
         self.whole(self.communicator.finish(pending)?, &parts)
     }
 
+    fn share(&self, parts: &[&Part], mut own: Pieces) -> Result<Pieces> {
+        // A few parameters at a time, and the next ones on their way.
+        let (mut whole, mut coming, mut start) = (Vec::with_capacity(parts.len()), None, 0);
+        while start < parts.len() {
+            let (mut count, mut values) = (0, 0);
+            while start + count < parts.len() && values < TOGETHER {
+                values += parts[start + count].len;
+                count += 1;
+            }
+            let pieces = own[start..start + count].iter_mut().map(Option::take).collect();
+            let begun = self.begin_share(&parts[start..start + count], pieces)?;
+            if let Some(before) = coming.replace(begun) {
+                whole.extend(self.finish_share(before)?);
+            }
+            start += count;
+        }
+        if let Some(last) = coming {
+            whole.extend(self.finish_share(last)?);
+        }
+        Ok(whole)
+    }
+
     fn collect(&self, parts: &[&Part], own: Pieces) -> Result<Option<Pieces>> {
-        let own: Vec<_> = own.iter().map(|piece| piece.as_ref().map(flat_values)).collect();
-        let message = pack(own.iter().map(Option::as_deref));
-        drop(own);
+        let message = packed(own);
         let to = |rank: usize| if rank == 0 { message.clone() } else { Message::default() };
         let found = self.communicator.exchange(Operation::Collect, (0..self.size()).map(to).collect())?;
         let parts: Vec<Part> = parts.iter().copied().cloned().collect();
@@ -123,6 +144,12 @@ fn range(part: &Part, rank: usize, size: usize) -> Range<usize> {
     }
     let border = |rank: usize| (blocks * rank / size * CUT).min(part.len);
     border(rank)..border(rank + 1)
+}
+
+/// The same of tensors, which are given up one by one.
+fn packed(own: Pieces) -> Message {
+    let values: Vec<Option<Vec<f32>>> = own.into_iter().map(|piece| piece.map(|piece| flat_values(&piece))).collect();
+    pack(values.iter().map(Option::as_deref))
 }
 
 /// Values as bytes: for each parameter whether it has any, and then those.
