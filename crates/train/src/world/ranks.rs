@@ -161,17 +161,22 @@ fn pack<'v>(pieces: impl Iterator<Item = Option<&'v [f32]>> + Clone) -> Message 
         bytes.push(u8::from(!values.is_empty()));
         let at = bytes.len();
         bytes.resize(at + 4 * values.len(), 0);
-        bytes[at..].chunks_exact_mut(4).zip(values).for_each(|(to, value)| to.copy_from_slice(&value.to_le_bytes()));
+        bytes[at..].as_chunks_mut().0.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_le_bytes());
     }
     Message::new(bytes)
 }
 
-/// Gives what a message of a rank holds of the ranges of another.
+/// Bytes as values.
+fn numbers(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes))
+}
+
+/// Gives what a message of a rank holds of the ranges of another, as bytes.
 fn unpack<'p>(
     message: &[u8],
     from: usize,
     ranges: impl Iterator<Item = (&'p Part, Range<usize>)>,
-    mut give: impl FnMut(usize, Range<usize>, &mut dyn ExactSizeIterator<Item = f32>),
+    mut give: impl FnMut(usize, Range<usize>, &[u8]),
 ) -> Result<()> {
     let mut left = message;
     for (number, (_, range)) in ranges.enumerate() {
@@ -180,8 +185,7 @@ fn unpack<'p>(
         if *flag == 1 {
             let (values, rest) = left.split_at_checked(4 * range.len()).ok_or_else(|| garbled(from))?;
             left = rest;
-            let values = values.chunks_exact(4);
-            give(number, range, &mut values.map(|bytes| f32::from_le_bytes(std::array::from_fn(|i| bytes[i]))));
+            give(number, range, values);
         }
     }
     if left.is_empty() { Ok(()) } else { Err(garbled(from)) }
@@ -195,7 +199,7 @@ impl<C: Communicator> Ranks<C> {
             let ranges = parts.iter().map(|part| (part, self.range(part, rank)));
             unpack(&message, rank, ranges, |number, range, part| {
                 let values = whole[number].get_or_insert_with(|| vec![0.0; parts[number].len]);
-                values[range].iter_mut().zip(part).for_each(|(value, part)| *value = part);
+                values[range].iter_mut().zip(numbers(part)).for_each(|(value, part)| *value = part);
             })?;
         }
         Ok(whole.into_iter().map(|values| values.map(|values| flat_tensor(values, &cpu()))).collect())
@@ -222,8 +226,8 @@ impl<C: Communicator> Shares<'_, C> {
             let ranges = numbers.iter().map(|number| &layout[*number]);
             let ranges = ranges.map(|part| (part, ranks.range(part, ranks.rank())));
             unpack(message, rank, ranges, |number, _, part| match &mut sums[numbers[number]] {
-                Some(sum) => sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part),
-                empty => *empty = Some(part.collect()),
+                Some(sum) => sum.iter_mut().zip(self::numbers(part)).for_each(|(sum, part)| *sum += part),
+                empty => *empty = Some(self::numbers(part).collect()),
             })?;
         }
         Ok(())
