@@ -10,6 +10,7 @@ use crate::commands::{
     look::{Look, Ls, Trace},
     new::New,
     openness::License,
+    plan::PlanArguments,
     pull::Pull,
     quantize::Quantize,
     recheck::{Reproduce, Verify},
@@ -159,6 +160,12 @@ Examples:
   narthex bench train --shape llama-10m
   narthex bench kernels")]
     Bench(Bench),
+    /// Say what training takes before it runs
+    #[command(after_help = "\
+Examples:
+  narthex plan memory base
+  narthex plan memory base --ranks 4")]
+    Plan(PlanArguments),
     /// Show the resolved configuration, or its JSON schema
     #[command(after_help = "\
 Examples:

@@ -71,6 +71,7 @@ fn run(command: Option<Command>, style: style::Style) -> Result<()> {
         Some(Command::Quantize(args)) => commands::quantize::run(&args, style),
         Some(Command::Gc(args)) => commands::transfer::gc(&args),
         Some(Command::Bench(args)) => commands::bench::run(&args.command),
+        Some(Command::Plan(args)) => commands::plan::run(&args),
         Some(Command::Config(args)) => commands::config::run(&args),
     }
 }

@@ -181,6 +181,89 @@ fn a_lost_process_is_named_and_the_run_goes_on_to_the_same_bytes() {
     assert_eq!(digest(&folder, "base"), expected);
 }
 
+/// Processes that somebody else has started find each other at an address.
+#[test]
+fn ranks_of_other_launchers_meet_over_tcp() {
+    let home = tempfile::tempdir().unwrap();
+    let whole = project(&home.path().join("whole"));
+    succeed(&whole, &["run", "--to", "base"]);
+    let folder = project(&home.path().join("tcp"));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let start = |rank: usize, plan: &[&str]| {
+        narthex(&folder, &[&["run", "--to", "base", "--set", "base.shard=parameters"], plan].concat())
+            .envs([("RANK", rank.to_string().as_str()), ("WORLD_SIZE", "3")])
+            .envs([("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", port.as_str())])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let ended = |ranks: Vec<Child>| -> Vec<(Option<i32>, String)> {
+        let outputs = ranks.into_iter().map(|rank| rank.wait_with_output().unwrap());
+        outputs.map(|output| (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())).collect()
+    };
+    // One has another plan.
+    let other =
+        ended((0..3).map(|rank| start(rank, if rank == 1 { &["--set", "base.lr=0.5"] } else { &[] })).collect());
+    assert!(other.iter().all(|(code, _)| *code == Some(1)), "{other:?}");
+    assert!(other[0].1.contains("rank 1 has another plan than rank 0"), "{other:?}");
+    let same = ended((0..3).map(|rank| start(rank, &[])).collect());
+    assert!(same.iter().all(|(code, _)| *code == Some(0)), "{same:?}");
+    assert!(same[0].1.contains("3 ranks over TCP: 0 on "), "{same:?}");
+    assert_eq!(digest(&folder, "base"), digest(&whole, "base"));
+    let stderr = fail(&folder, &["run", "--engine", "mpi"], 2);
+    assert!(stderr.contains("one process has been started"), "{stderr}");
+}
+
+/// Wherever a process is killed, what it has promised holds.
+#[test]
+fn a_process_may_be_killed_anywhere() {
+    let home = tempfile::tempdir().unwrap();
+    let whole = project(&home.path().join("whole"));
+    succeed(&whole, &["run", "--to", "base"]);
+    let expected = digest(&whole, "base");
+    for (rank, place, step) in [
+        (1, "forward", 6),
+        (0, "backward", 7),
+        (1, "reduce", 8),
+        (0, "optimizer", 9),
+        (1, "weights", 10),
+        (0, "moments", 10),
+        (0, "rename", 15),
+        (0, "renamed", 15),
+    ] {
+        let folder = project(&home.path().join(place));
+        let marker = folder.join("killed");
+        let args = ["run", "--to", "base", "--ranks", "2", "--restarts", "1", "--set", "base.shard=parameters"];
+        let output = narthex(&folder, &args)
+            .env("NARTHEX_FAULT", format!("{rank}:{place}:{step}:{}", marker.display()))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && marker.is_file(), "{place}: {said}");
+        assert!(said.contains(&format!("rank {rank} was killed")), "{place}: {said}");
+        assert_eq!(digest(&folder, "base"), expected, "{place}");
+    }
+}
+
+/// What training takes is said before it runs.
+#[test]
+fn memory_is_planned() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = project(&home.path().join("p"));
+    let shown = succeed(&folder, &["plan", "memory", "base", "--ranks", "2"]);
+    assert!(shown.contains("shard = \"parameters\"") && shown.contains("fastest that fits"), "{shown}");
+    let plan: serde_json::Value =
+        serde_json::from_str(&succeed(&folder, &["plan", "memory", "base", "--json"])).unwrap();
+    let chosen: Vec<_> = plan["settings"].as_array().unwrap().iter().filter(|way| way["is_chosen"] == true).collect();
+    assert_eq!(chosen.len(), 1);
+    let number = |key: &str| chosen[0][key].as_u64().unwrap();
+    // Muon keeps one moment of the blocks' matrices.
+    assert!(number("moments_bytes") < 2 * number("weights_bytes") && number("disk_bytes") == 0, "{plan}");
+    let stderr = fail(&folder, &["plan", "memory", "documents"], 1);
+    assert!(stderr.contains("not known before it runs"), "{stderr}");
+}
+
 /// What cannot be trained is said once, by the first process.
 #[test]
 fn mistakes_are_said_as_by_one_process() {

@@ -1,10 +1,10 @@
 //! What a step that trains will need at least, said before anything runs: memory and time. Only what is certain is
 //! counted, so that whoever is refused could not have been served. Trains nothing.
 
-use crate::{project::Project, source, steps};
+use crate::{memory::MemoryNeed, project::Project, source, steps};
 use narthex_base::{
     Error, Result,
-    config::{Optimizer, SourceFormat},
+    config::{Machine, Offload, Optimizer, Shard, SourceFormat},
     plan::{Input, InputKind, PlannedStep},
 };
 use narthex_kernels::{
@@ -45,11 +45,18 @@ impl Project {
         let batches = &schedule.batches;
         let micro = (batches.batch_size as u64).saturating_mul(batches.context as u64);
         let parameters = model.parameters() as u64;
+        let Machine { shard, offload, .. } = schedule.machine;
+        let spread = if shard.is_none() { 1 } else { self.world.size() as u64 };
         let each = match (adapters, schedule.update.optimizer) {
             // Frozen weights may be integers of half a byte.
             (true, _) => 0,
-            (false, Optimizer::Adamw) => TRAINED_BYTES,
-            (false, Optimizer::Muon) => TRAINED_BYTES_LEAST,
+            // Gradients are in memory in any case.
+            (false, _) if offload == Offload::Disk && shard == Shard::Parameters => 4 / spread,
+            (false, _) if offload == Offload::Disk => 4 + 4 / spread,
+            (false, Optimizer::Adamw) if shard == Shard::Parameters => TRAINED_BYTES / spread,
+            (false, Optimizer::Muon) if shard == Shard::Parameters => TRAINED_BYTES_LEAST / spread,
+            (false, Optimizer::Adamw) => 4 + (TRAINED_BYTES - 4) / spread,
+            (false, Optimizer::Muon) => 4 + (TRAINED_BYTES_LEAST - 4) / spread,
         };
         let entering = micro.saturating_mul(4 * (model.layers * model.hidden_size) as u64);
         let tokens = micro as f64 * batches.gradient_accumulation as f64 * batches.steps as f64;
@@ -77,10 +84,17 @@ impl Project {
             gigabytes(estimate.memory_bytes),
             gigabytes(limit)
         );
+        let plan = self.memory_of(planned, self.world.size());
+        let advised = plan.as_ref().and_then(|plan| plan.advised()).map(MemoryNeed::lines);
         let weights = estimate.parameters.saturating_mul(TRAINED_BYTES_LEAST) > limit;
-        Err(Error::input(what).help(match weights {
-            true => "make the model smaller: `hidden_size`, `intermediate_size`, `layers`",
-            false => "set a smaller `batch_size`, with more `gradient_accumulation`, or a shorter `context`",
+        Err(Error::input(what).help(match (advised, weights) {
+            (Some(lines), _) => {
+                format!("set {lines} in its schedule; `narthex plan memory {}` shows what each takes", planned.name)
+            }
+            (None, true) => "make the model smaller: `hidden_size`, `intermediate_size`, `layers`".into(),
+            (None, false) => {
+                "set a smaller `batch_size`, with more `gradient_accumulation`, or a shorter `context`".into()
+            }
         }))
     }
 
@@ -95,7 +109,7 @@ impl Project {
     }
 
     /// The model that a step makes from nothing, or else that it takes.
-    fn model_of(&self, planned: &PlannedStep) -> Option<ModelConfig> {
+    pub(crate) fn model_of(&self, planned: &PlannedStep) -> Option<ModelConfig> {
         let fresh = steps::fresh_model(&planned.step, self.vocab_size(planned).unwrap_or(0));
         fresh.or_else(|| self.model_of_input(planned.inputs.iter().find(|input| input.accepts.is_model())?))
     }

@@ -7,6 +7,7 @@ mod estimate;
 mod events;
 pub mod look;
 mod material;
+mod memory;
 mod policy;
 mod project;
 mod pulled_data;
@@ -22,6 +23,7 @@ mod verify;
 
 pub use estimate::Estimate;
 pub use events::LineageEvents;
+pub use memory::{MemoryNeed, MemoryPlan};
 pub use project::{OpenOptions, Project, SourceCode};
 pub use pulled_data::pulled_dataset;
 pub use quantize::{QuantizeOptions, quantizing};

@@ -23,6 +23,7 @@ pub mod look;
 #[cfg(feature = "run")]
 pub mod new;
 pub mod openness;
+pub mod plan;
 pub mod pull;
 #[cfg(feature = "run")]
 pub mod pull_data;

@@ -98,6 +98,12 @@ pub(crate) fn trains_adapters(step: &Step) -> Option<bool> {
     }
 }
 
+/// The values in the adapters that a step trains; none if it trains the model itself.
+pub(crate) fn adapter_parameters(step: &Step, model: &ModelConfig) -> Option<u64> {
+    let Step::Tune(step) = step else { return None };
+    (step.method == TuneMethod::Lora).then(|| tune::adapter_parameters(&step.lora, model))
+}
+
 /// The model that a step makes from nothing, over a vocabulary of this size.
 pub(crate) fn fresh_model(step: &Step, vocab_size: usize) -> Option<ModelConfig> {
     if let Step::Train(step) = step { Some(train::shape_of(step, vocab_size, vec![])) } else { None }

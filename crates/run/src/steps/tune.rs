@@ -7,7 +7,7 @@ use super::{
 use narthex_answer::stop_tokens;
 use narthex_base::{
     ArtifactKind, ComponentKind, Error, Message, Result, Role,
-    config::{TuneMethod, TuneObjective, TuneStep},
+    config::{Lora, TuneMethod, TuneObjective, TuneStep},
 };
 use narthex_model::{Decoder, LoraSpec, ModelConfig, Module, cpu, device, save_adapter};
 use narthex_text::{ChatTemplate, GenerationConfig, TokenShard, Tokenizer, TokenizerConfig};
@@ -133,6 +133,19 @@ pub(super) fn with_training<C: Course>(
         }
         Some(reference) => course.take(model, &preference(context, step, tokens, pass, reference)?, &training),
     }
+}
+
+/// The values in adapters of a model.
+pub(super) fn adapter_parameters(lora: &Lora, model: &ModelConfig) -> u64 {
+    let ModelConfig { hidden_size: hidden, intermediate_size: inner, heads, kv_heads, head_width, layers, .. } = model;
+    let (query, key) = (heads * head_width, kv_heads * head_width);
+    let widths = lora.targets.iter().map(|target| match target.as_str() {
+        "q_proj" => hidden + query,
+        "k_proj" | "v_proj" => hidden + key,
+        "o_proj" => query + hidden,
+        _ => hidden + inner,
+    });
+    (layers * lora.rank * widths.sum::<usize>()) as u64
 }
 
 /// What pairs teach, held against the model as it was before.
