@@ -1,6 +1,6 @@
 //! The memory that training takes, before it runs: for each way to spread it over processes and the disk, what each
 //! process holds and what it sends (the tables of Rajbhandari et al., "ZeRO", 2020, for the way that it is done here).
-//! The formulas stand in docs/src/explanation/several-processes.md. Trains nothing.
+//! The formulas stand in docs/src/how-to/several-processes.md. Trains nothing.
 
 use crate::{project::Project, steps};
 use narthex_base::{

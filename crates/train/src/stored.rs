@@ -36,6 +36,7 @@ static SCRATCHES: AtomicU64 = AtomicU64::new(0);
 
 /// Values that are kept.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are three for each parameter, of whatever size that is")]
 pub(crate) enum Stored {
     /// In memory.
     Memory(Tensor<1>),

@@ -36,16 +36,28 @@ fn meminfo(field: &str) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
-/// The tightest limit of the control groups (version 2) that the process is in, and what that group uses, in bytes.
+/// The tightest limit of the control groups that the process is in, and what that group uses, in bytes. Both versions
+/// of such groups are there: one file system for all that is controlled, or one for memory.
 fn control_group() -> Option<(u64, u64)> {
     let text = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let number = |path: std::path::PathBuf| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let limits = std::path::Path::new(own).ancestors().filter_map(|group| {
-        let folder = std::path::Path::new("/sys/fs/cgroup").join(group);
-        Some((number(folder.join("memory.max"))?, number(folder.join("memory.current")).unwrap_or(0)))
+    let tightest = |own: &str, root: &str, [limit, used]: [&str; 2]| {
+        let limits = std::path::Path::new(own).ancestors().filter_map(|group| {
+            let folder = std::path::Path::new(root).join(group);
+            Some((number(folder.join(limit))?, number(folder.join(used)).unwrap_or(0)))
+        });
+        limits.min_by_key(|(limit, _)| *limit)
+    };
+    let groups = text.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, own) = rest.split_once(":/")?;
+        match controllers {
+            "" => tightest(own, "/sys/fs/cgroup", ["memory.max", "memory.current"]),
+            "memory" => tightest(own, "/sys/fs/cgroup/memory", ["memory.limit_in_bytes", "memory.usage_in_bytes"]),
+            _ => None,
+        }
     });
-    limits.min_by_key(|(limit, _)| *limit)
+    groups.min_by_key(|(limit, _)| *limit)
 }
 
 /// The limit of the process's address space in bytes.

@@ -100,7 +100,10 @@ impl Api {
             // SAFETY: initialisers of an MPI library have no precondition; it stays loaded to the end.
             match unsafe { Library::open(Some(*name), RTLD_NOW | RTLD_GLOBAL) } {
                 Ok(library) => return Self::of(library, name),
-                Err(error) => causes.push(error.to_string()),
+                // The error itself only says that it failed.
+                Err(error) => {
+                    causes.push(std::error::Error::source(&error).map_or(error.to_string(), |cause| cause.to_string()))
+                }
             }
         }
         let error = Error::input(format!("no MPI library is found: {}", names.join(", "))).help(

@@ -1,6 +1,6 @@
-//! Ranks that are processes, over sockets: of one machine in a folder that only their user may enter, or of several over
-//! TCP. Each pair of ranks has one stream, with a thread that writes and one that reads: nobody waits to send while the
-//! others wait for him, and what comes is taken in while the network is being worked on.
+//! Ranks that are processes, over sockets: of one machine in a folder that only their user may enter, or of several
+//! over TCP. Each pair of ranks has one stream, with a thread that writes and one that reads: nobody waits to send
+//! while the others wait for him, and what comes is taken in while the network is being worked on.
 
 use super::{
     communicator::{Header, Operation, gone},
@@ -123,12 +123,12 @@ pub fn tcp(meeting_place: &str, seat: Seat) -> Result<Mesh> {
         if late { fail("not all ranks have come to", error) } else { gone(0, Operation::Meet, 0) }
     })?;
     streams[0] = Some(first);
-    for lower in 1..rank {
+    for (lower, seat_of_lower) in streams.iter_mut().enumerate().take(rank).skip(1) {
         let place = places.get(lower).copied().flatten();
         let place = place.ok_or_else(|| Error::internal(format!("rank 0 does not say where rank {lower} is")))?;
         let mut stream = reach(lower, seat, deadline, || TcpStream::connect_timeout(&place, GREETING_TIME))?;
         greet(&mut stream, &hello(rank)).map_err(|_| gone(lower, Operation::Meet, 0))?;
-        streams[lower] = Some(stream);
+        *seat_of_lower = Some(stream);
     }
     while let Some(missing) = (rank + 1..size).find(|higher| streams[*higher].is_none()) {
         if let Some((hello, stream)) = visitor(missing, seat, deadline, &listener)? {
