@@ -37,6 +37,14 @@ pub mod without_run {
         }
     }
 
+    pub mod plan {
+        pub use super::super::Anything as PlanArguments;
+
+        pub fn run(_: &PlanArguments) -> super::Result<()> {
+            super::absent("plan", "run")
+        }
+    }
+
     pub mod run {
         pub use super::super::{Anything as Run, Anything as Step};
 

@@ -23,6 +23,7 @@ pub mod look;
 #[cfg(feature = "run")]
 pub mod new;
 pub mod openness;
+#[cfg(feature = "run")]
 pub mod plan;
 pub mod pull;
 #[cfg(feature = "run")]
@@ -35,6 +36,7 @@ pub mod ranks;
 pub mod recheck;
 #[cfg(feature = "run")]
 pub mod run;
+#[cfg(feature = "run")]
 pub mod seat;
 #[cfg(feature = "serve")]
 pub mod serve;
@@ -46,7 +48,7 @@ pub mod transfer;
 
 use crate::flags::{ModelRef, Settings};
 #[cfg(not(feature = "run"))]
-pub use absent::without_run::{bench_train, data_show, new, pull_data, quantize, recheck, run};
+pub use absent::without_run::{bench_train, data_show, new, plan, pull_data, quantize, recheck, run};
 #[cfg(not(feature = "serve"))]
 pub use absent::without_serve::{classify, embed, serve};
 use narthex_base::{Error, Result};
