@@ -86,7 +86,7 @@ struct Api {
     test: unsafe extern "C" fn(*mut Request, *mut c_int, *mut Status) -> c_int,
     abort: unsafe extern "C" fn(usize, c_int) -> c_int,
     finalize: unsafe extern "C" fn() -> c_int,
-    library_version: unsafe extern "C" fn(*mut c_char, *mut c_int) -> c_int,
+    get_version: unsafe extern "C" fn(*mut c_char, *mut c_int) -> c_int,
     comm_world: usize,
     byte: usize,
 }
@@ -140,7 +140,7 @@ impl Api {
             test: symbol!(b"MPI_Test"),
             abort: symbol!(b"MPI_Abort"),
             finalize: symbol!(b"MPI_Finalize"),
-            library_version: symbol!(b"MPI_Get_library_version"),
+            get_version: symbol!(b"MPI_Get_library_version"),
             comm_world,
             byte,
         };
@@ -153,7 +153,7 @@ impl Api {
     fn version(&self) -> String {
         let (mut bytes, mut length) = ([0u8; VERSION_BYTES], 0);
         // SAFETY: there is room for the longest name of any library.
-        unsafe { (self.library_version)(bytes.as_mut_ptr().cast(), &mut length) };
+        unsafe { (self.get_version)(bytes.as_mut_ptr().cast(), &mut length) };
         let text = String::from_utf8_lossy(&bytes[..(length.max(0) as usize).min(VERSION_BYTES)]).into_owned();
         let words = text.split(['\n', ',']).next().unwrap_or_default().trim_end_matches('\0');
         words.split_whitespace().collect::<Vec<_>>().join(" ")
