@@ -1,13 +1,15 @@
 //! The training step of a known shape, timed: what `narthex bench train` runs.
 
 use crate::{
-    network::{Network, Parts, Round},
-    objective::{DecoderPass, Pass, TokenBatch},
-    optimizer::{Optimizer, layout, norm},
-    selection::Selection,
-    world::{Alone, Part, World},
+    objective::{DecoderPass, Loss, Objective, Parts, Pass, Place, TokenBatch, Units},
+    session::{Session, Training},
+    world::{Traffic, World},
 };
-use narthex_base::{Error, Result, config::Update, random::Stream};
+use narthex_base::{
+    Error, Result,
+    config::{Batching, Decay, LearningRate, Machine, Reports, Schedule, Shard},
+    random::Stream,
+};
 use narthex_kernels::{
     memory::{minor_page_faults, peak_resident_bytes},
     probe::flop_per_second_now,
@@ -15,7 +17,7 @@ use narthex_kernels::{
 };
 use narthex_model::{Decoder, Design, Device, ModelConfig, Precision};
 use serde::Serialize;
-use std::{ops::Range, time::Instant};
+use std::time::Instant;
 
 /// Steps before anything is timed: buffers find their places.
 const WARM_UP_STEPS: usize = 3;
@@ -88,8 +90,14 @@ pub struct TrainTiming {
     pub precision: Precision,
     /// The instruction set.
     pub isa: &'static str,
-    /// Threads.
+    /// Threads of each process.
     pub threads: usize,
+    /// Processes that train together.
+    pub ranks: usize,
+    /// What each of them has alone.
+    pub shard: Shard,
+    /// Micro-batches of a step.
+    pub micro_batches: usize,
     /// Steps timed.
     pub steps: usize,
     /// The median over steps.
@@ -100,8 +108,12 @@ pub struct TrainTiming {
     pub mfu: f64,
     /// That peak, the median of measurements between the steps.
     pub peak_gflop_per_second: f64,
-    /// The most resident memory of the process so far.
+    /// The most resident memory of a process so far.
     pub peak_rss_mb: f64,
+    /// What this process sends to others in a step.
+    pub sent_mb_per_step: f64,
+    /// The part of the time in which this process waits for others, 0 to 1.
+    pub waiting: f64,
     /// Page faults of a step: memory that the system had to hand out anew.
     pub page_faults_per_step: f64,
     /// The loss of the last step, in nats.
@@ -123,146 +135,189 @@ pub struct OperatorShare {
     pub gflop_per_second: f64,
 }
 
-/// A decoder that is trained step by step, by one process and all at once.
-pub(crate) struct Trainee {
-    network: Option<Network<Decoder>>,
-    optimizer: Optimizer,
-    layout: Vec<Part>,
-    ranges: Vec<Range<usize>>,
-    groups: Vec<Vec<usize>>,
-    update: Update,
+/// How the steps are made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BenchSetting {
+    /// Model and batch.
+    pub shape: BenchShape,
+    /// Of products.
+    pub precision: Precision,
+    /// Whether blocks are computed again on the way back.
+    pub activation_checkpointing: bool,
+    /// What each process has alone.
+    pub shard: Shard,
+    /// Micro-batches of a step.
+    pub micro_batches: usize,
 }
 
-impl Trainee {
-    pub(crate) fn new(model: Decoder, update: &Update) -> Self {
-        let selection = Selection::whole_decoder(&model);
-        let layout = layout(&selection, update.optimizer);
-        let device = model.device().inner();
-        let optimizer = Optimizer::new(&selection, update.optimizer, |part| 0..part.len, &device, None)
-            .expect("nothing is kept on the disk");
-        Self {
-            network: Some(Network::Whole(model.for_training(|_| true))),
-            optimizer,
-            ranges: layout.iter().map(|part| 0..part.len).collect(),
-            groups: vec![(0..layout.len()).collect()],
-            layout,
-            update: update.clone(),
+/// The same micro-batch again and again.
+struct Repeated {
+    pass: DecoderPass,
+    batch: TokenBatch,
+}
+
+impl Objective<Decoder> for Repeated {
+    type Batch = TokenBatch;
+
+    fn units(&self, model: &Decoder) -> Units {
+        Units {
+            item: "tokens",
+            items_per_batch: self.batch.counted() as u64,
+            flop_per_item: None,
+            loss_figure: "training_nats_per_token",
+            parameters: model.config().parameters(),
         }
     }
 
-    /// One step with the gradients of a pass.
-    pub(crate) fn step(
-        &mut self,
-        lr: f64,
-        pass: impl FnOnce(&mut dyn Parts<Decoder>) -> Result<Option<Pass>>,
-    ) -> Result<Pass> {
-        let Self { network, optimizer, layout, ranges, groups, update } = self;
-        let network_before = network.take().ok_or_else(|| Error::internal("a step before has failed"))?;
-        let mut sums = Alone.sums(layout);
-        let found = pass(&mut Round::new(&network_before, groups, &mut *sums, &Alone, optimizer))?;
-        let gradients = sums.finish_own()?;
-        let norm = norm(&gradients);
-        let step = |weights| optimizer.step(weights, gradients, norm, update, lr);
-        *network = Some(network_before.update(layout, ranges, None, step)?);
-        found.ok_or_else(|| Error::internal("a pass without a batch"))
+    fn batch(&self, _: Place<Decoder>) -> Result<TokenBatch> {
+        Ok(self.batch.clone())
+    }
+
+    fn weight(&self, batch: &TokenBatch) -> u64 {
+        batch.counted() as u64
+    }
+
+    fn loss(&self, model: &Decoder, batch: &TokenBatch, noise: Stream, scale: f64) -> Loss {
+        self.pass.loss(model, batch, noise, scale)
+    }
+
+    fn part(&self, parameter: &str) -> usize {
+        self.pass.part(parameter)
+    }
+
+    fn pass(
+        &self,
+        parts: &mut dyn Parts<Decoder>,
+        batch: Option<&TokenBatch>,
+        noise: Stream,
+        scale: f64,
+    ) -> Result<Option<Pass>> {
+        self.pass.pass(parts, batch, noise, scale)
     }
 }
 
-/// A model in training on one batch of random tokens.
-pub struct TrainBench {
-    shape: BenchShape,
-    precision: Precision,
-    trainee: Trainee,
-    pass: DecoderPass,
-    batch: TokenBatch,
-    warm: bool,
-    loss: f64,
+/// Training on one batch of random tokens: the same every time.
+pub struct TrainBench<'a> {
+    setting: BenchSetting,
+    objective: Repeated,
+    training: Training<'a, Decoder>,
 }
 
-/// The learning rate of the steps.
-const LEARNING_RATE: f64 = 3e-4;
-
-impl TrainBench {
-    /// Random weights and tokens, the same every time.
-    pub fn new(shape: BenchShape, precision: Precision, activation_checkpointing: bool, device: &Device) -> Self {
-        let (config, rows) = shape.config();
-        let model = Decoder::random(&config, 0, device).with_precision(precision);
+impl<'a> TrainBench<'a> {
+    /// On a device, by the processes of a world.
+    pub fn new(setting: BenchSetting, device: &Device, world: &'a dyn World) -> Self {
+        let (config, rows) = setting.shape.config();
         let stream = Stream::new(0, "bench");
         let (len, vocabulary) = (config.context, config.vocab_size as u64);
         let window = |offset: usize| {
             let id = |i: usize| stream.below((i + i / len + offset) as u64, vocabulary) as i64;
             (0..rows * len).map(id).collect::<Vec<i64>>()
         };
-        Self {
-            shape,
-            precision,
-            trainee: Trainee::new(model, &Update::default()),
-            pass: DecoderPass { dropout: 0.0, block_by_block: activation_checkpointing },
-            batch: TokenBatch {
-                rows,
-                len,
-                tokens: window(0),
-                targets: window(1),
-                counts: vec![true; rows * len],
-                documents: None,
+        let batch = TokenBatch {
+            rows,
+            len,
+            tokens: window(0),
+            targets: window(1),
+            counts: vec![true; rows * len],
+            documents: None,
+        };
+        let schedule = Schedule {
+            batches: Batching {
+                // Without an end.
+                steps: u64::MAX,
+                batch_size: rows,
+                gradient_accumulation: setting.micro_batches,
+                context: len,
             },
-            warm: false,
-            loss: f64::NAN,
-        }
+            rate: LearningRate { lr: 3e-4, warmup: 0, decay: Decay::Wsd, decay_fraction: 0.0, ..Default::default() },
+            reports: Reports { eval_every: 0, sample_every: 0, ..Default::default() },
+            machine: Machine {
+                activation_checkpointing: setting.activation_checkpointing,
+                shard: setting.shard,
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        let pass = DecoderPass::new(&schedule);
+        let training = Training { schedule, device: device.clone(), world, ..Default::default() };
+        Self { setting, objective: Repeated { pass, batch }, training }
     }
 
+    /// The model with its first weights, and steps to warm up.
+    ///
+    /// # Errors
+    /// If another process cannot be reached, or the device has no room.
+    pub fn start(&self) -> Result<TrainRun<'_>> {
+        let (config, _) = self.setting.shape.config();
+        let model = Decoder::random(&config, 0, &self.training.device).with_precision(self.setting.precision);
+        let mut run = TrainRun { bench: self, session: Session::start(model, &self.objective, &self.training)? };
+        (0..WARM_UP_STEPS).try_for_each(|_| run.step().map(drop))?;
+        Ok(run)
+    }
+}
+
+/// A training under way.
+pub struct TrainRun<'a> {
+    bench: &'a TrainBench<'a>,
+    session: Session<'a, Decoder, Repeated>,
+}
+
+impl TrainRun<'_> {
     /// One step; the seconds that it took.
-    fn step(&mut self) -> f64 {
+    fn step(&mut self) -> Result<f64> {
         let start = Instant::now();
-        let scale = 1.0 / self.batch.counted() as f64;
-        let (pass, batch) = (self.pass, &self.batch);
-        let found = self
-            .trainee
-            .step(LEARNING_RATE, |parts| pass.pass(parts, Some(batch), Stream::new(0, "bench"), scale))
-            .expect("one process on its own cannot fail");
-        self.loss = found.loss;
-        start.elapsed().as_secs_f64()
+        self.session.train(self.session.steps() + 1)?;
+        Ok(start.elapsed().as_secs_f64())
     }
 
-    /// Times `steps` steps, after some to warm up at the first call. `profiled`: then also times the operators.
-    pub fn run(&mut self, steps: usize, profiled: bool) -> TrainTiming {
-        if !self.warm {
-            for _ in 0..WARM_UP_STEPS {
-                self.step();
-            }
-            self.warm = true;
-        }
+    /// Times `steps` steps. `profiled`: then also times the operators.
+    ///
+    /// # Errors
+    /// If another process cannot be reached.
+    pub fn time(&mut self, steps: usize, profiled: bool) -> Result<TrainTiming> {
+        let (setting, world) = (&self.bench.setting, self.bench.training.world);
         // The peak is measured between the steps, as the speed of shared machines drifts.
         let (mut seconds, mut peaks) = (Vec::new(), Vec::new());
-        let faults = minor_page_faults();
+        let (faults, mut traffic) = (minor_page_faults(), Traffic::default());
         for _ in 0..steps.max(1) {
-            seconds.push(self.step());
-            peaks.push(flop_per_second_now(self.precision));
+            let before = world.traffic();
+            seconds.push(self.step()?);
+            let after = world.traffic();
+            traffic.sent_bytes += after.sent_bytes - before.sent_bytes;
+            traffic.waited_seconds += after.waited_seconds - before.waited_seconds;
+            peaks.push(world.gather(flop_per_second_now(setting.precision))?.iter().sum());
         }
         let faults = minor_page_faults() - faults;
+        let (all, count) = (seconds.iter().sum::<f64>(), seconds.len());
         let (median, peak) = (median(&mut seconds), median(&mut peaks));
-        let (config, rows) = self.shape.config();
-        let tokens_per_second = (rows * config.context) as f64 / median;
-        TrainTiming {
-            shape: self.shape.name(),
-            precision: self.precision,
+        let (config, rows) = setting.shape.config();
+        let tokens_per_second = (setting.micro_batches * rows * config.context) as f64 / median;
+        let resident = world.gather(peak_resident_bytes() as f64)?;
+        Ok(TrainTiming {
+            shape: setting.shape.name(),
+            precision: setting.precision,
             isa: narthex_kernels::isa().name(),
             threads: rayon::current_num_threads(),
-            steps: seconds.len(),
+            ranks: world.size(),
+            shard: setting.shard,
+            micro_batches: setting.micro_batches,
+            steps: count,
             tokens_per_second,
             step_ms: 1e3 * median,
             mfu: tokens_per_second * config.training_flop_per_token(config.context) / peak,
             peak_gflop_per_second: peak / 1e9,
-            peak_rss_mb: peak_resident_bytes() as f64 / 1e6,
-            page_faults_per_step: faults as f64 / seconds.len() as f64,
-            loss: self.loss,
-            operators: if profiled { self.operators() } else { vec![] },
-        }
+            peak_rss_mb: resident.into_iter().fold(0.0, f64::max) / 1e6,
+            sent_mb_per_step: traffic.sent_bytes as f64 / count as f64 / 1e6,
+            waiting: traffic.waited_seconds / all,
+            page_faults_per_step: faults as f64 / count as f64,
+            loss: self.session.last_loss().ok_or_else(|| Error::internal("a step without a loss"))?,
+            operators: if profiled { self.operators()? } else { vec![] },
+        })
     }
 
-    fn operators(&mut self) -> Vec<OperatorShare> {
+    fn operators(&mut self) -> Result<Vec<OperatorShare>> {
         profile::start();
-        let total: f64 = (0..PROFILED_STEPS).map(|_| self.step()).sum();
+        let total = (0..PROFILED_STEPS).map(|_| self.step()).sum::<Result<f64>>()?;
         let times = profile::stop();
         let accounted: f64 = times.values().map(|time| time.seconds).sum();
         let share = |operator: &str, seconds: f64, flop: f64| OperatorShare {
@@ -275,7 +330,7 @@ impl TrainBench {
             times.iter().map(|(name, time)| share(name, time.seconds, time.flop)).collect();
         shares.push(share("other", (total - accounted).max(0.0), 0.0));
         shares.sort_by(|a, b| b.ms.total_cmp(&a.ms));
-        shares
+        Ok(shares)
     }
 }
 

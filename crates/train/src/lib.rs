@@ -21,7 +21,7 @@ mod session;
 mod stored;
 mod world;
 
-pub use bench::{BenchShape, OperatorShare, TrainBench, TrainTiming};
+pub use bench::{BenchSetting, BenchShape, OperatorShare, TrainBench, TrainRun, TrainTiming};
 pub use checkpoint::{has_checkpoint, keep_state};
 pub use gradients::NamedGradients;
 pub use label_figures::LabelFigures;

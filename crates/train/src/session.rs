@@ -134,7 +134,7 @@ pub fn replay<M: Module, O: Objective<M>>(
 /// A micro-batch and its number in the run.
 type Numbered<B> = (u64, B);
 
-struct Session<'a, M: Module, O> {
+pub(crate) struct Session<'a, M: Module, O> {
     training: &'a Training<'a, M>,
     objective: &'a O,
     selection: Selection,
@@ -155,7 +155,7 @@ struct Session<'a, M: Module, O> {
 }
 
 impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
-    fn start(network: M, objective: &'a O, training: &'a Training<'a, M>) -> Result<Self> {
+    pub(crate) fn start(network: M, objective: &'a O, training: &'a Training<'a, M>) -> Result<Self> {
         let (schedule, world) = (&training.schedule, training.world);
         let selection = training.selection.clone().unwrap_or_else(|| Selection::all(&network));
         let selected = selection.parameters();
@@ -224,6 +224,16 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
         })
     }
 
+    /// Steps taken.
+    pub(crate) fn steps(&self) -> u64 {
+        self.optimizer.steps
+    }
+
+    /// The loss of the last step.
+    pub(crate) fn last_loss(&self) -> Option<f64> {
+        self.report.last_loss()
+    }
+
     /// Goes on from the newest checkpoint of this run, if there is one. Rank 0 says which one.
     fn take_up(&mut self) -> Result<()> {
         let Training { work, observer, world, .. } = *self.training;
@@ -258,7 +268,7 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
     }
 
     /// All steps that are left until `until`.
-    fn train(&mut self, until: u64) -> Result<()> {
+    pub(crate) fn train(&mut self, until: u64) -> Result<()> {
         let (objective, seed) = (self.objective, self.training.seed);
         if O::BY_NETWORK {
             return self.run(until, |index, network| objective.batch(Place { seed, index, network }));

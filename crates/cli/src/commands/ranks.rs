@@ -6,7 +6,7 @@ use clap::Args;
 use narthex_base::{Error, Observer, Result};
 use narthex_run::Project;
 use narthex_shelf::root_of;
-use narthex_train::{Communicator, Ranks, Seat, World, mpi, sockets, tcp};
+use narthex_train::{Communicator, Mesh, Ranks, Seat, World, mpi, sockets, tcp};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag,
@@ -61,27 +61,36 @@ pub struct RanksFlags {
 }
 
 impl RanksFlags {
-    /// How many processes are to be started; none if this one is enough, or is one of them.
+    /// How many processes are to be started.
     pub fn to_start(&self) -> Option<u32> {
-        self.ranks.filter(|ranks| *ranks > 1 && std::env::var_os(RANK).is_none())
+        to_start(self.ranks)
     }
 }
 
-/// Starts the processes, waits for them, and gives the exit code of the run.
-pub fn launch(project: &Path, ranks: u32, restarts: u32) -> Result<u8> {
+/// How many processes are to be started; none if this one is enough, or is one of them.
+pub fn to_start(ranks: Option<u32>) -> Option<u32> {
+    ranks.filter(|ranks| *ranks > 1 && std::env::var_os(RANK).is_none())
+}
+
+/// Where the ranks of a project write what they say.
+pub fn logs_of(project: &Path) -> PathBuf {
+    root_of(project).join(".narthex/ranks")
+}
+
+/// Starts this command as several processes, waits for them, and gives the exit code.
+pub fn launch(logs: &Path, ranks: u32, restarts: u32) -> Result<u8> {
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         flag::register(signal, interrupted.clone())
             .map_err(|error| Error::internal("cannot listen for signals").cause(error))?;
     }
-    let logs = root_of(project).join(".narthex/ranks");
-    std::fs::create_dir_all(&logs).map_err(|error| Error::io("cannot write", &logs, error))?;
+    std::fs::create_dir_all(logs).map_err(|error| Error::io("cannot write", logs, error))?;
     let threads = (available_parallelism().map_or(1, usize::from) / ranks as usize).max(1);
     let words = if threads == 1 { "one thread".into() } else { format!("{threads} threads") };
     noteln!("{ranks} processes of {words} each; all but the first write to {}", logs.display());
     let mut left = restarts;
     loop {
-        let running = Running::start(ranks, threads, &logs)?;
+        let running = Running::start(ranks, threads, logs)?;
         let Some((rank, status)) = running.wait(&interrupted)? else { return Ok(0) };
         let killed = status.signal();
         if killed.is_some() && left > 0 && !interrupted.load(Ordering::Relaxed) {
@@ -97,7 +106,7 @@ pub fn launch(project: &Path, ranks: u32, restarts: u32) -> Result<u8> {
             (Some(signal), _) => format!("rank {rank} was ended by signal {signal}"),
             (None, code) => format!("rank {rank} ended with exit code {}", code.unwrap_or(1)),
         };
-        let log = log_of(&logs, rank);
+        let log = log_of(logs, rank);
         let said = std::fs::read_to_string(&log).unwrap_or_default();
         let lines: Vec<&str> = said.lines().collect();
         let error = Error::input(how).at(log.display(), None);
@@ -203,8 +212,8 @@ impl Drop for Running {
 }
 
 /// The rank that this process is, if it is one of several. Takes its share of the processors.
-pub fn started(flags: &RanksFlags) -> Result<Option<Started>> {
-    let Some(started) = Started::find(flags.engine)? else { return Ok(None) };
+pub fn started(engine: Engine) -> Result<Option<Started>> {
+    let Some(started) = Started::find(engine)? else { return Ok(None) };
     if std::env::var_os("RAYON_NUM_THREADS").is_none() {
         rayon::ThreadPoolBuilder::new()
             .num_threads(started.threads())
@@ -214,9 +223,9 @@ pub fn started(flags: &RanksFlags) -> Result<Option<Started>> {
     Ok(Some(started))
 }
 
-/// The project as this process runs it: together with others, if it was started as one of several.
-pub fn join(project: Project, started: Option<Started>, timeout: u64) -> Result<Project> {
-    let Some(Started { rank, size, how, .. }) = started else { return Ok(project) };
+/// Meets the other ranks, which must run the same: `identity` says what.
+pub fn meet(started: Started, timeout: u64, identity: &[(&str, String)]) -> Result<Ranks<Mesh>> {
+    let Started { rank, size, how, .. } = started;
     let meeting = if matches!(how, How::Folder(_)) { MEETING } else { MEETING_OF_HOSTS };
     let seat = Seat { rank, size, meeting, patience: Duration::from_secs(timeout) };
     let mesh = match &how {
@@ -225,7 +234,7 @@ pub fn join(project: Project, started: Option<Started>, timeout: u64) -> Result<
         How::Mpi(family) => mpi(*family, std::env::var(MPI_LIBRARY).ok().as_deref(), seat)?,
     };
     let engine = mesh.engine();
-    let world = Ranks::meet(mesh, &project.identity())?;
+    let world = Ranks::meet(mesh, identity)?;
     if !matches!(how, How::Folder(_)) {
         // Who started these cannot say where they are.
         let own = format!("{}\t{}", rustix::system::uname().nodename().to_string_lossy(), rayon::current_num_threads());
@@ -239,6 +248,13 @@ pub fn join(project: Project, started: Option<Started>, timeout: u64) -> Result<
             noteln!("{size} ranks over {engine}: {}", hosts.collect::<Vec<_>>().join(", "));
         }
     }
+    Ok(world)
+}
+
+/// The project as this process runs it: together with others, if it was started as one of several.
+pub fn join(project: Project, started: Option<Started>, timeout: u64) -> Result<Project> {
+    let Some(started) = started else { return Ok(project) };
+    let world = meet(started, timeout, &project.identity())?;
     Ok(project.among(Arc::new(world)))
 }
 

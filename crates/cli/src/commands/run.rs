@@ -4,7 +4,7 @@ use super::{
     open_options,
     openness::explain,
     plan_options, program, project_flag,
-    ranks::{RanksFlags, join, launch, started, take_part},
+    ranks::{RanksFlags, join, launch, logs_of, started, take_part},
     serve,
 };
 use crate::{
@@ -92,12 +92,12 @@ pub struct StepFlags {
 pub fn run(args: &Run, style: Style) -> Result<()> {
     let folder = args.project_flag.as_ref().unwrap_or(&args.project);
     if let Some(ranks) = args.ranks.to_start().filter(|_| !args.step_flags.dry_run) {
-        return match launch(folder, ranks, args.ranks.restarts)? {
+        return match launch(&logs_of(folder), ranks, args.ranks.restarts)? {
             0 => Ok(()),
             code => std::process::exit(code.into()),
         };
     }
-    let started = started(&args.ranks)?;
+    let started = started(args.ranks.engine)?;
     let project = Project::open(folder, &open_options(plan_options(folder, &args.settings)?))?;
     let project = join(project, started, args.ranks.rank_timeout)?;
     if take_part(&project)? {

@@ -40,18 +40,23 @@ impl DecoderPass {
         }
     }
 
-    pub(super) fn loss(&self, model: &Decoder, batch: &TokenBatch, noise: Stream, scale: f64) -> Loss {
+    /// The cross-entropy of the predictions of a batch that count, in nats: their sum times `scale`.
+    pub fn loss(&self, model: &Decoder, batch: &TokenBatch, noise: Stream, scale: f64) -> Loss {
         let mut dropout = Dropout::new(noise, self.dropout);
         Loss { sum: nats(model, batch, &mut dropout, scale), value: None, values: vec![] }
     }
 
     /// The part of a decoder that a parameter belongs to: 1 and on for the blocks, 0 for what stands before and after.
-    pub(super) fn part(&self, parameter: &str) -> usize {
+    pub fn part(&self, parameter: &str) -> usize {
         let block = parameter.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse().ok());
         if self.block_by_block { block.map_or(0, |block: usize| block + 1) } else { 0 }
     }
 
-    pub(crate) fn pass(
+    /// A pass with that loss, forward and back.
+    ///
+    /// # Errors
+    /// If another process cannot be reached, or has parted from the common path.
+    pub fn pass(
         &self,
         parts: &mut dyn Parts<Decoder>,
         batch: Option<&TokenBatch>,
@@ -215,84 +220,4 @@ fn block_by_block<F: FnOnce(&Decoder, Tensor<2>, Tensor<1, Int>) -> Loss>(
     }
     parts.give(0, pass.is_some().then_some(of_root))?;
     Ok(pass)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bench::Trainee;
-    use narthex_base::config::Update;
-    use narthex_model::{Design, ModelConfig, Replacement, cpu, map_parameters};
-
-    const VOCABULARY: usize = 97;
-    const ROWS: usize = 3;
-    const LENGTH: usize = 48;
-
-    /// The token that `xtask/goldens/training.py` puts there.
-    fn token(step: usize, row: usize, i: usize) -> i64 {
-        ((step * 7 + row * 31 + i * 3 + i / 7) % VOCABULARY) as i64
-    }
-
-    fn batch(step: usize) -> TokenBatch {
-        let ids = |shift: usize| {
-            (0..ROWS).flat_map(move |row| (0..LENGTH).map(move |i| token(step, row, i + shift))).collect::<Vec<i64>>()
-        };
-        TokenBatch {
-            rows: ROWS,
-            len: LENGTH,
-            tokens: ids(0),
-            targets: ids(1),
-            counts: vec![true; ROWS * LENGTH],
-            documents: None,
-        }
-    }
-
-    /// The weights that `xtask/goldens/training.py` starts with.
-    fn model(names: &[String]) -> Decoder {
-        let config = ModelConfig {
-            vocab_size: VOCABULARY,
-            hidden_size: 64,
-            intermediate_size: 172,
-            layers: 2,
-            heads: 4,
-            kv_heads: 2,
-            head_width: 16,
-            rms_norm_eps: 1e-6,
-            rope_theta: 10_000.0,
-            tied_embeddings: false,
-            context: LENGTH,
-            bos_token: None,
-            eos_tokens: vec![],
-            design: Design::default(),
-        };
-        let model = map_parameters(Decoder::random(&config, 0, &cpu()), |name, shape| {
-            let number = names.iter().position(|known| known == name).expect("a tensor that PyTorch has too");
-            let value = |i: usize| match shape.len() {
-                1 => 1.0,
-                _ => (0.08 * (0.37 * ((i + 1) * (i + 1)) as f64 + number as f64).sin()) as f32,
-            };
-            Replacement { values: Some((0..shape.iter().product()).map(value).collect()), trained: false }
-        });
-        model.for_training(|_| true)
-    }
-
-    /// Same weights, same data, 100 steps of AdamW with clipping and decay: every loss is PyTorch's.
-    #[test]
-    fn losses_are_those_of_pytorch() {
-        let golden: serde_json::Value = serde_json::from_str(include_str!("../../tests/golden/training.json")).unwrap();
-        let names: Vec<String> = serde_json::from_value(golden["names"].clone()).unwrap();
-        let expected: Vec<f64> = serde_json::from_value(golden["losses"].clone()).unwrap();
-        assert_eq!(expected.len(), 100);
-        let update = Update { weight_decay: 0.1, beta2: 0.99, ..Update::default() };
-        for block_by_block in [false, true] {
-            let mut trainee = Trainee::new(model(&names), &update);
-            let pass = DecoderPass { dropout: 0.0, block_by_block };
-            for (step, expected) in expected.iter().enumerate() {
-                let noise = Stream::new(0, "none");
-                let scale = 1.0 / (ROWS * LENGTH) as f64;
-                let found = trainee.step(1e-3, |parts| pass.pass(parts, Some(&batch(step)), noise, scale)).unwrap();
-                assert!((found.loss - expected).abs() < 1e-4, "step {step}: {}, not {expected}", found.loss);
-            }
-        }
-    }
 }
