@@ -31,7 +31,7 @@ pub use selection::{Selected, Selection};
 pub use session::{Fitted, Sampler, Training, fit, replay};
 pub use world::{
     Alone, Communicator, Gathering, Layout, Mesh, Message, MpiFamily, Operation, Part, Pending, Pieces, Ranks, Seat,
-    Sums, Traffic, World, mpi, sockets, tcp, threads,
+    Segment, Sums, Traffic, World, mpi, sockets, tcp, threads,
 };
 
 // What a network of one's own is written with.

@@ -2,7 +2,11 @@
 //! made. Each message says which operation it belongs to, so that ranks that have parted are told so.
 
 use narthex_base::{Error, Result};
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 /// What an exchange is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +54,76 @@ impl fmt::Display for Operation {
     }
 }
 
-/// What ranks send each other; one message to all of them is kept once.
-pub type Message = Arc<Vec<u8>>;
+/// Bytes in the order of a machine's numbers: values go out as they lie in memory.
+const _: () = assert!(cfg!(target_endian = "little"), "messages are little-endian");
+
+/// What ranks send each other: bytes that need not lie together, so that nothing is copied to be sent.
+#[derive(Clone, Default)]
+pub struct Message(Arc<Segments>);
+
+#[derive(Default)]
+struct Segments {
+    list: Vec<Segment>,
+    joined: OnceLock<Vec<u8>>,
+}
+
+/// A range of bytes that others may hold too.
+#[derive(Clone)]
+pub struct Segment {
+    bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    range: Range<usize>,
+}
+
+impl Segment {
+    /// These bytes of all.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn new(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>) -> Self {
+        assert!(range.end <= (*bytes).as_ref().len(), "a segment of bytes that are not there");
+        Self { bytes, range }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &(*self.bytes).as_ref()[self.range.clone()]
+    }
+}
+
+impl Message {
+    /// Bytes that lie together.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        let len = bytes.len();
+        Self::of(vec![Segment::new(Arc::new(bytes), 0..len)])
+    }
+
+    /// Bytes that follow each other.
+    pub fn of(list: Vec<Segment>) -> Self {
+        Self(Arc::new(Segments { list, joined: OnceLock::new() }))
+    }
+
+    /// Bytes in all.
+    pub fn len(&self) -> usize {
+        self.0.list.iter().map(|segment| segment.range.len()).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes, where they lie.
+    pub fn segments(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.list.iter().map(Segment::bytes)
+    }
+
+    /// The bytes together.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.0.list[..] {
+            [one] => one.bytes(),
+            list => self.0.joined.get_or_init(|| list.iter().flat_map(|segment| segment.bytes()).copied().collect()),
+        }
+    }
+}
 
 /// An exchange that has begun: what is to be sent is on its way.
 #[must_use = "what others have sent is still to be received"]

@@ -125,7 +125,9 @@ impl Mesh {
                 },
             };
             match incoming {
-                Ok((header, message)) if header.operation == Operation::Abort => return Err(failed(rank, &message)),
+                Ok((header, message)) if header.operation == Operation::Abort => {
+                    return Err(failed(rank, message.bytes()));
+                }
                 Ok((header, _)) if header.sequence == ASIDE => {}
                 Ok((header, message)) => _ = inbox.early.insert((rank, header.sequence), (header, message)),
                 Err(lost) => {

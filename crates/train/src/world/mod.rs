@@ -12,7 +12,7 @@ mod ranks;
 mod sockets;
 mod threads;
 
-pub use communicator::{Communicator, Message, Operation, Pending, Traffic};
+pub use communicator::{Communicator, Message, Operation, Pending, Segment, Traffic};
 pub use mesh::Mesh;
 pub use mpi::{MpiFamily, mpi};
 pub use ranks::Ranks;

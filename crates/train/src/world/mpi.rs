@@ -330,7 +330,7 @@ impl Api {
     fn send(&self, peer: &mut Peer, bytes: Bytes, tag: c_int) {
         let slice = match &bytes {
             Bytes::Header(header) => &header[..],
-            Bytes::Part(message, start) => &message[*start..message.len().min(start + CHUNK_BYTES)],
+            Bytes::Part(message, start) => &message.bytes()[*start..message.len().min(start + CHUNK_BYTES)],
             Bytes::Coming(..) => unreachable!("what comes is not sent"),
         };
         let mut request = 0;
@@ -380,7 +380,7 @@ impl Api {
         if received < message.len() {
             peer.receiving = Some(self.receive(peer.rank, Bytes::Coming(header, message, received), TAG_BYTES));
         } else {
-            _ = peer.incoming.send(Ok((header, message.into())));
+            _ = peer.incoming.send(Ok((header, Message::new(message))));
         }
         true
     }

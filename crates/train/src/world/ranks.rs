@@ -4,14 +4,14 @@
 
 use super::{
     Gathering, Layout, Part, Pieces, Sums, World,
-    communicator::{Communicator, Message, Operation, Pending, Traffic},
+    communicator::{Communicator, Message, Operation, Pending, Segment, Traffic},
     garbled,
 };
-use crate::gradients::{NamedGradients, flat_tensor, flat_values};
-use burn::tensor::Tensor;
+use crate::gradients::{NamedGradients, flat_tensor};
+use burn::tensor::{Tensor, TensorData};
 use narthex_base::{Error, Result};
 use narthex_model::cpu;
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 /// Values between two places where a parameter may be cut.
 const CUT: usize = 16_384;
@@ -34,7 +34,7 @@ impl<C: Communicator> Ranks<C> {
         let message = Message::new(serde_json::to_vec(&own).expect("texts serialize"));
         let found = communicator.exchange(Operation::Meet, vec![message; communicator.size()])?;
         for (rank, message) in found.iter().enumerate() {
-            let theirs: Vec<(String, String)> = serde_json::from_slice(message)
+            let theirs: Vec<(String, String)> = serde_json::from_slice(message.bytes())
                 .map_err(|error| Error::input(format!("rank {rank} does not say what it runs")).cause(error))?;
             if let Some(((name, ours), (_, theirs))) = own.iter().zip(&theirs).find(|(own, theirs)| own != theirs) {
                 return Err(Error::input(format!("rank {rank} has another {name} than rank {}", communicator.rank()))
@@ -70,13 +70,13 @@ impl<C: Communicator> World for Ranks<C> {
 
     fn all(&self, own: Vec<u8>) -> Result<Vec<Vec<u8>>> {
         let found = self.communicator.exchange(Operation::Gather, vec![Message::new(own); self.size()])?;
-        Ok(found.iter().map(|message| message.to_vec()).collect())
+        Ok(found.iter().map(|message| message.bytes().to_vec()).collect())
     }
 
     fn tell(&self, words: Vec<u8>) -> Result<Vec<u8>> {
         let message = Message::new(if self.rank() == 0 { words } else { vec![] });
         let found = self.communicator.exchange(Operation::Tell, vec![message; self.size()])?;
-        Ok(found[0].to_vec())
+        Ok(found[0].bytes().to_vec())
     }
 
     fn sums<'a>(&'a self, layout: &'a Layout) -> Box<dyn Sums + 'a> {
@@ -88,7 +88,7 @@ impl<C: Communicator> World for Ranks<C> {
     }
 
     fn begin_share(&self, parts: &[&Part], own: Pieces) -> Result<Gathering> {
-        let message = packed(own);
+        let message = packed(&values_of(own.into_iter()), |_, len| 0..len);
         let pending = self.communicator.begin(Operation::Share, vec![message; self.size()])?;
         Ok(Gathering::Coming(pending, parts.iter().copied().cloned().collect()))
     }
@@ -124,7 +124,7 @@ impl<C: Communicator> World for Ranks<C> {
     }
 
     fn collect(&self, parts: &[&Part], own: Pieces) -> Result<Option<Pieces>> {
-        let message = packed(own);
+        let message = packed(&values_of(own.into_iter()), |_, len| 0..len);
         let to = |rank: usize| if rank == 0 { message.clone() } else { Message::default() };
         let found = self.communicator.exchange(Operation::Collect, (0..self.size()).map(to).collect())?;
         let parts: Vec<Part> = parts.iter().copied().cloned().collect();
@@ -146,63 +146,86 @@ fn range(part: &Part, rank: usize, size: usize) -> Range<usize> {
     border(rank)..border(rank + 1)
 }
 
-/// The same of tensors, which are given up one by one.
-fn packed(own: Pieces) -> Message {
-    let values: Vec<Option<Vec<f32>>> = own.into_iter().map(|piece| piece.map(|piece| flat_values(&piece))).collect();
-    pack(values.iter().map(Option::as_deref))
+/// Values as they lie in memory.
+struct Values(TensorData);
+
+impl AsRef<[u8]> for Values {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
 }
 
-/// Values as bytes: for each parameter whether it has any, and then those.
-fn pack<'v>(pieces: impl Iterator<Item = Option<&'v [f32]>> + Clone) -> Message {
-    let len: usize = pieces.clone().map(|values| 1 + 4 * values.map_or(0, <[f32]>::len)).sum();
-    let mut bytes = Vec::with_capacity(len);
-    for values in pieces {
-        let values = values.unwrap_or_default();
-        bytes.push(u8::from(!values.is_empty()));
-        let at = bytes.len();
-        bytes.resize(at + 4 * values.len(), 0);
-        bytes[at..].as_chunks_mut().0.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_le_bytes());
+/// The values of tensors, to be sent.
+fn values_of(pieces: impl Iterator<Item = Option<Tensor<1>>>) -> Vec<Option<(Arc<Values>, usize)>> {
+    let values = |tensor: Tensor<1>| {
+        let len = tensor.dims()[0];
+        (Arc::new(Values(tensor.into_data().convert::<f32>())), len)
+    };
+    pieces.map(|piece| piece.map(values)).collect()
+}
+
+/// A message of a range of each parameter: first for each whether it has values, then those.
+fn packed(pieces: &[Option<(Arc<Values>, usize)>], range: impl Fn(usize, usize) -> Range<usize>) -> Message {
+    let (mut flags, mut segments) = (Vec::with_capacity(pieces.len()), vec![]);
+    for (number, piece) in pieces.iter().enumerate() {
+        let found = piece.as_ref().map(|(values, len)| (values, range(number, *len)));
+        let found = found.filter(|(_, range)| !range.is_empty());
+        flags.push(u8::from(found.is_some()));
+        segments.extend(found.map(|(values, range)| Segment::new(values.clone(), 4 * range.start..4 * range.end)));
     }
-    Message::new(bytes)
+    let flags = Segment::new(Arc::new(flags), 0..pieces.len());
+    Message::of(std::iter::once(flags).chain(segments).collect())
 }
 
 /// Bytes as values.
-fn numbers(bytes: &[u8]) -> impl Iterator<Item = f32> {
+fn numbers(bytes: &[u8]) -> impl ExactSizeIterator<Item = f32> {
     bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes))
 }
 
-/// Gives what a message of a rank holds of the ranges of another, as bytes.
-fn unpack<'p>(
-    message: &[u8],
-    from: usize,
-    ranges: impl Iterator<Item = (&'p Part, Range<usize>)>,
-    mut give: impl FnMut(usize, Range<usize>, &[u8]),
-) -> Result<()> {
-    let mut left = message;
-    for (number, (_, range)) in ranges.enumerate() {
-        let (flag, rest) = left.split_first().ok_or_else(|| garbled(from))?;
-        left = rest;
-        if *flag == 1 {
-            let (values, rest) = left.split_at_checked(4 * range.len()).ok_or_else(|| garbled(from))?;
-            left = rest;
-            give(number, range, values);
+/// What a message of a rank holds of each parameter, as bytes; `lens` says how many values each has, if it has any.
+fn unpacked(message: &Message, from: usize, lens: impl ExactSizeIterator<Item = usize>) -> Result<Vec<Option<&[u8]>>> {
+    let mut segments = message.segments();
+    let mut left: &[u8] = &[];
+    // Segments end where parameters do.
+    let mut take = |bytes: usize| {
+        if left.is_empty() {
+            left = segments.next().unwrap_or_default();
         }
-    }
-    if left.is_empty() { Ok(()) } else { Err(garbled(from)) }
+        let (taken, rest) = left.split_at_checked(bytes).ok_or_else(|| garbled(from))?;
+        left = rest;
+        Ok::<_, Error>(taken)
+    };
+    let flags = take(lens.len())?;
+    let found = flags.iter().zip(lens).map(|(flag, len)| (*flag == 1).then(|| take(4 * len)).transpose());
+    let found = found.collect::<Result<Vec<_>>>()?;
+    if left.is_empty() && segments.next().is_none() { Ok(found) } else { Err(garbled(from)) }
 }
 
 impl<C: Communicator> Ranks<C> {
     /// Parameters from the ranges that every rank has sent.
     fn whole(&self, found: Vec<Message>, parts: &[Part]) -> Result<Pieces> {
-        let mut whole: Vec<Option<Vec<f32>>> = vec![None; parts.len()];
-        for (rank, message) in found.into_iter().enumerate() {
-            let ranges = parts.iter().map(|part| (part, self.range(part, rank)));
-            unpack(&message, rank, ranges, |number, range, part| {
-                let values = whole[number].get_or_insert_with(|| vec![0.0; parts[number].len]);
-                values[range].iter_mut().zip(numbers(part)).for_each(|(value, part)| *value = part);
-            })?;
+        let mut pieces = Vec::with_capacity(found.len());
+        for (rank, message) in found.iter().enumerate() {
+            pieces.push(unpacked(message, rank, parts.iter().map(|part| self.range(part, rank).len()))?);
         }
-        Ok(whole.into_iter().map(|values| values.map(|values| flat_tensor(values, &cpu()))).collect())
+        let whole = parts.iter().enumerate().map(|(number, part)| {
+            let mut found: Vec<(usize, &[u8])> = vec![];
+            for (rank, pieces) in pieces.iter().enumerate() {
+                found.extend(pieces[number].map(|bytes| (self.range(part, rank).start, bytes)));
+            }
+            if found.is_empty() {
+                return None;
+            }
+            found.sort_by_key(|(start, _)| *start);
+            let mut values: Vec<f32> = Vec::with_capacity(part.len);
+            for (start, bytes) in found {
+                values.resize(start, 0.0);
+                values.extend(numbers(bytes));
+            }
+            values.resize(part.len, 0.0);
+            Some(flat_tensor(values, &cpu()))
+        });
+        Ok(whole.collect())
     }
 }
 
@@ -223,12 +246,16 @@ impl<C: Communicator> Shares<'_, C> {
         let Self { ranks, layout, own: sums, .. } = self;
         let found = ranks.communicator.finish(pending)?;
         for (rank, message) in found.iter().enumerate().filter(|(_, message)| !message.is_empty()) {
-            let ranges = numbers.iter().map(|number| &layout[*number]);
-            let ranges = ranges.map(|part| (part, ranks.range(part, ranks.rank())));
-            unpack(message, rank, ranges, |number, _, part| match &mut sums[numbers[number]] {
-                Some(sum) => sum.iter_mut().zip(self::numbers(part)).for_each(|(sum, part)| *sum += part),
-                empty => *empty = Some(self::numbers(part).collect()),
-            })?;
+            let lens = numbers.iter().map(|number| ranks.range(&layout[*number], ranks.rank()).len());
+            for (number, part) in numbers.iter().zip(unpacked(message, rank, lens)?) {
+                match (&mut sums[*number], part) {
+                    (_, None) => {}
+                    (Some(sum), Some(part)) => {
+                        sum.iter_mut().zip(self::numbers(part)).for_each(|(sum, part)| *sum += part);
+                    }
+                    (empty, Some(part)) => *empty = Some(self::numbers(part).collect()),
+                }
+            }
         }
         Ok(())
     }
@@ -240,14 +267,8 @@ impl<C: Communicator> Sums for Shares<'_, C> {
         let messages = match own {
             None => vec![Message::default(); ranks.size()],
             Some(mut own) => {
-                let values: Vec<Option<Vec<f32>>> = numbers
-                    .iter()
-                    .map(|number| own.remove(&layout[*number].name).map(|gradient| flat_values(&gradient)))
-                    .collect();
-                let of = |rank: usize| {
-                    let pieces = numbers.iter().zip(&values);
-                    pack(pieces.map(|(number, values)| Some(&values.as_ref()?[ranks.range(&layout[*number], rank)])))
-                };
+                let values = values_of(numbers.iter().map(|number| own.remove(&layout[*number].name)));
+                let of = |rank| packed(&values, |number, _| ranks.range(&layout[numbers[number]], rank));
                 (0..ranks.size()).map(of).collect()
             }
         };

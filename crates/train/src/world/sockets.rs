@@ -3,7 +3,7 @@
 //! while the others wait for him, and what comes is taken in while the network is being worked on.
 
 use super::{
-    communicator::{Header, Operation, gone},
+    communicator::{Header, Message, Operation, gone},
     mesh::{ALIVE_EVERY, Incoming, Link, Lost, MESSAGE_BYTES_MAX, Mesh, Outgoing, SILENCE, alive},
 };
 use narthex_base::{Error, Result};
@@ -310,7 +310,8 @@ fn write_all(mut stream: impl Stream, outgoing: &Receiver<Outgoing>) {
             Err(RecvTimeoutError::Timeout) => alive(),
             Err(RecvTimeoutError::Disconnected) => break,
         };
-        if stream.write_all(&header.to_bytes()).and_then(|()| stream.write_all(&message)).is_err() {
+        let header = header.to_bytes();
+        if std::iter::once(&header[..]).chain(message.segments()).any(|bytes| stream.write_all(bytes).is_err()) {
             break;
         }
     }
@@ -328,9 +329,12 @@ fn read_all(mut stream: impl Read, incoming: &Sender<Incoming>) {
         stream.read_exact(&mut bytes).map_err(lost)?;
         let header = Header::of_bytes(bytes).filter(|header| header.bytes <= MESSAGE_BYTES_MAX);
         let header = header.ok_or(Lost::Garbled)?;
-        let mut message = vec![0; header.bytes as usize];
-        stream.read_exact(&mut message).map_err(lost)?;
-        Ok((header, message.into()))
+        let mut message = Vec::with_capacity(header.bytes as usize);
+        stream.by_ref().take(header.bytes).read_to_end(&mut message).map_err(lost)?;
+        if (message.len() as u64) < header.bytes {
+            return Err(Lost::Gone);
+        }
+        Ok((header, Message::new(message)))
     };
     loop {
         let found = read();
