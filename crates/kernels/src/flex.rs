@@ -3,7 +3,7 @@
 use crate::machine::parallel::uninitialised;
 use burn::{
     backend::{
-        Autodiff, Bytes, DType, Flex, Shape,
+        Autodiff, BackendTensor, Bytes, DType, DispatchTensorKind, Flex, Shape,
         autodiff::{
             NodeId,
             checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -15,7 +15,7 @@ use burn::{
     },
     tensor::{Device, Tensor, TensorData},
 };
-use std::{fmt::Debug, marker::PhantomData};
+use std::{fmt::Debug, marker::PhantomData, ops::Deref};
 
 /// Whether our kernels take this tensor: f32 on the CPU. Others go through the operator's reference.
 pub(crate) fn is_ours<const D: usize>(x: &Tensor<D>) -> bool {
@@ -59,6 +59,37 @@ pub(crate) fn filled<const D: usize>(shape: [usize; D], make: impl FnOnce(&mut [
 /// The sizes of the tensor's `D` dimensions.
 pub(crate) fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
     tensor.layout().shape().dims()
+}
+
+/// A tensor's values in row-major order, where they lie: of a contiguous f32 tensor on the CPU nothing is copied.
+pub struct HostValues(FlexTensor);
+
+impl HostValues {
+    /// Those of a tensor, on any device.
+    pub fn of<const D: usize>(tensor: Tensor<D>) -> Self {
+        let tensor = if is_ours(&tensor) { tensor } else { Tensor::from_data(tensor.into_data(), &Device::flex()) };
+        let found = match tensor.clone().into_dispatch().kind {
+            DispatchTensorKind::Flex(BackendTensor::Float(found)) => found,
+            _ => FlexTensor::from_data(tensor.into_data().convert::<f32>()),
+        };
+        Self(contiguous(found))
+    }
+}
+
+impl Deref for HostValues {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        values(&self.0)
+    }
+}
+
+/// As they lie in memory.
+impl AsRef<[u8]> for HostValues {
+    fn as_ref(&self) -> &[u8] {
+        let start = size_of::<f32>() * self.0.layout().start_offset();
+        &self.0.bytes()[start..start + size_of_val(&self[..])]
+    }
 }
 
 /// The values of an integer tensor.

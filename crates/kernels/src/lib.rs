@@ -26,6 +26,7 @@ pub mod team {
     pub use crate::machine::{parallel::map, team::Team};
 }
 
+pub use flex::HostValues;
 pub use machine::{
     alloc, memory, probe, profile,
     simd::{ForceIsaError, Isa, activation::Activation, force_isa, isa},
@@ -33,7 +34,7 @@ pub use machine::{
 pub use narthex_base::config::Precision;
 pub use operators::{
     activation::activation,
-    adamw::{AdamwStep, adamw, square_sum},
+    adamw::{AdamwStep, SQUARES_BLOCK, adamw, square_sum, square_sums},
     attention::{AttentionDropout, AttentionShape, Scores, causal_attention},
     cross_entropy::{linear_cross_entropy, linear_nats},
     embedding::embedding,

@@ -15,12 +15,9 @@ use narthex_base::{
     Error, Result,
     config::{Optimizer as Algorithm, Update},
 };
-use narthex_kernels::{AdamwStep, MuonStep, adamw, muon, square_sum};
+use narthex_kernels::{AdamwStep, HostValues, MuonStep, SQUARES_BLOCK, adamw, muon, square_sum, square_sums};
 use narthex_model::cpu;
 use std::ops::Range;
-
-/// Values whose squares the kernel adds before it adds that sum to those before.
-const BLOCK: usize = 1 << 14;
 
 /// The moments of one parameter.
 #[derive(Clone, Debug)]
@@ -220,11 +217,10 @@ pub(crate) fn norm(gradients: &Pieces) -> f64 {
 pub(crate) fn norm_of_ranges(gradients: &Pieces, world: &dyn World, layout: &[Part]) -> Result<f64> {
     let mut own = Vec::new();
     for gradient in gradients {
-        let values = gradient.as_ref().map(flat_values).unwrap_or_default();
-        own.push(u8::from(!values.is_empty()));
-        for block in values.chunks(BLOCK) {
-            own.extend(square_sum(&flat_tensor(block.to_vec(), &cpu())).to_le_bytes());
-        }
+        let values = gradient.clone().map(HostValues::of).filter(|values| !values.is_empty());
+        own.push(u8::from(values.is_some()));
+        let sums = values.map(|values| square_sums(&values)).unwrap_or_default();
+        own.extend(sums.into_iter().flat_map(f64::to_le_bytes));
     }
     let found = world.all(own)?;
     let mut left: Vec<&[u8]> = found.iter().map(Vec::as_slice).collect();
@@ -235,7 +231,7 @@ pub(crate) fn norm_of_ranges(gradients: &Pieces, world: &dyn World, layout: &[Pa
             let wrong = || Error::internal(format!("rank {rank} sent norms of another form"));
             let (flag, rest) = left.split_first().ok_or_else(wrong)?;
             let range = world.range(part, rank);
-            let bytes = if *flag == 1 { 8 * range.len().div_ceil(BLOCK) } else { 0 };
+            let bytes = if *flag == 1 { 8 * range.len().div_ceil(SQUARES_BLOCK) } else { 0 };
             let (sums, rest) = rest.split_at_checked(bytes).ok_or_else(wrong)?;
             *left = rest;
             blocks.push((range.start, sums));

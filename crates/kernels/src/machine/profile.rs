@@ -36,7 +36,7 @@ pub fn stop() -> BTreeMap<&'static str, OperatorTime> {
 }
 
 /// Runs `work`, which does `flop` operations, on the account of operator `name`.
-pub(crate) fn timed<R>(name: &'static str, flop: f64, work: impl FnOnce() -> R) -> R {
+pub fn timed<R>(name: &'static str, flop: f64, work: impl FnOnce() -> R) -> R {
     if !ENABLED.load(Ordering::Relaxed) {
         return work();
     }

@@ -18,6 +18,7 @@ use burn::{
     backend::{Backend, Dispatch, Flex, backend_extension, flex::FlexTensor, tensor::FloatTensor},
     tensor::{Tensor, TensorData},
 };
+use rayon::prelude::*;
 
 /// Values that one task handles at a time, and over which squares are summed before they are added up.
 const BLOCK: usize = 1 << 14;
@@ -109,6 +110,15 @@ pub fn square_sum<const D: usize>(x: &Tensor<D>) -> f64 {
     }
     Tensor::<1>::from_dispatch(Dispatch::square_sum(x.clone().into_dispatch())).into_scalar::<f64>()
 }
+
+/// The same of values on the CPU, of each block of [`SQUARES_BLOCK`] values alone: their sum in order is [`square_sum`].
+pub fn square_sums(x: &[f32]) -> Vec<f64> {
+    let work = || x.par_chunks(BLOCK).map(squares).collect();
+    timed("gradient norm", 2.0 * x.len() as f64, work)
+}
+
+/// Values over which squares are summed before they are added up.
+pub const SQUARES_BLOCK: usize = BLOCK;
 
 #[backend_extension(Flex)]
 pub(crate) trait AdamwBackend: Backend {

@@ -8,9 +8,11 @@ use super::{
     garbled,
 };
 use crate::gradients::{NamedGradients, flat_tensor};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use narthex_base::{Error, Result};
+use narthex_kernels::{HostValues, profile::timed};
 use narthex_model::cpu;
+use rayon::prelude::*;
 use std::{ops::Range, sync::Arc};
 
 /// Values between two places where a parameter may be cut.
@@ -18,6 +20,9 @@ const CUT: usize = 16_384;
 
 /// Values that are shared together, where many are.
 const TOGETHER: usize = 1 << 22;
+
+/// Values of a sum that stay at hand while they are added to.
+const ADDED_TOGETHER: usize = 1 << 13;
 
 /// Several ranks over a communicator.
 pub struct Ranks<C> {
@@ -88,7 +93,7 @@ impl<C: Communicator> World for Ranks<C> {
     }
 
     fn begin_share(&self, parts: &[&Part], own: Pieces) -> Result<Gathering> {
-        let message = packed(&values_of(own.into_iter()), |_, len| 0..len);
+        let message = timed("weights taken", 0.0, || packed(&values_of(own.into_iter()), |_, len| 0..len));
         let pending = self.communicator.begin(Operation::Share, vec![message; self.size()])?;
         Ok(Gathering::Coming(pending, parts.iter().copied().cloned().collect()))
     }
@@ -98,7 +103,8 @@ impl<C: Communicator> World for Ranks<C> {
             Gathering::There(pieces) => return Ok(pieces),
             Gathering::Coming(pending, parts) => (pending, parts),
         };
-        self.whole(self.communicator.finish(pending)?, &parts)
+        let found = timed("waiting for weights", 0.0, || self.communicator.finish(pending))?;
+        timed("weights put together", 0.0, || self.whole(found, &parts))
     }
 
     fn share(&self, parts: &[&Part], mut own: Pieces) -> Result<Pieces> {
@@ -146,29 +152,16 @@ fn range(part: &Part, rank: usize, size: usize) -> Range<usize> {
     border(rank)..border(rank + 1)
 }
 
-/// Values as they lie in memory.
-struct Values(TensorData);
-
-impl AsRef<[u8]> for Values {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-}
-
 /// The values of tensors, to be sent.
-fn values_of(pieces: impl Iterator<Item = Option<Tensor<1>>>) -> Vec<Option<(Arc<Values>, usize)>> {
-    let values = |tensor: Tensor<1>| {
-        let len = tensor.dims()[0];
-        (Arc::new(Values(tensor.into_data().convert::<f32>())), len)
-    };
-    pieces.map(|piece| piece.map(values)).collect()
+fn values_of(pieces: impl Iterator<Item = Option<Tensor<1>>>) -> Vec<Option<Arc<HostValues>>> {
+    pieces.map(|piece| piece.map(|tensor| Arc::new(HostValues::of(tensor)))).collect()
 }
 
 /// A message of a range of each parameter: first for each whether it has values, then those.
-fn packed(pieces: &[Option<(Arc<Values>, usize)>], range: impl Fn(usize, usize) -> Range<usize>) -> Message {
+fn packed(pieces: &[Option<Arc<HostValues>>], range: impl Fn(usize, usize) -> Range<usize>) -> Message {
     let (mut flags, mut segments) = (Vec::with_capacity(pieces.len()), vec![]);
     for (number, piece) in pieces.iter().enumerate() {
-        let found = piece.as_ref().map(|(values, len)| (values, range(number, *len)));
+        let found = piece.as_ref().map(|values| (values, range(number, values.len())));
         let found = found.filter(|(_, range)| !range.is_empty());
         flags.push(u8::from(found.is_some()));
         segments.extend(found.map(|(values, range)| Segment::new(values.clone(), 4 * range.start..4 * range.end)));
@@ -244,21 +237,36 @@ impl<C: Communicator> Shares<'_, C> {
     fn take_in(&mut self) -> Result<()> {
         let Some((pending, numbers)) = self.coming.take() else { return Ok(()) };
         let Self { ranks, layout, own: sums, .. } = self;
-        let found = ranks.communicator.finish(pending)?;
+        let found = timed("waiting for gradients", 0.0, || ranks.communicator.finish(pending))?;
+        let mut parts = vec![];
         for (rank, message) in found.iter().enumerate().filter(|(_, message)| !message.is_empty()) {
             let lens = numbers.iter().map(|number| ranks.range(&layout[*number], ranks.rank()).len());
-            for (number, part) in numbers.iter().zip(unpacked(message, rank, lens)?) {
-                match (&mut sums[*number], part) {
-                    (_, None) => {}
-                    (Some(sum), Some(part)) => {
-                        sum.iter_mut().zip(self::numbers(part)).for_each(|(sum, part)| *sum += part);
+            parts.push(unpacked(message, rank, lens)?);
+        }
+        timed("sums of gradients", 0.0, || {
+            for (place, number) in numbers.iter().enumerate() {
+                let parts: Vec<&[u8]> = parts.iter().filter_map(|parts| parts[place]).collect();
+                if let Some((first, others)) = parts.split_first() {
+                    match &mut sums[*number] {
+                        Some(sum) => add(sum, &parts),
+                        empty => add(empty.insert(self::numbers(first).collect()), others),
                     }
-                    (empty, Some(part)) => *empty = Some(self::numbers(part).collect()),
                 }
             }
-        }
+        });
         Ok(())
     }
+}
+
+/// Adds values to a sum, one after the other.
+fn add(sum: &mut [f32], parts: &[&[u8]]) {
+    // Block by block, so that the sum is read and written once.
+    sum.par_chunks_mut(ADDED_TOGETHER).enumerate().for_each(|(block, sum)| {
+        for part in parts {
+            let part = &part[4 * block * ADDED_TOGETHER..][..4 * sum.len()];
+            sum.iter_mut().zip(numbers(part)).for_each(|(sum, value)| *sum += value);
+        }
+    });
 }
 
 impl<C: Communicator> Sums for Shares<'_, C> {
@@ -267,7 +275,9 @@ impl<C: Communicator> Sums for Shares<'_, C> {
         let messages = match own {
             None => vec![Message::default(); ranks.size()],
             Some(mut own) => {
-                let values = values_of(numbers.iter().map(|number| own.remove(&layout[*number].name)));
+                let values = timed("gradients taken", 0.0, || {
+                    values_of(numbers.iter().map(|number| own.remove(&layout[*number].name)))
+                });
                 let of = |rank| packed(&values, |number, _| ranks.range(&layout[numbers[number]], rank));
                 (0..ranks.size()).map(of).collect()
             }
