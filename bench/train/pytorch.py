@@ -2,23 +2,28 @@
 """Training speed of PyTorch on the benchmark's Llama shapes. Needs torch 2.5 or newer; nothing else.
 
     python pytorch.py --shape llama-10m --precision f32 --mode compiled --steps 5
+    python pytorch.py --shape llama-100m --ranks 2 --threads 1 --micro-batches 2 --parallel fsdp2
 
 A step is forward, mean cross-entropy, backward, clipping of the global gradient norm to 1, AdamW, zero grad. Three
 steps warm up, then N are timed; one JSON line says the medians. With --repeat the script prints "ready" after the
 warm-up and runs N steps more for each line on stdin, so that a driver can alternate engines and pay for compilation
-once.
+once. With --ranks several processes of this machine train together over gloo; micro-batches go to them in turn.
 """
 import argparse
+import contextlib
 import ctypes
 import json
 import math
 import os
 import resource
+import socket
 import statistics
+import subprocess
 import sys
 import time
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
@@ -112,6 +117,54 @@ def batches(vocab, batch, length, **_):
         yield rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 
 
+def launch(ranks):
+    """Starts this script as every rank, rank 0 with our stdin and stdout; ends with the first that fails."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = str(one.getsockname()[1])
+    common = {**os.environ, "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    running = [
+        subprocess.Popen(
+            [sys.executable, *sys.argv],
+            env={**common, "RANK": str(rank)},
+            **({} if rank == 0 else {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}),
+        )
+        for rank in range(ranks)
+    ]
+    try:
+        while all(process.poll() is None for process in running):
+            time.sleep(0.1)
+        failed = next((process.returncode for process in running if process.poll()), 0)
+        if not failed:
+            failed = max(process.wait() for process in running)
+        sys.exit(1 if failed else 0)
+    finally:
+        for process in running:
+            process.kill()
+
+
+def parallel(model, how):
+    """The model for several processes, and what makes the gradients of a micro-batch stay where they are."""
+    if how == "fsdp2":
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        for block in model.blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+
+        @contextlib.contextmanager
+        def alone():
+            model.set_requires_gradient_sync(False)
+            yield
+            model.set_requires_gradient_sync(True)
+
+        return model, alone
+    model = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+    return model, model.no_sync
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="llama-10m")
@@ -119,16 +172,31 @@ def main():
     parser.add_argument("--mode", choices=["eager", "compiled"], default="eager")
     parser.add_argument("--init", choices=["normal", "sine"], default="normal")
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, help="of each process; its share of all by default")
+    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--parallel", choices=["ddp", "fsdp2"], default="ddp")
+    parser.add_argument("--micro-batches", type=int, default=1)
     parser.add_argument("--repeat", action="store_true")
     parser.add_argument("--losses", action="store_true", help="print each step's loss and gradient norm on stderr")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    if arguments.ranks > 1 and "RANK" not in os.environ:
+        launch(arguments.ranks)
+    if arguments.micro_batches % arguments.ranks:
+        parser.error("--micro-batches must be a multiple of --ranks")
+    threads = arguments.threads or max(1, len(os.sched_getaffinity(0)) // arguments.ranks)
+    torch.set_num_threads(threads)
     torch.manual_seed(42)
+    if arguments.ranks > 1:
+        dist.init_process_group("gloo")
+    rank = dist.get_rank() if arguments.ranks > 1 else 0
+    own = range(rank, arguments.micro_batches, arguments.ranks)
 
     shape = SHAPES[arguments.shape]
     model = Llama(**shape)
     initialise(model, arguments.init)
+    alone = contextlib.nullcontext
+    if arguments.ranks > 1:
+        model, alone = parallel(model, arguments.parallel)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=3e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, fused=True
     )
@@ -136,18 +204,28 @@ def main():
     stream = batches(**shape)
 
     def step():
-        ids, targets = next(stream)
+        batches_of_step = [next(stream) for _ in range(arguments.micro_batches)]
         begin = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bf16"):
-            loss = forward(ids, targets)
-        loss.backward()
+        total = 0.0
+        for number in own:
+            ids, targets = batches_of_step[number]
+            with contextlib.nullcontext() if number == own[-1] else alone():
+                with torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bf16"):
+                    loss = forward(ids, targets)
+                # Ranks are averaged by who shares the gradients.
+                (loss / len(own)).backward()
+            total += loss.detach() / len(own)
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        seconds, loss = time.perf_counter() - begin, loss.item()
+        if arguments.ranks > 1:
+            dist.all_reduce(total)
+            total /= arguments.ranks
+        seconds, loss = time.perf_counter() - begin, total.item()
         if not math.isfinite(loss):
             sys.exit(f"the loss is {loss}")
         if arguments.losses:
+            norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
             print(f"loss {loss:.6f}, gradient norm {norm:.6f}", file=sys.stderr)
         return seconds, loss
 
@@ -160,28 +238,44 @@ def main():
         times, losses = zip(*(step() for _ in range(arguments.steps)))
         median = statistics.median(times)
         rest()
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+        if arguments.ranks > 1:
+            most = torch.tensor([resident])
+            dist.all_reduce(most, dist.ReduceOp.MAX)
+            resident = most.item()
+        if rank > 0:
+            return
         print(json.dumps({
             "engine": "pytorch",
             "version": torch.__version__,
             "mode": arguments.mode,
             "precision": arguments.precision,
             "shape": arguments.shape,
-            "threads": arguments.threads,
-            "tokens_per_second": round(shape["batch"] * shape["length"] / median, 1),
+            "threads": threads,
+            "ranks": arguments.ranks,
+            "tokens_per_second": round(arguments.micro_batches * shape["batch"] * shape["length"] / median, 1),
             "step_ms": round(median * 1000, 2),
-            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1),
+            "peak_rss_mb": round(resident, 1),
             "loss": round(losses[-1], 6),
         }), flush=True)
 
     for _ in range(WARM_UP):
         step()
-    if arguments.repeat:
-        rest()
+    if not arguments.repeat:
+        return report()
+    rest()
+    if rank == 0:
         print("ready", flush=True)
-        for _ in sys.stdin:
-            report()
-    else:
+    while True:
+        line = sys.stdin.readline() if rank == 0 else ""
+        goes_on = torch.tensor([bool(line)])
+        if arguments.ranks > 1:
+            dist.broadcast(goes_on, 0)
+        if not goes_on:
+            break
         report()
+    if arguments.ranks > 1:
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
