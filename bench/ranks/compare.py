@@ -18,7 +18,8 @@ sys.path.insert(0, str(HERE.parent / "train"))
 import compare as train  # noqa: E402
 
 GROUPS = {
-    "state": ["one process", "none", "optimizer", "DDP"],
+    "none": ["one process", "none"],
+    "optimizer": ["one process", "optimizer", "DDP"],
     "parameters": ["one process", "one process, recomputing", "parameters", "FSDP2"],
 }
 
@@ -70,7 +71,7 @@ def main():
                 strangers.append(train.measure(engines, arguments.rounds, arguments.wait))
                 everyone += engines
                 speed = {engine.name: engine.median("tokens_per_second") for engine in engines}
-                peer = speed[GROUPS[group][-1]]
+                peer = next((speed[name] for name in ["DDP", "FSDP2"] if name in speed), None)
                 for engine in engines:
                     results.append({"engine": engine.name, "shape": shape, "precision": precision,
                                     "error": engine.error, "rounds": engine.rounds})

@@ -106,11 +106,22 @@ class Engine:
         return (max(speeds) - min(speeds)) / 2 / statistics.median(speeds)
 
     def cpu_seconds(self):
-        try:
-            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """What the process and those that it has started used."""
+        times, parents = {}, {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # it has just ended
+            process = int(stat.parent.name)
+            times[process], parents[process] = int(fields[11]) + int(fields[12]), int(fields[1])
+
+        def is_ours(process):
+            while process in parents and process != self.process.pid:
+                process = parents[process]
+            return process == self.process.pid
+
+        return sum(time for process, time in times.items() if is_ours(process)) / os.sysconf("SC_CLK_TCK")
 
 
 def say(text):

@@ -185,6 +185,10 @@ impl Objective<Decoder> for Repeated {
         self.pass.part(parameter)
     }
 
+    fn rounded_parameters(&self, model: &Decoder) -> Vec<String> {
+        model.rounded_parameters()
+    }
+
     fn pass(
         &self,
         parts: &mut dyn Parts<Decoder>,

@@ -72,6 +72,7 @@ impl<M: Module> Parted<M> {
         network: M,
         layout: &[Part],
         part_of: impl Fn(&str) -> usize,
+        rounded: &HashSet<String>,
         world: &dyn World,
         mut scratch: Option<&mut Scratch>,
     ) -> Result<Self> {
@@ -82,9 +83,11 @@ impl<M: Module> Parted<M> {
             name: name.clone(),
             len: shape.iter().product(),
             whole: false,
+            rounded: false,
             turn,
         });
-        let parts: Vec<Part> = layout.iter().cloned().chain(frozen).collect();
+        let parts = layout.iter().cloned().chain(frozen);
+        let parts: Vec<Part> = parts.map(|part| Part { rounded: rounded.contains(&part.name), ..part }).collect();
         let shapes: HashMap<String, Vec<usize>> = shapes.into_iter().collect();
         let (skeleton, mut values) = take_parameters(network.to_device(&cpu()), |_| true);
         let mut parameters = Vec::with_capacity(parts.len());
@@ -110,12 +113,18 @@ impl<M: Module> Parted<M> {
         numbers.iter().map(|number| self.parameters[*number].own.tensor(scratch).map(Some)).collect()
     }
 
-    fn parts<'a>(&'a self, numbers: &[usize]) -> Vec<&'a Part> {
-        numbers.iter().map(|number| &self.parameters[*number].part).collect()
+    /// What these parameters are, to be put together with all their digits, or for a pass.
+    fn parts(&self, numbers: &[usize], exact: bool) -> Vec<Part> {
+        let part = |number: &usize| {
+            let part = &self.parameters[*number].part;
+            Part { rounded: part.rounded && !exact, ..part.clone() }
+        };
+        numbers.iter().map(part).collect()
     }
 
+    /// Begins to put parameters together for a pass.
     fn begin(&self, numbers: &[usize], world: &dyn World, scratch: Option<&Scratch>) -> Result<Gathering> {
-        world.begin_share(&self.parts(numbers), self.own(numbers, scratch)?)
+        world.begin_share(self.parts(numbers, false), self.own(numbers, scratch)?)
     }
 
     /// The network with the values of these parameters.
@@ -163,7 +172,8 @@ impl<M: Module> Network<M> {
             Self::Whole(network) => Ok(network.valid()),
             Self::Parted(parted) => {
                 let all = parted.all();
-                Ok(parted.with(&all, world.finish_share(parted.begin(&all, world, scratch)?)?, false))
+                let gathering = world.begin_share(parted.parts(&all, true), parted.own(&all, scratch)?)?;
+                Ok(parted.with(&all, world.finish_share(gathering)?, false))
             }
         }
     }
@@ -176,7 +186,7 @@ impl<M: Module> Network<M> {
         };
         let mut found: Pieces = vec![None; parted.parameters.len()];
         for numbers in &parted.groups {
-            let pieces = world.collect(&parted.parts(numbers), parted.own(numbers, scratch)?)?;
+            let pieces = world.collect(parted.parts(numbers, true), parted.own(numbers, scratch)?)?;
             pieces.into_iter().flatten().zip(numbers).for_each(|(piece, number)| found[*number] = piece);
         }
         Ok((world.rank() == 0).then(|| parted.with(&parted.all(), found, false)))
@@ -264,7 +274,7 @@ impl<M: Module> Network<M> {
         let own = change(own)?.into_iter().map(|stored| stored.tensor(None).map(Some)).collect::<Result<Pieces>>()?;
         let new = match shared {
             None => own,
-            Some(world) => world.share(&layout.iter().collect::<Vec<_>>(), own)?,
+            Some(world) => world.share(layout, own)?,
         };
         let new = layout.iter().zip(new).map(|(part, values)| {
             let values = values.unwrap_or_else(|| Tensor::zeros([part.len], &cpu()));

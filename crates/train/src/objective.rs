@@ -174,6 +174,11 @@ pub trait Objective<M: Module>: Sync {
         0
     }
 
+    /// The parameters that every use rounds to bf16, so that other processes may be sent them rounded.
+    fn rounded_parameters(&self, _network: &M) -> Vec<String> {
+        vec![]
+    }
+
     /// A pass through the network and back: the gradients go to `parts`, part by part. Without a batch nothing is
     /// computed, and the same calls are made. An objective that can save memory has its own way.
     ///

@@ -49,6 +49,7 @@ pub(crate) fn layout(selection: &Selection, algorithm: Algorithm) -> Vec<Part> {
         name: selected.name.clone(),
         len: selected.shape.iter().product(),
         whole: algorithm == Algorithm::Muon && selected.hidden,
+        rounded: false,
         turn,
     });
     parts.collect()

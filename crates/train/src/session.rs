@@ -194,7 +194,8 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
         let network = match in_parts {
             true => {
                 let part_of = |name: &str| objective.part(name);
-                let parted = Parted::new(network, &layout, part_of, world, optimizer.scratch.as_mut())?;
+                let rounded = objective.rounded_parameters(&network).into_iter().collect();
+                let parted = Parted::new(network, &layout, part_of, &rounded, world, optimizer.scratch.as_mut())?;
                 Network::Parted(Box::new(parted))
             }
             false => {

@@ -7,11 +7,13 @@ use crate::{
     lora::{Lora, LoraSpec},
     parameters::shapes,
     peft::{Module as AdapterModule, PeftAdapter},
+    weight::Weight,
 };
 use burn::{
     module::Param,
     tensor::{Tensor, TensorData},
 };
+use narthex_kernels::Precision;
 use std::collections::HashMap;
 
 impl Decoder {
@@ -66,6 +68,20 @@ impl Decoder {
             shapes(&adapter).into_iter().map(move |(part, _)| format!("{name}.lora.{part}"))
         };
         adapters.flat_map(names).collect()
+    }
+
+    /// Names of the weights that are used in products alone, which round them to bf16: those of the projections where
+    /// the model's products are in bf16, unless an adapter also measures their sizes.
+    pub fn rounded_parameters(&self) -> Vec<String> {
+        if self.precision != Precision::Bf16 {
+            return vec![];
+        }
+        let mut model = self.clone();
+        let rounded = model.projections().filter(|(_, linear)| {
+            let is_measured = linear.lora.as_ref().is_some_and(|lora| lora.magnitude.is_some());
+            matches!(linear.weight, Weight::Numbers(_)) && !is_measured
+        });
+        rounded.map(|(name, _)| format!("{name}.weight")).collect()
     }
 
     /// Names of the parameters of the blocks, adapters included.

@@ -237,6 +237,10 @@ impl Objective<Decoder> for Preference<'_> {
         self.pass.part(parameter)
     }
 
+    fn rounded_parameters(&self, model: &Decoder) -> Vec<String> {
+        model.rounded_parameters()
+    }
+
     fn pass(
         &self,
         parts: &mut dyn Parts<Decoder>,

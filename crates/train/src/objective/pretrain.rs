@@ -85,6 +85,10 @@ impl Objective<Decoder> for Pretrain<'_> {
         self.pass.part(parameter)
     }
 
+    fn rounded_parameters(&self, model: &Decoder) -> Vec<String> {
+        model.rounded_parameters()
+    }
+
     fn pass(
         &self,
         parts: &mut dyn Parts<Decoder>,

@@ -36,6 +36,8 @@ pub struct Part {
     pub len: usize,
     /// Whether one rank has all of it, since its values are not updated one by one.
     pub whole: bool,
+    /// Whether ranks may send each other its values rounded to bf16, as every use rounds them.
+    pub rounded: bool,
     /// Its place in the round of ranks: whoever begins with one parameter ends with another.
     pub turn: usize,
 }
@@ -99,7 +101,7 @@ pub trait World: Sync {
     ///
     /// # Errors
     /// As [`World::all`].
-    fn begin_share(&self, parts: &[&Part], own: Pieces) -> Result<Gathering>;
+    fn begin_share(&self, parts: Vec<Part>, own: Pieces) -> Result<Gathering>;
 
     /// The parameters whole.
     ///
@@ -111,15 +113,15 @@ pub trait World: Sync {
     ///
     /// # Errors
     /// As [`World::all`].
-    fn share(&self, parts: &[&Part], own: Pieces) -> Result<Pieces> {
-        self.finish_share(self.begin_share(parts, own)?)
+    fn share(&self, parts: &[Part], own: Pieces) -> Result<Pieces> {
+        self.finish_share(self.begin_share(parts.to_vec(), own)?)
     }
 
     /// The same for rank 0 alone.
     ///
     /// # Errors
     /// As [`World::all`].
-    fn collect(&self, parts: &[&Part], own: Pieces) -> Result<Option<Pieces>>;
+    fn collect(&self, parts: Vec<Part>, own: Pieces) -> Result<Option<Pieces>>;
 
     /// Tells the others that this process has failed, and why, so that they need not wait for it.
     fn abort(&self, why: &str);
@@ -180,7 +182,7 @@ impl World for Alone {
     fn range(&self, part: &Part, _: usize) -> Range<usize> {
         0..part.len
     }
-    fn begin_share(&self, _: &[&Part], own: Pieces) -> Result<Gathering> {
+    fn begin_share(&self, _: Vec<Part>, own: Pieces) -> Result<Gathering> {
         Ok(Gathering::There(own))
     }
     fn finish_share(&self, gathering: Gathering) -> Result<Pieces> {
@@ -189,7 +191,7 @@ impl World for Alone {
             Gathering::Coming(..) => Err(Error::internal("one process waits for others")),
         }
     }
-    fn collect(&self, _: &[&Part], own: Pieces) -> Result<Option<Pieces>> {
+    fn collect(&self, _: Vec<Part>, own: Pieces) -> Result<Option<Pieces>> {
         Ok(Some(own))
     }
     fn abort(&self, _: &str) {}

@@ -92,10 +92,10 @@ impl<C: Communicator> World for Ranks<C> {
         range(part, rank, self.size())
     }
 
-    fn begin_share(&self, parts: &[&Part], own: Pieces) -> Result<Gathering> {
-        let message = timed("weights taken", 0.0, || packed(&values_of(own.into_iter()), |_, len| 0..len));
+    fn begin_share(&self, parts: Vec<Part>, own: Pieces) -> Result<Gathering> {
+        let message = timed("weights taken", 0.0, || own_values(&parts, own));
         let pending = self.communicator.begin(Operation::Share, vec![message; self.size()])?;
-        Ok(Gathering::Coming(pending, parts.iter().copied().cloned().collect()))
+        Ok(Gathering::Coming(pending, parts))
     }
 
     fn finish_share(&self, gathering: Gathering) -> Result<Pieces> {
@@ -107,7 +107,7 @@ impl<C: Communicator> World for Ranks<C> {
         timed("weights put together", 0.0, || self.whole(found, &parts))
     }
 
-    fn share(&self, parts: &[&Part], mut own: Pieces) -> Result<Pieces> {
+    fn share(&self, parts: &[Part], mut own: Pieces) -> Result<Pieces> {
         // A few parameters at a time, and the next ones on their way.
         let (mut whole, mut coming, mut start) = (Vec::with_capacity(parts.len()), None, 0);
         while start < parts.len() {
@@ -117,7 +117,7 @@ impl<C: Communicator> World for Ranks<C> {
                 count += 1;
             }
             let pieces = own[start..start + count].iter_mut().map(Option::take).collect();
-            let begun = self.begin_share(&parts[start..start + count], pieces)?;
+            let begun = self.begin_share(parts[start..start + count].to_vec(), pieces)?;
             if let Some(before) = coming.replace(begun) {
                 whole.extend(self.finish_share(before)?);
             }
@@ -129,11 +129,10 @@ impl<C: Communicator> World for Ranks<C> {
         Ok(whole)
     }
 
-    fn collect(&self, parts: &[&Part], own: Pieces) -> Result<Option<Pieces>> {
-        let message = packed(&values_of(own.into_iter()), |_, len| 0..len);
+    fn collect(&self, parts: Vec<Part>, own: Pieces) -> Result<Option<Pieces>> {
+        let message = own_values(&parts, own);
         let to = |rank: usize| if rank == 0 { message.clone() } else { Message::default() };
         let found = self.communicator.exchange(Operation::Collect, (0..self.size()).map(to).collect())?;
-        let parts: Vec<Part> = parts.iter().copied().cloned().collect();
         (self.rank() == 0).then(|| self.whole(found, &parts)).transpose()
     }
 
@@ -152,19 +151,65 @@ fn range(part: &Part, rank: usize, size: usize) -> Range<usize> {
     border(rank)..border(rank + 1)
 }
 
-/// The values of tensors, to be sent.
-fn values_of(pieces: impl Iterator<Item = Option<Tensor<1>>>) -> Vec<Option<Arc<HostValues>>> {
-    pieces.map(|piece| piece.map(|tensor| Arc::new(HostValues::of(tensor)))).collect()
+/// The values of a parameter as they are sent.
+struct Sent {
+    bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    len: usize,
+    /// Bytes of a value.
+    width: usize,
+}
+
+impl Sent {
+    /// In all their digits, from where they lie.
+    fn exact(tensor: Tensor<1>) -> Self {
+        let values = HostValues::of(tensor);
+        Self { len: values.len(), bytes: Arc::new(values), width: size_of::<f32>() }
+    }
+
+    fn new(part: &Part, tensor: Tensor<1>) -> Self {
+        if !part.rounded {
+            return Self::exact(tensor);
+        }
+        let values = HostValues::of(tensor);
+        let mut bytes = vec![0; width(part) * values.len()];
+        bytes.as_chunks_mut().0.iter_mut().zip(&*values).for_each(|(to, value)| *to = rounded(*value).to_le_bytes());
+        Self { len: values.len(), bytes: Arc::new(bytes), width: width(part) }
+    }
+}
+
+/// Bytes of a value of a parameter, where weights are sent.
+fn width(part: &Part) -> usize {
+    if part.rounded { size_of::<u16>() } else { size_of::<f32>() }
+}
+
+/// The bits of a value rounded to bf16 as the kernels round it: ties to even, subnormal values to zero.
+fn rounded(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let nearest = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+    let kept = match value {
+        _ if value.is_nan() => bits | 0x0040_0000,
+        _ if value.abs() < f32::MIN_POSITIVE => bits & 0x8000_0000,
+        _ => nearest,
+    };
+    (kept >> 16) as u16
+}
+
+/// A message of this rank's ranges of weights.
+fn own_values(parts: &[Part], own: Pieces) -> Message {
+    let sent = parts.iter().zip(own).map(|(part, tensor)| tensor.map(|tensor| Sent::new(part, tensor)));
+    packed(&sent.collect::<Vec<_>>(), |_, len| 0..len)
 }
 
 /// A message of a range of each parameter: first for each whether it has values, then those.
-fn packed(pieces: &[Option<Arc<HostValues>>], range: impl Fn(usize, usize) -> Range<usize>) -> Message {
+fn packed(pieces: &[Option<Sent>], range: impl Fn(usize, usize) -> Range<usize>) -> Message {
     let (mut flags, mut segments) = (Vec::with_capacity(pieces.len()), vec![]);
     for (number, piece) in pieces.iter().enumerate() {
-        let found = piece.as_ref().map(|values| (values, range(number, values.len())));
+        let found = piece.as_ref().map(|sent| (sent, range(number, sent.len)));
         let found = found.filter(|(_, range)| !range.is_empty());
         flags.push(u8::from(found.is_some()));
-        segments.extend(found.map(|(values, range)| Segment::new(values.clone(), 4 * range.start..4 * range.end)));
+        segments.extend(found.map(|(Sent { bytes, width, .. }, range)| {
+            Segment::new(bytes.clone(), width * range.start..width * range.end)
+        }));
     }
     let flags = Segment::new(Arc::new(flags), 0..pieces.len());
     Message::of(std::iter::once(flags).chain(segments).collect())
@@ -175,8 +220,13 @@ fn numbers(bytes: &[u8]) -> impl ExactSizeIterator<Item = f32> {
     bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes))
 }
 
-/// What a message of a rank holds of each parameter, as bytes; `lens` says how many values each has, if it has any.
-fn unpacked(message: &Message, from: usize, lens: impl ExactSizeIterator<Item = usize>) -> Result<Vec<Option<&[u8]>>> {
+/// The same of rounded ones.
+fn rounded_numbers(bytes: &[u8]) -> impl ExactSizeIterator<Item = f32> {
+    bytes.as_chunks().0.iter().map(|bytes| f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16))
+}
+
+/// What a message of a rank holds of each parameter; `sizes` says how many bytes those of each are, if it has any.
+fn unpacked(message: &Message, from: usize, sizes: impl ExactSizeIterator<Item = usize>) -> Result<Vec<Option<&[u8]>>> {
     let mut segments = message.segments();
     let mut left: &[u8] = &[];
     // Segments end where parameters do.
@@ -188,8 +238,8 @@ fn unpacked(message: &Message, from: usize, lens: impl ExactSizeIterator<Item = 
         left = rest;
         Ok::<_, Error>(taken)
     };
-    let flags = take(lens.len())?;
-    let found = flags.iter().zip(lens).map(|(flag, len)| (*flag == 1).then(|| take(4 * len)).transpose());
+    let flags = take(sizes.len())?;
+    let found = flags.iter().zip(sizes).map(|(flag, size)| (*flag == 1).then(|| take(size)).transpose());
     let found = found.collect::<Result<Vec<_>>>()?;
     if left.is_empty() && segments.next().is_none() { Ok(found) } else { Err(garbled(from)) }
 }
@@ -199,7 +249,7 @@ impl<C: Communicator> Ranks<C> {
     fn whole(&self, found: Vec<Message>, parts: &[Part]) -> Result<Pieces> {
         let mut pieces = Vec::with_capacity(found.len());
         for (rank, message) in found.iter().enumerate() {
-            pieces.push(unpacked(message, rank, parts.iter().map(|part| self.range(part, rank).len()))?);
+            pieces.push(unpacked(message, rank, parts.iter().map(|part| width(part) * self.range(part, rank).len()))?);
         }
         let whole = parts.iter().enumerate().map(|(number, part)| {
             let mut found: Vec<(usize, &[u8])> = vec![];
@@ -213,7 +263,10 @@ impl<C: Communicator> Ranks<C> {
             let mut values: Vec<f32> = Vec::with_capacity(part.len);
             for (start, bytes) in found {
                 values.resize(start, 0.0);
-                values.extend(numbers(bytes));
+                match part.rounded {
+                    true => values.extend(rounded_numbers(bytes)),
+                    false => values.extend(numbers(bytes)),
+                }
             }
             values.resize(part.len, 0.0);
             Some(flat_tensor(values, &cpu()))
@@ -240,8 +293,9 @@ impl<C: Communicator> Shares<'_, C> {
         let found = timed("waiting for gradients", 0.0, || ranks.communicator.finish(pending))?;
         let mut parts = vec![];
         for (rank, message) in found.iter().enumerate().filter(|(_, message)| !message.is_empty()) {
-            let lens = numbers.iter().map(|number| ranks.range(&layout[*number], ranks.rank()).len());
-            parts.push(unpacked(message, rank, lens)?);
+            let sizes =
+                numbers.iter().map(|number| size_of::<f32>() * ranks.range(&layout[*number], ranks.rank()).len());
+            parts.push(unpacked(message, rank, sizes)?);
         }
         timed("sums of gradients", 0.0, || {
             for (place, number) in numbers.iter().enumerate() {
@@ -275,10 +329,9 @@ impl<C: Communicator> Sums for Shares<'_, C> {
         let messages = match own {
             None => vec![Message::default(); ranks.size()],
             Some(mut own) => {
-                let values = timed("gradients taken", 0.0, || {
-                    values_of(numbers.iter().map(|number| own.remove(&layout[*number].name)))
-                });
-                let of = |rank| packed(&values, |number, _| ranks.range(&layout[numbers[number]], rank));
+                let sent = |number: &usize| own.remove(&layout[*number].name).map(Sent::exact);
+                let sent: Vec<_> = timed("gradients taken", 0.0, || numbers.iter().map(sent).collect());
+                let of = |rank| packed(&sent, |number, _| ranks.range(&layout[numbers[number]], rank));
                 (0..ranks.size()).map(of).collect()
             }
         };
@@ -291,9 +344,8 @@ impl<C: Communicator> Sums for Shares<'_, C> {
 
     fn finish(mut self: Box<Self>) -> Result<Pieces> {
         self.take_in()?;
-        let parts: Vec<&Part> = self.layout.iter().collect();
         let own = self.own.into_iter().map(|values| values.map(|values| flat_tensor(values, &cpu()))).collect();
-        self.ranks.share(&parts, own)
+        self.ranks.share(self.layout, own)
     }
 
     fn finish_own(mut self: Box<Self>) -> Result<Pieces> {
@@ -308,10 +360,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn values_are_rounded_as_in_products() {
+        for (value, bits) in [
+            (0.0, 0x0000),
+            (-0.0, 0x8000),
+            (1.0, 0x3f80),
+            (-1.5, 0xbfc0),
+            // Halfway between two: to the even one, and away from it as soon as there is more.
+            (1.0 + 1.0 / 256.0, 0x3f80),
+            (1.0 + 3.0 / 256.0, 0x3f82),
+            (1.0 + 1.0 / 256.0 + f32::EPSILON, 0x3f81),
+            (f32::MAX, 0x7f80),
+            (f32::INFINITY, 0x7f80),
+            (f32::NEG_INFINITY, 0xff80),
+            (f32::NAN, 0x7fc0),
+            // Subnormal: also where it is nearer to the smallest normal one than to zero.
+            (f32::from_bits(0x007f_ffff), 0x0000),
+            (f32::from_bits(0x8000_0001), 0x8000),
+            (f32::MIN_POSITIVE, 0x0080),
+        ] {
+            assert_eq!(rounded(value), bits, "{value:e}");
+        }
+    }
+
+    #[test]
     fn ranges_cover_every_value_once() {
         for size in 1..6 {
             for (turn, len) in [0, 1, 5, CUT - 1, CUT, CUT + 1, 3 * CUT, 7 * CUT + 9].into_iter().enumerate() {
-                let part = Part { name: String::new(), len, whole: turn == 3, turn };
+                let part = Part { name: String::new(), len, whole: turn == 3, rounded: false, turn };
                 let mut ranges: Vec<Range<usize>> = (0..size).map(|rank| range(&part, rank, size)).collect();
                 ranges.sort_by_key(|range| (range.start, range.end));
                 assert!(ranges.iter().all(|range| range.start.is_multiple_of(CUT) || range.start == len));
