@@ -84,8 +84,11 @@ def main():
                         shape, precision, engine.name, f"{own:,.0f} ±{100 * engine.spread():.0f} %",
                         ratio(speed["one process"]), ratio(peer), f"{resident:,.0f}",
                     ])
-    machine = train.describe(argparse.Namespace(threads=None), everyone)
-    print(f"{machine['processor']}, {machine['cores']} cores. {machine['versions']}. {arguments.ranks} processes share "
+    arguments.threads = None
+    machine = train.describe(arguments, everyone)
+    torch = {one["version"] for engine in everyone for one in engine.rounds if one.get("engine") == "pytorch"}
+    versions = ", ".join([machine["versions"], *(f"PyTorch {version}" for version in torch)])
+    print(f"{machine['processor']}, {machine['cores']} cores. {versions}. {arguments.ranks} processes share "
           f"the cores; {arguments.micro_batches} micro-batches a step. {arguments.rounds} rounds of {arguments.steps} "
           "steps in turn.\n")
     print(train.table(

@@ -65,7 +65,7 @@ kind = "tune"
 model = "base"
 data = "talk-tokens"
 lora = { rank = 2, dropout = 0.1, use_dora = true }
-schedule = { steps = 6, batch_size = 1, gradient_accumulation = 3, context = 32, lr = 1e-2, warmup = 2, precision = "bf16" }
+schedule = { steps = 6, batch_size = 1, gradient_accumulation = 3, gradient_sums = 2, context = 32, lr = 1e-2, warmup = 2, precision = "bf16" }
 
 [steps.pairs]
 kind = "data"
@@ -83,10 +83,23 @@ kind = "tune"
 objective = "dpo"
 model = "talker"
 data = "pair-tokens"
-schedule = { steps = 4, batch_size = 2, gradient_accumulation = 2, context = 32, lr = 1e-3, warmup = 1 }
+schedule = { steps = 4, batch_size = 2, gradient_accumulation = 2, context = 32, lr = 1e-3, warmup = 1, precision = "bf16" }
+
+[steps.rows]
+kind = "data"
+from = "lines"
+output = "rows"
+transform = "select text, case when text like '1%' then 'one' else 'other' end as label from source"
+
+[steps.judge]
+kind = "fit"
+model = "base"
+data = "rows"
+target = "label"
+schedule = { steps = 4, batch_size = 2, gradient_accumulation = 3, context = 32, lr = 1e-3, warmup = 1 }
 "#;
 
-const TRAINED: [&str; 3] = ["base", "talker", "preferring"];
+const TRAINED: [&str; 4] = ["base", "talker", "preferring", "judge"];
 
 fn project(folder: &Path) -> PathBuf {
     sums(folder);
@@ -244,6 +257,81 @@ fn a_process_may_be_killed_anywhere() {
         assert!(said.contains(&format!("rank {rank} was killed")), "{place}: {said}");
         assert_eq!(digest(&folder, "base"), expected, "{place}");
     }
+}
+
+/// The same command, in which writing beyond a limit is an error as on a full disk, and no signal.
+fn with_errors_of_writing(command: Command) -> Command {
+    let mut sh = Command::new("sh");
+    sh.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => sh.env(name, value),
+            None => sh.env_remove(name),
+        };
+    }
+    sh.current_dir(command.get_current_dir().unwrap());
+    sh
+}
+
+/// One process whose disk is full, one that does not go on, and a checkpoint that is cut short: each is named, and the
+/// same command goes on to the same bytes.
+#[test]
+fn no_room_no_answer_and_half_a_checkpoint_lose_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let whole = project(&home.path().join("whole"));
+    let train = ["run", "--to", "base", "--set", "base.steps=300"];
+    succeed(&whole, &train);
+    let expected = digest(&whole, "base");
+    let ranks = [&train[..], &["--ranks", "2", "--set", "base.shard=parameters"]].concat();
+    let start = |folder: &Path| {
+        let command = with_errors_of_writing(narthex(folder, &ranks));
+        let mut command = command;
+        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        until_checkpoint(child, folder, 10)
+    };
+    let ended = |child: Child| {
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        said
+    };
+
+    let folder = project(&home.path().join("full"));
+    let child = start(&folder);
+    let limit = rustix::process::Rlimit { current: Some(4096), maximum: Some(4096) };
+    let process = rustix::process::Pid::from_raw(rank(&child, 1).unwrap() as i32);
+    rustix::process::prlimit(process, rustix::process::Resource::Fsize, limit).unwrap();
+    let said = ended(child);
+    assert!(said.contains("rank 1") && said.contains("File too large"), "{said}");
+    // What was whole is not lost; of what is, the newest is cut short.
+    let checkpoints = || {
+        let work = fs::read_dir(folder.join(".narthex/work")).unwrap().flatten();
+        let found = work.flat_map(|step| fs::read_dir(step.path())).flatten().flatten();
+        let found = found.filter_map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            Some((name.strip_prefix("checkpoint-")?.parse::<u64>().ok()?, entry.path()))
+        });
+        let mut found: Vec<_> = found.collect();
+        found.sort();
+        found
+    };
+    let (step, newest) = checkpoints().pop().unwrap();
+    let weights = fs::OpenOptions::new().write(true).open(newest.join("weights.safetensors")).unwrap();
+    weights.set_len(weights.metadata().unwrap().len() / 2).unwrap();
+    let output = narthex(&folder, &ranks).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains(&format!("the checkpoint of step {step} is damaged")), "{said}");
+    assert_eq!(digest(&folder, "base"), expected);
+
+    let folder = project(&home.path().join("stopped"));
+    let child = start(&folder);
+    let stopped = rank(&child, 1).unwrap();
+    signal(stopped, "STOP");
+    let said = ended(child);
+    assert!(said.contains("rank 1 does not answer") && said.contains("its process has stopped"), "{said}");
+    assert!(!Path::new(&format!("/proc/{stopped}")).exists(), "the stopped process is still there");
+    succeed(&folder, &ranks);
+    assert_eq!(digest(&folder, "base"), expected);
 }
 
 /// What training takes is said before it runs.

@@ -13,10 +13,10 @@ use crate::{
 };
 use burn::{
     module::Module,
-    tensor::{IndexingUpdateOp, Int, Tensor, TensorData, activation::softmax},
+    tensor::{IndexingUpdateOp, Int, Tensor, TensorData},
 };
 use narthex_base::Result;
-use narthex_kernels::Precision;
+use narthex_kernels::{Precision, softmax};
 
 /// The experts of a layer, and what chooses them.
 #[derive(Module, Debug)]
@@ -82,7 +82,7 @@ impl Routing {
             let count = values.len();
             Tensor::<1, Int>::from_data(TensorData::new(values, [count]), &device)
         };
-        let shares = softmax(scores, 1);
+        let shares = softmax(scores);
         let chosen = self.chosen(&shares);
         // The shares of the chosen `[N, per token]`.
         let places: Vec<i64> = chosen.iter().map(|expert| *expert as i64).collect();

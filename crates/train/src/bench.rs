@@ -232,6 +232,7 @@ impl<'a> TrainBench<'a> {
                 batch_size: rows,
                 gradient_accumulation: setting.micro_batches,
                 context: len,
+                ..Default::default()
             },
             rate: LearningRate { lr: 3e-4, warmup: 0, decay: Decay::Wsd, decay_fraction: 0.0, ..Default::default() },
             reports: Reports { eval_every: 0, sample_every: 0, ..Default::default() },

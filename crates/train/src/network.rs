@@ -285,12 +285,39 @@ impl<M: Module> Network<M> {
     }
 }
 
+/// A process's own sum of gradients over some micro-batches, part by part, until it is whole.
+#[derive(Default)]
+pub(crate) struct Held {
+    of_parts: HashMap<usize, NamedGradients>,
+    /// Whether the pass at hand is the last one that is added to it.
+    pub(crate) is_whole: bool,
+}
+
+impl Held {
+    /// The sum of a part, once it is whole.
+    fn with(&mut self, part: usize, gradients: Option<NamedGradients>) -> Option<NamedGradients> {
+        let sum = match (self.of_parts.remove(&part), gradients) {
+            (Some(mut sum), Some(gradients)) => {
+                sum.add(gradients);
+                Some(sum)
+            }
+            (sum, gradients) => sum.or(gradients),
+        };
+        if self.is_whole {
+            return sum;
+        }
+        sum.into_iter().for_each(|sum| _ = self.of_parts.insert(part, sum));
+        None
+    }
+}
+
 /// The parameters of a round of a step, for a pass.
 pub(crate) struct Round<'r, 's, M> {
     pub(crate) network: &'r Network<M>,
     /// The numbers of the trained parameters of each part.
     pub(crate) groups: &'r [Vec<usize>],
     pub(crate) sums: &'r mut (dyn Sums + 's),
+    held: &'r mut Held,
     pub(crate) world: &'r dyn World,
     pub(crate) scratch: Option<&'r Scratch>,
     /// Steps taken before.
@@ -304,10 +331,12 @@ impl<'r, 's, M: Module> Round<'r, 's, M> {
         network: &'r Network<M>,
         groups: &'r [Vec<usize>],
         sums: &'r mut (dyn Sums + 's),
+        held: &'r mut Held,
         world: &'r dyn World,
         optimizer: &'r Optimizer,
     ) -> Self {
-        Self { network, groups, sums, world, scratch: optimizer.scratch.as_ref(), step: optimizer.steps, coming: None }
+        let scratch = optimizer.scratch.as_ref();
+        Self { network, groups, sums, held, world, scratch, step: optimizer.steps, coming: None }
     }
 }
 
@@ -341,6 +370,10 @@ impl<M: Module> Parts<M> for Round<'_, '_, M> {
 
     fn give(&mut self, part: usize, gradients: Option<NamedGradients>) -> Result<()> {
         fault::point("reduce", self.world.rank(), self.step);
+        let gradients = self.held.with(part, gradients);
+        if !self.held.is_whole {
+            return Ok(());
+        }
         // Nothing may be trained in a part.
         self.sums.add(self.groups.get(part).map_or(&[], Vec::as_slice), gradients)
     }

@@ -84,13 +84,16 @@ impl<'a> Saving<'a> {
 
     /// The outcome of all: one's own error, or that of another.
     fn together(&self, own: Result<()>) -> Result<()> {
-        let words = own.as_ref().err().map(|error| error.what().to_string()).unwrap_or_default();
+        let words = |error: &Error| [&[error.what().to_string()], error.causes()].concat().join("\n");
+        let words = own.as_ref().err().map(words).unwrap_or_default();
         let found = self.world.all(words.into_bytes())?;
         own?;
         match found.iter().enumerate().find(|(_, words)| !words.is_empty()) {
-            Some((rank, words)) => Err(Error::input(format!("rank {rank} has failed to write a checkpoint"))
-                .cause(String::from_utf8_lossy(words))
-                .help("the checkpoint before is whole: free some space, and run the same command again")),
+            Some((rank, words)) => {
+                let error = Error::input(format!("rank {rank} has failed to write a checkpoint"));
+                let error = String::from_utf8_lossy(words).lines().fold(error, Error::cause);
+                Err(error.help("the checkpoint before is whole: free some space, and run the same command again"))
+            }
             None => Ok(()),
         }
     }

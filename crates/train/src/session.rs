@@ -5,8 +5,8 @@ use crate::{
     checkpoint::{self, Header, State},
     fault,
     learning_rate::learning_rate,
-    network::{Network, Parted, Round},
-    objective::{Extent, Objective, Place},
+    network::{Held, Network, Parted, Round},
+    objective::{Extent, Objective, Pass, Place},
     optimizer::{Optimizer, layout, norm, norm_of_ranges},
     report::{Report, Step},
     saving::Saving,
@@ -22,7 +22,7 @@ use narthex_base::{
 };
 use narthex_kernels::alloc::keep_at_most;
 use narthex_model::{Device, cpu, for_training};
-use std::{collections::BTreeMap, ops::Range, path::Path, sync::mpsc::sync_channel};
+use std::{collections::BTreeMap, iter, ops::Range, path::Path, sync::mpsc::sync_channel};
 
 /// Free memory that is kept for the next use where a run is to need little, in bytes: what a block of a model of some
 /// hundred million parameters works with.
@@ -176,7 +176,7 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
             return Err(Error::input("weights and moments are spread over processes and disks on the CPU only")
                 .help("set `device = \"cpu\"`, or `shard = \"none\"` and `offload = \"none\"`"));
         }
-        let scratch = match offload {
+        let mut scratch = match offload {
             true => Some(Scratch::new(training.work.unwrap_or(&std::env::temp_dir()))?),
             false => None,
         };
@@ -186,7 +186,6 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
             Shard::None => 0..part.len,
             _ => world.range(part, world.rank()),
         };
-        let mut optimizer = Optimizer::new(&selection, schedule.update.optimizer, own, &training.device, scratch)?;
         if in_parts || offload {
             // What is given up is to be gone.
             keep_at_most(WORKING_BYTES_KEPT);
@@ -195,7 +194,7 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
             true => {
                 let part_of = |name: &str| objective.part(name);
                 let rounded = objective.rounded_parameters(&network).into_iter().collect();
-                let parted = Parted::new(network, &layout, part_of, &rounded, world, optimizer.scratch.as_mut())?;
+                let parted = Parted::new(network, &layout, part_of, &rounded, world, scratch.as_mut())?;
                 Network::Parted(Box::new(parted))
             }
             false => {
@@ -203,6 +202,8 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
                 Network::Whole(for_training(network, |name| selection.contains(name)))
             }
         };
+        // After what is given up of the network is gone.
+        let optimizer = Optimizer::new(&selection, schedule.update.optimizer, own, &training.device, scratch)?;
         let mut groups: Vec<Vec<usize>> = vec![];
         for (number, part) in layout.iter().enumerate() {
             let group = objective.part(&part.name);
@@ -289,11 +290,27 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
         })
     }
 
-    /// The numbers of the micro-batches of a step that this process works on.
-    fn own_indices(&self, step: u64) -> impl Iterator<Item = u64> + use<M, O> {
+    /// The rounds of a step, of which each adds one sum of each process, and the passes of a round.
+    fn rounds(&self) -> (usize, usize) {
+        let batches = &self.training.schedule.batches;
+        (batches.sums().div_ceil(self.training.world.size()), batches.gradient_accumulation.div_ceil(batches.sums()))
+    }
+
+    /// The number in its step of the micro-batch that this process works on in a pass of a round.
+    fn own_number(&self, round: usize, pass: usize) -> Option<usize> {
+        let (batches, world) = (&self.training.schedule.batches, self.training.world);
+        let sum = round * world.size() + world.rank();
+        let number = sum + pass * batches.sums();
+        (sum < batches.sums() && number < batches.gradient_accumulation).then_some(number)
+    }
+
+    /// The numbers of the micro-batches of a step that this process works on, in their order.
+    fn own_indices(&self, step: u64) -> Vec<u64> {
+        let (rounds, passes) = self.rounds();
         let micro = self.training.schedule.batches.gradient_accumulation as u64;
-        let (rank, size) = (self.training.world.rank() as u64, self.training.world.size() as u64);
-        (rank..micro).step_by(size as usize).map(move |i| step * micro + i)
+        let numbers = (0..rounds).flat_map(|round| (0..passes).map(move |pass| (round, pass)));
+        let numbers = numbers.filter_map(|(round, pass)| self.own_number(round, pass));
+        numbers.map(|number| step * micro + number as u64).collect()
     }
 
     fn run(&mut self, until: u64, mut make: impl FnMut(u64, Option<&M>) -> Result<O::Batch>) -> Result<()> {
@@ -345,31 +362,33 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
     fn step(&mut self, batches: Vec<Numbered<O::Batch>>) -> Result<()> {
         self.report.begin_step();
         let (schedule, seed, world) = (&self.training.schedule, self.training.seed, self.training.world);
-        let rounds = schedule.batches.gradient_accumulation.div_ceil(world.size());
-        let weights: Vec<u64> = batches.iter().map(|(_, batch)| self.objective.weight(batch)).collect();
-        let mut weight = 0;
-        for round in 0..rounds {
-            let own = weights.get(round).copied().unwrap_or_default();
-            weight += world.gather(own as f64)?.iter().sum::<f64>() as u64;
-        }
+        let own: u64 = batches.iter().map(|(_, batch)| self.objective.weight(batch)).sum();
+        let weight = world.gather(own as f64)?.iter().sum::<f64>() as u64;
         // Divided by the weight of the whole step, so that accumulation changes nothing but memory.
         let scale = if weight == 0 { 0.0 } else { 1.0 / weight as f64 };
-        let (mut loss, mut values) = (0.0, vec![0.0; O::VALUES.len()]);
+        let mut batches = batches.iter();
+        // Of each of this process's micro-batches its loss and its values.
+        let mut found = BTreeMap::new();
         let network = self.network.as_ref().ok_or_else(no_network)?;
         let mut sums = world.sums(&self.layout);
+        let (rounds, passes) = self.rounds();
         for round in 0..rounds {
-            let own = batches.get(round).zip(weights.get(round)).filter(|(_, weight)| **weight > 0);
-            let own = own.map(|(numbered, _)| numbered);
-            let noise = Stream::new(seed, "dropout").at(own.map_or(0, |(index, _)| *index));
-            let mut parts = Round::new(network, &self.groups, &mut *sums, world, &self.optimizer);
-            let pass = self.objective.pass(&mut parts, own.map(|(_, batch)| batch), noise, scale)?;
-            let (part, found) = pass.map_or((0.0, vec![]), |pass| (pass.loss, pass.values));
-            loss = world.gather(part)?.iter().fold(loss, |sum, part| sum + part);
-            for (number, value) in values.iter_mut().enumerate() {
-                let part = found.get(number).copied().unwrap_or(0.0);
-                *value = world.gather(part)?.iter().fold(*value, |sum, part| sum + part);
+            let mut held = Held::default();
+            for pass in 0..passes {
+                let number = self.own_number(round, pass);
+                let own = number.and_then(|_| batches.next()).filter(|(_, batch)| self.objective.weight(batch) > 0);
+                let noise = Stream::new(seed, "dropout").at(own.map_or(0, |(index, _)| *index));
+                held.is_whole = pass + 1 == passes;
+                let mut parts = Round::new(network, &self.groups, &mut *sums, &mut held, world, &self.optimizer);
+                let pass = self.objective.pass(&mut parts, own.map(|(_, batch)| batch), noise, scale)?;
+                if let (Some(number), Some(Pass { loss, values })) = (number, pass) {
+                    found.insert(number, iter::once(loss).chain(values).collect());
+                }
             }
         }
+        let mut numbers = added(world, &found, 1 + O::VALUES.len())?.into_iter();
+        let loss = numbers.next().unwrap_or_default();
+        let mut values: Vec<f64> = numbers.collect();
         values.iter_mut().for_each(|value| *value *= scale);
         let lr = learning_rate(schedule, self.optimizer.steps);
         let is_spread = schedule.machine.shard != Shard::None;
@@ -488,6 +507,29 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
         let model = network.map_or_else(skeleton, Ok)?.to_device(&cpu());
         Ok(Fitted { model, figures, measured, passed: std::mem::take(&mut self.saving.passed) })
     }
+}
+
+/// The sums of the numbers that each micro-batch of a step has given, added in the order of micro-batches, whoever has
+/// worked on them.
+fn added(world: &dyn World, own: &BTreeMap<usize, Vec<f64>>, count: usize) -> Result<Vec<f64>> {
+    let mut words = vec![];
+    for (number, values) in own {
+        words.extend((*number as u64).to_le_bytes());
+        words.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    }
+    let mut all = BTreeMap::new();
+    for (rank, words) in world.all(words)?.into_iter().enumerate() {
+        let (numbers, rest) = words.as_chunks::<8>();
+        let batches = numbers.chunks_exact(1 + count);
+        if !rest.is_empty() || !batches.remainder().is_empty() {
+            return Err(Error::internal(format!("rank {rank} sent losses of another form")));
+        }
+        all.extend(batches.map(|batch| (u64::from_le_bytes(batch[0]), batch[1..].to_vec())));
+    }
+    let add = |sums: Vec<f64>, batch: Vec<[u8; 8]>| {
+        sums.iter().zip(batch).map(|(sum, value)| sum + f64::from_le_bytes(value)).collect()
+    };
+    Ok(all.into_values().fold(vec![0.0; count], add))
 }
 
 fn no_network() -> Error {

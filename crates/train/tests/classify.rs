@@ -43,7 +43,7 @@ fn parities(count: u64) -> Vec<LabelledText> {
 
 fn schedule(steps: u64) -> Schedule {
     Schedule {
-        batches: Batching { steps, batch_size: 8, gradient_accumulation: 1, context: 16 },
+        batches: Batching { steps, batch_size: 8, context: 16, ..Default::default() },
         rate: LearningRate { lr: 3e-3, warmup: 5, ..LearningRate::default() },
         update: Update { weight_decay: 0.0, ..Update::default() },
         reports: Reports { eval_every: 0, sample_every: 0 },

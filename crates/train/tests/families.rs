@@ -2,11 +2,20 @@
 //! gradient says.
 
 use burn::{module::ModuleVisitor, tensor::Tensor};
+use narthex_base::{
+    Result,
+    config::{Batching, LearningRate, Machine, Precision, Reports, Schedule, Shard, Update},
+    random::Stream,
+};
 use narthex_model::{
     Decoder, Dropout, LoraSpec, Module, Quantization, Replacement, calibrate::Calibration, cpu,
     integer_folder::write_quantized, map_parameters, named_parameters,
 };
-use narthex_train::objective::{TokenBatch, nats};
+use narthex_train::{
+    Alone, Objective, Ranks, Selection, Training, World, fit,
+    objective::{DecoderPass, Loss, Parts, Pass, Place, TokenBatch, Units, nats},
+    threads,
+};
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -160,4 +169,107 @@ fn adapters_learn_over_integers() {
         checked += 1;
     }
     assert!(checked >= 19, "only {checked} families");
+}
+
+/// Batches that differ by their number.
+struct Shifted(DecoderPass);
+
+impl Objective<Decoder> for Shifted {
+    type Batch = TokenBatch;
+
+    fn units(&self, model: &Decoder) -> Units {
+        Units {
+            item: "tokens",
+            items_per_batch: 2 * LEN as u64,
+            flop_per_item: None,
+            loss_figure: "training_nats_per_token",
+            parameters: model.config().parameters(),
+        }
+    }
+    fn batch(&self, place: Place<Decoder>) -> Result<TokenBatch> {
+        let mut batch = batch();
+        batch.tokens.iter_mut().for_each(|token| *token = 3 + (*token + 5 * place.index as i64) % 80);
+        Ok(batch)
+    }
+    fn weight(&self, batch: &TokenBatch) -> u64 {
+        batch.counted() as u64
+    }
+    fn loss(&self, model: &Decoder, batch: &TokenBatch, noise: Stream, scale: f64) -> Loss {
+        self.0.loss(model, batch, noise, scale)
+    }
+    fn part(&self, parameter: &str) -> usize {
+        self.0.part(parameter)
+    }
+    fn rounded_parameters(&self, model: &Decoder) -> Vec<String> {
+        model.rounded_parameters()
+    }
+    fn pass(
+        &self,
+        parts: &mut dyn Parts<Decoder>,
+        batch: Option<&TokenBatch>,
+        noise: Stream,
+        scale: f64,
+    ) -> Result<Option<Pass>> {
+        self.0.pass(parts, batch, noise, scale)
+    }
+}
+
+/// The bits of all weights after a few steps.
+fn trained(model: Decoder, selection: &Selection, shard: Shard, world: &dyn World) -> Vec<u32> {
+    let schedule = Schedule {
+        batches: Batching { steps: 2, gradient_accumulation: 3, batch_size: 2, context: LEN, ..Default::default() },
+        rate: LearningRate { lr: 1e-2, warmup: 0, ..Default::default() },
+        machine: Machine { shard, ..Default::default() },
+        update: Update { dropout: 0.1, ..Default::default() },
+        reports: Reports { eval_every: 0, ..Default::default() },
+        ..Default::default()
+    };
+    let objective = Shifted(DecoderPass::new(&schedule));
+    let training = Training { schedule, selection: Some(selection.clone()), world, ..Default::default() };
+    let model = fit(model, &objective, &training).unwrap().model;
+    named_parameters(&model).into_iter().flat_map(|tensor| tensor.values).map(f32::to_bits).collect()
+}
+
+/// Two processes that put blocks together as they need them end in the bits of one that has all.
+fn check_in_parts(name: &str, model: &Decoder, selection: &Selection) {
+    let expected = trained(model.clone(), selection, Shard::None, &Alone);
+    let again = trained(model.clone(), selection, Shard::Parameters, &Alone);
+    assert!(again == expected, "{name}: other bits where blocks are computed again");
+    let ranks = std::thread::scope(|scope| {
+        let run = |mesh| {
+            scope.spawn(|| {
+                let world = Ranks::meet(mesh, &[]).unwrap();
+                trained(model.clone(), selection, Shard::Parameters, &world)
+            })
+        };
+        let running: Vec<_> = threads(2).into_iter().map(run).collect();
+        running.into_iter().map(|rank| rank.join().unwrap()).collect::<Vec<_>>()
+    });
+    // The first rank alone has the model at the end.
+    assert!(ranks[0] == expected, "{name}: other bits in parts");
+    let before: Vec<u32> =
+        named_parameters(model).into_iter().flat_map(|tensor| tensor.values).map(f32::to_bits).collect();
+    assert!(before != expected, "{name}: nothing was learnt");
+}
+
+#[test]
+fn every_family_is_trained_in_parts() {
+    for (name, folder) in families() {
+        let model = Decoder::read(&folder, &cpu()).unwrap();
+        for precision in [Precision::F32, Precision::Bf16] {
+            let model = model.clone().with_precision(precision);
+            check_in_parts(&format!("{name}, {precision:?}"), &model, &Selection::whole_decoder(&model));
+            for decomposed in [false, true] {
+                let adapted = model.clone().with_lora(&lora(decomposed), 1);
+                let name = format!("{name}, {precision:?}, adapters, decomposed {decomposed}");
+                check_in_parts(&name, &adapted, &Selection::adapters(&adapted));
+            }
+        }
+        let made = tempfile::tempdir().unwrap();
+        if write_quantized(&folder, made.path(), Quantization::Int8, &Calibration::default()).is_ok() {
+            let frozen = Decoder::read_frozen(made.path()).unwrap().with_precision(Precision::Bf16);
+            let adapted = frozen.with_lora(&lora(false), 1);
+            check_in_parts(&format!("{name}, over integers"), &adapted, &Selection::adapters(&adapted));
+        }
+    }
 }

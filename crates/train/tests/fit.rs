@@ -51,7 +51,7 @@ fn shard(folder: &Path) -> TokenShard {
 
 fn schedule(steps: u64) -> Schedule {
     Schedule {
-        batches: Batching { steps, batch_size: 4, gradient_accumulation: 2, context: 16 },
+        batches: Batching { steps, batch_size: 4, gradient_accumulation: 2, context: 16, ..Default::default() },
         rate: LearningRate { lr: 1e-2, warmup: 3, ..LearningRate::default() },
         update: Update { dropout: 0.1, ..Update::default() },
         reports: Reports { eval_every: 5, ..Reports::default() },

@@ -83,7 +83,7 @@ fn shard(folder: &Path, batches: &[Vec<[Answer; 2]>]) -> TokenShard {
 
 fn schedule(steps: u64, batch_size: usize, gradient_accumulation: usize, context: usize) -> Schedule {
     Schedule {
-        batches: Batching { steps, batch_size, gradient_accumulation, context },
+        batches: Batching { steps, batch_size, gradient_accumulation, context, ..Default::default() },
         rate: LearningRate { lr: 1e-3, lr_end: 1.0, warmup: 0, ..LearningRate::default() },
         update: Update { weight_decay: 0.0, ..Update::default() },
         reports: Reports { eval_every: 0, sample_every: 0 },

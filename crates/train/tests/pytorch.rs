@@ -104,7 +104,13 @@ fn losses(names: &[String], micro_batches: usize, machine: Machine, world: &dyn 
     let folder = tempfile::tempdir().unwrap();
     let metrics = folder.path().join("metrics.jsonl");
     let schedule = Schedule {
-        batches: Batching { steps: STEPS, batch_size: ROWS, gradient_accumulation: micro_batches, context: LENGTH },
+        batches: Batching {
+            steps: STEPS,
+            batch_size: ROWS,
+            gradient_accumulation: micro_batches,
+            context: LENGTH,
+            ..Default::default()
+        },
         rate: LearningRate { lr: 1e-3, warmup: 0, decay: Decay::Wsd, decay_fraction: 0.0, ..Default::default() },
         machine,
         update: Update { weight_decay: 0.1, beta2: 0.99, ..Default::default() },

@@ -11,11 +11,16 @@ use narthex_base::{
 };
 use narthex_model::{cpu, named_parameters};
 use narthex_train::{
-    Communicator, Mesh, Message, Objective, Operation, Pending, Ranks, Seat, Selection, Traffic, Training, World, fit,
+    Alone, Communicator, Mesh, Message, Objective, Operation, Pending, Ranks, Seat, Selection, Traffic, Training,
+    World, fit,
     objective::{Loss, Place, Units},
-    sockets, tcp, threads,
+    replay, sockets, tcp, threads,
 };
-use std::time::Duration;
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 /// How long ranks wait for each other here.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -141,6 +146,78 @@ impl Communicator for Backwards {
     }
     fn traffic(&self) -> Traffic {
         self.0.traffic()
+    }
+}
+
+/// A rank that sends other gradients than it has found, from a step on.
+struct Forger {
+    mesh: Mesh,
+    honest: u64,
+    sums: AtomicU64,
+}
+
+impl Communicator for Forger {
+    fn rank(&self) -> usize {
+        self.mesh.rank()
+    }
+    fn size(&self) -> usize {
+        self.mesh.size()
+    }
+    fn engine(&self) -> String {
+        self.mesh.engine()
+    }
+    fn begin(&self, operation: Operation, mut messages: Vec<Message>) -> Result<Pending> {
+        if operation == Operation::Reduce && self.sums.fetch_add(1, Ordering::Relaxed) >= self.honest {
+            for message in &mut messages {
+                // A bit of the first value, behind a flag for each of two parameters.
+                let mut bytes = message.bytes().to_vec();
+                bytes.get_mut(4).into_iter().for_each(|byte| *byte ^= 0x20);
+                *message = Message::new(bytes);
+            }
+        }
+        self.mesh.begin(operation, messages)
+    }
+    fn finish(&self, pending: Pending) -> Result<Vec<Message>> {
+        self.mesh.finish(pending)
+    }
+    fn abort(&self, why: &str) {
+        self.mesh.abort(why);
+    }
+    fn traffic(&self) -> Traffic {
+        self.mesh.traffic()
+    }
+}
+
+/// One process that takes parts of a run of two again finds what one of those has forged.
+#[test]
+fn a_forged_interval_is_found() {
+    let work = tempfile::tempdir().unwrap();
+    let mut schedule = schedule(2);
+    (schedule.checkpoints.checkpoint_every, schedule.checkpoints.keep_checkpoints) = (5, true);
+    fn training<'a>(schedule: &Schedule, work: &'a Path, world: &'a dyn World) -> Training<'a, Line> {
+        Training { schedule: schedule.clone(), work: Some(work), world, ..Training::default() }
+    }
+    let objective = Points { by_network: false };
+    let passed = std::thread::scope(|scope| {
+        let run = |mesh: Mesh| {
+            scope.spawn(|| {
+                // One sum a step: two steps of the third interval are forged by rank 1.
+                let honest = if mesh.rank() == 1 { 13 } else { u64::MAX };
+                let world = Ranks::meet(Forger { mesh, honest, sums: AtomicU64::new(0) }, &[]).unwrap();
+                fit(Line::new(), &objective, &training(&schedule, work.path(), &world)).unwrap().passed
+            })
+        };
+        let ranks: Vec<_> = threads(2).into_iter().map(run).collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).find(|passed| !passed.is_empty()).unwrap()
+    });
+    assert_eq!(passed.iter().map(|passed| passed.step).collect::<Vec<_>>(), [5, 10, 15, 20, 25]);
+    for (i, claimed) in passed.iter().enumerate() {
+        let again = tempfile::tempdir().unwrap();
+        let from = i.checked_sub(1).map(|i| &passed[i]);
+        let folder = from.map(|from| work.path().join(format!("checkpoint-{}", from.step)));
+        let alone = training(&schedule, again.path(), &Alone);
+        let found = replay(Line::new(), &objective, &alone, folder.as_deref().zip(from), claimed.step).unwrap();
+        assert_eq!(found == *claimed, i < 2, "the interval to step {}", claimed.step);
     }
 }
 
@@ -378,6 +455,47 @@ fn how_a_run_is_spread_changes_no_byte() {
                 // A matrix of Muon's is one rank's, which is no even share.
                 let off = if size == 1 { sent as f64 } else { sent as f64 / formula - 1.0 };
                 assert!(muon || off.abs() < 0.05, "{what}: {sent} bytes, not {formula}");
+            }
+        }
+    }
+}
+
+/// Sums that processes make by themselves are other bytes, and the same whoever makes them.
+#[test]
+fn sums_of_ones_own_do_not_depend_on_whose_they_are() {
+    let outcome = |sums: usize, shard: Shard, world: Option<Ranks<Mesh>>| {
+        let mut schedule = schedule(7);
+        (schedule.batches.steps, schedule.batches.gradient_sums, schedule.machine.shard) = (4, sums, shard);
+        let mut training = Training { schedule, ..Training::default() };
+        if let Some(world) = &world {
+            training.world = world;
+        }
+        let fitted = fit(Wide::new(), &Widths, &training).unwrap();
+        let sent = world.map_or(0, |world| world.communicator().traffic().sent_bytes);
+        let bits = named_parameters(&fitted.model).iter().flat_map(|p| p.values.iter().map(|x| x.to_bits())).collect();
+        (bits, sent)
+    };
+    let alone = |sums| -> Vec<u32> { outcome(sums, Shard::None, None).0 };
+    let expected: Vec<Vec<u32>> = (0..=7).map(alone).collect();
+    assert!(expected[0] == expected[7], "each micro-batch for itself is what is done anyway");
+    let mut others = expected[1..].to_vec();
+    others.dedup();
+    assert_eq!(others.len(), 7, "another number of sums is other bytes");
+    for sums in 0..=7 {
+        for (size, shard) in [(2, Shard::None), (3, Shard::Optimizer), (2, Shard::Parameters)] {
+            let ranks: Vec<(Vec<u32>, u64)> = std::thread::scope(|scope| {
+                let run = |mesh| scope.spawn(|| outcome(sums, shard, Some(Ranks::meet(mesh, &[]).unwrap())));
+                let running: Vec<_> = threads(size).into_iter().map(run).collect();
+                running.into_iter().map(|rank| rank.join().unwrap()).collect()
+            });
+            assert!(ranks[0].0 == expected[sums], "{sums} sums, {shard:?} over {size}");
+            // A sum travels once, and its gradients are added where they belong.
+            if shard == Shard::Optimizer {
+                let sent: u64 = ranks.iter().map(|(_, sent)| sent).sum();
+                let sums = if sums == 0 { 7.0 } else { sums as f64 };
+                let formula = 4.0 * 4.0 * (2 * WIDE * WIDE + WIDE) as f64 * (2.0 * sums / 3.0 + 2.0);
+                let off = sent as f64 / formula - 1.0;
+                assert!(off.abs() < 0.05, "{sums} sums: {sent} bytes, not {formula}");
             }
         }
     }

@@ -65,6 +65,12 @@ groups! {
         /// Micro-batches in one optimizer step.
         #[schemars(range(min = 1), extend("x-hint" = "1 means none"))]
         gradient_accumulation: usize = 1,
+        /// Sums that the micro-batches of a step are added to in turn, before those are added: each is one process's,
+        /// so that with `--ranks` gradients travel once for a sum. 0 for as many as micro-batches, which travel one by
+        /// one. Another order of additions, so another recipe.
+        #[schemars(extend("x-hint" = "the number of processes, where links are slow"))]
+        #[serde(skip_serializing_if = "is_zero")]
+        gradient_sums: usize = 0,
         /// Tokens in a sequence. In a train step, also the model's context.
         #[schemars(range(min = 2, max = 1_048_576), extend("x-hint" = "128 is a start"))]
         context: usize = 128,
@@ -149,6 +155,17 @@ groups! {
     }
 }
 
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+impl Batching {
+    /// Sums of gradients that are added at the end of a step, each of one process's.
+    pub fn sums(&self) -> usize {
+        if self.gradient_sums == 0 { self.gradient_accumulation } else { self.gradient_sums }
+    }
+}
+
 impl Schedule {
     /// The devices that can be asked for; all but the first are also features of the build.
     pub const DEVICES: [&'static str; 6] = ["cpu", "cuda", "rocm", "vulkan", "metal", "wgpu"];
@@ -162,6 +179,11 @@ impl Schedule {
     pub(super) fn check(&self) -> Result<(), Complaint> {
         let Schedule { batches, rate, checkpoints, .. } = self;
         let complaint = |key, what: String, help| Err(Complaint { key, what, help });
+        if batches.gradient_sums > batches.gradient_accumulation {
+            let (sums, micro) = (batches.gradient_sums, batches.gradient_accumulation);
+            let what = format!("`gradient_sums` = {sums} is more than `gradient_accumulation` = {micro}");
+            return complaint("schedule.gradient_sums", what, "a sum needs a micro-batch; leave it out");
+        }
         if rate.warmup > batches.steps {
             let what = format!("`warmup` = {} is more than `steps` = {}", rate.warmup, batches.steps);
             return complaint("schedule.warmup", what, "warm up for a tenth of the steps or less");

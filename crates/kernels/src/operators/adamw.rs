@@ -111,7 +111,8 @@ pub fn square_sum<const D: usize>(x: &Tensor<D>) -> f64 {
     Tensor::<1>::from_dispatch(Dispatch::square_sum(x.clone().into_dispatch())).into_scalar::<f64>()
 }
 
-/// The same of values on the CPU, of each block of [`SQUARES_BLOCK`] values alone: their sum in order is [`square_sum`].
+/// The same of values on the CPU, of each block of [`SQUARES_BLOCK`] values alone: added in order they are the
+/// [`square_sum`].
 pub fn square_sums(x: &[f32]) -> Vec<f64> {
     let work = || x.par_chunks(BLOCK).map(squares).collect();
     timed("gradient norm", 2.0 * x.len() as f64, work)

@@ -13,6 +13,7 @@ use crate::{
         parallel::{self, Shared, SharedMut, uninitialised, with_scratch},
         profile::timed,
     },
+    operators::softmax::softmax,
 };
 use blocks::{Given, Job, Sizes, backward_bf16, backward_f32, forward_bf16, forward_f32};
 use burn::{
@@ -20,7 +21,7 @@ use burn::{
         Autodiff, Backend, Dispatch, Flex, autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension,
         flex::FlexTensor, tensor::FloatTensor,
     },
-    tensor::{Tensor, TensorData, activation::softmax},
+    tensor::{Tensor, TensorData},
 };
 use narthex_base::config::Precision;
 use narthex_base::random::Stream;
@@ -177,7 +178,8 @@ pub(crate) fn reference(qkv: Tensor<2>, table: Tensor<2>, shape: &AttentionShape
         Some(cap) => (scores / cap).tanh() * cap,
         None => scores,
     };
-    let mut weights = softmax(scores + mask, 3);
+    // Burn's own is another one under autodiff, with other bits.
+    let mut weights = softmax((scores + mask).reshape([b * h * t, t])).reshape([b, h, t, t]);
     if shape.dropout.is_some() {
         weights = weights * constant(kept, [b, h, t, t]);
     }
