@@ -223,9 +223,9 @@ impl Sizes {
         let share = |values: u64| if shard.is_none() { values } else { values / ranks };
         let part = block.max(root);
         let weights = match (in_parts, on_disk) {
-            // The part in use, the one on its way, and the root.
+            // The part in use, the root, and from the disk also the next part; from others that is a message.
             (true, true) => 2 * part + root,
-            (true, false) => parameters / ranks + 2 * part + root,
+            (true, false) => parameters / ranks + part + root,
             (false, _) => parameters,
         };
         let gradients = self.held
@@ -244,7 +244,7 @@ impl Sizes {
         // What has come of others and what is still to be sent, where that is no gradient that is there anyway.
         let messages = match (alone, again) {
             (true, _) => 0,
-            (false, true) if in_parts => 4 * part,
+            (false, true) if in_parts => part,
             (false, true) => 2 * part.min(trained),
             (false, false) => trained,
         };
@@ -321,7 +321,7 @@ mod tests {
             (2, Shard::Optimizer, Offload::None, false, 3162),
             (2, Shard::None, Offload::None, true, 2091),
             (2, Shard::Optimizer, Offload::None, true, 1418),
-            (2, Shard::Parameters, Offload::None, true, 1377),
+            (2, Shard::Parameters, Offload::None, true, 1156),
         ] {
             let need = sizes(ranks).need(shard, offload, again).total_bytes as f64 / 1e6;
             let off = need / f64::from(measured) - 1.0;

@@ -235,7 +235,7 @@ impl<'a> TrainBench<'a> {
                 ..Default::default()
             },
             rate: LearningRate { lr: 3e-4, warmup: 0, decay: Decay::Wsd, decay_fraction: 0.0, ..Default::default() },
-            reports: Reports { eval_every: 0, sample_every: 0, ..Default::default() },
+            reports: Reports { eval_every: 0, sample_every: 0 },
             machine: Machine {
                 activation_checkpointing: setting.activation_checkpointing,
                 shard: setting.shard,

@@ -11,6 +11,7 @@ use crate::{
 };
 use burn::{module::Module, tensor::Tensor};
 use narthex_base::{Error, Result};
+use narthex_kernels::HostValues;
 use narthex_model::{NewValue, cpu, for_training, put_parameters, take_parameters};
 use std::{
     collections::{HashMap, HashSet},
@@ -95,7 +96,8 @@ impl<M: Module> Parted<M> {
             let missing = || Error::internal(format!("the network has no parameter `{}`", part.name));
             let (values, shape) = values.remove(&part.name).zip(shapes.get(&part.name).cloned()).ok_or_else(missing)?;
             let range = world.range(&part, world.rank());
-            let piece = copy(&values, range.clone());
+            // In memory of its own, so that the rest is given up.
+            let piece = flat_tensor(HostValues::of(values)[range.clone()].to_vec(), &cpu());
             let mut own = match &mut scratch {
                 Some(scratch) => Stored::Disk(scratch.room(range.len())?),
                 None => Stored::Memory(Tensor::zeros([0], &cpu())),
@@ -156,8 +158,8 @@ impl<M: Module> Parted<M> {
     }
 }
 
-/// A range of a flat tensor, in memory of its own.
-fn copy(values: &Tensor<1>, range: Range<usize>) -> Tensor<1> {
+/// A range of a flat tensor: on the CPU a view.
+fn view(values: &Tensor<1>, range: Range<usize>) -> Tensor<1> {
     match range.len() {
         0 => Tensor::zeros([0], &values.device()),
         len if len == values.dims()[0] => values.clone(),
@@ -207,7 +209,7 @@ impl<M: Module> Network<M> {
                 let names: HashSet<&str> = layout.iter().map(|part| part.name.as_str()).collect();
                 let (_, mut values) = take_parameters(network.valid(), |name| names.contains(name));
                 let own = layout.iter().zip(ranges).map(|(part, range)| match values.remove(&part.name) {
-                    Some(values) => copy(&values, range.clone()),
+                    Some(values) => view(&values, range.clone()),
                     None => Tensor::zeros([0], &cpu()),
                 });
                 own.map(Stored::Memory).collect()
@@ -269,7 +271,7 @@ impl<M: Module> Network<M> {
             let values = values.ok_or_else(|| Error::internal(format!("the network has lost `{}`", part.name)))?;
             // Moved where all of it is this process's, so that it can be changed in place.
             let whole = range.len() == part.len;
-            own.push(Stored::Memory(if whole { values } else { copy(&values, range.clone()) }));
+            own.push(Stored::Memory(if whole { values } else { view(&values, range.clone()) }));
         }
         let own = change(own)?.into_iter().map(|stored| stored.tensor(None).map(Some)).collect::<Result<Pieces>>()?;
         let new = match shared {

@@ -481,14 +481,14 @@ fn sums_of_ones_own_do_not_depend_on_whose_they_are() {
     let mut others = expected[1..].to_vec();
     others.dedup();
     assert_eq!(others.len(), 7, "another number of sums is other bytes");
-    for sums in 0..=7 {
+    for (sums, expected) in expected.iter().enumerate() {
         for (size, shard) in [(2, Shard::None), (3, Shard::Optimizer), (2, Shard::Parameters)] {
             let ranks: Vec<(Vec<u32>, u64)> = std::thread::scope(|scope| {
                 let run = |mesh| scope.spawn(|| outcome(sums, shard, Some(Ranks::meet(mesh, &[]).unwrap())));
                 let running: Vec<_> = threads(size).into_iter().map(run).collect();
                 running.into_iter().map(|rank| rank.join().unwrap()).collect()
             });
-            assert!(ranks[0].0 == expected[sums], "{sums} sums, {shard:?} over {size}");
+            assert!(ranks[0].0 == *expected, "{sums} sums, {shard:?} over {size}");
             // A sum travels once, and its gradients are added where they belong.
             if shard == Shard::Optimizer {
                 let sent: u64 = ranks.iter().map(|(_, sent)| sent).sum();
