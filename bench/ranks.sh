@@ -5,7 +5,8 @@
 #   PYTHON=venv/bin/python STAGES=parameters PRECISIONS=bf16 bench/ranks.sh
 #
 # From the environment: RANKS (2), MICRO_BATCHES (2), ROUNDS (3), STEPS (1 a round), SHAPES (llama-100m), PRECISIONS
-# (f32 bf16), STAGES (none optimizer parameters), OUT (a JSON file), CARGO_TARGET_DIR. Nothing else should run meanwhile.
+# (f32 bf16), STAGES (none optimizer parameters; also deepspeed-1 deepspeed-3), OUT (a JSON file), CARGO_TARGET_DIR.
+# Nothing else should run meanwhile.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo build --release

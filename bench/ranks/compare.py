@@ -4,6 +4,7 @@
 Needs a Python with torch for the peers; ../ranks.sh builds the binary and calls this. A group of engines is started and
 warmed up, then they take turns, round by round; each group has one Narthex process on all threads, which the others are
 laid beside. What a process has alone is ZeRO's stage 0 (none, DDP), 1 and 2 (optimizer) or 3 (parameters, FSDP2).
+The groups deepspeed-1 and deepspeed-3 need DeepSpeed, its `ninja` on the path, and a C++ compiler.
 Stage 3 of Narthex computes blocks again on the way back, FSDP2 as it is here does not.
 """
 import argparse
@@ -21,7 +22,10 @@ GROUPS = {
     "none": ["one process", "none"],
     "optimizer": ["one process", "optimizer", "DDP"],
     "parameters": ["one process", "one process, recomputing", "parameters", "FSDP2"],
+    "deepspeed-1": ["optimizer", "DeepSpeed 1"],
+    "deepspeed-3": ["parameters", "DeepSpeed 3"],
 }
+PEERS = ["DDP", "FSDP2", "DeepSpeed 1", "DeepSpeed 3"]
 
 
 def command(name, arguments, shape, precision):
@@ -39,6 +43,8 @@ def command(name, arguments, shape, precision):
         "parameters": [*ours, *ranks, "--shard", "parameters"],
         "DDP": [*torch, "--parallel", "ddp"],
         "FSDP2": [*torch, "--parallel", "fsdp2"],
+        "DeepSpeed 1": [*torch, "--parallel", "deepspeed1"],
+        "DeepSpeed 3": [*torch, "--parallel", "deepspeed3"],
     }[name]
 
 
@@ -46,7 +52,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--narthex", default="narthex", help="the binary")
     parser.add_argument("--python", default=sys.executable, help="a Python with torch")
-    parser.add_argument("--groups", default=",".join(GROUPS))
+    parser.add_argument("--groups", default="none,optimizer,parameters")
     parser.add_argument("--shapes", default="llama-100m")
     parser.add_argument("--precisions", default="f32,bf16")
     parser.add_argument("--ranks", type=int, default=2)
@@ -71,7 +77,7 @@ def main():
                 strangers.append(train.measure(engines, arguments.rounds, arguments.wait))
                 everyone += engines
                 speed = {engine.name: engine.median("tokens_per_second") for engine in engines}
-                peer = next((speed[name] for name in ["DDP", "FSDP2"] if name in speed), None)
+                peer = next((speed[name] for name in PEERS if name in speed), None)
                 for engine in engines:
                     results.append({"engine": engine.name, "shape": shape, "precision": precision,
                                     "error": engine.error, "rounds": engine.rounds})
@@ -82,7 +88,7 @@ def main():
                     ratio = lambda other: f"{own / other:.2f}" if other else "—"
                     rows.append([
                         shape, precision, engine.name, f"{own:,.0f} ±{100 * engine.spread():.0f} %",
-                        ratio(speed["one process"]), ratio(peer), f"{resident:,.0f}",
+                        ratio(speed.get("one process")), ratio(peer), f"{resident:,.0f}",
                     ])
     arguments.threads = None
     machine = train.describe(arguments, everyone)

@@ -126,7 +126,7 @@ def launch(ranks):
     running = [
         subprocess.Popen(
             [sys.executable, *sys.argv],
-            env={**common, "RANK": str(rank)},
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             **({} if rank == 0 else {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}),
         )
         for rank in range(ranks)
@@ -165,6 +165,30 @@ def parallel(model, how):
     return model, model.no_sync
 
 
+def deepspeed_step(model, stage, optimizer, shape, passes):
+    """A micro-batch under DeepSpeed's ZeRO, which accumulates, clips and steps by itself; gives its loss."""
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+
+    config = {
+        "train_micro_batch_size_per_gpu": shape["batch"],
+        "gradient_accumulation_steps": passes,
+        "gradient_clipping": 1.0,
+        "zero_optimization": {"stage": stage},
+        "zero_allow_untested_optimizer": True,
+    }
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config, dist_init_required=False)
+
+    def micro_batch(ids, targets, autocast):
+        with autocast:
+            loss = engine(ids, targets)
+        engine.backward(loss)
+        engine.step()
+        return loss
+
+    return micro_batch
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="llama-10m")
@@ -174,7 +198,7 @@ def main():
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, help="of each process; its share of all by default")
     parser.add_argument("--ranks", type=int, default=1)
-    parser.add_argument("--parallel", choices=["ddp", "fsdp2"], default="ddp")
+    parser.add_argument("--parallel", choices=["ddp", "fsdp2", "deepspeed1", "deepspeed3"], default="ddp")
     parser.add_argument("--micro-batches", type=int, default=1)
     parser.add_argument("--repeat", action="store_true")
     parser.add_argument("--losses", action="store_true", help="print each step's loss and gradient norm on stderr")
@@ -183,6 +207,9 @@ def main():
         launch(arguments.ranks)
     if arguments.micro_batches % arguments.ranks:
         parser.error("--micro-batches must be a multiple of --ranks")
+    # What libraries print goes to stderr: stdout is for who reads our answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     threads = arguments.threads or max(1, len(os.sched_getaffinity(0)) // arguments.ranks)
     torch.set_num_threads(threads)
     torch.manual_seed(42)
@@ -195,11 +222,14 @@ def main():
     model = Llama(**shape)
     initialise(model, arguments.init)
     alone = contextlib.nullcontext
-    if arguments.ranks > 1:
+    by_deepspeed = arguments.ranks > 1 and arguments.parallel.startswith("deepspeed")
+    if arguments.ranks > 1 and not by_deepspeed:
         model, alone = parallel(model, arguments.parallel)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=3e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, fused=True
     )
+    if by_deepspeed:
+        micro_batch = deepspeed_step(model, int(arguments.parallel[-1]), optimizer, shape, len(own))
     forward = torch.compile(model) if arguments.mode == "compiled" else model
     stream = batches(**shape)
 
@@ -209,15 +239,22 @@ def main():
         total = 0.0
         for number in own:
             ids, targets = batches_of_step[number]
+            if by_deepspeed:
+                autocast = torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bf16")
+                total += micro_batch(ids, targets, autocast).detach() / len(own)
+                continue
             with contextlib.nullcontext() if number == own[-1] else alone():
                 with torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bf16"):
                     loss = forward(ids, targets)
                 # Ranks are averaged by who shares the gradients.
                 (loss / len(own)).backward()
             total += loss.detach() / len(own)
-        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        if by_deepspeed:
+            norm = float("nan")
+        else:
+            norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
         if arguments.ranks > 1:
             dist.all_reduce(total)
             total /= arguments.ranks
@@ -257,7 +294,7 @@ def main():
             "step_ms": round(median * 1000, 2),
             "peak_rss_mb": round(resident, 1),
             "loss": round(losses[-1], 6),
-        }), flush=True)
+        }), file=answers, flush=True)
 
     for _ in range(WARM_UP):
         step()
@@ -265,7 +302,7 @@ def main():
         return report()
     rest()
     if rank == 0:
-        print("ready", flush=True)
+        print("ready", file=answers, flush=True)
     while True:
         line = sys.stdin.readline() if rank == 0 else ""
         goes_on = torch.tensor([bool(line)])

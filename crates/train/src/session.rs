@@ -180,6 +180,13 @@ impl<'a, M: Module, O: Objective<M>> Session<'a, M, O> {
             true => Some(Scratch::new(training.work.unwrap_or(&std::env::temp_dir()))?),
             false => None,
         };
+        let sums = schedule.batches.sums();
+        if sums < world.size() {
+            let (size, left) = (world.size(), world.size() - sums);
+            training.observer.warn(format!(
+                "{left} of {size} processes have nothing to do, as a step has work for {sums}: raise `gradient_accumulation`"
+            ));
+        }
         let units = objective.units(&network);
         let layout = layout(&selection, schedule.update.optimizer);
         let own = |part: &Part| match shard {
