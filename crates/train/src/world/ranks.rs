@@ -196,7 +196,7 @@ fn rounded(value: f32) -> u16 {
 
 /// A message of this rank's ranges of weights.
 fn own_values(parts: &[Part], own: Pieces) -> Message {
-    let sent = parts.iter().zip(own).map(|(part, tensor)| tensor.map(|tensor| Sent::new(part, tensor)));
+    let sent = parts.par_iter().zip(own).map(|(part, tensor)| tensor.map(|tensor| Sent::new(part, tensor)));
     packed(&sent.collect::<Vec<_>>(), |_, len| 0..len)
 }
 
@@ -251,7 +251,7 @@ impl<C: Communicator> Ranks<C> {
         for (rank, message) in found.iter().enumerate() {
             pieces.push(unpacked(message, rank, parts.iter().map(|part| width(part) * self.range(part, rank).len()))?);
         }
-        let whole = parts.iter().enumerate().map(|(number, part)| {
+        let whole = parts.par_iter().enumerate().map(|(number, part)| {
             let mut found: Vec<(usize, &[u8])> = vec![];
             for (rank, pieces) in pieces.iter().enumerate() {
                 found.extend(pieces[number].map(|bytes| (self.range(part, rank).start, bytes)));
