@@ -81,10 +81,9 @@ pub fn train(args: &BenchTrain) -> Result<()> {
     let setting = args.setting()?;
     if let Some(ranks) = to_start(args.ranks) {
         let logs = tempfile::tempdir().map_err(|error| Error::io("cannot write into", std::env::temp_dir(), error))?;
-        return match launch(logs.path(), ranks, 0)? {
-            0 => Ok(()),
-            code => std::process::exit(code.into()),
-        };
+        let code = launch(logs.path(), ranks, 0)?;
+        drop(logs);
+        return if code == 0 { Ok(()) } else { std::process::exit(code.into()) };
     }
     prepare(&args.machine)?;
     let started = if args.machine.threads.is_some() { Started::find(Engine::Auto)? } else { started(Engine::Auto)? };
