@@ -120,7 +120,7 @@ impl Message {
     pub fn bytes(&self) -> &[u8] {
         match &self.0.list[..] {
             [one] => one.bytes(),
-            list => self.0.joined.get_or_init(|| list.iter().flat_map(|segment| segment.bytes()).copied().collect()),
+            _ => self.0.joined.get_or_init(|| self.segments().collect::<Vec<_>>().concat()),
         }
     }
 }
