@@ -48,9 +48,10 @@ pub struct Timing {
 /// Rows that every operator is timed on: the tokens of a training step.
 const ROWS: usize = 2048;
 
-/// Times every operator. `repetitions` calls of each after one to warm up.
-pub fn operators(repetitions: usize) -> Vec<Timing> {
-    let mut bench = Bench { repetitions: repetitions.max(1), timings: vec![] };
+/// Times the operators whose name, shape and precision, in this order, contain the words of `only`, whatever their case. `repetitions` calls of each after one to warm up.
+pub fn operators(repetitions: usize, only: &str) -> Vec<Timing> {
+    let only = only.to_lowercase().split_whitespace().map(String::from).collect();
+    let mut bench = Bench { repetitions: repetitions.max(1), only, timings: vec![] };
     for precision in [Precision::F32, Precision::Bf16] {
         for [inputs, outputs] in [[384, 1536], [768, 2048]] {
             bench.linear([ROWS, inputs, outputs], precision);
@@ -83,6 +84,8 @@ pub fn operators(repetitions: usize) -> Vec<Timing> {
 
 struct Bench {
     repetitions: usize,
+    /// Words that the operators have which are wanted.
+    only: Vec<String>,
     timings: Vec<Timing>,
 }
 
@@ -94,6 +97,11 @@ struct Work {
 }
 
 impl Bench {
+    fn wants(&self, operator: &str, shape: &str, precision: Precision) -> bool {
+        let line = format!("{operator} {shape} {precision:?}").to_lowercase();
+        self.only.iter().all(|word| line.contains(word))
+    }
+
     /// Times `work` on what `prepare` makes anew for each repetition.
     fn time<T>(
         &mut self,
@@ -104,6 +112,9 @@ impl Bench {
         mut prepare: impl FnMut() -> T,
         mut work: impl FnMut(T),
     ) {
+        if !self.wants(operator, shape, precision) {
+            return;
+        }
         let (mut seconds, mut peaks) = (Vec::new(), Vec::new());
         work(prepare());
         for _ in 0..self.repetitions {
@@ -159,15 +170,19 @@ impl Bench {
     }
 
     fn output(&mut self, width: usize, vocabulary: usize, precision: Precision) {
+        const NAME: &str = "output and cross-entropy";
+        let text = format!("[{ROWS} x {width}] [{width} x {vocabulary}]");
+        if !self.wants(NAME, &text, precision) {
+            return;
+        }
         let hidden = Tensor::from_inner(random([ROWS, width])).require_grad();
         let weight = Tensor::from_inner(random([vocabulary, width]) * 0.02).require_grad();
         let targets: Vec<i64> = (0..ROWS).map(|i| (i * 7919 % vocabulary) as i64).collect();
         let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [ROWS]), &Device::flex().autodiff());
-        let text = format!("[{ROWS} x {width}] [{width} x {vocabulary}]");
         let work =
             Work { flop: 6.0 * (ROWS * width * vocabulary) as f64, values: 2 * ROWS * width + 2 * width * vocabulary };
         self.time(
-            "output and cross-entropy",
+            NAME,
             &text,
             precision,
             work,

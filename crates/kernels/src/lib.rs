@@ -55,6 +55,6 @@ pub use packed::{
 };
 pub use paged::{KV_BLOCK, KvLayer, KvShape, PagedBatch, PagedSequence, paged_attention};
 pub use product::{
-    WeightValues,
+    BlockKind, WeightValues,
     quantize::{self, Quantization},
 };

@@ -14,7 +14,7 @@ use crate::{
     },
     operators::linear::Maybe,
     product::{
-        Finish, PackedB, QuantizedB, WeightValues, part_of,
+        BlockKind, Finish, PackedB, QuantizedB, WeightValues, part_of,
         quantize::{INT4_ZERO, Quantization, int4_group, int8_row},
     },
 };
@@ -106,9 +106,10 @@ pub struct Int4Values<'a> {
 impl fmt::Debug for PackedWeight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [outputs, inputs] = self.shape();
-        match self.quantization() {
-            None => write!(f, "PackedWeight([{outputs}, {inputs}], {:?})", self.precision()),
-            Some(kind) => write!(f, "PackedWeight([{outputs}, {inputs}], {kind:?})"),
+        match (self.quantization(), self.is_integers()) {
+            (Some(kind), _) => write!(f, "PackedWeight([{outputs}, {inputs}], {kind:?})"),
+            (None, true) => write!(f, "PackedWeight([{outputs}, {inputs}], blocks)"),
+            (None, false) => write!(f, "PackedWeight([{outputs}, {inputs}], {:?})", self.precision()),
         }
     }
 }
@@ -196,6 +197,23 @@ impl PackedWeight {
         }))
     }
 
+    /// Matrices in blocks of one kind as they lie in a GGUF file, that share their `inputs`, one below the other: `rows` of
+    /// them altogether, each as `row` gives it.
+    ///
+    /// # Panics
+    /// If a row is not `inputs` values in whole blocks, or a scale is not finite.
+    pub fn from_blocks<'a>(
+        kind: BlockKind,
+        [rows, inputs]: [usize; 2],
+        row: impl Fn(usize) -> &'a [u8] + Sync,
+    ) -> Self {
+        Self::of_integers(QuantizedB::of_blocks(kind, [rows, inputs], |number| {
+            let row = row(number);
+            assert!(kind.is_finite(row), "finite scales");
+            row
+        }))
+    }
+
     fn of_integers(weight: QuantizedB) -> Self {
         Self::of(Stored::Integers(weight))
     }
@@ -234,12 +252,17 @@ impl PackedWeight {
         }
     }
 
-    /// What integers they are stored as, if they are.
+    /// What integers they were rounded to, if they were; none for blocks of a file.
     pub fn quantization(&self) -> Option<Quantization> {
         match &*self.stored {
             Stored::Numbers(_) => None,
-            Stored::Integers(weight) => Some(weight.kind()),
+            Stored::Integers(weight) => weight.kind(),
         }
+    }
+
+    /// Whether they are stored as integers, of whatever kind.
+    pub fn is_integers(&self) -> bool {
+        matches!(&*self.stored, Stored::Integers(_))
     }
 
     /// Bytes in memory.

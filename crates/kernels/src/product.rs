@@ -11,21 +11,22 @@
 
 use crate::machine::{
     parallel::{self, Shared, SharedMut, with_scratch},
-    simd::{
-        Isa, LANES, Lanes, for_each_isa, isa,
-        rows::{load_up_to, store},
-    },
+    simd::{Isa, LANES, Lanes, for_each_isa, isa},
 };
 use narthex_base::config::Precision;
 
+mod blocks;
 mod integers;
+mod pack;
 mod packed;
 pub mod quantize;
 mod tile;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod tiles;
 
+pub use blocks::BlockKind;
 pub(crate) use integers::QuantizedB;
+use pack::{Panels, pack, pack_row};
 pub use packed::WeightValues;
 pub(crate) use packed::{PackedB, part_of};
 use packed::{ROWS_AT_ONCE, ROWS_PACKED_ALONE};
@@ -38,13 +39,26 @@ const TILE_COLUMNS: usize = 2 * LANES;
 /// Depth of a block in words (an f32, or two bf16): a panel of B of this depth fits L2 with room for the rest.
 const DEPTH_WORDS: usize = 384;
 
+/// The same on matrix tiles, which come with a larger L2, and read and write C again for each block.
+const TILES_DEPTH_WORDS: usize = 1024;
+
+/// Words of packed A in a task on matrix tiles: half of L2.
+const TILES_BLOCK_WORDS: usize = 256 << 10;
+
 /// Register tiles in a task: the packed block of A of that many rows stays in L2.
 const BLOCK_TILES: usize = 4;
 
-/// Panels of B that a task packs.
+/// Panels of B that a task packs, and tiles of A.
 const PANELS_PER_TASK: usize = 4;
+const TILES_PER_TASK: usize = 8;
 
-/// Words of packed B at a time.
+/// Tasks of a product for each thread.
+const TASKS_PER_THREAD: usize = 8;
+
+/// Depth in words that is packed at a time.
+const WORDS_AT_ONCE: usize = 2048;
+
+/// Words of packed A, and of packed B, at a time.
 const PACKED_WORDS: usize = 4 << 20;
 
 /// With so few rows of A, B is packed where it is used instead.
@@ -184,6 +198,47 @@ pub(crate) fn product(precision: Precision, a: Operand, b: Operand, c: &mut [f32
     if m <= FEW_ROWS { job.few_rows() } else { job.many_rows() }
 }
 
+/// A part of both operands, and where it lies packed.
+struct Packing<'a> {
+    slabs: &'a [Slab],
+    rows: std::ops::Range<usize>,
+    /// Panels of 32 columns.
+    panels: std::ops::Range<usize>,
+    /// `[slab][tile][16 x words]`
+    a: SharedMut,
+    /// `[slab][panel][32 x words]`
+    b: SharedMut,
+}
+
+/// How a part is split: blocks of rows times groups of panels.
+#[derive(Clone, Copy)]
+struct Tasks {
+    /// Register tiles of rows in a block.
+    block_tiles: usize,
+    blocks: usize,
+    /// Panels in a group.
+    panels: usize,
+    groups: usize,
+}
+
+impl Packing<'_> {
+    /// Words of the deepest slab.
+    fn deepest(&self) -> usize {
+        self.slabs.iter().map(|slab| slab.words).max().unwrap_or(0)
+    }
+
+    /// Columns of B, of `n` altogether, in `count` panels from the part's panel `first` on.
+    fn columns(&self, first: usize, count: usize, n: usize) -> std::ops::Range<usize> {
+        let column = |panel: usize| n.min((self.panels.start + panel) * TILE_COLUMNS);
+        column(first)..column(self.panels.len().min(first + count))
+    }
+
+    /// Words of the slabs before this part's.
+    fn words_before(&self) -> usize {
+        self.slabs.first().map_or(0, |slab| slab.words_before)
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Job {
     a: Operand,
@@ -227,7 +282,8 @@ impl Target {
 
     fn slabs(&self) -> Vec<Slab> {
         let values_per_word = if self.pairs { 2 } else { 1 };
-        let count = self.k.div_ceil(DEPTH_WORDS * values_per_word).max(1);
+        let depth_words = if self.tiles { TILES_DEPTH_WORDS } else { DEPTH_WORDS };
+        let count = self.k.div_ceil(depth_words * values_per_word).max(1);
         // Even, so that pairs never straddle slabs; the chain of each sum is the same for any cut.
         let len = self.k.div_ceil(count).next_multiple_of(2 * LANES);
         let mut slabs = Vec::with_capacity(count);
@@ -235,6 +291,8 @@ impl Target {
         loop {
             let len = len.min(self.k - first);
             let words = len.div_ceil(values_per_word);
+            // Tiles are whole: what there is no depth for is 0.
+            let words = if self.tiles { words.next_multiple_of(LANES) } else { words };
             slabs.push(Slab { first, len, words, words_before });
             first += len;
             words_before += words;
@@ -313,49 +371,120 @@ impl Target {
 }
 
 impl Job {
-    /// B packed once and shared; tasks are blocks of rows.
+    /// Both packed once and shared, as much at a time as stays in cache; tasks are blocks of rows times some panels.
     fn many_rows(self) {
         let slabs = self.to.slabs();
-        let words = slabs.last().map_or(0, |slab| slab.words_before + slab.words);
+        let (mut first, mut words) = (0, 0);
+        for (last, slab) in slabs.iter().enumerate() {
+            words += slab.words;
+            if last + 1 == slabs.len() || words + slab.words > WORDS_AT_ONCE {
+                self.slabs_at_once(&slabs[first..=last], words);
+                (first, words) = (last + 1, 0);
+            }
+        }
+    }
+
+    /// Part of the depth, of so many words together.
+    fn slabs_at_once(&self, slabs: &[Slab], words: usize) {
         let tile_rows = self.to.tile_rows();
-        let tiles = self.m.div_ceil(tile_rows);
-        // At least four tasks a thread, so that an interrupted one holds up little.
-        let block_tiles = if self.to.tiles { 4 * BLOCK_TILES } else { BLOCK_TILES };
-        let block_rows = tile_rows * (tiles / (4 * parallel::threads())).clamp(1, block_tiles);
         let panels = self.to.n.div_ceil(TILE_COLUMNS);
-        let panels_at_once = (PACKED_WORDS / (words.max(1) * TILE_COLUMNS)).clamp(1, panels);
-        for first_panel in (0..panels).step_by(panels_at_once) {
-            let panels = panels_at_once.min(panels - first_panel);
-            with_scratch(panels * words * TILE_COLUMNS, |packed| {
-                let to = SharedMut::new(packed);
-                parallel::for_blocks(panels, PANELS_PER_TASK, |part| {
-                    for slab in &slabs {
-                        let column = |panel: usize| self.to.n.min((first_panel + panel) * TILE_COLUMNS);
-                        let offset = (slab.words_before * panels + slab.words * part.start) * TILE_COLUMNS;
-                        // SAFETY: each (panel, slab) has its own part of the buffer, `words` x 32.
-                        unsafe { self.pack_b(column(part.start)..column(part.end), *slab, to.at(offset)) };
-                    }
-                });
-                let packed = Shared::new(packed);
-                parallel::for_blocks(self.m, block_rows, |rows| {
-                    let tiles = rows.len().div_ceil(tile_rows);
-                    let size = tiles * LANES * slabs.iter().map(|slab| slab.words).max().unwrap_or(0);
-                    with_scratch(size, |block| {
-                        for slab in &slabs {
-                            let b = packed.at(slab.words_before * panels * TILE_COLUMNS);
-                            let columns =
-                                first_panel * TILE_COLUMNS..self.to.n.min((first_panel + panels) * TILE_COLUMNS);
-                            // SAFETY: `block` has room for the tiles; `b` holds the packed panels of the slab; tasks
-                            // write different rows of C.
-                            unsafe {
-                                self.pack_a(rows.clone(), *slab, block.as_mut_ptr());
-                                self.to.multiply(rows.clone(), columns, *slab, block.as_ptr(), b);
-                            }
-                        }
+        let tiles_at_once = (PACKED_WORDS / (words.max(1) * LANES)).max(2) & !1;
+        let panels_at_once = (PACKED_WORDS / (words.max(1) * TILE_COLUMNS)).max(1);
+        let rows_at_once = tiles_at_once * tile_rows;
+        for first_row in (0..self.m).step_by(rows_at_once) {
+            let rows = first_row..self.m.min(first_row + rows_at_once);
+            let tiles = rows.len().div_ceil(tile_rows);
+            with_scratch(tiles * words * LANES, |a| {
+                let a = SharedMut::new(a);
+                for first_panel in (0..panels).step_by(panels_at_once) {
+                    let panels = first_panel..panels.min(first_panel + panels_at_once);
+                    with_scratch(panels.len() * words * TILE_COLUMNS, |b| {
+                        let part = Packing { slabs, rows: rows.clone(), panels, a, b: SharedMut::new(b) };
+                        let tasks = self.tasks(&part);
+                        self.pack_both(&part, tasks.groups > 1 && first_panel == 0);
+                        self.multiply_packed(&part, tasks);
                     });
-                });
+                }
             });
         }
+    }
+
+    /// How a part is split.
+    fn tasks(&self, part: &Packing) -> Tasks {
+        let tiles = part.rows.len().div_ceil(self.to.tile_rows());
+        let most = match self.to.tiles {
+            true => (TILES_BLOCK_WORDS / (LANES * part.deepest().max(1)) & !1).max(2),
+            false => BLOCK_TILES,
+        };
+        let block_tiles = most.min(tiles.next_multiple_of(2));
+        let blocks = tiles.div_ceil(block_tiles);
+        // Some tasks a thread, so that an interrupted one holds up little.
+        let groups = (TASKS_PER_THREAD * parallel::threads()).div_ceil(blocks).min(part.panels.len()).max(1);
+        let panels = part.panels.len().div_ceil(groups).max(1);
+        Tasks { block_tiles, blocks, panels, groups: part.panels.len().div_ceil(panels) }
+    }
+
+    /// Packs the panels of a part, and its rows if asked.
+    fn pack_both(&self, part: &Packing, rows_too: bool) {
+        let Packing { slabs, rows, panels, a, b } = part;
+        let (tile_rows, before) = (self.to.tile_rows(), part.words_before());
+        let tiles = rows.len().div_ceil(tile_rows);
+        let rows_tasks = if rows_too { tiles.div_ceil(TILES_PER_TASK) } else { 0 };
+        let panels_tasks = panels.len().div_ceil(PANELS_PER_TASK);
+        parallel::for_each(rows_tasks + panels_tasks, |task| {
+            for slab in *slabs {
+                let words_before = slab.words_before - before;
+                if task < rows_tasks {
+                    let tile = task * TILES_PER_TASK;
+                    let first = rows.start + tile * tile_rows;
+                    let here = first..rows.end.min(first + TILES_PER_TASK * tile_rows);
+                    let to = a.at((words_before * tiles + tile * slab.words) * LANES);
+                    // SAFETY: each (tile, slab) has its own part of the buffer, `words` x 16.
+                    unsafe { self.pack_a(here, *slab, to) };
+                } else {
+                    let panel = (task - rows_tasks) * PANELS_PER_TASK;
+                    let columns = part.columns(panel, PANELS_PER_TASK, self.to.n);
+                    let to = b.at((words_before * panels.len() + panel * slab.words) * TILE_COLUMNS);
+                    // SAFETY: each (panel, slab) has its own part of the buffer, `words` x 32.
+                    unsafe { self.pack_b(columns, *slab, to) };
+                }
+            }
+        });
+    }
+
+    fn multiply_packed(&self, part: &Packing, tasks: Tasks) {
+        let Packing { slabs, rows, panels, a, b } = part;
+        let (tile_rows, before) = (self.to.tile_rows(), part.words_before());
+        let tiles = rows.len().div_ceil(tile_rows);
+        let (a, b) = (Shared::of(*a), Shared::of(*b));
+        let panel_at = |slab: &Slab, panel| {
+            b.at(((slab.words_before - before) * panels.len() + panel * slab.words) * TILE_COLUMNS)
+        };
+        parallel::for_each(tasks.blocks * tasks.groups, |task| {
+            let (tile, panel) = (task / tasks.groups * tasks.block_tiles, task % tasks.groups * tasks.panels);
+            let first = rows.start + tile * tile_rows;
+            let here = first..rows.end.min(first + tasks.block_tiles * tile_rows);
+            let columns = part.columns(panel, tasks.panels, self.to.n);
+            if tasks.groups > 1 {
+                for slab in *slabs {
+                    let a = a.at(((slab.words_before - before) * tiles + tile * slab.words) * LANES);
+                    // SAFETY: `a` and `b` hold the packed tiles and panels of the slab; tasks write different parts of C.
+                    unsafe { self.to.multiply(here.clone(), columns.clone(), *slab, a, panel_at(slab, panel)) };
+                }
+                return;
+            }
+            // Nobody else needs these rows: packed now, they are still in cache.
+            with_scratch(here.len().div_ceil(tile_rows) * LANES * part.deepest(), |block| {
+                let block = block.as_mut_ptr();
+                for slab in *slabs {
+                    // SAFETY: `block` has room for the tiles; the rest as above.
+                    unsafe {
+                        self.pack_a(here.clone(), *slab, block);
+                        self.to.multiply(here.clone(), columns.clone(), *slab, block, panel_at(slab, panel));
+                    }
+                }
+            });
+        });
     }
 
     /// A packed once and shared; tasks are panels of B, packed by the task.
@@ -409,16 +538,6 @@ impl Job {
     }
 }
 
-/// `count` indices of an operand's width from `first`, in panels of `used` indices that lie `width` apart: a multiple
-/// of 16. Lanes of a panel beyond its indices hold anything: what is computed from them is never stored.
-#[derive(Clone, Copy)]
-struct Panels {
-    first: usize,
-    count: usize,
-    used: usize,
-    width: usize,
-}
-
 #[inline(always)]
 unsafe fn tile_rows_generic<V: Lanes>() -> usize {
     V::TILE_ROWS
@@ -429,131 +548,6 @@ for_each_isa! { unsafe fn tile_rows_of_isa() -> usize = tile_rows_generic }
 fn tile_rows() -> usize {
     // SAFETY: reads a constant.
     unsafe { tile_rows_of_isa() }
-}
-
-/// Rows ahead of the one being packed that are fetched from memory: they lie too far apart for the processor to guess.
-const PREFETCH_ROWS: usize = 8;
-
-/// Packs panels over the depth of a slab: `to[panel][word][width]`.
-#[allow(clippy::needless_range_loop)]
-#[inline(always)]
-unsafe fn pack_generic<V: Lanes>(pairs: bool, operand: &Operand, panels: Panels, slab: Slab, to: *mut f32) {
-    let Panels { first, count, used, width } = panels;
-    let panel_size = width * slab.words;
-    // SAFETY: the caller promises that width and depth are inside the operand, and room in `to`.
-    unsafe {
-        match operand.along {
-            // One row after the other, across all panels: rows lie far apart, and their values together.
-            Along::Width => {
-                let step = if pairs { 2 } else { 1 };
-                for word in 0..slab.words {
-                    let depth = slab.first + step * word;
-                    let row = operand.stack.row(depth).add(first);
-                    let last = pairs && depth + 1 == slab.first + slab.len;
-                    let next = if pairs && !last { operand.stack.row(depth + 1).add(first) } else { row };
-                    if word + PREFETCH_ROWS < slab.words {
-                        // The last row of that word may be missing, so its first and the one before.
-                        for back in 0..step {
-                            let row = operand.stack.row(depth + step * PREFETCH_ROWS - back).add(first);
-                            for i in (0..count).step_by(LANES) {
-                                V::prefetch(row.add(i));
-                            }
-                        }
-                    }
-                    let mut to = to.add(word * width);
-                    let mut index = 0;
-                    while index < count {
-                        let here = (count - index).min(used);
-                        for lane in (0..here).step_by(LANES) {
-                            let lanes = (here - lane).min(LANES);
-                            let mut values = load_up_to::<V>(row.add(index + lane), lanes);
-                            if pairs {
-                                let odd =
-                                    if last { V::splat(0.0) } else { load_up_to::<V>(next.add(index + lane), lanes) };
-                                values = V::pairs_across(values, odd);
-                            }
-                            values.store(to.add(lane));
-                        }
-                        index += used;
-                        // Past the end after the last panel, so not `add`.
-                        to = to.wrapping_add(panel_size);
-                    }
-                }
-            }
-            Along::Depth => {
-                let step = if pairs { 2 * LANES } else { LANES };
-                for (panel, index) in (0..count).step_by(used).enumerate() {
-                    let here = (count - index).min(used);
-                    for lane in (0..here).step_by(LANES) {
-                        // Lanes beyond the last repeat it, so that all sixteen can be read.
-                        let mut rows = [std::ptr::null::<f32>(); LANES];
-                        for i in 0..LANES {
-                            rows[i] = operand.stack.row(first + index + (lane + i).min(here - 1)).add(slab.first);
-                        }
-                        let to = to.add(panel * panel_size + lane);
-                        let mut depth = 0;
-                        while depth + step <= slab.len {
-                            let mut block = [V::splat(0.0); LANES];
-                            for i in 0..LANES {
-                                block[i] = V::load(rows[i].add(depth));
-                                if pairs {
-                                    block[i] = V::pairs_within(block[i], V::load(rows[i].add(depth + LANES)));
-                                }
-                            }
-                            V::transpose(&mut block);
-                            let to = to.add(if pairs { depth / 2 } else { depth } * width);
-                            for i in 0..LANES {
-                                block[i].store(to.add(i * width));
-                            }
-                            depth += step;
-                        }
-                        if depth < slab.len {
-                            let left = slab.len - depth;
-                            let mut block = [V::splat(0.0); LANES];
-                            for i in 0..LANES {
-                                block[i] = load_up_to::<V>(rows[i].add(depth), left.min(LANES));
-                                if pairs {
-                                    let more = left.saturating_sub(LANES);
-                                    let second = load_up_to::<V>(rows[i].wrapping_add(depth + LANES), more);
-                                    block[i] = V::pairs_within(block[i], second);
-                                }
-                            }
-                            V::transpose(&mut block);
-                            let word = if pairs { depth / 2 } else { depth };
-                            for i in 0..slab.words - word {
-                                block[i].store(to.add((word + i) * width));
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-/// Packs a lone row over the depth of a slab: `to[word]`.
-#[inline(always)]
-unsafe fn pack_row_generic<V: Lanes>(pairs: bool, row: *const f32, slab: Slab, to: *mut f32) {
-    // SAFETY: the caller promises that the depth is inside the row, and room in `to`.
-    unsafe {
-        let row = row.add(slab.first);
-        if !pairs {
-            return to.copy_from_nonoverlapping(row, slab.len);
-        }
-        for depth in (0..slab.len).step_by(2 * LANES) {
-            let here = (slab.len - depth).min(2 * LANES);
-            let first = load_up_to::<V>(row.add(depth), here.min(LANES));
-            let second = load_up_to::<V>(row.wrapping_add(depth + LANES), here.saturating_sub(LANES));
-            store(V::pairs_within(first, second), to.add(depth / 2), here.div_ceil(2));
-        }
-    }
-}
-for_each_isa! {
-    /// See [`pack_row_generic`].
-    unsafe fn pack_row(pairs: bool, row: *const f32, slab: Slab, to: *mut f32) = pack_row_generic
-}
-for_each_isa! {
-    /// See [`pack_generic`].
-    unsafe fn pack(pairs: bool, operand: &Operand, panels: Panels, slab: Slab, to: *mut f32) = pack_generic
 }
 
 /// A part of C and what becomes of it.

@@ -146,7 +146,7 @@ impl Linear {
     ) -> Tensor<2> {
         match &self.weight {
             // The kernel does both in one pass, to the same bytes.
-            Weight::Packed(part) if updates.is_empty() && part.whole().quantization().is_none() => {
+            Weight::Packed(part) if updates.is_empty() && !part.whole().is_integers() => {
                 packed_affine(x, part.whole(), PackedFinish { activation: Some(function), ..PackedFinish::default() })
             }
             _ => activation(Self::side_by_side(&[self], x, dropout, precision, updates), function),

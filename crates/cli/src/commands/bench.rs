@@ -29,6 +29,9 @@ pub enum BenchCommand {
 /// The arguments of `narthex bench kernels`.
 #[derive(Args)]
 pub struct BenchKernels {
+    /// Only the operators whose line has all these words, whatever their case
+    #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
+    pub only: String,
     /// Calls of each operator, after one to warm up
     #[arg(long, default_value_t = 10)]
     pub repetitions: usize,
@@ -46,7 +49,7 @@ pub fn run(command: &BenchCommand) -> Result<()> {
 fn kernels(args: &BenchKernels) -> Result<()> {
     prepare(&args.machine)?;
     let memory = probe::read_bytes_per_second();
-    let timings = bench::operators(args.repetitions);
+    let timings = bench::operators(args.repetitions, &args.only);
     if args.machine.output.json {
         let list: Vec<serde_json::Value> = timings
             .iter()

@@ -6,12 +6,16 @@
 //! diagonal of diagonal blocks. Bytes: q, k, v and the output once each way; scores stay in cache.
 
 mod blocks;
+mod rows;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod tiles;
 
 use crate::{
     flex::{contiguous, dims, filled, is_ours, record, values},
     machine::{
         parallel::{self, Shared, SharedMut, uninitialised, with_scratch},
         profile::timed,
+        simd::{Isa, isa},
     },
     operators::softmax::softmax,
 };
@@ -255,6 +259,8 @@ fn forward(
                     unsafe {
                         match precision {
                             Precision::F32 => forward_f32(&job, output, log_sums, scratch),
+                            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+                            Precision::Bf16 if isa() == Isa::Amx => tiles::forward(&job, output, log_sums, scratch),
                             Precision::Bf16 => forward_bf16(&job, output, log_sums, scratch),
                         }
                     }
@@ -286,6 +292,8 @@ fn backward(saved: &Saved, gradient: &FlexTensor) -> FlexTensor {
                     unsafe {
                         match precision {
                             Precision::F32 => backward_f32(&job, given, dqkv, scratch),
+                            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+                            Precision::Bf16 if isa() == Isa::Amx => tiles::backward(&job, given, dqkv, scratch),
                             Precision::Bf16 => backward_bf16(&job, given, dqkv, scratch),
                         }
                     }

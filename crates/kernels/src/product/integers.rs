@@ -3,7 +3,8 @@
 //! on that row alone.
 //!
 //! With x = a s over a group of A's row (a in -127..=127), int8 is `C = t Σ s Σ a w`, with t one scale a column;
-//! int4 is `C = Σ s t Σ a (q - z)`, with t and z of the group and the column.
+//! int4 is `C = Σ s t Σ a (q - z)`, with t and z of the group and the column. Blocks of GGUF files are as int4, or
+//! `C = Σ s (t Σ a q + m Σ a)` for those with a minimum m.
 
 mod tile;
 
@@ -16,12 +17,15 @@ use crate::{
             dots::{BYTES, Dots, for_each_dots},
         },
     },
-    product::quantize::{INT4_GROUPS, Quantization},
+    product::{
+        blocks::{BlockKind, Row},
+        quantize::{INT4_GROUPS, Quantization},
+    },
 };
 use half::f16;
 use narthex_base::config::Precision;
 use std::{ops::Range, slice};
-use tile::{Codes, Tile, tile_of};
+use tile::{BlockScales, Codes, Tile, tile_of};
 
 /// Values of A that share a scale where B is int8.
 const INT8_GROUP: usize = 64;
@@ -72,10 +76,51 @@ pub(crate) struct Column<'a> {
     pub(crate) zeros: &'a mut [u8],
 }
 
+/// How B's numbers are small integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Rounded(Quantization),
+    Blocks(BlockKind),
+}
+
+impl Form {
+    /// Lines of codes in a word, and bytes of what does not fit halves of bytes.
+    fn word(self) -> (usize, usize) {
+        match self {
+            Form::Rounded(Quantization::Int8) => (2, 0),
+            Form::Rounded(Quantization::Int4 { .. }) => (1, 0),
+            Form::Blocks(kind) => match kind.layout().bits {
+                8 => (2, 0),
+                bits => (1, FIFTH_BITS * (bits as usize - 4)),
+            },
+        }
+    }
+
+    /// As a tile of few rows reads them.
+    fn codes(self) -> Codes {
+        match self {
+            Form::Rounded(Quantization::Int8) => Codes::Int8,
+            Form::Rounded(Quantization::Int4 { .. }) => Codes::Nibbles,
+            Form::Blocks(kind) => match kind.layout().bits {
+                4 => Codes::Block4,
+                5 => Codes::Block5,
+                6 => Codes::Block6,
+                _ => Codes::Block8,
+            },
+        }
+    }
+}
+
+/// Bytes that hold one more bit of each code of a word.
+const FIFTH_BITS: usize = 4 * TILE_COLUMNS / 8;
+
 /// B `[k, n]` in panels of 32 columns. A word is four steps of k. int8: `codes[panel][word][32][4]`; int4:
 /// `codes[panel][word][16][4]` with columns 0..16 in the low halves of the bytes and 16..32 in the high ones.
+///
+/// Of blocks with more than 4 bits the upper ones lie apart: `upper[panel][word]` as [`Dots::fifth`] and
+/// [`Dots::fifth_and_sixth`] read them.
 pub(crate) struct QuantizedB {
-    kind: Quantization,
+    form: Form,
     n: usize,
     k: usize,
     /// Steps of k that share a scale of A.
@@ -83,8 +128,14 @@ pub(crate) struct QuantizedB {
     codes: Vec<Line>,
     /// `[n]` of int8, in whole panels.
     column_scales: Vec<f32>,
-    /// `[panel][group][32]` of int4, as bits.
+    upper: Vec<u8>,
+    /// `[panel][group][32]` of int4, as bits; `[panel][block][32]` of blocks.
     group_scales: Vec<u16>,
+    /// `[panel][block][32]` of blocks, if they have any.
+    minimums: Vec<u16>,
+    /// `[panel][group][32]` of blocks, if they have any.
+    small_scales: Vec<u8>,
+    small_minimums: Vec<u8>,
     /// The same; empty if all are 8.
     zeros: Vec<u8>,
     /// Which value of A's row stands at which step of k; empty if they stand as they are.
@@ -168,7 +219,111 @@ impl QuantizedB {
             order.iter().for_each(|i| seen[*i as usize] = true);
             assert!(order.len() == k && seen.iter().all(|seen| *seen), "the order is a permutation");
         }
-        Self { kind, n, k, group, codes, column_scales, group_scales, zeros, order }
+        let (upper, minimums, small_scales, small_minimums) = (vec![], vec![], vec![], vec![]);
+        let form = Form::Rounded(kind);
+        Self {
+            form,
+            n,
+            k,
+            group,
+            codes,
+            column_scales,
+            upper,
+            group_scales,
+            minimums,
+            small_scales,
+            small_minimums,
+            zeros,
+            order,
+        }
+    }
+
+    /// Packs on all threads rows of blocks as they lie in a file.
+    ///
+    /// # Panics
+    /// If a row is not `k` values in whole blocks.
+    pub(crate) fn of_blocks<'a>(kind: BlockKind, [n, k]: [usize; 2], row: impl Fn(usize) -> &'a [u8] + Sync) -> Self {
+        let (layout, form) = (kind.layout(), Form::Blocks(kind));
+        let (lines, upper_bytes) = form.word();
+        assert!((1..=DEPTH_MAX).contains(&k) && k.is_multiple_of(layout.values), "whole blocks");
+        let (words, groups, blocks, panels) = (k / 4, k / layout.group, k / layout.values, n.div_ceil(TILE_COLUMNS));
+        let small = if layout.small_scales.is_some() { groups } else { 0 };
+        let small_minimum = if layout.minimum.is_some() { small } else { 0 };
+        let minimum = if layout.minimum.is_some() { blocks } else { 0 };
+        let mut codes: Vec<Line> = Vec::with_capacity(panels * words * lines);
+        let mut upper = vec![0u8; panels * words * upper_bytes];
+        let mut scales = vec![0u16; panels * blocks * TILE_COLUMNS];
+        let mut minimums = vec![0u16; panels * minimum * TILE_COLUMNS];
+        let mut small_scales = vec![0u8; panels * small * TILE_COLUMNS];
+        let mut small_minimums = vec![0u8; panels * small_minimum * TILE_COLUMNS];
+        let to = (
+            Places(codes.as_mut_ptr()),
+            Places(upper.as_mut_ptr()),
+            [Places(scales.as_mut_ptr()), Places(minimums.as_mut_ptr())],
+            [Places(small_scales.as_mut_ptr()), Places(small_minimums.as_mut_ptr())],
+        );
+        parallel::for_each(panels, |panel| {
+            let part = |len: usize| panel * len..(panel + 1) * len;
+            // SAFETY: each panel has its own part of every buffer; of `codes` the lines of a panel are reserved and become
+            // bytes here.
+            let (codes, upper, [scales, minimums], [small_scales, small_minimums]) = unsafe {
+                to.0.0.add(panel * words * lines).write_bytes(0, words * lines);
+                (
+                    to.0.slice(part(words * lines)),
+                    to.1.slice(part(words * upper_bytes)),
+                    [to.2[0].slice(part(blocks * TILE_COLUMNS)), to.2[1].slice(part(minimum * TILE_COLUMNS))],
+                    [to.3[0].slice(part(small * TILE_COLUMNS)), to.3[1].slice(part(small_minimum * TILE_COLUMNS))],
+                )
+            };
+            let mut unpacked = Row::default();
+            for column in panel * TILE_COLUMNS..n.min((panel + 1) * TILE_COLUMNS) {
+                unpacked.unpack(kind, row(column));
+                assert_eq!(unpacked.codes.len(), k, "a row of k values");
+                let lane = column % TILE_COLUMNS;
+                let (half, lane_of_half) = (lane / LANES, lane % LANES);
+                for (step, code) in unpacked.codes.iter().enumerate() {
+                    let (word, byte) = (step / 4, 4 * lane_of_half + step % 4);
+                    if lines == 2 {
+                        codes[2 * word + half].0[byte] = *code;
+                        continue;
+                    }
+                    codes[word].0[byte] |= (code & 15) << (4 * half);
+                    let upper = &mut upper[word * upper_bytes..(word + 1) * upper_bytes];
+                    match layout.bits {
+                        5 => upper[8 * half + byte / 8] |= (code >> 4) << (byte % 8),
+                        6 => upper[byte % 32] |= (code >> 4) << (4 * half + 2 * (byte / 32)),
+                        _ => {}
+                    }
+                }
+                let across = |to: &mut [u16], from: &[u16]| {
+                    from.iter().enumerate().for_each(|(i, value)| to[i * TILE_COLUMNS + lane] = *value);
+                };
+                across(scales, &unpacked.scales);
+                across(minimums, &unpacked.minimums);
+                let across = |to: &mut [u8], from: &[u8]| {
+                    from.iter().enumerate().for_each(|(i, value)| to[i * TILE_COLUMNS + lane] = *value);
+                };
+                across(small_scales, &unpacked.small_scales);
+                across(small_minimums, &unpacked.small_minimums);
+            }
+        });
+        // SAFETY: every panel has written its lines.
+        unsafe { codes.set_len(panels * words * lines) };
+        Self {
+            form,
+            n,
+            k,
+            group: layout.group,
+            codes,
+            column_scales: vec![],
+            upper,
+            group_scales: scales,
+            minimums,
+            small_scales,
+            small_minimums,
+            zeros: vec![],
+            order: vec![],
+        }
     }
 
     /// (n, k)
@@ -176,14 +331,22 @@ impl QuantizedB {
         [self.n, self.k]
     }
 
-    pub(crate) fn kind(&self) -> Quantization {
-        self.kind
+    /// What they were rounded to here or by others; none for blocks of a file.
+    pub(crate) fn kind(&self) -> Option<Quantization> {
+        match self.form {
+            Form::Rounded(kind) => Some(kind),
+            Form::Blocks(_) => None,
+        }
     }
 
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&self.codes[..])
             + size_of_val(&self.column_scales[..])
+            + self.upper.len()
             + size_of_val(&self.group_scales[..])
+            + size_of_val(&self.minimums[..])
+            + self.small_scales.len()
+            + self.small_minimums.len()
             + self.zeros.len()
             + size_of_val(&self.order[..])
     }
@@ -245,24 +408,34 @@ impl QuantizedB {
             let panels_per_task = panels.div_ceil(16 * parallel::threads()).max(1);
             parallel::for_blocks(panels, panels_per_task, |panels| {
                 // Few rows take the codes as they are; for more, a panel is unpacked first.
-                let unpacked = tiles > 1 && self.kind != Quantization::Int8;
+                let (lines, upper_bytes) = self.form.word();
+                let unpacked = tiles > 1 && lines == 1;
                 with_scratch(if unpacked { 2 * LANES * words } else { 0 }, |buffer| {
                     for panel in panels {
                         let columns = TILE_COLUMNS.min(self.n - panel * TILE_COLUMNS);
-                        let (mut codes, mut kind) = match self.kind {
-                            Quantization::Int8 => (self.line(panel * 2 * words), Codes::Int8),
-                            Quantization::Int4 { .. } => (self.line(panel * words), Codes::Nibbles),
-                        };
-                        let group_places = panel * groups * TILE_COLUMNS;
-                        let zeros = match self.zeros.get(group_places..) {
+                        let (mut codes, mut kind) = (self.line(panel * lines * words), self.form.codes());
+                        let upper = self.upper.as_ptr().wrapping_add(panel * words * upper_bytes);
+                        let (group_scales, blocks) = self.block_scales(panel);
+                        let zeros = match self.zeros.get(panel * groups * TILE_COLUMNS..) {
                             Some(zeros) if !self.zeros.is_empty() => zeros.as_ptr(),
                             _ => std::ptr::null(),
                         };
                         if unpacked {
                             let to = buffer.as_mut_ptr().cast::<u8>();
                             // SAFETY: the buffer has room for 128 bytes a word.
-                            unsafe { unpack_panel(codes, zeros, words, self.group / 4, to) };
-                            (codes, kind) = (to, Codes::Bytes);
+                            unsafe {
+                                kind = match self.form {
+                                    Form::Rounded(_) => {
+                                        unpack_panel(codes, zeros, words, self.group / 4, to);
+                                        Codes::Bytes
+                                    }
+                                    Form::Blocks(_) => {
+                                        spread_panel(codes, upper, kind, words, to);
+                                        Codes::BlockBytes
+                                    }
+                                };
+                            }
+                            codes = to;
                         }
                         for tile in 0..tiles {
                             let first = tile * tile_rows;
@@ -277,8 +450,10 @@ impl QuantizedB {
                                 codes,
                                 kind,
                                 column_scales: self.column_scales.as_ptr().wrapping_add(column),
-                                group_scales: self.group_scales.as_ptr().wrapping_add(group_places),
+                                group_scales,
                                 zeros,
+                                upper,
+                                blocks,
                                 c: target.c.at(first * self.n + column),
                                 stride: self.n,
                                 columns,
@@ -292,6 +467,29 @@ impl QuantizedB {
                 });
             });
         });
+    }
+
+    /// The scales of a panel, and how they are to be read where they are those of blocks.
+    fn block_scales(&self, panel: usize) -> (*const u16, BlockScales) {
+        fn of<T>(values: &[T], each: usize) -> *const T {
+            if values.is_empty() { std::ptr::null() } else { values[each..].as_ptr() }
+        }
+        let Form::Blocks(kind) = self.form else {
+            let first = panel * self.groups() * TILE_COLUMNS;
+            return (self.group_scales.as_ptr().wrapping_add(first), BlockScales::none());
+        };
+        let layout = kind.layout();
+        let (block, group) = (panel * (self.k / layout.values) * TILE_COLUMNS, panel * self.groups() * TILE_COLUMNS);
+        let scales = BlockScales {
+            groups: layout.values / layout.group,
+            minus_zero: if layout.minimum.is_some() || layout.bits == 8 { 0.0 } else { -f32::from(layout.zero) },
+            minimums: of(&self.minimums, block),
+            sign: layout.minimum.unwrap_or(0.0),
+            small_scales: of(&self.small_scales, group),
+            minus_small: -f32::from(layout.small_scales.unwrap_or(0)),
+            small_minimums: of(&self.small_minimums, group),
+        };
+        (of(&self.group_scales, block), scales)
     }
 
     fn line(&self, line: usize) -> *const u8 {
@@ -309,16 +507,44 @@ impl QuantizedB {
         let (words, groups) = (self.words(), self.groups());
         for step in 0..self.k {
             let (word, byte) = (step / 4, 4 * lane_of_half + step % 4);
-            let value = match self.kind {
-                Quantization::Int8 => {
+            let value = match self.form {
+                Form::Rounded(Quantization::Int8) => {
                     let code = i32::from(self.codes[2 * (panel * words + word) + half].0[byte]) - INT8_OFFSET;
                     code as f32 * self.column_scales[column]
                 }
-                Quantization::Int4 { .. } => {
+                Form::Rounded(Quantization::Int4 { .. }) => {
                     let code = i32::from(self.codes[panel * words + word].0[byte] >> (4 * half) & 15);
                     let place = (panel * groups + step / self.group) * TILE_COLUMNS + lane;
                     let zero = self.zeros.get(place).map_or(8, |zero| i32::from(*zero));
                     (code - zero) as f32 * f16::from_bits(self.group_scales[place]).to_f32()
+                }
+                Form::Blocks(kind) => {
+                    let layout = kind.layout();
+                    let (lines, upper_bytes) = self.form.word();
+                    let at = panel * words + word;
+                    let mut code = match lines {
+                        2 => self.codes[2 * at + half].0[byte],
+                        _ => self.codes[at].0[byte] >> (4 * half) & 15,
+                    };
+                    let upper = &self.upper[at * upper_bytes..(at + 1) * upper_bytes];
+                    match layout.bits {
+                        5 => code |= (upper[8 * half + byte / 8] >> (byte % 8) & 1) << 4,
+                        6 => code |= (upper[byte % 32] >> (4 * half + 2 * (byte / 32)) & 3) << 4,
+                        _ => {}
+                    }
+                    let block = (panel * (self.k / layout.values) + step / layout.values) * TILE_COLUMNS + lane;
+                    let group = (panel * groups + step / layout.group) * TILE_COLUMNS + lane;
+                    let mut scale = f16::from_bits(self.group_scales[block]).to_f32();
+                    if let Some(offset) = layout.small_scales {
+                        scale *= f32::from(self.small_scales[group]) - f32::from(offset);
+                    }
+                    match layout.minimum {
+                        None => (i32::from(code) - i32::from(layout.zero)) as f32 * scale,
+                        Some(sign) => {
+                            let small = self.small_minimums.get(group).map_or(1.0, |small| f32::from(*small));
+                            f32::from(code) * scale + sign * f16::from_bits(self.minimums[block]).to_f32() * small
+                        }
+                    }
                 }
             };
             to[self.order.get(step).map_or(step, |place| *place as usize)] = value;
@@ -458,6 +684,27 @@ for_each_dots! {
     /// See [`unpack_panel_generic`].
     unsafe fn unpack_panel(codes: *const u8, zeros: *const u8, words: usize, group_words: usize, to: *mut u8) =
         unpack_panel_generic
+}
+/// The codes of a panel of blocks as bytes: two lines a word.
+#[inline(always)]
+unsafe fn spread_panel_generic<D: Dots>(codes: *const u8, upper: *const u8, kind: Codes, words: usize, to: *mut u8) {
+    // SAFETY: the caller promises the panel, and room for two lines a word.
+    unsafe {
+        for word in 0..words {
+            let halves = match kind {
+                Codes::Block5 => tile::weights::<D, { Codes::Block5 as u8 }>(codes, upper, word),
+                Codes::Block6 => tile::weights::<D, { Codes::Block6 as u8 }>(codes, upper, word),
+                _ => tile::weights::<D, { Codes::Block4 as u8 }>(codes, upper, word),
+            };
+            D::store(halves[0], to.add(2 * word * BYTES));
+            D::store(halves[1], to.add((2 * word + 1) * BYTES));
+        }
+    }
+}
+for_each_dots! {
+    /// See [`spread_panel_generic`].
+    unsafe fn spread_panel(codes: *const u8, upper: *const u8, kind: Codes, words: usize, to: *mut u8) =
+        spread_panel_generic
 }
 for_each_dots! {
     /// See [`tile_of`].

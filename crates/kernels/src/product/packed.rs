@@ -103,7 +103,12 @@ impl PackedB {
         assert!(k > 0 && parts.iter().all(|part| part.len().is_multiple_of(k)), "parts are rows of k values");
         let n: usize = parts.iter().map(|part| part.len() / k).sum();
         let pairs = precision == Precision::Bf16;
-        let words_deep = if pairs { k.div_ceil(2) } else { k };
+        let words_deep = match pairs {
+            // Matrix tiles are whole: what there is no depth for is 0.
+            true if isa() == Isa::Amx => k.div_ceil(2).next_multiple_of(LANES),
+            true => k.div_ceil(2),
+            false => k,
+        };
         // Filled by the threads, as it is they who then have the pages cleared.
         let mut words = uninitialised(n.div_ceil(TILE_COLUMNS) * TILE_COLUMNS * words_deep);
         let to = SharedMut::new(&mut words);

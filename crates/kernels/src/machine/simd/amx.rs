@@ -16,13 +16,6 @@ pub(crate) const COLUMNS: usize = 2 * SIDE;
 /// Rows of A in a block of sums.
 pub(crate) const ROWS: usize = 2 * SIDE;
 
-/// Sums of a block, row by row.
-#[repr(C, align(64))]
-pub(crate) struct Sums(pub(crate) [[f32; COLUMNS]; ROWS]);
-
-/// Words ahead of those in hand that a block of few rows fetches from memory.
-const WORDS_AHEAD: usize = 2 * SIDE;
-
 /// What `LDTILECFG` reads.
 #[repr(C, align(64))]
 struct Config {
@@ -65,26 +58,14 @@ fn permitted() -> bool {
     unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
 }
 
-/// Sets up this thread's tiles for rows of A of this many words, up to 16. Ends with [`release`].
+/// Sets up this thread's tiles: 0 to 3 hold sums, 4 and 5 rows of A, 6 and 7 words of B. Ends with [`release`].
 ///
 /// # Safety
 /// The machine has tiles.
-pub(crate) unsafe fn configure(words: usize) {
-    debug_assert!((1..=SIDE).contains(&words));
+pub(crate) unsafe fn configure() {
     let mut config = Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-    let whole = (4 * SIDE) as u16;
-    // 0 to 3 hold sums, 4 and 5 rows of A, 6 and 7 words of B.
-    config.rows[..8].copy_from_slice(&[16, 16, 16, 16, 16, 16, words as u8, words as u8]);
-    config.row_bytes[..8].copy_from_slice(&[
-        whole,
-        whole,
-        whole,
-        whole,
-        4 * words as u16,
-        4 * words as u16,
-        whole,
-        whole,
-    ]);
+    config.rows[..8].fill(SIDE as u8);
+    config.row_bytes[..8].fill(4 * SIDE as u16);
     // SAFETY: the caller's promise; the configuration is a valid one.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, readonly)) };
 }
@@ -98,108 +79,164 @@ pub(crate) unsafe fn release() {
     unsafe { asm!("tilerelease", options(nostack, nomem)) };
 }
 
-/// A block of sums in memory, of 32 columns and up to 32 rows.
+/// A block of 32 sums a row in memory.
 #[derive(Clone, Copy)]
-pub(crate) struct Block {
+#[repr(C)]
+pub(crate) struct Place {
     /// The first sum.
-    pub(crate) to: *mut f32,
-    /// Values from row to row.
-    pub(crate) stride: usize,
-    /// Rows: those up to the next 16 are written too.
-    pub(crate) rows: usize,
-    /// Whether the sums start at 0, and not at what is there.
-    pub(crate) fresh: bool,
+    pub(crate) first: *mut f32,
+    /// Bytes from row to row.
+    row_bytes: usize,
 }
 
-/// Adds to a block of sums the products of as many rows of A, `a_row` words apart, and a panel of B of 32 words a row,
-/// over `blocks` times as many words as were set up. Rows of A that do not count must be readable up to the next 16.
+impl Place {
+    /// Rows that lie `stride` values apart.
+    pub(crate) fn new(first: *mut f32, stride: usize) -> Self {
+        Self { first, row_bytes: 4 * stride }
+    }
+
+    /// Sums that begin at 0: there is nothing to read.
+    pub(crate) fn zeros() -> Self {
+        Self { first: std::ptr::null_mut(), row_bytes: 0 }
+    }
+}
+
+/// A product of tiles.
+#[repr(C)]
+pub(crate) struct Run {
+    /// What the sums begin at.
+    pub(crate) from: Place,
+    /// Where they go, of up to 32 rows: those up to the next 16 are written too.
+    pub(crate) to: Place,
+    /// Tiles of 16 rows of A by 16 words, one behind the other over the depth.
+    pub(crate) a: *const f32,
+    /// The 16 rows below them.
+    pub(crate) low: *const f32,
+    /// A panel of B, 32 columns a word.
+    pub(crate) b: *const f32,
+    /// Depth in steps of 16 words, not 0.
+    pub(crate) steps: usize,
+    /// What to fetch from memory meanwhile,
+    pub(crate) next: *const f32,
+    /// and how many lines of it a step.
+    pub(crate) lines: usize,
+}
+
+/// Runs a product of up to 16 rows of A, or of 32.
 ///
 /// # Safety
-/// Tiles are set up in this thread; A, B and the sums are there; `blocks` is not 0.
-pub(crate) unsafe fn multiply(sums: Block, a: *const f32, a_row: usize, b: *const f32, blocks: usize) {
-    let Block { to, stride, rows, fresh } = sums;
+/// Tiles are set up in this thread; A, B and the sums are there.
+pub(crate) unsafe fn multiply(run: &Run, rows: usize) {
     // SAFETY: the caller's promises; what is fetched ahead may be anything.
     unsafe {
         if rows <= SIDE {
             asm!(
+                "mov {at}, [{run}]",
+                "test {at}, {at}",
+                "jz 2f",
+                "mov {by}, [{run} + 8]",
+                "tileloadd tmm0, [{at} + {by} * 1]",
+                "tileloadd tmm1, [{at} + {by} * 1 + 64]",
+                "jmp 3f",
+                "2:",
                 "tilezero tmm0",
                 "tilezero tmm1",
-                "test {fresh:e}, {fresh:e}",
-                "jnz 2f",
-                "tileloadd tmm0, [{to} + {stride} * 1]",
-                "tileloadd tmm1, [{to} + {stride} * 1 + 64]",
-                "2:",
-                "tileloadd tmm4, [{a} + {a_row} * 1]",
-                "tileloadd tmm6, [{b} + {line} * 1]",
-                "tileloadd tmm7, [{b} + {line} * 1 + 64]",
-                "mov {ahead:e}, 2048",
                 "3:",
-                "prefetcht0 [{next} + {ahead} - 64]",
-                "prefetcht0 [{next} + {ahead} - 128]",
-                "sub {ahead:e}, 128",
-                "jnz 3b",
+                "tileloadd tmm4, [{a} + {line} * 1]",
+                "tileloadd tmm6, [{b} + {line} * 2]",
+                "tileloadd tmm7, [{b} + {line} * 2 + 64]",
+                "mov {by}, {lines}",
+                "test {by}, {by}",
+                "jz 5f",
+                "4:",
+                "prefetcht1 [{next}]",
+                "add {next}, 64",
+                "dec {by}",
+                "jnz 4b",
+                "5:",
                 "tdpbf16ps tmm0, tmm4, tmm6",
                 "tdpbf16ps tmm1, tmm4, tmm7",
-                "add {a}, 64",
+                "add {a}, 1024",
                 "add {b}, 2048",
-                "add {next}, 2048",
-                "dec {blocks}",
-                "jnz 2b",
-                "tilestored [{to} + {stride} * 1], tmm0",
-                "tilestored [{to} + {stride} * 1 + 64], tmm1",
-                to = in(reg) to,
-                stride = in(reg) 4 * stride,
-                fresh = in(reg) u32::from(fresh),
-                line = in(reg) 4 * COLUMNS,
-                a = inout(reg) a => _,
-                a_row = in(reg) 4 * a_row,
-                b = inout(reg) b => _,
-                next = inout(reg) b.wrapping_add(WORDS_AHEAD * COLUMNS) => _,
-                ahead = out(reg) _,
-                blocks = inout(reg) blocks => _,
+                "dec {steps}",
+                "jnz 3b",
+                "mov {at}, [{run} + 16]",
+                "mov {by}, [{run} + 24]",
+                "tilestored [{at} + {by} * 1], tmm0",
+                "tilestored [{at} + {by} * 1 + 64], tmm1",
+                run = in(reg) run,
+                at = out(reg) _,
+                by = out(reg) _,
+                line = in(reg) 4 * SIDE,
+                a = inout(reg) run.a => _,
+                b = inout(reg) run.b => _,
+                steps = inout(reg) run.steps => _,
+                next = inout(reg) run.next => _,
+                lines = in(reg) run.lines,
                 out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
                 options(nostack)
             );
         } else {
             asm!(
+                "mov {at}, [{run}]",
+                "test {at}, {at}",
+                "jz 2f",
+                "mov {by}, [{run} + 8]",
+                "tileloadd tmm0, [{at} + {by} * 1]",
+                "tileloadd tmm1, [{at} + {by} * 1 + 64]",
+                "shl {by}, 4",
+                "add {at}, {by}",
+                "shr {by}, 4",
+                "tileloadd tmm2, [{at} + {by} * 1]",
+                "tileloadd tmm3, [{at} + {by} * 1 + 64]",
+                "jmp 3f",
+                "2:",
                 "tilezero tmm0",
                 "tilezero tmm1",
                 "tilezero tmm2",
                 "tilezero tmm3",
-                "test {fresh:e}, {fresh:e}",
-                "jnz 2f",
-                "tileloadd tmm0, [{to} + {stride} * 1]",
-                "tileloadd tmm1, [{to} + {stride} * 1 + 64]",
-                "tileloadd tmm2, [{to_low} + {stride} * 1]",
-                "tileloadd tmm3, [{to_low} + {stride} * 1 + 64]",
-                "2:",
-                "tileloadd tmm4, [{a} + {a_row} * 1]",
-                "tileloadd tmm6, [{b} + {line} * 1]",
-                "tileloadd tmm7, [{b} + {line} * 1 + 64]",
+                "3:",
+                "tileloadd tmm4, [{a} + {line} * 1]",
+                "tileloadd tmm6, [{b} + {line} * 2]",
+                "tileloadd tmm7, [{b} + {line} * 2 + 64]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{low} + {a_row} * 1]",
+                "tileloadd tmm5, [{low} + {line} * 1]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
+                "mov {by}, {lines}",
+                "test {by}, {by}",
+                "jz 5f",
+                "4:",
+                "prefetcht1 [{next}]",
+                "add {next}, 64",
+                "dec {by}",
+                "jnz 4b",
+                "5:",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a}, 64",
-                "add {low}, 64",
+                "add {a}, 1024",
+                "add {low}, 1024",
                 "add {b}, 2048",
-                "dec {blocks}",
-                "jnz 2b",
-                "tilestored [{to} + {stride} * 1], tmm0",
-                "tilestored [{to} + {stride} * 1 + 64], tmm1",
-                "tilestored [{to_low} + {stride} * 1], tmm2",
-                "tilestored [{to_low} + {stride} * 1 + 64], tmm3",
-                to = in(reg) to,
-                to_low = in(reg) to.wrapping_add(SIDE * stride),
-                stride = in(reg) 4 * stride,
-                fresh = in(reg) u32::from(fresh),
-                line = in(reg) 4 * COLUMNS,
-                a = inout(reg) a => _,
-                low = inout(reg) a.wrapping_add(SIDE * a_row) => _,
-                a_row = in(reg) 4 * a_row,
-                b = inout(reg) b => _,
-                blocks = inout(reg) blocks => _,
+                "dec {steps}",
+                "jnz 3b",
+                "mov {at}, [{run} + 16]",
+                "mov {by}, [{run} + 24]",
+                "tilestored [{at} + {by} * 1], tmm0",
+                "tilestored [{at} + {by} * 1 + 64], tmm1",
+                "shl {by}, 4",
+                "add {at}, {by}",
+                "shr {by}, 4",
+                "tilestored [{at} + {by} * 1], tmm2",
+                "tilestored [{at} + {by} * 1 + 64], tmm3",
+                run = in(reg) run,
+                at = out(reg) _,
+                by = out(reg) _,
+                line = in(reg) 4 * SIDE,
+                a = inout(reg) run.a => _,
+                low = inout(reg) run.low => _,
+                b = inout(reg) run.b => _,
+                steps = inout(reg) run.steps => _,
+                next = inout(reg) run.next => _,
+                lines = in(reg) run.lines,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack)
@@ -216,7 +253,7 @@ pub(crate) unsafe fn multiply(sums: Block, a: *const f32, a_row: usize, b: *cons
 pub(crate) unsafe fn spin(rounds: usize) {
     // SAFETY: the caller's promise; tiles are zeros after they are set up.
     unsafe {
-        configure(SIDE);
+        configure();
         asm!(
             "2:",
             "tdpbf16ps tmm0, tmm4, tmm6",

@@ -47,8 +47,31 @@ pub(crate) trait Dots: Copy {
     /// Reads 16 bytes, each for the four of its lane.
     unsafe fn spread(from: *const u8) -> Self::Bytes;
     /// Adds to each lane the products of its four bytes of `weights`, and the four signed bytes of `x`, which are not
-    /// -128. `WIDE`: weights are of 0..=255, less 128 - `WIDE_OFFSET`; else of 0..=31.
+    /// -128. `WIDE`: weights are of 0..=255, less 128 - `WIDE_OFFSET`; else of 0..=63.
     unsafe fn dot<const WIDE: bool>(sums: Self::Sums, weights: Self::Bytes, x: i32) -> Self::Sums;
+
+    /// Of 64 bits, each for a byte: 16 where it is set.
+    #[inline(always)]
+    unsafe fn fifth(bits: *const u8) -> Self::Bytes {
+        // SAFETY: the caller promises 8 bytes; the array has 64.
+        unsafe {
+            let bytes: [u8; BYTES] = std::array::from_fn(|i| (*bits.add(i / 8) >> (i % 8) & 1) << 4);
+            Self::load(bytes.as_ptr())
+        }
+    }
+    /// Of 32 bytes, twice two bits for each byte of two vectors: 16 and 32 where they are set. Byte i of vector v has bits
+    /// 4 v + 2 (i / 32) and the next of byte i % 32.
+    #[inline(always)]
+    unsafe fn fifth_and_sixth(bits: *const u8) -> [Self::Bytes; 2] {
+        // SAFETY: the caller promises 32 bytes; each array has 64.
+        unsafe {
+            [0, 1].map(|v| {
+                let bytes: [u8; BYTES] =
+                    std::array::from_fn(|i| (*bits.add(i % 32) >> (4 * v + 2 * (i / 32)) & 3) << 4);
+                Self::load(bytes.as_ptr())
+            })
+        }
+    }
 
     /// Reads 16 finite f16.
     #[inline(always)]
@@ -204,7 +227,7 @@ impl<const VNNI: bool> Dots for Avx512Dots<VNNI> {
                 return _mm512_dpbusd_epi32(sums, weights, x);
             }
             if !WIDE {
-                // Two products of at most 31 x 127 fit 16 bits.
+                // Two products of at most 63 x 127 fit 16 bits.
                 let pairs = _mm512_maddubs_epi16(weights, x);
                 return _mm512_add_epi32(sums, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
             }
@@ -215,6 +238,22 @@ impl<const VNNI: bool> Dots for Avx512Dots<VNNI> {
             );
             let odd = _mm512_madd_epi16(_mm512_srli_epi16::<8>(weights), _mm512_srai_epi16::<8>(x));
             _mm512_add_epi32(sums, _mm512_add_epi32(even, odd))
+        }
+    }
+    #[inline(always)]
+    unsafe fn fifth(bits: *const u8) -> Self::Bytes {
+        unsafe { _mm512_maskz_mov_epi8(bits.cast::<u64>().read_unaligned(), _mm512_set1_epi8(16)) }
+    }
+    #[inline(always)]
+    unsafe fn fifth_and_sixth(bits: *const u8) -> [Self::Bytes; 2] {
+        unsafe {
+            let bits = _mm256_loadu_si256(bits.cast());
+            // Each vector's two bits moved to 4 and 5: bits of the neighbouring byte that come along are masked off.
+            let both = |low: __m256i, high: __m256i| {
+                let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+                _mm512_and_si512(both, _mm512_set1_epi8(48))
+            };
+            [both(_mm256_slli_epi16::<4>(bits), _mm256_slli_epi16::<2>(bits)), both(bits, _mm256_srli_epi16::<2>(bits))]
         }
     }
     #[inline(always)]
@@ -313,6 +352,31 @@ impl<const VNNI: bool> Dots for Avx2Dots<VNNI> {
                 _mm256_add_epi32(sums, _mm256_add_epi32(even, odd))
             };
             [one(sums[0], weights[0]), one(sums[1], weights[1])]
+        }
+    }
+    #[inline(always)]
+    unsafe fn fifth(bits: *const u8) -> Self::Bytes {
+        unsafe {
+            let places = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
+            let eight = |at: usize| {
+                // Each byte of bits eight times.
+                let four = _mm256_set1_epi32(bits.add(at).cast::<i32>().read_unaligned());
+                let which = _mm256_set_epi64x(0x0303_0303_0303_0303, 0x0202_0202_0202_0202, 0x0101_0101_0101_0101, 0);
+                let spread = _mm256_and_si256(_mm256_shuffle_epi8(four, which), places);
+                _mm256_and_si256(_mm256_cmpeq_epi8(spread, places), _mm256_set1_epi8(16))
+            };
+            [eight(0), eight(4)]
+        }
+    }
+    #[inline(always)]
+    unsafe fn fifth_and_sixth(bits: *const u8) -> [Self::Bytes; 2] {
+        unsafe {
+            let bits = _mm256_loadu_si256(bits.cast());
+            let part = |x: __m256i| _mm256_and_si256(x, _mm256_set1_epi8(48));
+            [
+                [part(_mm256_slli_epi16::<4>(bits)), part(_mm256_slli_epi16::<2>(bits))],
+                [part(bits), part(_mm256_srli_epi16::<2>(bits))],
+            ]
         }
     }
     #[inline(always)]

@@ -1,13 +1,13 @@
 //! Causal attention of one key/value head of one sequence, in blocks of 64 queries by 64 keys that stay in cache.
 //! Knows slices and sizes; no tensors.
 
-use super::AttentionShape;
+use super::{AttentionShape, rows::Rows};
 use crate::{
     machine::{
         parallel::{Shared, SharedMut},
         simd::{
             LANES, Lanes, for_each_isa,
-            rows::{for_vectors, load, masked, store, transpose, words_within},
+            rows::{for_vectors, load, store, transpose, words_within},
         },
     },
     operators::rotary::rotate,
@@ -16,7 +16,7 @@ use crate::{
 use narthex_base::config::Precision;
 
 /// Queries, and keys, in a block of scores.
-const BLOCK: usize = 64;
+pub(super) const BLOCK: usize = 64;
 
 /// Rows of packed operands are a multiple of this.
 const COLUMNS: usize = 2 * LANES;
@@ -91,30 +91,30 @@ pub(super) struct Given {
 }
 
 impl Job<'_> {
-    fn group(&self) -> std::ops::Range<usize> {
+    pub(super) fn group(&self) -> std::ops::Range<usize> {
         let g = self.shape.heads / self.shape.kv_heads;
         self.kv_head * g..(self.kv_head + 1) * g
     }
 
     /// Where head `head` of q, k and v counted together starts in the row of `position`.
-    fn offset(&self, head: usize, position: usize) -> usize {
+    pub(super) fn offset(&self, head: usize, position: usize) -> usize {
         (self.sequence * self.sizes.t + position) * self.sizes.row + head * self.sizes.d
     }
 
-    fn key_head(&self) -> usize {
+    pub(super) fn key_head(&self) -> usize {
         self.shape.heads + self.kv_head
     }
 
-    fn value_head(&self) -> usize {
+    pub(super) fn value_head(&self) -> usize {
         self.shape.heads + self.shape.kv_heads + self.kv_head
     }
 
-    fn out_offset(&self, head: usize, position: usize) -> usize {
+    pub(super) fn out_offset(&self, head: usize, position: usize) -> usize {
         (self.sequence * self.sizes.t + position) * self.sizes.out_row + head * self.sizes.d
     }
 
     /// The first block of keys that some query of block `block` looks at.
-    fn first_key_block(&self, block: usize) -> usize {
+    pub(super) fn first_key_block(&self, block: usize) -> usize {
         let queries = block * BLOCK..self.sizes.t.min((block + 1) * BLOCK);
         queries.map(|query| self.shape.start(self.sequence, query)).min().unwrap_or(0) / BLOCK
     }
@@ -124,7 +124,7 @@ impl Job<'_> {
     /// # Safety
     /// `to` has room for that.
     #[inline(always)]
-    unsafe fn gather<V: Lanes>(&self, head: usize, rotated: bool, scale: f32, to: *mut f32) {
+    pub(super) unsafe fn gather<V: Lanes>(&self, head: usize, rotated: bool, scale: f32, to: *mut f32) {
         let Sizes { t, t_padded, d, d_padded, .. } = self.sizes;
         // SAFETY: the head is inside its rows; the caller promises room.
         unsafe {
@@ -231,10 +231,10 @@ unsafe fn multiply<V: Lanes, const PAIRS: bool>(s: Small) {
 }
 
 /// Parts of a scratch buffer, one after the other.
-struct Parts(*mut f32);
+pub(super) struct Parts(pub(super) *mut f32);
 
 impl Parts {
-    fn take(&mut self, len: usize) -> *mut f32 {
+    pub(super) fn take(&mut self, len: usize) -> *mut f32 {
         let part = self.0;
         self.0 = part.wrapping_add(len);
         part
@@ -249,7 +249,7 @@ unsafe fn forward_generic<V: Lanes, const PAIRS: bool>(
     scratch: *mut f32,
 ) {
     let sizes = job.sizes;
-    let Sizes { t, t_padded, d, d_padded, per_word, .. } = sizes;
+    let Sizes { t_padded, d_padded, per_word, .. } = sizes;
     let width_words = d_padded / per_word;
     let mut parts = Parts(scratch);
     let plain = parts.take(sizes.array());
@@ -274,7 +274,7 @@ unsafe fn forward_generic<V: Lanes, const PAIRS: bool>(
             transpose::<V>(within, t_padded, width_words, queries);
             for block in 0..t_padded / BLOCK {
                 let first_query = block * BLOCK;
-                let (mut largest, mut totals) = ([f32::NEG_INFINITY; BLOCK], [0f32; BLOCK]);
+                let mut rows = Rows::new(sums);
                 let first_key_block = job.first_key_block(block);
                 for key_block in first_key_block..=block {
                     let first_key = key_block * BLOCK;
@@ -291,28 +291,13 @@ unsafe fn forward_generic<V: Lanes, const PAIRS: bool>(
                         go_on: false,
                         part: if key_block == block { Part::ColumnsToRow } else { Part::Whole },
                     });
-                    for i in 0..BLOCK {
-                        let position = (first_query + i).min(t - 1);
-                        let start = job.shape.start(job.sequence, position);
-                        let (from, to) =
-                            (start.max(first_key) - first_key, (position + 1).min(first_key + BLOCK) - first_key);
-                        let row = scores.add(i * BLOCK);
-                        let (new, total, shrink) = weigh::<V>(row, from, to, largest[i]);
-                        largest[i] = new;
-                        totals[i] = totals[i] * shrink + total;
-                        if let Some(dropout) = &job.shape.dropout {
-                            for key in from.min(BLOCK)..to {
-                                *row.add(key) *=
-                                    job.shape.dropped(dropout, head, job.sequence * t + position, first_key + key);
-                            }
-                        }
-                        if key_block > first_key_block && shrink != 1.0 {
-                            let (shrink, sums) = (V::splat(shrink), sums.add(i * d_padded));
-                            for j in (0..d_padded).step_by(LANES) {
-                                V::load(sums.add(j)).mul(shrink).store(sums.add(j));
-                            }
-                        }
-                    }
+                    job.weigh_block::<V>(
+                        head,
+                        [first_query, first_key],
+                        key_block > first_key_block,
+                        scores,
+                        &mut rows,
+                    );
                     words_within::<V, PAIRS>(scores, BLOCK, BLOCK, packed);
                     transpose::<V>(packed, BLOCK, BLOCK / per_word, weights);
                     multiply::<V, PAIRS>(Small {
@@ -329,69 +314,16 @@ unsafe fn forward_generic<V: Lanes, const PAIRS: bool>(
                         part: if key_block == block { Part::DepthToRow } else { Part::Whole },
                     });
                 }
-                for i in 0..BLOCK.min(t - first_query) {
-                    let position = first_query + i;
-                    let log_sum = largest[i] + totals[i].ln();
-                    *log_sums.at((job.sequence * job.shape.heads + head) * t + position) = log_sum;
-                    let (factor, sums) = (V::splat(1.0 / totals[i]), sums.add(i * d_padded));
-                    let to = output.at(job.out_offset(head, position));
-                    for_vectors!(d, |j, count| store(V::load(sums.add(j)).mul(factor), to.add(j), count));
-                }
+                job.write_rows::<V>(head, first_query, &rows, output, log_sums);
             }
         }
-    }
-}
-
-/// The lanes of vector `j` of a row that lie in `from..to` of the row.
-#[inline(always)]
-fn lanes_within(j: usize, from: usize, to: usize) -> (usize, usize) {
-    (from.saturating_sub(j).min(LANES), to.saturating_sub(j).min(LANES))
-}
-
-/// Turns scores `from..to` of a row of 64 into exponentials relative to the largest so far, and the others into 0:
-/// (the largest now, the sum of the exponentials, the factor for what was summed before).
-///
-/// # Safety
-/// `row` has 64 values.
-#[inline(always)]
-unsafe fn weigh<V: Lanes>(row: *mut f32, from: usize, to: usize, before: f32) -> (f32, f32, f32) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if from >= to {
-            row.write_bytes(0, BLOCK);
-            return (before, 0.0, 1.0);
-        }
-        let mut largest = V::splat(before);
-        for j in (0..BLOCK).step_by(LANES) {
-            let lanes = lanes_within(j, from, to);
-            if lanes.0 < lanes.1 {
-                largest = largest.max(masked(V::load(row.add(j)), lanes, f32::NEG_INFINITY));
-            }
-        }
-        let now = largest.largest();
-        let (mut total, shift) = (V::splat(0.0), V::splat(now));
-        for j in (0..BLOCK).step_by(LANES) {
-            let lanes = lanes_within(j, from, to);
-            let mut weights = V::splat(0.0);
-            if lanes.0 < lanes.1 {
-                weights = masked(V::load(row.add(j)).sub(shift).exp(), lanes, 0.0);
-            }
-            weights.store(row.add(j));
-            total = total.add(weights);
-        }
-        let shrink = match before {
-            f32::NEG_INFINITY => 0.0,
-            _ if before == now => 1.0,
-            _ => V::splat(before - now).exp().largest(),
-        };
-        (now, total.sum(), shrink)
     }
 }
 
 #[inline(always)]
 unsafe fn backward_generic<V: Lanes, const PAIRS: bool>(job: &Job, given: Given, dqkv: SharedMut, scratch: *mut f32) {
     let sizes = job.sizes;
-    let Sizes { t, t_padded, d, d_padded, per_word, .. } = sizes;
+    let Sizes { t_padded, d_padded, per_word, .. } = sizes;
     let width_words = d_padded / per_word;
     let mut parts = Parts(scratch);
     let plain = parts.take(sizes.array());
@@ -429,23 +361,7 @@ unsafe fn backward_generic<V: Lanes, const PAIRS: bool>(job: &Job, given: Given,
             transpose::<V>(within, t_padded, width_words, queries);
             words_across::<V, PAIRS>(plain, t_padded, d_padded, queries_down);
             dqueries.write_bytes(0, sizes.array());
-            for position in 0..t_padded {
-                let row = plain.add(position * d_padded);
-                row.write_bytes(0, d_padded);
-                *log_sums.add(position) = 0.0;
-                *dots.add(position) = 0.0;
-                if position < t {
-                    let at = job.out_offset(head, position);
-                    row.copy_from_nonoverlapping(given.gradient.at(at), d);
-                    *log_sums.add(position) =
-                        *given.log_sums.at((job.sequence * job.shape.heads + head) * t + position);
-                    let mut dot = V::splat(0.0);
-                    for_vectors!(d, |j, count| {
-                        dot = load::<V>(row.add(j), count).fma(load(given.output.at(at + j), count), dot);
-                    });
-                    *dots.add(position) = dot.sum();
-                }
-            }
+            job.gather_gradient::<V>(head, given, plain, [log_sums, dots]);
             words_within::<V, PAIRS>(plain, t_padded, d_padded, within);
             transpose::<V>(within, t_padded, width_words, gradients);
             words_across::<V, PAIRS>(plain, t_padded, d_padded, gradients_down);
@@ -469,37 +385,7 @@ unsafe fn backward_generic<V: Lanes, const PAIRS: bool>(job: &Job, given: Given,
                     };
                     multiply::<V, PAIRS>(block_of(queries, key_columns, scores));
                     multiply::<V, PAIRS>(block_of(gradients, value_columns, dscores));
-                    for i in 0..BLOCK {
-                        let position = (first_query + i).min(t - 1);
-                        let start = job.shape.start(job.sequence, position);
-                        let from = (start.max(first_key) - first_key).min(BLOCK);
-                        let to = (position + 1).min(first_key + BLOCK) - first_key;
-                        let (row, drow) = (scores.add(i * BLOCK), dscores.add(i * BLOCK));
-                        let log_sum = V::splat(*log_sums.add(first_query + i));
-                        let dot = V::splat(*dots.add(first_query + i));
-                        if let Some(dropout) = &job.shape.dropout {
-                            for key in from..to {
-                                *drow.add(key) *=
-                                    job.shape.dropped(dropout, head, job.sequence * t + position, first_key + key);
-                            }
-                        }
-                        for j in (0..BLOCK).step_by(LANES) {
-                            let lanes = lanes_within(j, from, to);
-                            let (mut weight, mut dscore) = (V::splat(0.0), V::splat(0.0));
-                            if lanes.0 < lanes.1 {
-                                weight = masked(V::load(row.add(j)).sub(log_sum).exp(), lanes, 0.0);
-                                dscore = masked(V::load(drow.add(j)).sub(dot).mul(weight), lanes, 0.0);
-                            }
-                            weight.store(row.add(j));
-                            dscore.store(drow.add(j));
-                        }
-                        if let Some(dropout) = &job.shape.dropout {
-                            for key in from..to {
-                                *row.add(key) *=
-                                    job.shape.dropped(dropout, head, job.sequence * t + position, first_key + key);
-                            }
-                        }
-                    }
+                    job.differentiate_block::<V>(head, [first_query, first_key], scores, dscores, [log_sums, dots]);
                     // dV += Pᵀ dO, dK += dSᵀ Q: the depth is the queries of the block.
                     let down = |weights: *const f32, b: *const f32, c: *mut f32| Small {
                         rows: BLOCK,
@@ -538,18 +424,9 @@ unsafe fn backward_generic<V: Lanes, const PAIRS: bool>(job: &Job, given: Given,
                     });
                 }
             }
-            let scale = V::splat(job.shape.scale());
-            for position in 0..t {
-                let row = dqueries.add(position * d_padded);
-                for_vectors!(d, |j, count| store(load::<V>(row.add(j), count).mul(scale), row.add(j), count));
-                rotate::<V>(row, job.table.at(position * d), dqkv.at(job.offset(head, position)), d, true);
-            }
+            job.write_query_gradient::<V>(head, dqueries, dqkv);
         }
-        for position in 0..t {
-            let (dkey, dvalue) = (dkeys.add(position * d_padded), dvalues.add(position * d_padded));
-            rotate::<V>(dkey, job.table.at(position * d), dqkv.at(job.offset(job.key_head(), position)), d, true);
-            dqkv.at(job.offset(job.value_head(), position)).copy_from_nonoverlapping(dvalue, d);
-        }
+        job.write_key_gradients::<V>(dkeys, dvalues, dqkv);
     }
 }
 
