@@ -23,7 +23,7 @@ pub struct Settings {
 /// Which model.
 #[derive(Args)]
 pub struct ModelRef {
-    /// A step's name, `name@digest-prefix`, a digest, or a model folder, as `./DIR`
+    /// A step's name, `name@digest-prefix`, a digest, a model folder, as `./DIR`, or a GGUF file
     #[arg(value_name = "REF")]
     pub reference: String,
     /// The project whose ledger knows it

@@ -145,8 +145,8 @@ fn a_name_is_a_name() {
         ("export bare out --project pol", ["there is no artifact `bare`", help]),
         ("license bare --project pol", ["there is no artifact `bare`", help]),
         ("serve ./open --port 0 --lora-modules fr=french", ["there is no adapter at `french`", "written `./french`"]),
-        ("generate llama.gguf --prompt the", ["there is no ledger in .", "`narthex import llama.gguf`"]),
-        ("generate ./llama.gguf --prompt the", ["there is no model in ./llama.gguf", "narthex import ./llama.gguf"]),
+        ("generate none.gguf --prompt the", ["cannot read", "none.gguf"]),
+        ("embed ./llama.gguf the", ["generates text", "llama.gguf"]),
         ("generate org/model --prompt the", ["there is no model in org/model", "narthex pull hf:org/model"]),
     ] {
         check(at, command, 1, &expected);

@@ -46,6 +46,30 @@ fn a_gguf_file_becomes_a_model_and_goes_back() {
 }
 
 #[test]
+fn a_gguf_file_answers_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    for name in ["llama", "llama3", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "gpt2", "starcoder2"] {
+        fs::copy(golden(&format!("gguf/{name}.gguf")), folder.join(format!("{name}.gguf"))).unwrap();
+        succeed(folder, &["import", &format!("{name}.gguf")]);
+        assert_eq!(generated(folder, &format!("{name}.gguf")), generated(folder, name), "{name}");
+    }
+    // In blocks, which are not read as numbers first: the same words, if not to the last bit.
+    succeed(folder, &["export", "llama", "blocks.gguf", "--format", "gguf", "--weights", "q8_0"]);
+    assert!(!generated(folder, "./blocks.gguf").is_empty());
+    let whole = fs::read(folder.join("llama.gguf")).unwrap();
+    fs::write(folder.join("short.gguf"), &whole[..whole.len() / 2]).unwrap();
+    let ask = ["--prompt", "the cat"];
+    let stderr = fail(folder, &[&["generate", "short.gguf"], &ask[..]].concat(), 1);
+    assert!(stderr.contains("short.gguf") && stderr.contains("the file is cut off"), "{stderr}");
+    let stderr = fail(folder, &[&["generate", "none.gguf"], &ask[..]].concat(), 1);
+    assert!(stderr.contains("none.gguf") && stderr.contains("cannot read"), "{stderr}");
+    fs::copy(golden("gguf/bert.gguf"), folder.join("bert.gguf")).unwrap();
+    let stderr = fail(folder, &["embed", "bert.gguf", "the cat"], 1);
+    assert!(stderr.contains("narthex import bert.gguf"), "{stderr}");
+}
+
+#[test]
 fn a_checkpoint_becomes_a_model_but_never_runs() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

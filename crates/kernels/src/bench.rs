@@ -48,7 +48,8 @@ pub struct Timing {
 /// Rows that every operator is timed on: the tokens of a training step.
 const ROWS: usize = 2048;
 
-/// Times the operators whose name, shape and precision, in this order, contain the words of `only`, whatever their case. `repetitions` calls of each after one to warm up.
+/// Times the operators whose name, shape and precision, in this order, contain the words of `only`, whatever their
+/// case. `repetitions` calls of each after one to warm up.
 pub fn operators(repetitions: usize, only: &str) -> Vec<Timing> {
     let only = only.to_lowercase().split_whitespace().map(String::from).collect();
     let mut bench = Bench { repetitions: repetitions.max(1), only, timings: vec![] };
@@ -66,6 +67,7 @@ pub fn operators(repetitions: usize, only: &str) -> Vec<Timing> {
                 starts: None,
                 dropout: None,
                 scores: Scores::default(),
+                portable: false,
             };
             bench.attention(shape, precision);
         }

@@ -28,7 +28,7 @@ pub mod team {
 
 pub use flex::HostValues;
 pub use machine::{
-    alloc, memory, probe, profile,
+    alloc, memory, probe, processor, profile,
     simd::{ForceIsaError, Isa, activation::Activation, force_isa, isa},
 };
 pub use narthex_base::config::Precision;
@@ -48,7 +48,7 @@ pub use operators::{
     softmax::softmax,
 };
 pub use packed::{
-    InputStatistics, Int4Values, Int8Values, PackedFinish, PackedWeight,
+    BlockValues, InputStatistics, Int4Values, Int8Values, PackedFinish, PackedWeight,
     frozen::frozen_linear,
     low_rank::{Adapted, LowRank, LowRankPart},
     packed_affine, packed_linear, packed_linear_adapted, packed_rows,

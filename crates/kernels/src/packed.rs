@@ -81,6 +81,17 @@ impl InputStatistics {
 enum Stored {
     Numbers(PackedB),
     Integers(QuantizedB),
+    /// Matrices in blocks of different kinds, one below the other.
+    Stacked(Vec<QuantizedB>),
+}
+
+/// Rows of a matrix in blocks of one kind, as they lie in a GGUF file.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockValues<'a> {
+    /// What the bytes mean.
+    pub kind: BlockKind,
+    /// `[O]`, each of whole blocks, with finite scales ([`BlockKind::is_finite`]).
+    pub rows: &'a [&'a [u8]],
 }
 
 /// A matrix `[O, I]` in int8: a weight is scale x code.
@@ -197,21 +208,21 @@ impl PackedWeight {
         }))
     }
 
-    /// Matrices in blocks of one kind as they lie in a GGUF file, that share their `inputs`, one below the other: `rows` of
-    /// them altogether, each as `row` gives it.
+    /// Matrices in blocks that share their `inputs`, one below the other. Their kinds may differ.
     ///
     /// # Panics
-    /// If a row is not `inputs` values in whole blocks, or a scale is not finite.
-    pub fn from_blocks<'a>(
-        kind: BlockKind,
-        [rows, inputs]: [usize; 2],
-        row: impl Fn(usize) -> &'a [u8] + Sync,
-    ) -> Self {
-        Self::of_integers(QuantizedB::of_blocks(kind, [rows, inputs], |number| {
-            let row = row(number);
-            assert!(kind.is_finite(row), "finite scales");
-            row
-        }))
+    /// If there are none, or a row is not `inputs` values in whole blocks.
+    pub fn from_blocks(parts: &[BlockValues], inputs: usize) -> Self {
+        let mut stacked: Vec<QuantizedB> = vec![];
+        for alike in parts.chunk_by(|one, other| one.kind == other.kind) {
+            let rows: Vec<&[u8]> = alike.iter().flat_map(|part| part.rows).copied().collect();
+            stacked.push(QuantizedB::of_blocks(alike[0].kind, [rows.len(), inputs], |row| rows[row]));
+        }
+        assert!(!stacked.is_empty(), "some matrices");
+        match stacked.len() {
+            1 => Self::of_integers(stacked.remove(0)),
+            _ => Self::of(Stored::Stacked(stacked)),
+        }
     }
 
     fn of_integers(weight: QuantizedB) -> Self {
@@ -241,6 +252,7 @@ impl PackedWeight {
         match &*self.stored {
             Stored::Numbers(weight) => weight.shape(),
             Stored::Integers(weight) => weight.shape(),
+            Stored::Stacked(parts) => [parts.iter().map(|part| part.shape()[0]).sum(), parts[0].shape()[1]],
         }
     }
 
@@ -248,21 +260,21 @@ impl PackedWeight {
     pub fn precision(&self) -> Precision {
         match &*self.stored {
             Stored::Numbers(weight) => weight.precision(),
-            Stored::Integers(_) => Precision::Bf16,
+            Stored::Integers(_) | Stored::Stacked(_) => Precision::Bf16,
         }
     }
 
     /// What integers they were rounded to, if they were; none for blocks of a file.
     pub fn quantization(&self) -> Option<Quantization> {
         match &*self.stored {
-            Stored::Numbers(_) => None,
+            Stored::Numbers(_) | Stored::Stacked(_) => None,
             Stored::Integers(weight) => weight.kind(),
         }
     }
 
     /// Whether they are stored as integers, of whatever kind.
     pub fn is_integers(&self) -> bool {
-        matches!(&*self.stored, Stored::Integers(_))
+        !matches!(&*self.stored, Stored::Numbers(_))
     }
 
     /// Bytes in memory.
@@ -270,6 +282,7 @@ impl PackedWeight {
         match &*self.stored {
             Stored::Numbers(weight) => weight.bytes(),
             Stored::Integers(weight) => weight.bytes(),
+            Stored::Stacked(parts) => parts.iter().map(QuantizedB::bytes).sum(),
         }
     }
 
@@ -281,6 +294,10 @@ impl PackedWeight {
         match &*self.stored {
             Stored::Numbers(weight) => weight.column(row, to),
             Stored::Integers(weight) => weight.column(row, to),
+            Stored::Stacked(parts) => {
+                let (part, row) = part_of(parts.iter().map(|part| part.shape()[0]), row);
+                parts[part].column(row, to);
+            }
         }
     }
 
@@ -432,7 +449,15 @@ fn multiply(
                 Stored::Numbers(weight) => weight.multiply(values(&x), y, finish, activation),
                 Stored::Integers(weight) => {
                     assert!(activation.is_none(), "products of integers end without an activation");
-                    weight.multiply(values(&x), y, finish);
+                    weight.multiply(values(&x), y, [0, outputs], finish);
+                }
+                Stored::Stacked(parts) => {
+                    assert!(activation.is_none(), "products of integers end without an activation");
+                    let mut first = 0;
+                    for part in parts {
+                        part.multiply(values(&x), y, [first, outputs], finish);
+                        first += part.shape()[0];
+                    }
                 }
             }
             if !adapted.is_empty() {

@@ -413,7 +413,7 @@ impl Job {
     fn tasks(&self, part: &Packing) -> Tasks {
         let tiles = part.rows.len().div_ceil(self.to.tile_rows());
         let most = match self.to.tiles {
-            true => (TILES_BLOCK_WORDS / (LANES * part.deepest().max(1)) & !1).max(2),
+            true => ((TILES_BLOCK_WORDS / (LANES * part.deepest().max(1))) & !1).max(2),
             false => BLOCK_TILES,
         };
         let block_tiles = most.min(tiles.next_multiple_of(2));
@@ -468,7 +468,8 @@ impl Job {
             if tasks.groups > 1 {
                 for slab in *slabs {
                     let a = a.at(((slab.words_before - before) * tiles + tile * slab.words) * LANES);
-                    // SAFETY: `a` and `b` hold the packed tiles and panels of the slab; tasks write different parts of C.
+                    // SAFETY: `a` and `b` hold the packed tiles and panels of the slab; tasks write different parts
+                    // of C.
                     unsafe { self.to.multiply(here.clone(), columns.clone(), *slab, a, panel_at(slab, panel)) };
                 }
                 return;

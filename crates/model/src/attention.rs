@@ -28,6 +28,8 @@ pub struct Layer {
     pub heads: Heads,
     /// How scores become weights.
     pub scores: Scores,
+    /// Whether its bytes are to be the same on all instruction sets, as those of products of integers are.
+    pub portable: bool,
 }
 
 /// What a block's attention looks at.
@@ -83,6 +85,7 @@ impl AttentionContext for CausalContext {
             starts: self.starts.clone(),
             dropout: None,
             scores,
+            portable: layer.portable,
         };
         causal_attention(qkv, table, &shape, precision)
     }

@@ -91,6 +91,7 @@ impl Block {
             [("q_proj", heads), ("k_proj", kv_heads), ("v_proj", kv_heads)]
                 .map(|(part, heads)| projection(&format!("self_attn.{part}"), heads)),
         )?;
+        let portable = q_proj.weight.is_integers();
         let outward = LinearShape::new(name("self_attn.o_proj"), [hidden_size, heads * d]);
         Ok(Self {
             input_layernorm,
@@ -109,6 +110,7 @@ impl Block {
                         scale: design.attention_scale.map(|scale| scale as f32),
                         softcap: design.attention_softcap.map(|cap| cap as f32),
                     },
+                    portable,
                 },
                 rope: kind.rope,
                 each_head: design.qk_norm == QkNorm::Heads,

@@ -8,6 +8,7 @@ mod adapter;
 pub mod arch;
 mod attention;
 mod block;
+mod block_matrix;
 pub mod calibrate;
 mod calibration;
 mod classifier;
@@ -39,6 +40,7 @@ mod weights;
 
 pub use adapter::Adapter;
 pub use attention::{AttentionContext, CausalContext, Heads, Layer};
+pub use block_matrix::BlockMatrix;
 pub use burn::{
     module::Module,
     tensor::{Bool, Device, Int, Tensor},
@@ -52,7 +54,7 @@ pub use encoder::EncoderInput;
 pub use encoder_model::{EncoderModel, EncoderTask, ScoreActivation};
 pub use layers::{Embedding, Linear, Norm, NormRule};
 pub use lora::LoraSpec;
-pub use narthex_kernels::{ForceIsaError, Isa, Precision, Quantization, force_isa, isa};
+pub use narthex_kernels::{BlockKind, ForceIsaError, Isa, Precision, Quantization, WeightValues, force_isa, isa};
 pub use parameters::{
     NamedTensor, NewValue, Replacement, for_training, map_parameters, named_parameters, named_parameters_of,
     put_parameters, shapes, take_parameters,

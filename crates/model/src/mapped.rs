@@ -2,6 +2,7 @@
 //! theirs. Knows names and shapes; no files.
 
 use crate::{
+    block_matrix::BlockMatrix,
     config::{ModelConfig, NormKind},
     quantize::QuantizedMatrix,
     weights::{TensorMap, WeightSource},
@@ -158,6 +159,17 @@ impl WeightSource for Mapped<'_> {
         let matrix = self.source.matrix(&self.found(&place), [outputs, inputs])?;
         let rows: Vec<usize> = (0..shape[0]).map(|row| place.row(row)).collect();
         Ok(matrix.map(|matrix| if rows.iter().copied().eq(0..outputs) { matrix } else { matrix.rows(&rows) }))
+    }
+
+    fn blocks(&self, name: &str, shape: [usize; 2]) -> Result<Option<BlockMatrix<'_>>> {
+        let place = place(self.config, name, &shape);
+        let &[outputs, inputs] = &place.shape[..] else { return Ok(None) };
+        if place.transposed {
+            return Ok(None);
+        }
+        let matrix = self.source.blocks(&self.found(&place), [outputs, inputs])?;
+        let rows: Vec<usize> = (0..shape[0]).map(|row| place.row(row)).collect();
+        Ok(matrix.map(|matrix| matrix.picked(&rows)))
     }
 
     fn rounding(&self, name: &str, shape: [usize; 2]) -> Option<Quantization> {

@@ -86,6 +86,15 @@ impl Weight {
         }
     }
 
+    /// Whether it is kept as integers.
+    pub(crate) fn is_integers(&self) -> bool {
+        match self {
+            Self::Numbers(_) => false,
+            Self::Frozen(packed) => packed.is_integers(),
+            Self::Packed(rows) => rows.whole.is_integers(),
+        }
+    }
+
     /// Whether it gets gradients.
     pub(crate) fn is_trained(&self) -> bool {
         matches!(self, Self::Numbers(param) if param.val().is_require_grad())

@@ -1,6 +1,6 @@
 //! safetensors files: f32, bf16 and f16 on reading, whole or sharded; f32 on writing.
 
-use crate::{config::ModelConfig, quantize::QuantizedMatrix, tensor_file::TensorFile};
+use crate::{block_matrix::BlockMatrix, config::ModelConfig, quantize::QuantizedMatrix, tensor_file::TensorFile};
 use memmap2::Mmap;
 use narthex_base::{Error, Result};
 use narthex_kernels::{PackedWeight, Precision, Quantization, WeightValues};
@@ -36,6 +36,14 @@ pub trait WeightSource {
         Ok(None)
     }
 
+    /// The matrix of this name and shape `[O, I]`, if it is kept in the blocks of a GGUF file.
+    ///
+    /// # Errors
+    /// If it has another shape.
+    fn blocks(&self, _name: &str, _shape: [usize; 2]) -> Result<Option<BlockMatrix<'_>>> {
+        Ok(None)
+    }
+
     /// What a matrix that is kept as numbers becomes when it is packed; numbers, if none.
     fn rounding(&self, _name: &str, _shape: [usize; 2]) -> Option<Quantization> {
         None
@@ -50,6 +58,10 @@ pub trait WeightSource {
         let parts = names.iter().map(|(name, shape)| self.matrix(name, *shape)).collect::<Result<Vec<_>>>()?;
         if parts.iter().all(Option::is_some) {
             return QuantizedMatrix::pack(parts.into_iter().flatten().collect(), inputs);
+        }
+        let parts = names.iter().map(|(name, shape)| self.blocks(name, *shape)).collect::<Result<Vec<_>>>()?;
+        if parts.iter().all(Option::is_some) {
+            return BlockMatrix::pack(&parts.into_iter().flatten().collect::<Vec<_>>(), inputs);
         }
         let parts = names.iter().map(|(name, shape)| self.values(name, shape)).collect::<Result<Vec<_>>>()?;
         Ok(match self.rounding(&names[0].0, names[0].1) {

@@ -16,6 +16,7 @@ mod card_of_folder;
 mod encoder;
 mod follow;
 mod foreign;
+mod gguf;
 mod hub_card;
 mod known;
 mod loaded;

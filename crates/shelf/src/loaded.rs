@@ -1,5 +1,6 @@
 //! A model ready for use: weights, tokenizer, chat template and what is known of its origin.
 
+use crate::gguf::GgufModel;
 use narthex_answer::{SamplingDefaults, TextModel, stop_tokens};
 use narthex_base::{ArtifactKind, Error, Result};
 use narthex_infer::Engine;
@@ -49,11 +50,17 @@ pub(crate) fn unread_of(config: &TokenizerConfig) -> Vec<String> {
 }
 
 impl LoadedModel {
-    /// Loads a model from a folder in Hugging Face layout.
+    /// Loads a model from a folder in Hugging Face layout, whose weights may lie in a GGUF file instead.
     ///
     /// # Errors
     /// If files are missing or broken.
-    pub(crate) fn read(name: &str, folder: &Path, provenance: Shown, form: WeightForm) -> Result<Self> {
+    pub(crate) fn read(
+        name: &str,
+        folder: &Path,
+        gguf: Option<&GgufModel>,
+        provenance: Shown,
+        form: WeightForm,
+    ) -> Result<Self> {
         if is_encoder(folder) {
             return Err(Error::input(format!("`{name}` is a text encoder or a classifier and generates no text"))
                 .at(folder.display(), None)
@@ -66,14 +73,21 @@ impl LoadedModel {
         // A large vocabulary takes as long as a gigabyte of weights.
         let (tokenizer, decoder) = std::thread::scope(|scope| {
             let tokenizer = scope.spawn(|| Tokenizer::read(folder));
-            let decoder = match form {
-                WeightForm::Full => Decoder::read(folder, &cpu()),
-                WeightForm::Packed(precision) => Decoder::read_packed(folder, precision),
+            let decoder = match (form, gguf) {
+                (WeightForm::Full, None) => Decoder::read(folder, &cpu()),
+                (WeightForm::Full, Some(gguf)) => Decoder::made_from(folder, gguf),
+                (WeightForm::Packed(precision), None) => Decoder::read_packed(folder, precision),
+                (WeightForm::Packed(precision), Some(gguf)) => {
+                    Decoder::packed_from(folder, gguf, precision.unwrap_or_else(|| gguf.precision()))
+                }
             };
             (tokenizer.join(), decoder)
         });
         let tokenizer = tokenizer.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        let decoder = decoder?;
+        let decoder = decoder.map_err(|error| match gguf {
+            Some(gguf) if error.place().is_none() => error.at(gguf.path().display(), None),
+            _ => error,
+        })?;
         // Tokens beside the vocabulary may have no row: text that holds one is refused by name.
         let rows = decoder.config().vocab_size;
         if let Some(id) = (rows..tokenizer.vocab_size()).find(|id| !tokenizer.is_added(*id as u32)) {

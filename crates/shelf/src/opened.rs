@@ -6,6 +6,7 @@ use crate::{
     adapter::OpenedAdapter,
     card_of_folder::{folder_name, known_by_card},
     encoder::LoadedEncoder,
+    gguf::{GgufModel, is_gguf},
     known::{Known, gap},
     loaded::{LoadedModel, WeightForm, require_model},
     model_folder::is_model_folder,
@@ -111,6 +112,19 @@ impl Shelf {
     /// be right, or the project file is wrong.
     pub fn model(&self, reference: &str, purpose: Purpose) -> Result<Judged<OpenedModel>> {
         let (known, model) = match Reference::of(reference) {
+            Reference::Place(file) if is_gguf(file) => {
+                let gguf = GgufModel::open(file)?;
+                let known = Known {
+                    how_to_declare: Some(format!(
+                        "take it into the ledger with its terms: `narthex import {} --license …`",
+                        file.display()
+                    )),
+                    ..self.known_folder(gguf.settings(), purpose.uses())?
+                };
+                let name = file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
+                let (provenance, folder) = (known.shown.clone(), gguf.settings().to_path_buf());
+                (known, OpenedModel { name, folder, gguf: Some(gguf), provenance, created: 0, version: None })
+            }
             Reference::Place(folder) => {
                 if !is_model_folder(folder) {
                     return Err(no_model(folder));
@@ -118,7 +132,7 @@ impl Shelf {
                 let known = self.known_folder(folder, purpose.uses())?;
                 let (folder, created, version) = (folder.to_path_buf(), 0, None);
                 let (name, provenance) = (folder_name(&folder), known.shown.clone());
-                (known, OpenedModel { name, folder, provenance, created, version })
+                (known, OpenedModel { name, folder, gguf: None, provenance, created, version })
             }
             Reference::Name(name) => {
                 let (ledger, artifact) = resolve(&self.project, name)?;
@@ -133,6 +147,7 @@ impl Shelf {
                     created: artifact.run.created_ms / 1000,
                     version: Some(artifact.digest),
                     folder: artifact.folder,
+                    gguf: None,
                 };
                 (known, model)
             }
@@ -178,6 +193,9 @@ impl Shelf {
     /// If the reference is unknown, or the project file is wrong.
     pub fn judge(&self, reference: &str, uses: Use) -> Result<Vec<Finding>> {
         let known = match Reference::of(reference) {
+            Reference::Place(file) if is_gguf(file) => {
+                self.known_folder(GgufModel::open(file)?.settings(), Some(uses))?
+            }
             Reference::Place(place) if place.exists() => self.known_folder(place, Some(uses))?,
             Reference::Place(place) => return Err(no_model(place)),
             Reference::Name(name) => {
@@ -258,6 +276,8 @@ impl Shelf {
 pub struct OpenedModel {
     name: String,
     folder: PathBuf,
+    /// The file that has the weights, where the folder has none.
+    gguf: Option<GgufModel>,
     provenance: Shown,
     created: u64,
     version: Option<Digest>,
@@ -266,7 +286,7 @@ pub struct OpenedModel {
 impl OpenedModel {
     /// A model that a step takes, of whose inputs the plan was judged before the run began.
     pub fn of_step(name: &str, folder: PathBuf) -> Self {
-        Self { name: name.into(), folder, provenance: Shown::unknown(), created: 0, version: None }
+        Self { name: name.into(), folder, gguf: None, provenance: Shown::unknown(), created: 0, version: None }
     }
 
     /// The digest that was opened; none for a folder.
@@ -284,8 +304,8 @@ impl OpenedModel {
     /// # Errors
     /// If it is a text encoder, or files are missing or broken.
     pub fn generator(self, form: WeightForm) -> Result<LoadedModel> {
-        let Self { name, folder, provenance, created, .. } = self;
-        Ok(LoadedModel { created, ..LoadedModel::read(&name, &folder, provenance, form)? })
+        let Self { name, folder, gguf, provenance, created, .. } = self;
+        Ok(LoadedModel { created, ..LoadedModel::read(&name, &folder, gguf.as_ref(), provenance, form)? })
     }
 
     /// Loads it as a text encoder. Without a precision it is that of the file.
@@ -293,6 +313,12 @@ impl OpenedModel {
     /// # Errors
     /// If files are missing or broken.
     pub fn encoder(self, precision: Option<Precision>) -> Result<LoadedEncoder> {
+        if let Some(gguf) = &self.gguf {
+            let file = gguf.path().display();
+            return Err(Error::input("a text encoder is not read from a GGUF file as it is")
+                .at(&file, None)
+                .help(format!("take it into the ledger first: `narthex import {file}`")));
+        }
         let (model, tokenizer, notes) = crate::encoder::read(&self.folder, precision)?;
         let Self { name, provenance, created, .. } = self;
         Ok(LoadedEncoder { name, model, tokenizer, provenance, created, notes })

@@ -2,7 +2,10 @@
 //! in the working folder: the same words mean the same thing wherever they are typed. Knows ledgers, no models and no
 //! policy.
 
-use crate::project::{PlanOptions, has_plan, open_ledger, read_plan};
+use crate::{
+    gguf::is_gguf,
+    project::{PlanOptions, has_plan, open_ledger, read_plan},
+};
 use narthex_base::{Error, Result};
 use narthex_ledger::{Artifact, Ledger};
 use std::path::{Path, PathBuf};
@@ -17,9 +20,9 @@ pub enum Reference<'a> {
 }
 
 impl<'a> Reference<'a> {
-    /// A place begins with `.`, `/` or `~`, or has a separator in it; all else is a name.
+    /// A place begins with `.`, `/` or `~`, has a separator in it, or ends in `.gguf`; all else is a name.
     pub fn of(text: &'a str) -> Self {
-        match text.starts_with(['.', '~']) || text.contains(['/', '\\']) {
+        match text.starts_with(['.', '~']) || text.contains(['/', '\\']) || is_gguf(Path::new(text)) {
             true => Self::Place(Path::new(text)),
             false => Self::Name(text),
         }
@@ -128,6 +131,9 @@ mod tests {
             ("/models/tiny", true),
             ("~/tiny", true),
             ("models\\tiny", true),
+            ("tiny.gguf", true),
+            ("Tiny.Q4_K_M.GGUF", true),
+            ("tiny-gguf", false),
             ("./papers.json", true),
         ] {
             let expected = if is_place { Reference::Place(Path::new(text)) } else { Reference::Name(text) };

@@ -72,26 +72,13 @@ pub fn to_hugging_face(file: &Path, folder: &Path) -> Result<Imported> {
     let file = File::open(file)?;
     let at = |error: Error| if error.place().is_none() { error.at(file.path().display(), None) } else { error };
     let source = Source::new(&file).map_err(at)?;
-    let config = source.config().map_err(at)?;
-    let tokenizer = tokenizer::import(&file, source.vocab_size)?;
     let (entries, quantized) = source.entries().map_err(at)?;
-    let mut imported = about(&file)?;
-    imported.notes = source.notes(&quantized);
-    let mut config = config;
-    // Also where there is none: transformers would take those of its default vocabulary.
-    let keys = ["pad_token_id", "bos_token_id", "eos_token_id"];
-    for key in &keys[..if source.is_encoder() { 1 } else { keys.len() }] {
-        let key = *key;
-        config.insert(key.into(), tokenizer.generation[key].clone());
+    let mut imported = source.write_settings(folder, widest(&entries)).map_err(at)?;
+    if !quantized.is_empty() {
+        let kinds: Vec<&str> = quantized.iter().map(String::as_str).collect();
+        let note = format!("weights in {} are written as f32, which holds their values exactly", kinds.join(", "));
+        imported.notes.insert(0, note);
     }
-    config.insert("torch_dtype".into(), json!(widest(&entries).name()));
-    write_json(&folder.join("config.json"), &Value::Object(config))?;
-    match source.is_encoder() {
-        true => source.write_modules(folder).map_err(at)?,
-        false => write_json(&folder.join("generation_config.json"), &tokenizer.generation)?,
-    }
-    write_json(&folder.join("tokenizer.json"), &tokenizer.tokenizer)?;
-    write_json(&folder.join("tokenizer_config.json"), &tokenizer.config)?;
     write(&folder.join("model.safetensors"), entries)?;
     Ok(imported)
 }
@@ -131,7 +118,7 @@ fn about(file: &File) -> Result<Imported> {
 }
 
 /// A file whose architecture is known.
-struct Source<'a> {
+pub(super) struct Source<'a> {
     file: &'a File,
     architecture: &'static Architecture,
     blocks: usize,
@@ -144,7 +131,29 @@ struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn new(file: &'a File) -> Result<Self> {
+    /// Writes all but the weights, which are of this format for the most part.
+    pub(super) fn write_settings(&self, folder: &Path, element: Element) -> Result<Imported> {
+        let mut config = self.config()?;
+        let tokenizer = tokenizer::import(self.file, self.vocab_size)?;
+        let mut imported = about(self.file)?;
+        imported.notes = self.notes();
+        // Also where there is none: transformers would take those of its default vocabulary.
+        let keys = ["pad_token_id", "bos_token_id", "eos_token_id"];
+        for key in &keys[..if self.is_encoder() { 1 } else { keys.len() }] {
+            config.insert((*key).into(), tokenizer.generation[*key].clone());
+        }
+        config.insert("torch_dtype".into(), json!(element.name()));
+        write_json(&folder.join("config.json"), &Value::Object(config))?;
+        match self.is_encoder() {
+            true => self.write_modules(folder)?,
+            false => write_json(&folder.join("generation_config.json"), &tokenizer.generation)?,
+        }
+        write_json(&folder.join("tokenizer.json"), &tokenizer.tokenizer)?;
+        write_json(&folder.join("tokenizer_config.json"), &tokenizer.config)?;
+        Ok(imported)
+    }
+
+    pub(super) fn new(file: &'a File) -> Result<Self> {
         let name = file.text("general.architecture")?;
         let name = name.ok_or_else(|| Error::input("the file has no `general.architecture`, so it is no model"))?;
         let architecture = Architecture::of_gguf(name).ok_or_else(|| {
@@ -434,9 +443,9 @@ impl<'a> Source<'a> {
         }))
     }
 
-    /// The weights under Hugging Face's names, and the block formats that were widened.
-    fn entries(&self) -> Result<(BTreeMap<String, Entry<'a>>, BTreeSet<String>)> {
-        let (mut entries, mut quantized) = (BTreeMap::new(), BTreeSet::new());
+    /// Where the weights lie, by Hugging Face's names.
+    pub(super) fn places(&self) -> Result<BTreeMap<String, Place>> {
+        let mut places = BTreeMap::new();
         for (tensor_name, tensor) in self.file.tensors() {
             if [ROPE_FACTORS, LONG_FACTORS, SHORT_FACTORS].contains(&tensor_name.as_str())
                 || (tensor_name == "output.weight" && self.is_tied)
@@ -454,11 +463,7 @@ impl<'a> Source<'a> {
                 .cause(format!("`{}` is {}", self.key("block_count"), self.blocks))
                 .help("mixtures of experts, and parts for seeing or hearing, are not supported")
             })?;
-            if tensor.kind.is_quantized() {
-                quantized.insert(tensor.kind.to_string());
-            }
-            let entry = self.entry(tensor_name, tensor, name)?;
-            entries.insert(numbered(name.hugging_face, block), entry);
+            places.insert(numbered(name.hugging_face, block), self.place(tensor_name, tensor, name)?);
         }
         for name in self.architecture.all_names().filter(|name| !name.is_optional) {
             let blocks = if name.gguf.contains("{}") { 0..self.blocks } else { 0..1 };
@@ -471,51 +476,43 @@ impl<'a> Source<'a> {
                 }
             }
         }
-        Ok((entries, quantized))
+        Ok(places)
     }
 
-    fn entry(&self, tensor_name: &str, tensor: &'a Tensor, name: &'static Name) -> Result<Entry<'a>> {
-        let file: &'a File = self.file;
+    fn place(&self, tensor_name: &str, tensor: &Tensor, name: &'static Name) -> Result<Place> {
         let wrong = |wanted: &str| {
             Error::input(format!("tensor `{}` has the shape {:?}, not {wanted}", shown(tensor_name), tensor.shape))
         };
         let heads = if name.change == Change::KeyHeads { self.kv_heads } else { self.heads };
-        let mut shape = tensor.shape.clone();
         match (name.change, tensor.shape.as_slice()) {
             (Change::QueryHeads | Change::KeyHeads, [rows, ..]) if turned_rows(*rows, heads).is_none() => {
                 return Err(wrong(&format!("rows for {heads} heads of an even width")));
             }
             (Change::QueryHeads | Change::KeyHeads, []) => return Err(wrong("rows for heads")),
-            (Change::Transposed, [_, _]) => shape.reverse(),
+            (Change::Transposed, [_, _]) => {}
             (Change::Transposed, _) => return Err(wrong("a matrix")),
             _ => {}
         }
-        let stored = element_of(tensor.kind);
-        let element = if name.change == Change::PlusOne { Element::F32 } else { stored };
-        let bytes = move || {
-            let bytes = match tensor.kind.is_quantized() {
-                true => Cow::Owned(Element::F32.narrow(&dequantize(tensor.kind, file.bytes(tensor)))),
-                false => Cow::Borrowed(file.bytes(tensor)),
-            };
-            match name.change {
-                Change::Plain => bytes,
-                Change::QueryHeads | Change::KeyHeads => Cow::Owned(turn_back(&bytes, tensor.shape[0], heads)),
-                Change::PlusOne => {
-                    let values: Vec<f32> = stored.widen(&bytes).iter().map(|value| value - 1.0).collect();
-                    Cow::Owned(Element::F32.narrow(&values))
-                }
-                Change::Transposed => Cow::Owned(transposed(&bytes, tensor.shape[0], tensor.shape[1], stored.width())),
-            }
-        };
-        Ok(Entry { element, shape, bytes: Box::new(bytes) })
+        Ok(Place { tensor: tensor_name.into(), change: name.change, heads })
     }
 
-    fn notes(&self, quantized: &BTreeSet<String>) -> Vec<String> {
-        let mut notes = Vec::new();
-        if !quantized.is_empty() {
-            let kinds: Vec<&str> = quantized.iter().map(String::as_str).collect();
-            notes.push(format!("weights in {} are written as f32, which holds their values exactly", kinds.join(", ")));
+    /// The weights under Hugging Face's names, and the block formats that were widened.
+    fn entries(&self) -> Result<(BTreeMap<String, Entry<'a>>, BTreeSet<String>)> {
+        let (mut entries, mut quantized) = (BTreeMap::new(), BTreeSet::new());
+        let file: &'a File = self.file;
+        for (name, place) in self.places()? {
+            let tensor = &file.tensors()[&place.tensor];
+            if tensor.kind.is_quantized() {
+                quantized.insert(tensor.kind.to_string());
+            }
+            let (element, shape) = (place.element(tensor), place.shape(tensor));
+            entries.insert(name, Entry { element, shape, bytes: Box::new(move || place.bytes(file, tensor)) });
         }
+        Ok((entries, quantized))
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
         let prefix = self.key("");
         let known = |key: &str| KNOWN_KEYS.contains(&key);
         let unknown: Vec<&str> = self
@@ -558,6 +555,48 @@ const KNOWN_KEYS: [&str; 22] = [
     "rope.scaling.original_context_length",
     "rope.scaling.attn_factor",
 ];
+
+/// Where a weight lies in a file, and what makes Hugging Face's of it.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) tensor: String,
+    pub(super) change: Change,
+    /// Whose rows are turned.
+    pub(super) heads: usize,
+}
+
+impl Place {
+    /// The format of its numbers once read.
+    pub(super) fn element(&self, tensor: &Tensor) -> Element {
+        if self.change == Change::PlusOne { Element::F32 } else { element_of(tensor.kind) }
+    }
+
+    pub(super) fn shape(&self, tensor: &Tensor) -> Vec<usize> {
+        let mut shape = tensor.shape.clone();
+        if self.change == Change::Transposed {
+            shape.reverse();
+        }
+        shape
+    }
+
+    /// Its numbers as little-endian bytes.
+    pub(super) fn bytes<'a>(&self, file: &'a File, tensor: &Tensor) -> Cow<'a, [u8]> {
+        let stored = element_of(tensor.kind);
+        let bytes = match tensor.kind.is_quantized() {
+            true => Cow::Owned(Element::F32.narrow(&dequantize(tensor.kind, file.bytes(tensor)))),
+            false => Cow::Borrowed(file.bytes(tensor)),
+        };
+        match self.change {
+            Change::Plain => bytes,
+            Change::QueryHeads | Change::KeyHeads => Cow::Owned(turn_back(&bytes, tensor.shape[0], self.heads)),
+            Change::PlusOne => {
+                let values: Vec<f32> = stored.widen(&bytes).iter().map(|value| value - 1.0).collect();
+                Cow::Owned(Element::F32.narrow(&values))
+            }
+            Change::Transposed => Cow::Owned(transposed(&bytes, tensor.shape[0], tensor.shape[1], stored.width())),
+        }
+    }
+}
 
 fn element_of(kind: TensorType) -> Element {
     match kind {

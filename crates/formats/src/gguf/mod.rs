@@ -8,6 +8,7 @@ mod import;
 mod quant;
 mod tokenizer;
 mod vocabulary;
+mod weights;
 mod wordpiece;
 mod write;
 
@@ -16,3 +17,4 @@ pub use export::{About, Stored, from_hugging_face};
 pub use file::{File, Numbers, Tensor, Value};
 pub use import::{BaseModel, Imported, to_hugging_face};
 pub use quant::{TensorType, dequantize};
+pub use weights::Weights;

@@ -3,10 +3,10 @@
 //! A training step allocates and frees the same few hundred megabytes over and over. The system's
 //! allocator gives each block back to the kernel, which clears every page anew: 18 % of a step of
 //! Burn's CPU backend. Here blocks of 128 KiB and more go to free lists by size class and come back
-//! as they are; small ones go to the system's allocator. Blocks of 1 MiB and more lie on huge pages from end to end, those
-//! of one class side by side: reading weights and panels in order is up to half as fast again as on small ones. What exceeds a limit goes back to the system, sizes that
-//! nobody has asked for in a while first: a server's steps have a different number of rows each time. Use it in a
-//! binary:
+//! as they are; small ones go to the system's allocator. Blocks of 1 MiB and more lie on huge pages from end to end,
+//! those of one class side by side: reading weights and panels in order is up to half as fast again as on small ones.
+//! What exceeds a limit goes back to the system, sizes that nobody has asked for in a while first: a server's steps
+//! have a different number of rows each time. Use it in a binary:
 //!
 //! ```
 //! #[global_allocator]
@@ -205,8 +205,8 @@ fn release_one(index: usize) -> bool {
     let size = block_size(index);
     FREE_BYTES.fetch_sub(size, Ordering::Relaxed);
     if is_cut(size) {
-        // SAFETY: nobody uses the block, which is more than a page; without the advice it only stays in memory. The first
-        // page holds the link.
+        // SAFETY: nobody uses the block, which is more than a page; without the advice it only stays in memory. The
+        // first page holds the link.
         unsafe {
             #[cfg(target_os = "linux")]
             libc::madvise(block.add(ALIGNMENT).cast(), size - ALIGNMENT, libc::MADV_DONTNEED);

@@ -4,6 +4,7 @@ pub mod alloc;
 pub mod memory;
 pub(crate) mod parallel;
 pub mod probe;
+pub mod processor;
 pub mod profile;
 pub(crate) mod simd;
 pub(crate) mod team;

@@ -5,7 +5,11 @@
 use crate::machine::simd::amx;
 use crate::machine::{
     parallel::{self, Shared},
-    simd::{Isa, LANES, Lanes, for_each_isa, isa},
+    simd::{
+        Isa, LANES, Lanes,
+        dots::{BYTES, Dots, for_each_dots},
+        for_each_isa, isa,
+    },
 };
 use narthex_base::config::Precision;
 use std::{sync::OnceLock, time::Instant};
@@ -55,6 +59,20 @@ fn tile_flop_per_second_now() -> f64 {
     // SAFETY: the set in use has tiles.
     parallel::for_each(threads, |_| unsafe { amx::spin(TILE_ROUNDS) });
     flop / start.elapsed().as_secs_f64()
+}
+
+/// Sums of products of bytes in registers with nothing else: operations per second of all threads together, measured
+/// now. (On matrix tiles the same holds as for bf16, with twice as many; products here do not use those for bytes.)
+pub fn int8_operations_per_second_now() -> f64 {
+    let rounds = if isa() == Isa::Portable { ROUNDS / 256 } else { ROUNDS };
+    let threads = parallel::threads();
+    let operations = 2.0 * (threads * 4 * LANES * CHAINS * rounds) as f64;
+    let start = Instant::now();
+    // SAFETY: works on registers only.
+    parallel::for_each(threads, |_| {
+        std::hint::black_box(unsafe { spin_int8(rounds) });
+    });
+    operations / start.elapsed().as_secs_f64()
 }
 
 /// Reading memory far larger than the caches: bytes per second of all threads together.
@@ -114,6 +132,22 @@ unsafe fn spin_bf16_generic<V: Lanes>(rounds: usize) -> f32 {
 }
 for_each_isa! { unsafe fn spin_f32(rounds: usize) -> f32 = spin_f32_generic }
 for_each_isa! { unsafe fn spin_bf16(rounds: usize) -> f32 = spin_bf16_generic }
+
+#[inline(always)]
+unsafe fn spin_int8_generic<D: Dots>(rounds: usize) -> f32 {
+    // SAFETY: registers and an array of 64 bytes; the caller has the instruction set.
+    unsafe {
+        let weights = D::load([1u8; BYTES].as_ptr());
+        let mut sums = [D::sums(0); CHAINS];
+        for round in 0..rounds {
+            for sum in &mut sums {
+                *sum = D::dot::<true>(*sum, weights, round as i32 & 0x0101_0101);
+            }
+        }
+        sums.into_iter().fold(0.0, |total, sum| total + D::to_f32(sum).sum())
+    }
+}
+for_each_dots! { unsafe fn spin_int8(rounds: usize) -> f32 = spin_int8_generic }
 
 /// The sum of `len` values, a multiple of 64.
 #[inline(always)]

@@ -51,6 +51,9 @@ pub struct AttentionShape {
     pub dropout: Option<AttentionDropout>,
     /// How scores become weights.
     pub scores: Scores,
+    /// Whether bytes are to be the same on all instruction sets: then bf16 takes no matrix tiles, which add in an order of
+    /// their own.
+    pub portable: bool,
 }
 
 /// How the products of a query with keys become weights.
@@ -260,7 +263,9 @@ fn forward(
                         match precision {
                             Precision::F32 => forward_f32(&job, output, log_sums, scratch),
                             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-                            Precision::Bf16 if isa() == Isa::Amx => tiles::forward(&job, output, log_sums, scratch),
+                            Precision::Bf16 if isa() == Isa::Amx && !shape.portable => {
+                                tiles::forward(&job, output, log_sums, scratch)
+                            }
                             Precision::Bf16 => forward_bf16(&job, output, log_sums, scratch),
                         }
                     }
@@ -293,7 +298,9 @@ fn backward(saved: &Saved, gradient: &FlexTensor) -> FlexTensor {
                         match precision {
                             Precision::F32 => backward_f32(&job, given, dqkv, scratch),
                             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-                            Precision::Bf16 if isa() == Isa::Amx => tiles::backward(&job, given, dqkv, scratch),
+                            Precision::Bf16 if isa() == Isa::Amx && !shape.portable => {
+                                tiles::backward(&job, given, dqkv, scratch)
+                            }
                             Precision::Bf16 => backward_bf16(&job, given, dqkv, scratch),
                         }
                     }

@@ -1,5 +1,5 @@
-//! Weights as GGUF files hold them: small integers in blocks that share a scale, and for some kinds a minimum. Says what
-//! the bytes of a row mean; knows no files and no panels. (ggml's `block_q4_0` to `block_q6_K`.)
+//! Weights as GGUF files hold them: small integers in blocks that share a scale, and for some kinds a minimum. Says
+//! what the bytes of a row mean; knows no files and no panels. (ggml's `block_q4_0` to `block_q6_K`.)
 
 /// How a block is laid out. A weight is `d s (q - z)`, or `d s q + m`: with `d` and `m` in f16 for each block, and for
 /// the kinds of 256 values a small integer `s` for each group within it.

@@ -6,6 +6,7 @@
 //! int4 is `C = Σ s t Σ a (q - z)`, with t and z of the group and the column. Blocks of GGUF files are as int4, or
 //! `C = Σ s (t Σ a q + m Σ a)` for those with a minimum m.
 
+mod of_blocks;
 mod tile;
 
 use super::{Finish, ROWS_AT_ONCE, ROWS_PACKED_ALONE, TILE_COLUMNS, Target};
@@ -18,12 +19,13 @@ use crate::{
         },
     },
     product::{
-        blocks::{BlockKind, Row},
+        blocks::BlockKind,
         quantize::{INT4_GROUPS, Quantization},
     },
 };
 use half::f16;
 use narthex_base::config::Precision;
+use of_blocks::spread_panel;
 use std::{ops::Range, slice};
 use tile::{BlockScales, Codes, Tile, tile_of};
 
@@ -238,94 +240,6 @@ impl QuantizedB {
         }
     }
 
-    /// Packs on all threads rows of blocks as they lie in a file.
-    ///
-    /// # Panics
-    /// If a row is not `k` values in whole blocks.
-    pub(crate) fn of_blocks<'a>(kind: BlockKind, [n, k]: [usize; 2], row: impl Fn(usize) -> &'a [u8] + Sync) -> Self {
-        let (layout, form) = (kind.layout(), Form::Blocks(kind));
-        let (lines, upper_bytes) = form.word();
-        assert!((1..=DEPTH_MAX).contains(&k) && k.is_multiple_of(layout.values), "whole blocks");
-        let (words, groups, blocks, panels) = (k / 4, k / layout.group, k / layout.values, n.div_ceil(TILE_COLUMNS));
-        let small = if layout.small_scales.is_some() { groups } else { 0 };
-        let small_minimum = if layout.minimum.is_some() { small } else { 0 };
-        let minimum = if layout.minimum.is_some() { blocks } else { 0 };
-        let mut codes: Vec<Line> = Vec::with_capacity(panels * words * lines);
-        let mut upper = vec![0u8; panels * words * upper_bytes];
-        let mut scales = vec![0u16; panels * blocks * TILE_COLUMNS];
-        let mut minimums = vec![0u16; panels * minimum * TILE_COLUMNS];
-        let mut small_scales = vec![0u8; panels * small * TILE_COLUMNS];
-        let mut small_minimums = vec![0u8; panels * small_minimum * TILE_COLUMNS];
-        let to = (
-            Places(codes.as_mut_ptr()),
-            Places(upper.as_mut_ptr()),
-            [Places(scales.as_mut_ptr()), Places(minimums.as_mut_ptr())],
-            [Places(small_scales.as_mut_ptr()), Places(small_minimums.as_mut_ptr())],
-        );
-        parallel::for_each(panels, |panel| {
-            let part = |len: usize| panel * len..(panel + 1) * len;
-            // SAFETY: each panel has its own part of every buffer; of `codes` the lines of a panel are reserved and become
-            // bytes here.
-            let (codes, upper, [scales, minimums], [small_scales, small_minimums]) = unsafe {
-                to.0.0.add(panel * words * lines).write_bytes(0, words * lines);
-                (
-                    to.0.slice(part(words * lines)),
-                    to.1.slice(part(words * upper_bytes)),
-                    [to.2[0].slice(part(blocks * TILE_COLUMNS)), to.2[1].slice(part(minimum * TILE_COLUMNS))],
-                    [to.3[0].slice(part(small * TILE_COLUMNS)), to.3[1].slice(part(small_minimum * TILE_COLUMNS))],
-                )
-            };
-            let mut unpacked = Row::default();
-            for column in panel * TILE_COLUMNS..n.min((panel + 1) * TILE_COLUMNS) {
-                unpacked.unpack(kind, row(column));
-                assert_eq!(unpacked.codes.len(), k, "a row of k values");
-                let lane = column % TILE_COLUMNS;
-                let (half, lane_of_half) = (lane / LANES, lane % LANES);
-                for (step, code) in unpacked.codes.iter().enumerate() {
-                    let (word, byte) = (step / 4, 4 * lane_of_half + step % 4);
-                    if lines == 2 {
-                        codes[2 * word + half].0[byte] = *code;
-                        continue;
-                    }
-                    codes[word].0[byte] |= (code & 15) << (4 * half);
-                    let upper = &mut upper[word * upper_bytes..(word + 1) * upper_bytes];
-                    match layout.bits {
-                        5 => upper[8 * half + byte / 8] |= (code >> 4) << (byte % 8),
-                        6 => upper[byte % 32] |= (code >> 4) << (4 * half + 2 * (byte / 32)),
-                        _ => {}
-                    }
-                }
-                let across = |to: &mut [u16], from: &[u16]| {
-                    from.iter().enumerate().for_each(|(i, value)| to[i * TILE_COLUMNS + lane] = *value);
-                };
-                across(scales, &unpacked.scales);
-                across(minimums, &unpacked.minimums);
-                let across = |to: &mut [u8], from: &[u8]| {
-                    from.iter().enumerate().for_each(|(i, value)| to[i * TILE_COLUMNS + lane] = *value);
-                };
-                across(small_scales, &unpacked.small_scales);
-                across(small_minimums, &unpacked.small_minimums);
-            }
-        });
-        // SAFETY: every panel has written its lines.
-        unsafe { codes.set_len(panels * words * lines) };
-        Self {
-            form,
-            n,
-            k,
-            group: layout.group,
-            codes,
-            column_scales: vec![],
-            upper,
-            group_scales: scales,
-            minimums,
-            small_scales,
-            small_minimums,
-            zeros: vec![],
-            order: vec![],
-        }
-    }
-
     /// (n, k)
     pub(crate) fn shape(&self) -> [usize; 2] {
         [self.n, self.k]
@@ -359,26 +273,28 @@ impl QuantizedB {
         self.k.div_ceil(self.group)
     }
 
-    /// `C = A B` with `a [m, k]` and `c [m, n]`.
+    /// `C = A B` with `a [m, k]`, as the columns of a larger `c [m, of]` from `first` on; what is added at the end has
+    /// its shape, too.
     ///
     /// # Panics
     /// If the shapes do not fit each other.
-    pub(crate) fn multiply(&self, a: &[f32], c: &mut [f32], finish: Finish) {
+    pub(crate) fn multiply(&self, a: &[f32], c: &mut [f32], [first, of]: [usize; 2], finish: Finish) {
         let m = a.len() / self.k;
-        assert_eq!((a.len(), c.len()), (m * self.k, m * self.n), "A is [m, k] and C is [m, n]");
+        assert_eq!((a.len(), c.len()), (m * self.k, m * of), "A is [m, k] and C is [m, of]");
+        assert!(first + self.n <= of, "the columns are C's");
         let passes = m.div_ceil(ROWS_AT_ONCE).max(1);
         let at_once = m.div_ceil(passes).max(1);
-        for first in (0..m).step_by(at_once) {
-            let rows = first..m.min(first + at_once);
-            let residual = finish.residual.map(|residual| &residual[rows.start * self.n..rows.end * self.n]);
-            let c = &mut c[rows.start * self.n..rows.end * self.n];
+        for row in (0..m).step_by(at_once) {
+            let rows = row..m.min(row + at_once);
+            let residual = finish.residual.map(|residual| &residual[rows.start * of..rows.end * of]);
+            let c = &mut c[rows.start * of..rows.end * of];
             let a = &a[rows.start * self.k..rows.end * self.k];
-            self.multiply_rows(a, rows.len(), c, Finish { residual, ..finish });
+            self.multiply_rows(a, rows.len(), c, [first, of], Finish { residual, ..finish });
         }
     }
 
-    fn multiply_rows(&self, a: &[f32], m: usize, c: &mut [f32], finish: Finish) {
-        let target = Target::new(Precision::F32, c, [self.n, self.k], super::Start::Zero, finish);
+    fn multiply_rows(&self, a: &[f32], m: usize, c: &mut [f32], [first_column, of]: [usize; 2], finish: Finish) {
+        let target = Target::new(Precision::F32, c, [of, self.k], super::Start::Zero, finish);
         let (words, groups) = (self.words(), self.groups());
         let tiles = m.div_ceil(tile_rows());
         // Tiles of like height.
@@ -442,6 +358,7 @@ impl QuantizedB {
                             let rows = tile_rows.min(m - first);
                             let a = places.tile(tile, tile_rows, words, groups);
                             let column = panel * TILE_COLUMNS;
+                            let column_of_c = first_column + column;
                             let part = Tile {
                                 words,
                                 group_words: self.group / 4,
@@ -454,10 +371,10 @@ impl QuantizedB {
                                 zeros,
                                 upper,
                                 blocks,
-                                c: target.c.at(first * self.n + column),
-                                stride: self.n,
+                                c: target.c.at(first * of + column_of_c),
+                                stride: of,
                                 columns,
-                                finish: target.finish.at(first, column, self.n),
+                                finish: target.finish.at(first, column_of_c, of),
                                 fetch: tile == 0 && !unpacked,
                             };
                             // SAFETY: A and B hold the packed tile and the panel; tasks write different columns of C.
@@ -684,27 +601,6 @@ for_each_dots! {
     /// See [`unpack_panel_generic`].
     unsafe fn unpack_panel(codes: *const u8, zeros: *const u8, words: usize, group_words: usize, to: *mut u8) =
         unpack_panel_generic
-}
-/// The codes of a panel of blocks as bytes: two lines a word.
-#[inline(always)]
-unsafe fn spread_panel_generic<D: Dots>(codes: *const u8, upper: *const u8, kind: Codes, words: usize, to: *mut u8) {
-    // SAFETY: the caller promises the panel, and room for two lines a word.
-    unsafe {
-        for word in 0..words {
-            let halves = match kind {
-                Codes::Block5 => tile::weights::<D, { Codes::Block5 as u8 }>(codes, upper, word),
-                Codes::Block6 => tile::weights::<D, { Codes::Block6 as u8 }>(codes, upper, word),
-                _ => tile::weights::<D, { Codes::Block4 as u8 }>(codes, upper, word),
-            };
-            D::store(halves[0], to.add(2 * word * BYTES));
-            D::store(halves[1], to.add((2 * word + 1) * BYTES));
-        }
-    }
-}
-for_each_dots! {
-    /// See [`spread_panel_generic`].
-    unsafe fn spread_panel(codes: *const u8, upper: *const u8, kind: Codes, words: usize, to: *mut u8) =
-        spread_panel_generic
 }
 for_each_dots! {
     /// See [`tile_of`].

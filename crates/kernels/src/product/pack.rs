@@ -85,7 +85,8 @@ unsafe fn pack_generic<V: Lanes>(pairs: bool, operand: &Operand, panels: Panels,
                         for i in 0..LANES {
                             rows[i] = operand.stack.row(first + index + (lane + i).min(here - 1)).add(slab.first);
                         }
-                        // Each row is a stretch of memory of its own: the same place of the next panel is fetched meanwhile.
+                        // Each row is a stretch of memory of its own: the same place of the next panel is fetched
+                        // meanwhile.
                         let mut next = rows;
                         for i in 0..LANES {
                             let after = index + used + lane + i;

@@ -1,7 +1,7 @@
 //! Products in bf16 on matrix tiles: the same packed panels of B, with A in tiles of 16 rows by 16 words.
 //!
-//! Two by two tiles of sums at a time, over a part of the depth so short that the panel's part stays in the nearest cache
-//! while all rows pass by; between the parts the sums wait in a buffer of blocks.
+//! Two by two tiles of sums at a time, over a part of the depth so short that the panel's part stays in the nearest
+//! cache while all rows pass by; between the parts the sums wait in a buffer of blocks.
 
 use super::{Along, Area, Operand, Slab, TILE_COLUMNS};
 use crate::machine::{
@@ -87,8 +87,8 @@ unsafe fn multiply_panel(area: &Area, column: usize, a: *const f32, b: *const f3
                 }
                 let a = a.wrapping_add(row * area.words + part.start * amx::SIDE * amx::SIDE);
                 let panel = b.wrapping_add(part.start * amx::SIDE * TILE_COLUMNS);
-                // A lone block waits for its panel itself, and fetches the step that comes; the blocks of a taller area share
-                // the fetching of the next panel, which lies behind this one unless the caller knows better.
+                // A lone block waits for its panel itself, and fetches the step that comes; the blocks of a taller
+                // area share the fetching of the next panel, which lies behind this one unless the caller knows better.
                 let (next, lines) = match blocks {
                     1 => (panel.wrapping_add(amx::SIDE * TILE_COLUMNS), PANEL_LINES),
                     _ => {

@@ -2,17 +2,27 @@
 
 use super::rotary::table;
 use crate::{
-    AttentionDropout, AttentionShape, Precision, Scores, causal_attention,
+    AttentionDropout, AttentionShape, Isa, Precision, Scores, causal_attention,
     testing::{
         Input, View, any_isa, assert_close, assert_near, assert_within, check_against_reference, check_gradients,
-        check_same_bytes, constant, outcome, output, round_to_bf16,
+        check_same_bytes, constant, outcome, output, round_to_bf16, with_isa,
     },
 };
 use burn::tensor::{DType, Tensor};
 use narthex_base::random::Stream;
 
 fn shape(batch: usize, len: usize, [heads, kv_heads]: [usize; 2], head_width: usize) -> AttentionShape {
-    AttentionShape { batch, len, heads, kv_heads, head_width, starts: None, dropout: None, scores: Scores::default() }
+    AttentionShape {
+        batch,
+        len,
+        heads,
+        kv_heads,
+        head_width,
+        starts: None,
+        dropout: None,
+        scores: Scores::default(),
+        portable: false,
+    }
 }
 
 /// Documents of random lengths.
@@ -407,4 +417,21 @@ fn windows_end_where_documents_could_begin_and_caps_bound_scores() {
     let (free, high, low) = (rows(&all), capped(1e5), capped(1.0));
     let apart = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     assert!(apart(&free, &high) < 1e-3 && apart(&free, &low) > 0.1);
+}
+
+/// On matrix tiles sums have another order; what asks for bytes that all sets have does not get it.
+#[test]
+fn portable_attention_has_the_same_bytes_everywhere() {
+    let shape =
+        AttentionShape { portable: true, ..with_documents(shape(2, 130, [4, 2], 40), Stream::new(6, "documents")) };
+    let input = qkv(Stream::new(90, "portable"), &shape, 1.2);
+    let bits = |isa: Isa| {
+        let _guard = with_isa(isa);
+        let found = outcome(DType::F32, std::slice::from_ref(&input), &|tensors| run(tensors, &shape, Precision::Bf16));
+        found.bits()
+    };
+    let first = bits(Isa::Portable);
+    for isa in Isa::available() {
+        assert!(bits(isa) == first, "{}", isa.name());
+    }
 }

@@ -1,7 +1,7 @@
 //! Weights in the blocks of GGUF files, against an f64 reference of the same rounding of inputs, and on other machines.
 
 use crate::{
-    BlockKind, Isa, PackedWeight,
+    BlockKind, BlockValues, Isa, PackedWeight,
     machine::simd::dots::USE_DOTS,
     packed_linear,
     testing::{any_isa, normal, on_every_machine, with_isa},
@@ -41,8 +41,9 @@ fn rows(kind: BlockKind, block: usize, halves: &[usize], count: usize) -> Vec<u8
 }
 
 fn packed(kind: BlockKind, bytes: &[u8]) -> PackedWeight {
-    let len = kind.row_bytes(INPUTS).unwrap();
-    PackedWeight::from_blocks(kind, [bytes.len() / len, INPUTS], |row| &bytes[row * len..(row + 1) * len])
+    let rows: Vec<&[u8]> = bytes.chunks_exact(kind.row_bytes(INPUTS).unwrap()).collect();
+    assert!(kind.is_finite(bytes));
+    PackedWeight::from_blocks(&[BlockValues { kind, rows: &rows }], INPUTS)
 }
 
 fn matrix(values: Vec<f32>, rows: usize) -> Tensor<2> {
@@ -125,5 +126,32 @@ fn memory_is_that_of_the_blocks() {
         let bytes = rows(kind, block, halves, 64);
         let weight = packed(kind, &bytes);
         assert!(weight.bytes() as f64 <= 1.03 * bytes.len() as f64, "{kind:?}: {} of {}", weight.bytes(), bytes.len());
+    }
+}
+
+#[test]
+fn matrices_of_different_kinds_lie_one_below_the_other() {
+    let _guard = any_isa();
+    let matrices = KINDS.map(|(kind, block, halves, _)| (kind, rows(kind, block, halves, 21)));
+    let rows: Vec<Vec<&[u8]>> =
+        matrices.iter().map(|(kind, bytes)| bytes.chunks_exact(kind.row_bytes(INPUTS).unwrap()).collect()).collect();
+    let parts: Vec<BlockValues> =
+        matrices.iter().zip(&rows).map(|((kind, _), rows)| BlockValues { kind: *kind, rows }).collect();
+    let whole = PackedWeight::from_blocks(&parts, INPUTS);
+    let bias = normal(Stream::new(3, "bias"), whole.shape()[0]);
+    let x = matrix(normal(Stream::new(3, "x"), 3 * INPUTS), 3);
+    let found = values(packed_linear(x.clone(), &whole.clone().with_bias(bias.clone()), None));
+    for (i, (kind, bytes)) in matrices.iter().enumerate() {
+        let part = packed(*kind, bytes);
+        let alone = values(packed_linear(x.clone(), &part, None));
+        for row in 0..3 {
+            for j in 0..21 {
+                let expected = alone[row * 21 + j] + bias[i * 21 + j];
+                assert_eq!(found[row * 8 * 21 + i * 21 + j].to_bits(), expected.to_bits(), "{kind:?}");
+            }
+        }
+        let mut numbers = vec![0f32; INPUTS];
+        whole.read_row(i * 21 + 20, &mut numbers);
+        assert_eq!(numbers, part.dequantized()[20 * INPUTS..]);
     }
 }

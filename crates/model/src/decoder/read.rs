@@ -89,6 +89,26 @@ impl Decoder {
             .map_err(|error| error.at(folder.display(), None))
     }
 
+    /// The model of a folder's config.json with weights from elsewhere by the family's names, packed as
+    /// [`Decoder::read_packed`] packs them.
+    ///
+    /// # Errors
+    /// If config.json cannot be read or asks for something that is not supported, or a weight is missing or has another
+    /// shape.
+    pub fn packed_from(folder: &Path, weights: &dyn WeightSource, precision: Precision) -> Result<Self> {
+        let config = ModelConfig::read(&folder.join("config.json"))?;
+        Self::packed(&config, &Mapped::new(&config, weights), precision)
+    }
+
+    /// The same in single precision.
+    ///
+    /// # Errors
+    /// As [`Decoder::packed_from`].
+    pub fn made_from(folder: &Path, weights: &dyn WeightSource) -> Result<Self> {
+        let config = ModelConfig::read(&folder.join("config.json"))?;
+        Self::made(&config, &Stored { weights: &Mapped::new(&config, weights), device: cpu(), frozen: None })
+    }
+
     /// Packed for inference on the CPU, from weights by the decoder's own names: products in `precision`, the rest in
     /// f32.
     ///

@@ -59,8 +59,8 @@ pub(crate) trait Dots: Copy {
             Self::load(bytes.as_ptr())
         }
     }
-    /// Of 32 bytes, twice two bits for each byte of two vectors: 16 and 32 where they are set. Byte i of vector v has bits
-    /// 4 v + 2 (i / 32) and the next of byte i % 32.
+    /// Of 32 bytes, twice two bits for each byte of two vectors: 16 and 32 where they are set. Byte i of vector v has
+    /// bits 4 v + 2 (i / 32) and the next of byte i % 32.
     #[inline(always)]
     unsafe fn fifth_and_sixth(bits: *const u8) -> [Self::Bytes; 2] {
         // SAFETY: the caller promises 32 bytes; each array has 64.

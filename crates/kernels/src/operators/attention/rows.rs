@@ -98,8 +98,8 @@ impl Job<'_> {
         }
     }
 
-    /// Copies the gradient of a head's outputs to `[t_padded, d_padded]`, and beside it each row's log-sum and the product
-    /// of its gradient with its output.
+    /// Copies the gradient of a head's outputs to `[t_padded, d_padded]`, and beside it each row's log-sum and the
+    /// product of its gradient with its output.
     ///
     /// # Safety
     /// The arrays are there.
