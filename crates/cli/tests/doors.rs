@@ -1,4 +1,5 @@
-//! Every door through which a model is opened: what the policy says of it, be it a name or a folder, and what a name means.
+//! Every door through which a model is opened: what the policy says of it, be it a name or a folder, and what a name
+//! means.
 
 mod program;
 
@@ -39,8 +40,8 @@ fn card(at: &Path, license: Option<&str>) {
     }
 }
 
-/// A folder with a project `pol`, whose ledger has `tiny`, beside model folders: `tiny` and `encoder` are not for sale, of `bare`
-/// nothing is said, `open` is under MIT. `french` is an adapter that is not for sale.
+/// A folder with a project `pol`, whose ledger has `tiny`, beside model folders: `tiny` and `encoder` are not for
+/// sale, of `bare` nothing is said, `open` is under MIT. `french` is an adapter that is not for sale.
 fn rooms() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     let at = home.path();

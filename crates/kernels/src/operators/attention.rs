@@ -51,8 +51,8 @@ pub struct AttentionShape {
     pub dropout: Option<AttentionDropout>,
     /// How scores become weights.
     pub scores: Scores,
-    /// Whether bytes are to be the same on all instruction sets: then bf16 takes no matrix tiles, which add in an order of
-    /// their own.
+    /// Whether bytes are to be the same on all instruction sets: then bf16 takes no matrix tiles, which add in an
+    /// order of their own.
     pub portable: bool,
 }
 

@@ -212,14 +212,16 @@ impl PackedB {
             let panels = self.n.div_ceil(TILE_COLUMNS);
             let panels_per_task = panels.div_ceil(16 * parallel::threads()).max(1);
             parallel::for_blocks(panels, panels_per_task, |panels| {
-                for panel in panels {
-                    let columns = panel * TILE_COLUMNS..self.n.min((panel + 1) * TILE_COLUMNS);
+                // Panels of one slab lie one behind the other, and tiles are set up once for all of them.
+                let at_once = if target.tiles && slabs.len() == 1 && activation.is_none() { panels.len() } else { 1 };
+                for panel in panels.clone().step_by(at_once) {
+                    let columns = panel * TILE_COLUMNS..self.n.min((panel + at_once) * TILE_COLUMNS);
                     for slab in &slabs {
                         let b = b.at((panel * self.words_deep + slab.words_before) * TILE_COLUMNS);
                         // B is one long stretch of memory for a task.
                         let next = b.wrapping_add(slab.words * TILE_COLUMNS);
                         let area = Area { tile_rows, a_word, next, ..target.area(0..m, columns.clone(), *slab) };
-                        // SAFETY: A and B hold the packed tiles and the panel; tasks write different columns of C.
+                        // SAFETY: A and B hold the packed tiles and the panels; tasks write different columns of C.
                         unsafe { target.multiply_area(area, a.at(slab.words_before * tiles * a_word), b) };
                     }
                     if let Some(function) = activation {

@@ -18,6 +18,9 @@ use std::ops::Range;
 /// Depth of a part in steps of 16 words: a panel of it is half of the nearest cache.
 const STEPS_AT_ONCE: usize = 12;
 
+/// Steps of a panel ahead of the one in hand that a lone block fetches from memory.
+const STEPS_AHEAD: usize = 2;
+
 /// Lines of a panel in a step.
 const PANEL_LINES: usize = 2 * amx::SIDE;
 
@@ -87,10 +90,10 @@ unsafe fn multiply_panel(area: &Area, column: usize, a: *const f32, b: *const f3
                 }
                 let a = a.wrapping_add(row * area.words + part.start * amx::SIDE * amx::SIDE);
                 let panel = b.wrapping_add(part.start * amx::SIDE * TILE_COLUMNS);
-                // A lone block waits for its panel itself, and fetches the step that comes; the blocks of a taller
+                // A lone block waits for its panel itself, and fetches the steps that come; the blocks of a taller
                 // area share the fetching of the next panel, which lies behind this one unless the caller knows better.
                 let (next, lines) = match blocks {
-                    1 => (panel.wrapping_add(amx::SIDE * TILE_COLUMNS), PANEL_LINES),
+                    1 => (panel.wrapping_add(STEPS_AHEAD * amx::SIDE * TILE_COLUMNS), PANEL_LINES),
                     _ => {
                         let lines = PANEL_LINES.div_ceil(blocks);
                         let behind = b.wrapping_add(area.words * TILE_COLUMNS);

@@ -44,6 +44,7 @@ fn kernels_run_in_f32_and_references_in_f64() {
         starts: None,
         dropout: None,
         scores: Scores::default(),
+        portable: false,
     };
     let attention = |x: &[Tensor<2>]| {
         causal_attention(x[0].clone().reshape([4, 6]), constant(&x[0], &[0.5; 8], [4, 2]), &shape, Precision::F32)
