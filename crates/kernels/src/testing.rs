@@ -46,6 +46,23 @@ pub(crate) fn round_to_bf16(x: f32) -> f32 {
     f32::from_bits(if up { kept + 0x1_0000 } else { kept })
 }
 
+/// Denormals count as 0 in bf16 products, as `vdpbf16ps` has it.
+pub(crate) fn flush(x: f32) -> f32 {
+    if x.is_subnormal() { 0f32.copysign(x) } else { x }
+}
+
+/// A sum of products in bf16 on matrix tiles: two chains for each 32 values, from 0, added to each other and then to the
+/// sum.
+pub(crate) fn tile_chain(start: f32, a: &[f32], b: &[f32]) -> f32 {
+    let value = |x: &[f32], i: usize| x.get(i).map_or(0.0, |x| round_to_bf16(flush(*x)));
+    let half = |block: usize, first: usize| {
+        let pairs = (0..16).map(|pair| block + 2 * pair + first);
+        pairs.fold(0.0, |sum: f32, i| flush(value(a, i).mul_add(value(b, i), sum)))
+    };
+    let blocks = (0..a.len()).step_by(32);
+    blocks.fold(start, |sum, block| flush(flush(sum) + flush(half(block, 0) + half(block, 1))))
+}
+
 /// How an input lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum View {

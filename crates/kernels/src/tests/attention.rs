@@ -11,7 +11,7 @@ use crate::{
 use burn::tensor::{DType, Tensor};
 use narthex_base::random::Stream;
 
-fn shape(batch: usize, len: usize, [heads, kv_heads]: [usize; 2], head_width: usize) -> AttentionShape {
+pub(super) fn shape(batch: usize, len: usize, [heads, kv_heads]: [usize; 2], head_width: usize) -> AttentionShape {
     AttentionShape {
         batch,
         len,
@@ -26,7 +26,7 @@ fn shape(batch: usize, len: usize, [heads, kv_heads]: [usize; 2], head_width: us
 }
 
 /// Documents of random lengths.
-fn with_documents(mut shape: AttentionShape, stream: Stream) -> AttentionShape {
+pub(super) fn with_documents(mut shape: AttentionShape, stream: Stream) -> AttentionShape {
     let mut starts = Vec::new();
     for sequence in 0..shape.batch {
         let mut start = 0;
@@ -51,7 +51,7 @@ fn with_scores(shape: AttentionShape, scores: Scores) -> AttentionShape {
 }
 
 /// Queries and keys of size `scale`, so that scores are about its square; values of size 1.
-fn qkv(stream: Stream, shape: &AttentionShape, scale: f32) -> Input {
+pub(super) fn qkv(stream: Stream, shape: &AttentionShape, scale: f32) -> Input {
     let values = shape.kv_heads * shape.head_width;
     let width = shape.width();
     let mut input = Input::normal(stream, [shape.batch * shape.len, width], 1.0);
@@ -63,7 +63,7 @@ fn qkv(stream: Stream, shape: &AttentionShape, scale: f32) -> Input {
     input
 }
 
-fn run(tensors: &[Tensor<2>], shape: &AttentionShape, precision: Precision) -> Tensor<2> {
+pub(super) fn run(tensors: &[Tensor<2>], shape: &AttentionShape, precision: Precision) -> Tensor<2> {
     let [t, d] = [shape.len, shape.head_width];
     causal_attention(tensors[0].clone(), constant(&tensors[0], &table(t, d), [t, d]), shape, precision)
 }

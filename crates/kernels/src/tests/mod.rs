@@ -4,6 +4,8 @@
 mod activation;
 mod adamw;
 mod attention;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod attention_on_tiles;
 mod blocks;
 mod cross_entropy;
 mod embedding;

@@ -3,14 +3,9 @@
 use crate::{
     Isa, Precision, isa,
     product::{Along, Finish, Operand, Stack, Start, product},
-    testing::{any_isa, normal, on_every_machine, round_to_bf16},
+    testing::{any_isa, flush, normal, on_every_machine, round_to_bf16, tile_chain},
 };
 use narthex_base::random::Stream;
-
-/// Denormals count as 0 in bf16 products, as `vdpbf16ps` has it.
-fn flush(x: f32) -> f32 {
-    if x.is_subnormal() { 0f32.copysign(x) } else { x }
-}
 
 /// The sum for one element, given its row of A and its column of B.
 fn chain(precision: Precision, start: f32, a: &[f32], b: &[f32]) -> f32 {
@@ -19,14 +14,7 @@ fn chain(precision: Precision, start: f32, a: &[f32], b: &[f32]) -> f32 {
         Precision::Bf16 => {
             let value = |x: &[f32], i: usize| x.get(i).map_or(0.0, |x| round_to_bf16(flush(*x)));
             if isa() == Isa::Amx {
-                // On matrix tiles two chains for each 32 values, from 0.
-                let half = |block: usize, first: usize| {
-                    (0..16)
-                        .map(|pair| block + 2 * pair + first)
-                        .fold(0.0, |sum: f32, i| flush(value(a, i).mul_add(value(b, i), sum)))
-                };
-                let blocks = (0..a.len()).step_by(32);
-                return blocks.fold(start, |sum, block| flush(flush(sum) + flush(half(block, 0) + half(block, 1))));
+                return tile_chain(start, a, b);
             }
             (0..a.len().div_ceil(2)).map(|pair| 2 * pair).fold(start, |sum, i| {
                 let sum = flush(value(a, i + 1).mul_add(value(b, i + 1), flush(sum)));
