@@ -51,8 +51,8 @@ pub(crate) fn flush(x: f32) -> f32 {
     if x.is_subnormal() { 0f32.copysign(x) } else { x }
 }
 
-/// A sum of products in bf16 on matrix tiles: two chains for each 32 values, from 0, added to each other and then to the
-/// sum.
+/// A sum of products in bf16 on matrix tiles: two chains for each 32 values, from 0, added to each other and then to
+/// the sum.
 pub(crate) fn tile_chain(start: f32, a: &[f32], b: &[f32]) -> f32 {
     let value = |x: &[f32], i: usize| x.get(i).map_or(0.0, |x| round_to_bf16(flush(*x)));
     let half = |block: usize, first: usize| {

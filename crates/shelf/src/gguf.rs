@@ -25,6 +25,7 @@ pub(crate) struct GgufModel {
     path: PathBuf,
     weights: Weights,
     settings: tempfile::TempDir,
+    notes: Vec<String>,
 }
 
 impl GgufModel {
@@ -41,12 +42,17 @@ impl GgufModel {
         let (weights, imported) = Weights::open(path, settings.path())?;
         let card = settings.path().join("README.md");
         std::fs::write(&card, card_of(&imported)).map_err(|error| Error::io("cannot write", &card, error))?;
-        Ok(Self { path: path.into(), weights, settings })
+        Ok(Self { path: path.into(), weights, settings, notes: imported.notes })
     }
 
     /// Where its config, its tokenizer and a card with what it says of its licence lie, as long as this value lives.
     pub(crate) fn settings(&self) -> &Path {
         self.settings.path()
+    }
+
+    /// What a user should know of how it was read.
+    pub(crate) fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The file.

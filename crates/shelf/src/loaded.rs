@@ -101,6 +101,7 @@ impl LoadedModel {
         }
         let generation = GenerationConfig::read(folder)?;
         let mut notes = decoder.config().design.notes.clone();
+        notes.extend(gguf.iter().flat_map(|gguf| gguf.notes()).cloned());
         notes.extend(unread_of(&config));
         notes.extend(generation.unread().iter().map(|key| {
             format!(

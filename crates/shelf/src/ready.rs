@@ -10,7 +10,10 @@ use crate::{
 use narthex_answer::{Chances, TextEncoder, TextModel};
 use narthex_base::{Digest, Error, Result};
 use narthex_infer::{EncoderEngine, EncoderOptions, Engine, EngineOptions};
-use narthex_kernels::{alloc::keep_at_most, memory::available_bytes};
+use narthex_kernels::{
+    alloc::{keep_at_most, release},
+    memory::available_bytes,
+};
 use narthex_model::{Precision, ScoreActivation, encoder::SentenceConfig};
 use narthex_openness::{Finding, Shown};
 use std::sync::Arc;
@@ -133,6 +136,8 @@ impl Shelf {
         let speculative = options.speculative.as_ref();
         let speculation = speculative.map(|config| config.speculation(&model.decoder, draft)).transpose()?;
         let ready = model.start(EngineOptions { speculation, ..options.engine.clone() })?;
+        // What reading needed, tables of a large vocabulary above all, is not needed again.
+        release();
         Ok(Ready::Text(Box::new(ReadyText { version, ..ready })))
     }
 

@@ -1,5 +1,5 @@
-//! The order of sums of attention in bf16 on matrix tiles, written down as plain loops and held against the kernel bit for
-//! bit: the output and all gradients.
+//! The order of sums of attention in bf16 on matrix tiles, written down as plain loops and held against the kernel
+//! bit for bit: the output and all gradients.
 
 use super::{
     attention::{qkv, run, shape, with_documents},
