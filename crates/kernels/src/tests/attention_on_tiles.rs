@@ -140,9 +140,8 @@ fn plain(values: &[f32], shape: &AttentionShape) -> [Vec<f32>; 2] {
                         }
                     }
                     for row in rows.clone() {
-                        for c in 0..d {
-                            let from = column(&keys, first, c);
-                            dqueries[row][c] = tile_chain(dqueries[row][c], &dscores[row - rows.start], &from);
+                        for (c, sum) in dqueries[row].iter_mut().enumerate() {
+                            *sum = tile_chain(*sum, &dscores[row - rows.start], &column(&keys, first, c));
                         }
                     }
                 }
