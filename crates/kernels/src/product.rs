@@ -221,12 +221,12 @@ struct Tasks {
     groups: usize,
 }
 
-impl Packing<'_> {
-    /// Words of the deepest slab.
-    fn deepest(&self) -> usize {
-        self.slabs.iter().map(|slab| slab.words).max().unwrap_or(0)
-    }
+/// Words of the deepest slab.
+fn deepest(slabs: &[Slab]) -> usize {
+    slabs.iter().map(|slab| slab.words).max().unwrap_or(0)
+}
 
+impl Packing<'_> {
     /// Columns of B, of `n` altogether, in `count` panels from the part's panel `first` on.
     fn columns(&self, first: usize, count: usize, n: usize) -> std::ops::Range<usize> {
         let column = |panel: usize| n.min((self.panels.start + panel) * TILE_COLUMNS);
@@ -393,35 +393,36 @@ impl Job {
         let rows_at_once = tiles_at_once * tile_rows;
         for first_row in (0..self.m).step_by(rows_at_once) {
             let rows = first_row..self.m.min(first_row + rows_at_once);
-            let tiles = rows.len().div_ceil(tile_rows);
+            // Where each block of rows is one task's alone, the task packs it.
+            let shared = self.tasks(slabs, rows.len(), panels.min(panels_at_once)).groups > 1;
+            let tiles = if shared { rows.len().div_ceil(tile_rows) } else { 0 };
             with_scratch(tiles * words * LANES, |a| {
                 let a = SharedMut::new(a);
                 for first_panel in (0..panels).step_by(panels_at_once) {
                     let panels = first_panel..panels.min(first_panel + panels_at_once);
                     with_scratch(panels.len() * words * TILE_COLUMNS, |b| {
                         let part = Packing { slabs, rows: rows.clone(), panels, a, b: SharedMut::new(b) };
-                        let tasks = self.tasks(&part);
-                        self.pack_both(&part, tasks.groups > 1 && first_panel == 0);
-                        self.multiply_packed(&part, tasks);
+                        self.pack_both(&part, shared && first_panel == 0);
+                        self.multiply_packed(&part, shared);
                     });
                 }
             });
         }
     }
 
-    /// How a part is split.
-    fn tasks(&self, part: &Packing) -> Tasks {
-        let tiles = part.rows.len().div_ceil(self.to.tile_rows());
+    /// How a part of so many rows and panels is split.
+    fn tasks(&self, slabs: &[Slab], rows: usize, panels: usize) -> Tasks {
+        let tiles = rows.div_ceil(self.to.tile_rows());
         let most = match self.to.tiles {
-            true => ((TILES_BLOCK_WORDS / (LANES * part.deepest().max(1))) & !1).max(2),
+            true => ((TILES_BLOCK_WORDS / (LANES * deepest(slabs).max(1))) & !1).max(2),
             false => BLOCK_TILES,
         };
         let block_tiles = most.min(tiles.next_multiple_of(2));
         let blocks = tiles.div_ceil(block_tiles);
         // Some tasks a thread, so that an interrupted one holds up little.
-        let groups = (TASKS_PER_THREAD * parallel::threads()).div_ceil(blocks).min(part.panels.len()).max(1);
-        let panels = part.panels.len().div_ceil(groups).max(1);
-        Tasks { block_tiles, blocks, panels, groups: part.panels.len().div_ceil(panels) }
+        let groups = (TASKS_PER_THREAD * parallel::threads()).div_ceil(blocks).min(panels).max(1);
+        let panels_each = panels.div_ceil(groups).max(1);
+        Tasks { block_tiles, blocks, panels: panels_each, groups: panels.div_ceil(panels_each) }
     }
 
     /// Packs the panels of a part, and its rows if asked.
@@ -452,8 +453,10 @@ impl Job {
         });
     }
 
-    fn multiply_packed(&self, part: &Packing, tasks: Tasks) {
+    /// Multiplies packed panels with rows that are packed too, if `shared`, or that each task packs.
+    fn multiply_packed(&self, part: &Packing, shared: bool) {
         let Packing { slabs, rows, panels, a, b } = part;
+        let tasks = self.tasks(slabs, rows.len(), panels.len());
         let (tile_rows, before) = (self.to.tile_rows(), part.words_before());
         let tiles = rows.len().div_ceil(tile_rows);
         let (a, b) = (Shared::of(*a), Shared::of(*b));
@@ -465,7 +468,7 @@ impl Job {
             let first = rows.start + tile * tile_rows;
             let here = first..rows.end.min(first + tasks.block_tiles * tile_rows);
             let columns = part.columns(panel, tasks.panels, self.to.n);
-            if tasks.groups > 1 {
+            if shared {
                 for slab in *slabs {
                     let a = a.at(((slab.words_before - before) * tiles + tile * slab.words) * LANES);
                     // SAFETY: `a` and `b` hold the packed tiles and panels of the slab; tasks write different parts
@@ -475,7 +478,7 @@ impl Job {
                 return;
             }
             // Nobody else needs these rows: packed now, they are still in cache.
-            with_scratch(here.len().div_ceil(tile_rows) * LANES * part.deepest(), |block| {
+            with_scratch(here.len().div_ceil(tile_rows) * LANES * deepest(slabs), |block| {
                 let block = block.as_mut_ptr();
                 for slab in *slabs {
                     // SAFETY: `block` has room for the tiles; the rest as above.
