@@ -3,7 +3,7 @@
 //! rows, not where they come from.
 
 use crate::{
-    generation::{Generation, Piece},
+    generation::{Generation, Piece, Reading},
     model::TextModel,
 };
 use narthex_base::{Figure, Observer, Result};
@@ -124,8 +124,8 @@ fn likelihoods(model: &TextModel, prompt: &str, choices: &[String]) -> Result<Op
         if ids.len() > model.engine.context() || from == 0 || from >= ids.len() {
             return Ok(None);
         }
-        let request = Request { prompt_logprobs: true, ..model.request(ids, 0, greedy()) };
-        let mut generation = Generation::start(model, vec![request], &[], ())?;
+        let request = Request { prompt_logprobs: Some(0), ..model.request(ids, 0, greedy()) };
+        let mut generation = Generation::start(model, vec![request], &Reading::default(), ())?;
         let mut sum = 0.0;
         while let Some((_, piece)) = generation.next_blocking()? {
             if let Piece::Prompt(scores) = piece {

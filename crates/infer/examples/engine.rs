@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             Output::Token { id, .. } => println!("after {len} tokens: {id}"),
             Output::Finished(reason) => println!("after {len} tokens: {reason:?}"),
             Output::Failed(why) => return Err(why.into()),
-            Output::Admitted | Output::Prompt(_) | Output::StopToken { .. } => {}
+            Output::Admitted { .. } | Output::Prompt(_) | Output::StopToken { .. } => {}
         }
     }
     let stats = engine.stats();

@@ -1,8 +1,9 @@
 //! What a request asks of rows of logits, and the answers: pure functions, run for many sequences at once.
 
 use crate::{
-    History, Request, Sampled, TokenLogprobs,
-    sampling::{sample, token_logprobs},
+    constraint::{Allowed, TokenSet},
+    request::{Request, TokenLogprobs},
+    sampling::{History, Sampled, sample, token_logprobs},
 };
 
 /// What answering rows of logits needs of a request.
@@ -11,6 +12,8 @@ pub(crate) struct Asked {
     pub(crate) history: History,
     /// The scores of the prompt, until they are handed out.
     pub(crate) scores: Option<Vec<Option<TokenLogprobs>>>,
+    /// What its constraint allows in the rows of the step under way; without entries, anything.
+    pub(crate) allowed: Vec<Allowed>,
 }
 
 #[derive(Clone, Copy)]
@@ -27,8 +30,8 @@ pub(crate) struct Answer {
 
 impl Asked {
     pub(crate) fn new(request: Request) -> Self {
-        let scores = request.prompt_logprobs.then(|| vec![None; request.prompt.len()]);
-        Self { history: History::new(&request.prompt), request, scores }
+        let scores = request.prompt_logprobs.map(|_| vec![None; request.prompt.len()]);
+        Self { history: History::new(&request.prompt), request, scores, allowed: vec![] }
     }
 
     /// What a row of logits is for, if anything.
@@ -50,14 +53,18 @@ impl Asked {
     /// Answers a row of logits, and those of the guesses behind it as far as they are right: `[1 + guesses, width]`.
     /// Each token is chosen as if nothing had been guessed.
     pub(crate) fn answer(&self, logits: &[f32], width: usize, wanted: Wanted, guesses: &[u32]) -> Answer {
-        let Request { sampling, stop_tokens, logprobs, .. } = &self.request;
-        let scores = wanted.scored.map(|id| token_logprobs(&logits[..width], id, logprobs.unwrap_or(0)));
+        let Request { sampling, stop_tokens, logprobs, prompt_logprobs, logprob_ids, .. } = &self.request;
+        let scores = wanted.scored.map(|id| token_logprobs(&logits[..width], id, prompt_logprobs.unwrap_or(0)));
         let mut sampled = vec![];
         let mut ahead = None;
         for (i, row) in logits.chunks_exact(width).enumerate().take_while(|_| wanted.sampled) {
             let history = ahead.as_ref().unwrap_or(&self.history);
-            let found = sample(row, sampling, history, self.forbidden(history), *logprobs);
+            let allowed = self.allowed(history, i, width);
+            let mut found = sample(row, sampling, history, allowed.as_ref(), *logprobs);
             let id = found.id;
+            if let (Some(scores), false) = (&mut found.logprobs, logprob_ids.is_empty()) {
+                scores.top = logprob_ids.iter().map(|id| (*id, token_logprobs(row, *id, 0).logprob)).collect();
+            }
             sampled.push(found);
             if guesses.get(i) != Some(&id) || stop_tokens.contains(&id) {
                 break;
@@ -69,12 +76,40 @@ impl Asked {
 
     /// The token that would come next if these were the logits of a row.
     pub(crate) fn guess(&self, logits: &[f32], history: &History) -> u32 {
-        sample(logits, &self.request.sampling, history, self.forbidden(history), None).id
+        sample(logits, &self.request.sampling, history, self.allowed(history, 0, logits.len()).as_ref(), None).id
     }
 
-    /// Tokens that may not be sampled yet.
-    fn forbidden(&self, history: &History) -> &[u32] {
-        let early = history.sampled() < self.request.min_tokens as u64;
-        if early { &self.request.stop_tokens } else { &[] }
+    /// The tokens that may come next in a row of the step, unless all may.
+    fn allowed(&self, history: &History, row: usize, vocabulary: usize) -> Option<TokenSet> {
+        let Request { sampling, stop_tokens, min_tokens, .. } = &self.request;
+        let early = history.sampled() < *min_tokens as u64 && !stop_tokens.is_empty();
+        let (tokens, may_end) = match self.allowed.get(row) {
+            None | Some(Allowed::Anything) => (None, true),
+            Some(Allowed::Only { tokens, end }) => (Some(tokens), *end),
+        };
+        if tokens.is_none() && sampling.allowed.is_empty() && !early {
+            return None;
+        }
+        let mut set = match tokens {
+            Some(tokens) => tokens.clone(),
+            None => TokenSet::from_words(vec![u32::MAX; vocabulary.div_ceil(u32::BITS as usize)]),
+        };
+        if !sampling.allowed.is_empty() {
+            let mut both = set.clone();
+            both.intersect(&TokenSet::of(vocabulary, &sampling.allowed));
+            // What must be goes over what is wished.
+            if !both.is_empty() || tokens.is_none() {
+                set = both;
+            }
+        }
+        stop_tokens.iter().for_each(|id| if may_end { set.insert(*id) } else { set.remove(*id) });
+        if early {
+            let mut later = set.clone();
+            stop_tokens.iter().for_each(|id| later.remove(*id));
+            if !later.is_empty() {
+                return Some(later);
+            }
+        }
+        Some(set)
     }
 }

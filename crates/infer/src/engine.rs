@@ -5,8 +5,8 @@
 //! `false`, or a dropped [`Ticket`], cancels its sequence.
 
 use crate::{
-    EngineStats, FinishReason, Output, Policy, Request, Scheduler, Sink, Speculation, SpeculationMethod, StatsReader,
-    SubmitError, Takes, Ticket,
+    EngineStats, FinishReason, Output, Policy, Request, Sampling, Scheduler, Sink, Speculation, SpeculationMethod,
+    StatsReader, SubmitError, Takes, Ticket,
     draft::Draft,
     guesser::Guesser,
     handle::Handle,
@@ -173,7 +173,9 @@ impl Engine {
             return Err(SubmitError::EmptyPrompt);
         }
         let biased = request.sampling.logit_bias.iter().map(|(id, _)| id);
-        let ids = request.prompt.iter().chain(biased).chain(&request.stop_tokens);
+        let Sampling { bad_words, allowed, .. } = &request.sampling;
+        let wished = bad_words.iter().flatten().chain(allowed).chain(&request.logprob_ids);
+        let ids = request.prompt.iter().chain(biased).chain(&request.stop_tokens).chain(wished);
         if let Some(id) = ids.copied().find(|id| *id as usize >= self.config.vocab_size) {
             return Err(SubmitError::UnknownToken(id));
         }
@@ -188,7 +190,7 @@ impl Engine {
             return Err(SubmitError::QueueFull);
         }
         let number = self.handle.shared.next_ticket();
-        self.handle.request(Message::Submit(Box::new(Job::new(request, sink, number))))?;
+        self.handle.request(Message::Submit(Box::new(Job::new(request, sink, number, self.context))))?;
         Ok(self.handle.ticket(move || Message::Cancel(number)))
     }
 
@@ -202,7 +204,7 @@ impl Engine {
         let mut tokens = Vec::new();
         for output in outputs {
             match output {
-                Output::Admitted | Output::Prompt(_) | Output::StopToken { .. } => {}
+                Output::Admitted { .. } | Output::Prompt(_) | Output::StopToken { .. } => {}
                 Output::Token { id, .. } => tokens.push(id),
                 Output::Finished(reason) => return Ok((tokens, Ok(reason))),
                 Output::Failed(why) => return Ok((tokens, Err(why))),

@@ -28,12 +28,14 @@
 
 mod asked;
 mod blocks;
+mod constraint;
 mod context;
 mod draft;
 mod encoder;
 mod engine;
 mod guesser;
 mod handle;
+mod masks;
 mod request;
 mod sampling;
 mod scheduler;
@@ -43,6 +45,7 @@ mod stats;
 mod worker;
 
 pub use blocks::BlockPool;
+pub use constraint::{Allowed, Constraint, ConstraintState, TokenSet};
 pub use context::PagedContext;
 pub use encoder::{EncoderEngine, EncoderOptions, EncoderSink, Encodes, shortened};
 pub use engine::{Engine, EngineOptions, Generates};

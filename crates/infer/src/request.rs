@@ -1,6 +1,7 @@
 //! What goes into the engine and what comes out. The rest of the crate is an implementation of
 //! these types; those who ask know these, and what the engine counts.
 
+use crate::constraint::Constraint;
 use narthex_model::Adapter;
 use std::{fmt, sync::Arc};
 
@@ -25,6 +26,10 @@ pub struct Sampling {
     pub frequency_penalty: f32,
     /// Added to the logits of these tokens.
     pub logit_bias: Vec<(u32, f32)>,
+    /// Sequences of tokens that the output shall not hold.
+    pub bad_words: Vec<Vec<u32>>,
+    /// If there are any, only these tokens may be chosen, and those that end the sequence.
+    pub allowed: Vec<u32>,
     /// The seed of this request's random numbers.
     pub seed: u64,
 }
@@ -40,6 +45,8 @@ impl Default for Sampling {
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             logit_bias: vec![],
+            bad_words: vec![],
+            allowed: vec![],
             seed: 0,
         }
     }
@@ -60,14 +67,18 @@ pub struct Request {
     pub min_tokens: usize,
     /// Report the log-probability of each token and of this many most likely alternatives.
     pub logprobs: Option<usize>,
-    /// Report the log-probabilities of the prompt's tokens too.
-    pub prompt_logprobs: bool,
+    /// Report the log-probabilities of these tokens instead of the most likely ones.
+    pub logprob_ids: Vec<u32>,
+    /// Report the log-probabilities of the prompt's tokens too, and of this many alternatives.
+    pub prompt_logprobs: Option<usize>,
     /// Lower numbers go first, in an engine with that policy.
     pub priority: i64,
     /// Only requests with the same salt share what the prefix cache holds.
     pub cache_salt: Option<String>,
     /// The adapter over the model, if any.
     pub adapter: Option<Arc<Adapter>>,
+    /// What the output must be, if not just anything.
+    pub constraint: Option<Arc<dyn Constraint>>,
 }
 
 /// A token with its log-probability (natural logarithm, of the model's own distribution before
@@ -76,6 +87,8 @@ pub struct Request {
 pub struct TokenLogprobs {
     /// The token that stands here.
     pub logprob: f32,
+    /// Its place among all tokens, the most likely first, from 1 on.
+    pub rank: usize,
     /// `(token id, log-probability)`.
     pub top: Vec<(u32, f32)>,
 }
@@ -83,7 +96,7 @@ pub struct TokenLogprobs {
 /// Why a sequence ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
-    /// A stop token was sampled (it is not part of the output).
+    /// A stop token was sampled (it is not part of the output), or nothing else was allowed.
     Stop,
     /// `max_tokens`, or the model's context, is used up.
     Length,
@@ -104,7 +117,10 @@ impl FinishReason {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     /// The sequence waits no longer: its first step begins.
-    Admitted,
+    Admitted {
+        /// Tokens of the prompt that the prefix cache holds.
+        cached: usize,
+    },
     /// One entry for each prompt token; the first has none before it, so it is `None`.
     Prompt(Vec<Option<TokenLogprobs>>),
     /// A new token.

@@ -1,6 +1,9 @@
 //! From logits to a token. Pure functions over one row of logits; random numbers come from a counter.
 
-use crate::{Sampling, TokenLogprobs};
+use crate::{
+    constraint::TokenSet,
+    request::{Sampling, TokenLogprobs},
+};
 use narthex_base::random::Stream;
 use std::collections::HashMap;
 
@@ -18,57 +21,63 @@ pub struct Sampled {
 pub struct History {
     /// How often each token was sampled; 0 if it stands in the prompt only.
     counts: HashMap<u32, u32>,
-    sampled: u64,
+    /// What was sampled, in order.
+    output: Vec<u32>,
 }
 
 impl History {
     /// Of a prompt.
     pub fn new(prompt: &[u32]) -> Self {
-        Self { counts: prompt.iter().map(|id| (*id, 0)).collect(), sampled: 0 }
+        Self { counts: prompt.iter().map(|id| (*id, 0)).collect(), output: vec![] }
     }
 
     /// Adds a sampled token.
     pub fn push(&mut self, id: u32) {
         *self.counts.entry(id).or_default() += 1;
-        self.sampled += 1;
+        self.output.push(id);
+    }
+
+    /// The token with which the output would hold this word at its end, if it holds what comes before.
+    fn next_of(&self, word: &[u32]) -> Option<u32> {
+        let (last, before) = word.split_last()?;
+        self.output.ends_with(before).then_some(*last)
     }
 
     /// Tokens sampled so far.
     pub fn sampled(&self) -> u64 {
-        self.sampled
+        self.output.len() as u64
     }
 }
 
 /// Chooses the next token of a sequence.
 ///
-/// The order is vLLM's: biases and forbidden tokens, penalties, then temperature, min-p, top-k, top-p. Ties go to the
-/// lower id, so that a result never depends on the order of a sort. `forbidden` tokens are never chosen.
+/// The order is vLLM's: biases, penalties, what may not be chosen, then temperature, min-p, top-k, top-p. Ties go to
+/// the lower id, so that a result never depends on the order of a sort. Tokens outside `allowed` are never chosen, and
+/// bad words only where nothing else is left.
 pub fn sample(
     logits: &[f32],
     sampling: &Sampling,
     history: &History,
-    forbidden: &[u32],
+    allowed: Option<&TokenSet>,
     logprobs: Option<usize>,
 ) -> Sampled {
-    let changed = change(logits, sampling, history, forbidden);
+    let changed = change(logits, sampling, history, allowed);
     let wanted = changed.as_deref().unwrap_or(logits);
-    let id = if sampling.temperature <= 0.0 { greedy(wanted) } else { draw(wanted, sampling, history.sampled) };
+    let id = if sampling.temperature <= 0.0 { greedy(wanted) } else { draw(wanted, sampling, history.sampled()) };
     Sampled { id, logprobs: logprobs.map(|top| token_logprobs(logits, id, top)) }
 }
 
 /// The logits that are drawn from, if they are not the model's own.
-fn change(logits: &[f32], sampling: &Sampling, history: &History, forbidden: &[u32]) -> Option<Vec<f32>> {
-    let Sampling { repetition_penalty, presence_penalty, frequency_penalty, logit_bias, .. } = sampling;
+fn change(logits: &[f32], sampling: &Sampling, history: &History, allowed: Option<&TokenSet>) -> Option<Vec<f32>> {
+    let Sampling { repetition_penalty, presence_penalty, frequency_penalty, logit_bias, bad_words, .. } = sampling;
+    let bad: Vec<u32> = bad_words.iter().filter_map(|word| history.next_of(word)).collect();
     let penalised = *repetition_penalty != 1.0 || *presence_penalty != 0.0 || *frequency_penalty != 0.0;
-    if !penalised && logit_bias.is_empty() && forbidden.is_empty() {
+    if !penalised && logit_bias.is_empty() && allowed.is_none() && bad.is_empty() {
         return None;
     }
     let mut logits = logits.to_vec();
     for (id, bias) in logit_bias {
         logits[*id as usize] += bias;
-    }
-    for id in forbidden {
-        logits[*id as usize] = f32::NEG_INFINITY;
     }
     if penalised {
         for (id, count) in &history.counts {
@@ -79,6 +88,14 @@ fn change(logits: &[f32], sampling: &Sampling, history: &History, forbidden: &[u
             }
         }
     }
+    if let Some(allowed) = allowed {
+        allowed.keep(&mut logits);
+    }
+    let before: Vec<f32> = bad.iter().map(|id| logits[*id as usize]).collect();
+    bad.iter().for_each(|id| logits[*id as usize] = f32::NEG_INFINITY);
+    if !bad.is_empty() && largest(&logits) == f32::NEG_INFINITY {
+        bad.iter().zip(before).for_each(|(id, logit)| logits[*id as usize] = logit);
+    }
     Some(logits)
 }
 
@@ -86,7 +103,13 @@ fn change(logits: &[f32], sampling: &Sampling, history: &History, forbidden: &[u
 pub(crate) fn token_logprobs(logits: &[f32], id: u32, top: usize) -> TokenLogprobs {
     let offset = log_sum(logits);
     let logprob = |id: u32| (f64::from(logits[id as usize]) - offset) as f32;
-    TokenLogprobs { logprob: logprob(id), top: ranked(logits, top).into_iter().map(|id| (id, logprob(id))).collect() }
+    let own = logits[id as usize];
+    let rank = 1 + logits.iter().filter(|logit| **logit > own).count();
+    TokenLogprobs {
+        logprob: logprob(id),
+        rank,
+        top: ranked(logits, top).into_iter().map(|id| (id, logprob(id))).collect(),
+    }
 }
 
 /// The logarithm of the sum of the exponentials, summed in f64 in the order of the ids.
@@ -144,7 +167,8 @@ fn draw(logits: &[f32], sampling: &Sampling, position: u64) -> u32 {
     let temperature = f64::from(sampling.temperature);
     let weights: Vec<f64> = logits.iter().map(|logit| (f64::from(logit - largest) / temperature).exp()).collect();
     let uniform = Stream::new(sampling.seed, "sampling").uniform_f64(position);
-    let enough = |weight: f64| weight >= f64::from(sampling.min_p);
+    // What has no probability is never drawn, even where the last of a sum is lost to rounding.
+    let enough = |weight: f64| weight > 0.0 && weight >= f64::from(sampling.min_p);
     if sampling.top_k == 0 && sampling.top_p >= 1.0 {
         // Nothing to rank: the order of the ids will do.
         let all = weights.iter().enumerate().filter(|(_, weight)| enough(**weight));
@@ -196,7 +220,7 @@ mod tests {
 
     /// What [`sample`] chooses when `sampled` tokens came before.
     fn nth(sampling: &Sampling, sampled: u64) -> u32 {
-        sample(&LOGITS, sampling, &History { sampled, ..History::default() }, &[], None).id
+        sample(&LOGITS, sampling, &History { output: vec![0; sampled as usize], ..History::default() }, None, None).id
     }
 
     fn shares(sampling: &Sampling) -> Vec<f64> {
@@ -232,8 +256,9 @@ mod tests {
     fn top_p_looks_as_far_as_it_must() {
         let logits: Vec<f32> = (0..1000).map(|i| -(i as f32) / 1e4).collect();
         let sampling = Sampling { top_p: 0.9, seed: 4, ..Sampling::default() };
-        let drawn = (0..2000)
-            .map(|sampled| sample(&logits, &sampling, &History { sampled, ..History::default() }, &[], None).id);
+        let drawn = (0..2000).map(|sampled| {
+            sample(&logits, &sampling, &History { output: vec![0; sampled], ..History::default() }, None, None).id
+        });
         let largest = drawn.max().unwrap();
         assert!((880..900).contains(&largest), "{largest}");
     }
@@ -241,9 +266,9 @@ mod tests {
     #[test]
     fn greedy_takes_the_first_of_equals() {
         let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
-        assert_eq!(sample(&LOGITS, &greedy, &History::default(), &[], None), Sampled { id: 1, logprobs: None });
+        assert_eq!(sample(&LOGITS, &greedy, &History::default(), None, None), Sampled { id: 1, logprobs: None });
         let long: Vec<f32> = (0..100).map(|i| if i == 37 || i == 90 { 1.0 } else { 0.0 }).collect();
-        assert_eq!(sample(&long, &greedy, &History::default(), &[], None).id, 37);
+        assert_eq!(sample(&long, &greedy, &History::default(), None, None).id, 37);
     }
 
     #[test]
@@ -251,7 +276,11 @@ mod tests {
         let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
         let mut history = History::new(&[1, 1]);
         [3, 3, 2].into_iter().for_each(|id| history.push(id));
-        let choose = |sampling: &Sampling, forbidden: &[u32]| sample(&LOGITS, sampling, &history, forbidden, None).id;
+        let choose = |sampling: &Sampling, forbidden: &[u32]| {
+            let mut allowed = TokenSet::of(5, &[0, 1, 2, 3, 4]);
+            forbidden.iter().for_each(|id| allowed.remove(*id));
+            sample(&LOGITS, sampling, &history, Some(&allowed), None).id
+        };
         assert_eq!(choose(&greedy, &[1]), 3);
         assert_eq!(choose(&greedy, &[1, 3]), 2);
         assert_eq!(choose(&Sampling { logit_bias: vec![(4, 5.0)], ..greedy.clone() }, &[]), 4);
@@ -260,15 +289,28 @@ mod tests {
         // The prompt does not count here: 1 stays.
         assert_eq!(choose(&Sampling { presence_penalty: 2.0, ..greedy.clone() }, &[]), 1);
         assert_eq!(choose(&Sampling { frequency_penalty: 2.0, ..greedy.clone() }, &[1]), 0);
-        assert_eq!(choose(&Sampling { frequency_penalty: 0.4, ..greedy }, &[1]), 3);
-        let scored = sample(&LOGITS, &Sampling { temperature: 0.0, ..Sampling::default() }, &history, &[1], Some(1));
+        assert_eq!(choose(&Sampling { frequency_penalty: 0.4, ..greedy.clone() }, &[1]), 3);
+        // 3, 2 were the last two: of the bad words `2 3` and `3 2 1` the next would be 3 and 1; `1 1` and `2 2 4` begin
+        // otherwise.
+        let bad = |words: &[&[u32]]| {
+            let bad_words = words.iter().map(|word| word.to_vec()).collect();
+            choose(&Sampling { bad_words, ..greedy.clone() }, &[])
+        };
+        assert_eq!(bad(&[&[2, 3], &[3, 2, 1]]), 2);
+        assert_eq!(bad(&[&[1, 1], &[2, 2, 1], &[]]), 1);
+        assert_eq!(bad(&[&[1], &[3]]), 2);
+        let only = Some(TokenSet::of(5, &[4]));
+        let stubborn = Sampling { bad_words: vec![vec![4]], ..greedy.clone() };
+        assert_eq!(sample(&LOGITS, &stubborn, &history, only.as_ref(), None).id, 4, "what must be goes over bad words");
+        let rest = TokenSet::of(5, &[0, 2, 3, 4]);
+        let scored = sample(&LOGITS, &greedy, &history, Some(&rest), Some(1));
         assert_eq!(scored.logprobs.unwrap().top[0].0, 1, "log-probabilities are the model's own");
     }
 
     #[test]
     fn logprobs_are_of_the_models_distribution() {
         let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
-        let sampled = sample(&LOGITS, &greedy, &History::default(), &[], Some(3));
+        let sampled = sample(&LOGITS, &greedy, &History::default(), None, Some(3));
         let logprobs = sampled.logprobs.unwrap();
         assert_eq!(logprobs.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 3, 2]);
         assert_eq!(logprobs.logprob, logprobs.top[0].1);

@@ -72,11 +72,12 @@ impl Scripted {
 pub fn say(request: &Request, tokens: &[u32]) -> Vec<Output> {
     let scores = |id: u32, count: usize| TokenLogprobs {
         logprob: -0.5,
+        rank: 1,
         top: (0..count as u32).map(|rank| (id.wrapping_add(rank), -0.5 - rank as f32)).collect(),
     };
     let mut outputs = Vec::new();
-    if request.prompt_logprobs {
-        let rest = request.prompt[1..].iter().map(|id| Some(scores(*id, request.logprobs.unwrap_or(0))));
+    if let Some(count) = request.prompt_logprobs {
+        let rest = request.prompt[1..].iter().map(|id| Some(scores(*id, count)));
         outputs.push(Output::Prompt([None].into_iter().chain(rest).collect()));
     }
     let said = &tokens[..tokens.len().min(request.max_tokens)];
@@ -123,7 +124,7 @@ impl Takes<Request, Sink> for Scripted {
                     Output::Token { .. } | Output::StopToken { .. } => state.generation_tokens += 1,
                     Output::Finished(FinishReason::Stop) => state.finished_stop += 1,
                     Output::Finished(FinishReason::Length) => state.finished_length += 1,
-                    Output::Admitted | Output::Prompt(_) | Output::Failed(_) => {}
+                    Output::Admitted { .. } | Output::Prompt(_) | Output::Failed(_) => {}
                 }
                 if !sink(output) {
                     state.finished_abort += 1;

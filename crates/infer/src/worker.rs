@@ -4,7 +4,9 @@
 use crate::{
     FinishReason, NewSequence, Output, PagedContext, Request, Sampled, Scheduler, SequenceId, Sink, Work,
     asked::{Answer, Asked, Wanted},
+    constraint::ConstraintState,
     guesser::Guesser,
+    masks::{Found, Masks, Pending, Task},
     speculation::{Candidate, Record},
     stats::{STEP_TOKENS_BOUNDS, Shared},
 };
@@ -31,6 +33,10 @@ pub(crate) enum Message {
 /// A request in hand.
 pub(crate) struct Job {
     asked: Asked,
+    /// What the output must be; with the masks' thread while a step runs.
+    constraint: Option<Box<dyn ConstraintState>>,
+    /// What came first, until it is handed out.
+    early: Vec<u32>,
     sink: Sink,
     ticket: u64,
     admitted: bool,
@@ -40,11 +46,33 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    pub(crate) fn new(request: Request, sink: Sink, ticket: u64) -> Self {
-        let (asked, record) = (Asked::new(request), Record::default());
-        Self { asked, sink, ticket, admitted: false, prompt_read: false, record }
+    /// A request in an engine whose sequences have so many tokens at most. What must come first whatever the model says
+    /// stands behind the prompt from the beginning.
+    pub(crate) fn new(request: Request, sink: Sink, ticket: u64, context: usize) -> Self {
+        let room = request.max_tokens.min(context - request.prompt.len());
+        let mut constraint = request.constraint.as_ref().map(|constraint| constraint.begin());
+        let (mut asked, mut early) = (Asked::new(request), vec![]);
+        if let Some(state) = &mut constraint
+            && asked.request.logprobs.is_none()
+            && asked.scores.is_none()
+        {
+            // The last one is left to be chosen, so that the sequence ends where all others do.
+            while early.len() + 1 < room
+                && !state.is_complete()
+                && let Some(id) = state.forced()
+                && state.push(id).is_ok()
+            {
+                asked.history.push(id);
+                early.push(id);
+            }
+        }
+        let record = Record::default();
+        Self { asked, constraint, early, sink, ticket, admitted: false, prompt_read: false, record }
     }
 }
+
+/// What a step gave: of which sequence, at which of its positions.
+type Answers = Vec<(SequenceId, usize, Answer)>;
 
 /// Rows of a step whose logits are wanted: one, or that of a sequence's last token and those of its guesses.
 struct Rows {
@@ -65,6 +93,7 @@ pub(crate) struct Worker {
     jobs: HashMap<SequenceId, Job>,
     tickets: HashMap<u64, SequenceId>,
     guesser: Option<Guesser>,
+    masks: Masks,
 }
 
 impl Worker {
@@ -77,7 +106,8 @@ impl Worker {
         guesser: Option<Guesser>,
     ) -> Self {
         let (places, jobs, tickets) = (model.position_cache(), HashMap::new(), HashMap::new());
-        Self { model, layers, places, scheduler, context, shared, jobs, tickets, guesser }
+        let masks = Masks::default();
+        Self { model, layers, places, scheduler, context, shared, jobs, tickets, guesser, masks }
     }
 
     /// Until every handle is gone and every sequence has ended.
@@ -107,10 +137,10 @@ impl Worker {
                     }
                 };
                 let id = self.scheduler.add(NewSequence {
-                    tokens: prompt.clone(),
+                    tokens: prompt.iter().chain(&job.early).copied().collect(),
                     priority: *priority,
                     salt,
-                    compute_all: *prompt_logprobs,
+                    compute_all: prompt_logprobs.is_some(),
                 });
                 self.tickets.insert(job.ticket, id);
                 self.jobs.insert(id, *job);
@@ -145,11 +175,14 @@ impl Worker {
         if step.is_empty() {
             return;
         }
-        for Work { id, .. } in &step {
+        for Work { id, first, .. } in &step {
             let job = self.jobs.get_mut(id).expect("a step is made of sequences in hand");
             if !std::mem::replace(&mut job.admitted, true) {
                 // Whether anybody listens shows at the first token.
-                (job.sink)(Output::Admitted);
+                (job.sink)(Output::Admitted { cached: (*first).min(job.asked.request.prompt.len()) });
+                let early = std::mem::take(&mut job.early);
+                self.shared.update(|stats| stats.generation_tokens_total += early.len() as u64);
+                early.into_iter().for_each(|id| _ = (job.sink)(Output::Token { id, logprobs: None }));
             }
         }
         if catch_unwind(AssertUnwindSafe(|| self.guess(&mut step))).is_err() {
@@ -161,8 +194,13 @@ impl Worker {
             stats.step_tokens_total += tokens as u64;
             stats.steps_by_tokens[STEP_TOKENS_BOUNDS.partition_point(|bound| *bound < tokens as u64)] += 1;
         });
-        match catch_unwind(AssertUnwindSafe(|| self.compute(&step))) {
-            Ok(answers) => self.apply(&step, answers),
+        let constrained = self.constrained(&step);
+        let pending = self.masks.begin(constrained);
+        match catch_unwind(AssertUnwindSafe(|| self.compute(&step, pending))) {
+            Ok((answers, failed)) => {
+                failed.into_iter().for_each(|(id, why)| self.give_up(id, why));
+                self.apply(&step, answers);
+            }
             Err(_) => self.fail(&step),
         }
     }
@@ -198,8 +236,37 @@ impl Worker {
         step.iter_mut().for_each(|work| work.proposed = counts.remove(&work.id).unwrap_or(0));
     }
 
+    /// The constraints of the sequences that get a token in this step, taken out of their jobs.
+    fn constrained(&mut self, step: &[Work]) -> Vec<Task> {
+        let mut tasks = vec![];
+        for Work { id, end, .. } in step.iter().copied() {
+            let job = self.jobs.get_mut(&id).expect("a step is made of sequences in hand");
+            if end == self.scheduler.tokens(id).len()
+                && job.asked.request.max_tokens > 0
+                && let Some(state) = job.constraint.take()
+            {
+                tasks.push(Task { id, state, guesses: self.scheduler.guesses(id).to_vec() });
+            }
+        }
+        tasks
+    }
+
+    /// Gives the constraints back, with what they allow in this step. Returns the sequences that cannot go on, and why.
+    fn returned(&mut self, found: HashMap<SequenceId, Found>) -> Vec<(SequenceId, String)> {
+        let mut failed = vec![];
+        for (id, Found { state, allowed }) in found {
+            let job = self.jobs.get_mut(&id).expect("constraints belong to sequences in hand");
+            job.constraint = state;
+            match allowed {
+                Ok(allowed) => job.asked.allowed = allowed,
+                Err(why) => failed.push((id, why)),
+            }
+        }
+        failed
+    }
+
     /// Runs the model over a step and answers the rows that somebody asks about, in their order.
-    fn compute(&mut self, step: &[Work]) -> Vec<(SequenceId, usize, Answer)> {
+    fn compute(&mut self, step: &[Work], pending: Pending) -> (Answers, Vec<(SequenceId, String)>) {
         let (mut ids, mut positions, mut batch) = (Vec::new(), Vec::new(), PagedBatch::default());
         let (mut asking, mut adapters) = (Vec::new(), Vec::new());
         for work in step.iter().copied() {
@@ -227,6 +294,8 @@ impl Worker {
         let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, count]), &device);
         let mut context = PagedContext::new(&self.layers, batch, adapters);
         let hidden = self.model.hidden(tokens, &places, &mut context, &mut Dropout::none());
+        drop(context);
+        let failed = self.returned(pending.wait());
         let mut answers = Vec::with_capacity(asking.len());
         let mut left = asking.as_slice();
         while let Some(first) = left.first() {
@@ -260,14 +329,16 @@ impl Worker {
             });
             answers.extend(some.iter().zip(found).map(|(rows, answer)| (rows.id, rows.position, answer)));
         }
-        answers
+        (answers, failed)
     }
 
     /// Hands out what a step gave.
-    fn apply(&mut self, step: &[Work], answers: Vec<(SequenceId, usize, Answer)>) {
+    fn apply(&mut self, step: &[Work], answers: Answers) {
         let mut sampled = HashMap::new();
         for (id, position, answer) in answers {
-            let job = self.jobs.get_mut(&id).expect("answers are for sequences in hand");
+            // Who cannot go on has ended already.
+            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            job.asked.allowed.clear();
             if let (Some(scores), Some(found)) = (&mut job.asked.scores, answer.scores) {
                 scores[position + 1] = Some(found);
             }
@@ -276,7 +347,7 @@ impl Worker {
             }
         }
         for Work { id, end, proposed, .. } in step.iter().copied() {
-            let job = self.jobs.get_mut(&id).expect("a step is made of sequences in hand");
+            let Some(job) = self.jobs.get_mut(&id) else { continue };
             if end < job.asked.request.prompt.len() {
                 continue;
             }
@@ -290,6 +361,8 @@ impl Worker {
                 self.abort(id);
             } else if job.asked.request.max_tokens == 0 {
                 self.finish(id, FinishReason::Length);
+            } else if job.constraint.as_ref().is_some_and(|state| state.is_complete()) {
+                self.finish(id, FinishReason::Stop);
             } else if let Some(tokens) = sampled.remove(&id) {
                 self.accept_all(id, tokens, proposed);
             }
@@ -315,12 +388,26 @@ impl Worker {
             // The last token is not computed yet.
             guesser.keep(self.scheduler.blocks(id), self.scheduler.tokens(id).len() - 1);
         }
+        self.accept_forced(id);
+    }
+
+    /// Hands out what must come next whatever the model says: the next step reads all of it at once. Where somebody
+    /// wants to know how likely each token was, they come one by one.
+    fn accept_forced(&mut self, id: SequenceId) {
+        loop {
+            let Job { asked, constraint, .. } = self.jobs.get(&id).expect("a sequence that goes on is in hand");
+            let Some(state) = constraint.as_ref().filter(|_| asked.request.logprobs.is_none()) else { return };
+            let Some(forced) = state.forced() else { return };
+            if !self.accept(id, Sampled { id: forced, logprobs: None }) {
+                return;
+            }
+        }
     }
 
     /// Hands out a sampled token. Returns whether the sequence goes on.
     fn accept(&mut self, id: SequenceId, sampled: Sampled) -> bool {
         let job = self.jobs.get_mut(&id).expect("tokens are for sequences in hand");
-        let Asked { request, history, .. } = &mut job.asked;
+        let (Asked { request, history, .. }, constraint) = (&mut job.asked, &mut job.constraint);
         self.shared.update(|stats| stats.generation_tokens_total += 1);
         if request.stop_tokens.contains(&sampled.id) {
             match (job.sink)(Output::StopToken { id: sampled.id, logprobs: sampled.logprobs }) {
@@ -332,10 +419,19 @@ impl Worker {
         history.push(sampled.id);
         self.scheduler.push(id, sampled.id);
         let full = history.sampled() >= request.max_tokens as u64 || self.scheduler.tokens(id).len() >= self.context;
+        let followed = constraint.as_mut().map_or(Ok(false), |state| {
+            state.push(sampled.id)?;
+            Ok(state.is_complete())
+        });
         if !(job.sink)(Output::Token { id: sampled.id, logprobs: sampled.logprobs }) {
             self.abort(id);
-        } else if full {
-            self.finish(id, FinishReason::Length);
+            return false;
+        }
+        match followed {
+            Err(why) => self.give_up(id, why),
+            Ok(true) => self.finish(id, FinishReason::Stop),
+            Ok(false) if full => self.finish(id, FinishReason::Length),
+            Ok(false) => {}
         }
         self.jobs.contains_key(&id)
     }
@@ -349,6 +445,14 @@ impl Worker {
         // The gauges no longer show it when its reader learns of the end.
         self.publish();
         (job.sink)(Output::Finished(reason));
+    }
+
+    /// A sequence cannot go on as its constraint wants it.
+    fn give_up(&mut self, id: SequenceId, why: String) {
+        let mut job = self.end(id);
+        self.shared.update(|stats| stats.finished_abort_total += 1);
+        self.publish();
+        (job.sink)(Output::Failed(why));
     }
 
     fn abort(&mut self, id: SequenceId) {

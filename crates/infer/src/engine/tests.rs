@@ -66,7 +66,7 @@ fn greedy_without_cache(model: &Decoder, prompt: &[u32], count: usize) -> Vec<u3
         let all = logits(model, &ids);
         let last = &all[all.len() - model.config().vocab_size..];
         let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
-        ids.push(sample(last, &greedy, &History::default(), &[], None).id);
+        ids.push(sample(last, &greedy, &History::default(), None, None).id);
     }
     ids.split_off(prompt.len())
 }
@@ -114,9 +114,9 @@ fn prompt_logprobs_are_those_of_the_model() {
     let all = logits(&model, &prompt);
     let engine = Engine::start(model, EngineOptions::default()).unwrap();
     let (sender, outputs) = channel();
-    let scoring = Request { logprobs: Some(2), prompt_logprobs: true, ..request(&prompt, 0) };
+    let scoring = Request { logprobs: Some(2), prompt_logprobs: Some(2), ..request(&prompt, 0) };
     let _ticket = engine.submit(scoring, Box::new(move |output| sender.send(output).is_ok())).unwrap();
-    assert_eq!(outputs.recv().unwrap(), Output::Admitted);
+    assert_eq!(outputs.recv().unwrap(), Output::Admitted { cached: 0 });
     let Output::Prompt(scores) = outputs.recv().unwrap() else { panic!("the prompt's scores come first") };
     assert!(scores[0].is_none());
     for i in 1..prompt.len() {
@@ -212,7 +212,7 @@ fn run_all(engine: &Engine, requests: &[Request]) -> Vec<Yield> {
         let mut found = vec![];
         for output in outputs {
             match output {
-                Output::Admitted => {}
+                Output::Admitted { .. } => {}
                 Output::Prompt(scores) => found.extend(scores.into_iter().flatten().map(|scores| (0, bits(scores)))),
                 Output::Token { id, logprobs } | Output::StopToken { id, logprobs } => {
                     found.push((id, logprobs.map(bits).unwrap_or_default()));
@@ -253,7 +253,7 @@ fn mix(seed: u64) -> Vec<Request> {
             stop_tokens: if draw(4) == 0 { vec![draw(40) as u32] } else { vec![] },
             min_tokens: if draw(4) == 0 { draw(6) as usize } else { 0 },
             logprobs: Some(2),
-            prompt_logprobs: draw(5) == 0,
+            prompt_logprobs: (draw(5) == 0).then_some(0),
             ..Request::default()
         }
     });
