@@ -4,6 +4,7 @@
 //! that Hugging Face's tools use (`tokenizer.json`, `tokenizer_config.json`,
 //! `generation_config.json`), and one of its own: the token shard, which is all that training reads.
 
+pub mod calls;
 mod config;
 mod config_keys;
 mod pair;
@@ -12,6 +13,7 @@ mod sequence;
 mod shard;
 mod stream;
 mod template;
+mod thoughts;
 mod tokenizer;
 
 pub use config::{GenerationConfig, TokenizerConfig};
@@ -19,5 +21,6 @@ pub use pair::encode_pair;
 pub use sequence::{SequenceTokenizer, TokenSequence};
 pub use shard::{ShardWriter, TokenShard};
 pub use stream::TextStream;
-pub use template::{CHATML, ChatTemplate, Clock, MaskedIds};
+pub use template::{CHATML, ChatInput, ChatTemplate, Clock, MaskedIds};
+pub use thoughts::thought_marks;
 pub use tokenizer::Tokenizer;

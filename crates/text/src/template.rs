@@ -38,6 +38,21 @@ const MARKS: [char; 2] = ['\u{10fffe}', '\u{10ffff}'];
 /// The time that `strftime_now` sees: seconds since 1970-01-01 UTC.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// All that a template can be told.
+#[derive(Clone, Copy, Default)]
+pub struct ChatInput<'a> {
+    /// The conversation.
+    pub messages: &'a [Message],
+    /// The tools that the model may call, as the OpenAI API describes them.
+    pub tools: &'a [Json],
+    /// Documents that the answer may draw on.
+    pub documents: &'a [Json],
+    /// Whether the assistant's answer comes next.
+    pub add_generation_prompt: bool,
+    /// What else the template knows (`enable_thinking`); none of the names above.
+    pub others: Option<&'a serde_json::Map<String, Json>>,
+}
+
 /// Token ids, and for each whether it is trained.
 pub type MaskedIds = (Vec<u32>, Vec<bool>);
 
@@ -115,6 +130,14 @@ impl ChatTemplate {
         self.rendered(messages, &[], add_generation_prompt, false)
     }
 
+    /// The same with all that a template can be told.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn render_input(&self, input: &ChatInput) -> Result<String> {
+        self.rendered_input(input, false)
+    }
+
     /// The same with the tools that the model may call.
     ///
     /// # Errors
@@ -135,14 +158,24 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         mark: bool,
     ) -> Result<String> {
-        let tools = if tools.is_empty() { Value::from(()) } else { Value::from_iter(tools.iter().map(from_json)) };
-        let mut context = vec![
+        self.rendered_input(&ChatInput { messages, tools, add_generation_prompt, ..ChatInput::default() }, mark)
+    }
+
+    fn rendered_input(&self, input: &ChatInput, mark: bool) -> Result<String> {
+        let ChatInput { messages, tools, documents, add_generation_prompt, others } = input;
+        let list = |list: &[Json]| match list.is_empty() {
+            true => Value::from(()),
+            false => Value::from_iter(list.iter().map(from_json)),
+        };
+        let mut context: Vec<(&str, Value)> =
+            others.iter().flat_map(|map| map.iter().map(|(name, value)| (name.as_str(), from_json(value)))).collect();
+        context.extend([
             ("messages", Value::from_iter(messages.iter().map(as_template_value))),
-            ("tools", tools),
-            ("documents", Value::from(())),
-            ("add_generation_prompt", Value::from(add_generation_prompt)),
+            ("tools", list(tools)),
+            ("documents", list(documents)),
+            ("add_generation_prompt", Value::from(*add_generation_prompt)),
             (MARKING, Value::from(mark)),
-        ];
+        ]);
         context.extend(self.0.tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str()))));
         let template = self.0.environment.get_template(NAME).map_err(|error| failed(&error))?;
         template.render(Value::from_pairs(context)).map_err(|error| failed(&error))

@@ -308,6 +308,17 @@ impl Tokenizer {
         self.0.added.contains(&id)
     }
 
+    /// Whether this token is no text but a mark: a special one, or one beside the vocabulary that is written like a tag
+    /// (`<tool_call>`, `[/THINK]`).
+    pub fn is_mark(&self, id: u32) -> bool {
+        if self.is_special(id) {
+            return true;
+        }
+        let text = if self.is_added(id) { self.token_text(id).unwrap_or_default() } else { String::new() };
+        let tagged = |open: char, close: char| text.starts_with(open) && text.ends_with(close);
+        text.len() > 2 && (tagged('<', '>') || tagged('[', ']')) && !text.contains(char::is_whitespace)
+    }
+
     /// The bytes a token stands for; they need not be UTF-8 by themselves. For vocabularies that
     /// are neither byte-level nor byte-fallback, the token decoded by itself.
     pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
