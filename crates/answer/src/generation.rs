@@ -3,7 +3,7 @@
 
 use crate::{error::AnswerError, model::TextModel, stop_strings::StopMatcher};
 use narthex_infer::{FinishReason, Output, Request, Sink, Ticket, TokenLogprobs};
-use narthex_text::TextStream;
+use narthex_text::{TextStream, Tokenizer};
 use std::{
     collections::VecDeque,
     sync::{
@@ -66,10 +66,51 @@ pub enum Ended {
 pub enum Piece {
     /// Scores of the prompt's tokens, if they were asked for.
     Prompt(Vec<Option<TokenLogprobs>>),
-    /// Text, and the scores of the tokens it began with, if they were asked for.
-    Text(String, Vec<Scored>),
+    /// Text, the scores of the tokens it began with, if they were asked for, and the tokens since the piece before.
+    Text(String, Vec<Scored>, Vec<u32>),
+    /// A token that is no text, by its spelling, if they were asked for.
+    Mark(String),
     /// The choice has ended.
-    End(FinishReason),
+    End(Ending),
+}
+
+/// How a choice ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ending {
+    /// Why.
+    pub reason: FinishReason,
+    /// What was met that says stop: none if nothing else could come.
+    pub stopped_by: Option<StoppedBy>,
+}
+
+/// What ended a choice.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StoppedBy {
+    /// A token.
+    Token(u32),
+    /// A string.
+    Text(String),
+}
+
+/// How tokens become text.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// Strings that end an answer.
+    pub stop: Vec<String>,
+    /// Whether the string that ends an answer is part of it.
+    pub keep_stop: bool,
+    /// Whether special tokens are left out of the text.
+    pub skip_special: bool,
+    /// Whether tokens that are no text are told besides.
+    pub marks: bool,
+    /// Whether tokens without text are told at the end.
+    pub ids: bool,
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self { stop: vec![], keep_stop: false, skip_special: true, marks: false, ids: false }
+    }
 }
 
 /// A token of an answer with its scores.
@@ -90,6 +131,8 @@ pub struct Generation {
     choices: Vec<Choice>,
     ready: VecDeque<(usize, Piece)>,
     running: usize,
+    reading: Reading,
+    tokenizer: Tokenizer,
     started: Instant,
     watcher: Box<dyn Watcher>,
     /// Dropped with the answer, they tell the engine that nobody waits any more.
@@ -106,7 +149,13 @@ struct Choice {
     decoded_chars: usize,
     shown_bytes: usize,
     tokens: usize,
+    /// Before so many, no string ends it.
+    min_tokens: usize,
+    /// Tokens that no piece has told yet.
+    ids: Vec<u32>,
     prompt_tokens: usize,
+    cached_tokens: usize,
+    stop_token: Option<u32>,
     admitted: Option<Instant>,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
@@ -123,32 +172,36 @@ pub struct Whole {
     pub text: String,
     /// Its tokens with their scores, if they were asked for.
     pub scored: Vec<Scored>,
-    /// Why it ended.
-    pub reason: FinishReason,
+    /// Its tokens, the one that ended it included.
+    pub ids: Vec<u32>,
+    /// How it ended.
+    pub ending: Ending,
 }
 
 impl Whole {
     fn take(&mut self, piece: Piece) {
         match piece {
             Piece::Prompt(scores) => self.prompt = scores,
-            Piece::Text(text, scored) => {
+            Piece::Text(text, scored, ids) => {
                 self.text += &text;
                 self.scored.extend(scored);
+                self.ids.extend(ids);
             }
-            Piece::End(reason) => self.reason = reason,
+            Piece::Mark(_) => {}
+            Piece::End(ending) => self.ending = ending,
         }
     }
 }
 
 impl Generation {
-    /// Hands sequences to the engine, each a choice of its own that any of the strings `stop` ends.
+    /// Hands sequences to the engine, each a choice of its own.
     ///
     /// # Errors
     /// If the engine does not take one; those before it are cancelled.
     pub fn start(
         model: &TextModel,
         requests: Vec<Request>,
-        stop: &[String],
+        reading: &Reading,
         watcher: impl Watcher + 'static,
     ) -> Result<Self, AnswerError> {
         // The engine must never wait for a slow client: the channel has room for all it can say.
@@ -160,14 +213,18 @@ impl Generation {
         for (index, request) in requests.into_iter().enumerate() {
             let wanted = Arc::new(AtomicBool::new(true));
             choices.push(Choice {
-                stream: Some(TextStream::new(&model.tokenizer, true).after(&request.prompt)),
-                stop: StopMatcher::new(stop.to_vec()),
+                stream: Some(TextStream::new(&model.tokenizer, reading.skip_special).after(&request.prompt)),
+                stop: StopMatcher::new(reading.stop.clone()),
                 scored: VecDeque::new(),
                 decoded_bytes: 0,
                 decoded_chars: 0,
                 shown_bytes: 0,
                 tokens: 0,
+                min_tokens: request.min_tokens,
+                ids: vec![],
                 prompt_tokens: request.prompt.len(),
+                cached_tokens: 0,
+                stop_token: None,
                 admitted: None,
                 first_token: None,
                 last_token: None,
@@ -181,7 +238,9 @@ impl Generation {
         }
         let running = choices.len();
         let (watcher, ready) = (Box::new(watcher), VecDeque::new());
-        Ok(Self { receiver, choices, ready, running, started: Instant::now(), watcher, _tickets: tickets })
+        let (reading, tokenizer) = (reading.clone(), model.tokenizer.clone());
+        let started = Instant::now();
+        Ok(Self { receiver, choices, ready, running, reading, tokenizer, started, watcher, _tickets: tickets })
     }
 
     /// The next piece of any choice; nothing once all have ended.
@@ -225,7 +284,8 @@ impl Generation {
     /// # Errors
     /// As [`Generation::next`].
     pub async fn wholes(&mut self) -> Result<Vec<Whole>, AnswerError> {
-        let empty = Whole { prompt: vec![], text: String::new(), scored: vec![], reason: FinishReason::Stop };
+        let ending = Ending { reason: FinishReason::Stop, stopped_by: None };
+        let empty = Whole { prompt: vec![], text: String::new(), scored: vec![], ids: vec![], ending };
         let mut wholes = vec![empty; self.choices.len()];
         while let Some((index, piece)) = self.next().await? {
             wholes[index].take(piece);
@@ -243,35 +303,53 @@ impl Generation {
         self.choices.iter().map(|choice| choice.tokens).sum()
     }
 
+    /// Tokens of a choice's prompt that the engine had at hand.
+    pub fn cached_tokens(&self, index: usize) -> usize {
+        self.choices.get(index).map_or(0, |choice| choice.cached_tokens)
+    }
+
     fn take(&mut self, index: usize, output: Output) -> Result<(), AnswerError> {
         let choice = &mut self.choices[index];
         if choice.stream.is_none() {
             return Ok(());
         }
         match output {
-            Output::Admitted => choice.admitted = Some(Instant::now()),
+            Output::Admitted { cached } => {
+                choice.admitted = Some(Instant::now());
+                choice.cached_tokens = cached;
+            }
             Output::Prompt(scores) => self.ready.push_back((index, Piece::Prompt(scores))),
             Output::Token { id, logprobs } => {
                 self.count(index, id, logprobs);
+                if self.reading.marks && self.tokenizer.is_mark(id) {
+                    return self.mark(index, id);
+                }
                 let choice = &mut self.choices[index];
                 let Some(stream) = &mut choice.stream else { return Ok(()) };
                 let Some(text) = stream.push(id).map_err(AnswerError::Undecodable)? else { return Ok(()) };
-                let (shown, stopped) = choice.decoded(&text);
+                let (shown, stopped) = choice.decoded(&text, self.reading.keep_stop);
                 self.show(index, shown, false);
-                if stopped {
-                    self.end(index, FinishReason::Stop);
+                if let Some(stop) = stopped {
+                    self.end(index, FinishReason::Stop, Some(StoppedBy::Text(stop)));
                 }
             }
             // Counted like the others, with its score, but without text.
-            Output::StopToken { id, logprobs } => self.count(index, id, logprobs),
+            Output::StopToken { id, logprobs } => {
+                self.count(index, id, logprobs);
+                self.choices[index].stop_token = Some(id);
+            }
             Output::Finished(reason) => {
                 let rest = choice.stream.take().expect("checked above").finish().map_err(AnswerError::Undecodable)?;
-                let (mut shown, stopped) = choice.decoded(&rest);
-                if !stopped {
+                let (mut shown, stopped) = choice.decoded(&rest, self.reading.keep_stop);
+                if stopped.is_none() {
                     shown += &choice.stop.finish();
                 }
-                self.show(index, shown, !stopped);
-                self.end(index, if stopped { FinishReason::Stop } else { reason });
+                let token = choice.stop_token.map(StoppedBy::Token);
+                self.show(index, shown, stopped.is_none());
+                match stopped {
+                    Some(stop) => self.end(index, FinishReason::Stop, Some(StoppedBy::Text(stop))),
+                    None => self.end(index, reason, token),
+                }
             }
             Output::Failed(message) => return Err(AnswerError::Failed(message)),
         }
@@ -290,6 +368,7 @@ impl Generation {
             Some(last) => self.watcher.next_token(now - last),
         }
         choice.tokens += 1;
+        choice.ids.push(id);
         if let Some(logprobs) = logprobs {
             let (start_chars, start_bytes) = (choice.decoded_chars, choice.decoded_bytes);
             choice.scored.push_back(Scored { id, logprobs, start_chars, start_bytes });
@@ -302,12 +381,31 @@ impl Generation {
         choice.shown_bytes += text.len();
         let shown = choice.scored.iter().take_while(|scored| all || scored.start_bytes < choice.shown_bytes).count();
         let scored: Vec<Scored> = choice.scored.drain(..shown).collect();
-        if !text.is_empty() || !scored.is_empty() {
-            self.ready.push_back((index, Piece::Text(text, scored)));
+        if !text.is_empty() || !scored.is_empty() || all && self.reading.ids && !choice.ids.is_empty() {
+            let ids = std::mem::take(&mut choice.ids);
+            self.ready.push_back((index, Piece::Text(text, scored, ids)));
         }
     }
 
-    fn end(&mut self, index: usize, reason: FinishReason) {
+    /// Tells a token that is no text: what was held back before it can become no stop string any more.
+    fn mark(&mut self, index: usize, id: u32) -> Result<(), AnswerError> {
+        let choice = &mut self.choices[index];
+        let stream = TextStream::new(&self.tokenizer, self.reading.skip_special);
+        let Some(before) = choice.stream.replace(stream) else { return Ok(()) };
+        let rest = before.finish().map_err(AnswerError::Undecodable)?;
+        let (mut shown, stopped) = choice.decoded(&rest, self.reading.keep_stop);
+        if let Some(stop) = stopped {
+            self.show(index, shown, false);
+            self.end(index, FinishReason::Stop, Some(StoppedBy::Text(stop)));
+            return Ok(());
+        }
+        shown += &choice.stop.finish();
+        self.show(index, shown, false);
+        self.ready.push_back((index, Piece::Mark(self.tokenizer.token_text(id).unwrap_or_default())));
+        Ok(())
+    }
+
+    fn end(&mut self, index: usize, reason: FinishReason, stopped_by: Option<StoppedBy>) {
         let choice = &mut self.choices[index];
         choice.stream = None;
         choice.wanted.store(false, Ordering::Relaxed);
@@ -318,7 +416,7 @@ impl Generation {
         };
         choice.ended = Some(Instant::now());
         self.watcher.ended(ended, &choice.life(self.started));
-        self.ready.push_back((index, Piece::End(reason)));
+        self.ready.push_back((index, Piece::End(Ending { reason, stopped_by })));
     }
 }
 
@@ -338,11 +436,18 @@ impl Choice {
         }
     }
 
-    /// Counts decoded text and gives what of it may be shown, and whether a stop string is complete.
-    fn decoded(&mut self, text: &str) -> (String, bool) {
+    /// Counts decoded text and gives what of it may be shown, and the stop string that is complete, if one is.
+    fn decoded(&mut self, text: &str, keep_stop: bool) -> (String, Option<String>) {
         self.decoded_bytes += text.len();
         self.decoded_chars += text.chars().count();
-        self.stop.push(text)
+        if self.tokens < self.min_tokens {
+            return (self.stop.finish() + text, None);
+        }
+        let (mut shown, stopped) = self.stop.push(text);
+        if let (Some(stop), true) = (&stopped, keep_stop) {
+            shown += stop;
+        }
+        (shown, stopped)
     }
 }
 

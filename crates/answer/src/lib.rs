@@ -6,7 +6,7 @@
 //! is a [`Watcher`].
 //!
 //! ```
-//! use narthex_answer::{SamplingDefaults, SamplingWish, TextModel};
+//! use narthex_answer::{Constraints, SamplingDefaults, SamplingWish, TextModel};
 //! use narthex_infer::scripted::{Scripted, say};
 //! use narthex_text::Tokenizer;
 //! use std::{ops::ControlFlow, sync::Arc};
@@ -14,22 +14,25 @@
 //! let tokenizer = Tokenizer::train_bpe(std::iter::empty(), 257, &["<|endoftext|>"]).unwrap();
 //! let said = tokenizer.encode("the answer", false).unwrap();
 //! let model = TextModel {
-//!     tokenizer,
+//!     tokenizer: tokenizer.clone(),
 //!     template: None,
 //!     engine: Arc::new(Scripted::new(move |request| say(request, &said))),
 //!     stop_tokens: vec![0],
 //!     defaults: SamplingDefaults::default(),
+//!     constraints: Arc::new(Constraints::new(&tokenizer)),
 //! };
 //! let prompt = model.tokenizer.encode("the question", false).unwrap();
 //! let request = model.request(prompt, 100, model.defaults.sampling(&SamplingWish::default()));
 //! assert_eq!(model.tell(request, |_| ControlFlow::Continue(())).unwrap().text, "the answer");
 //! ```
 
+mod constraint;
 mod defaults;
 mod encoder;
 mod error;
 mod generation;
 mod model;
+mod parts;
 mod stop_strings;
 mod stop_tokens;
 mod tasks;
@@ -37,11 +40,13 @@ mod tasks;
 mod tests;
 mod told;
 
+pub use constraint::{Constraints, Either, FORM_BYTES_MAX, Form, Spacing, Thoughts, prepared_schema};
 pub use defaults::{SamplingDefaults, SamplingWish};
 pub use encoder::{Chances, TextEncoder, encoder_inputs, likeliest};
 pub use error::AnswerError;
-pub use generation::{Ended, Generation, Life, Piece, Scored, Watcher, Whole};
-pub use model::TextModel;
+pub use generation::{Ended, Ending, Generation, Life, Piece, Reading, Scored, StoppedBy, Watcher, Whole};
+pub use model::{ChatPrompt, TextModel};
+pub use parts::{Part, Parts, Thinking};
 pub use stop_strings::StopMatcher;
 pub use stop_tokens::stop_tokens;
 pub use tasks::{TaskItem, TaskScore, score_task};

@@ -1,11 +1,20 @@
 //! A model that answers in text: its tokenizer, its chat template and its engine. Knows neither where it comes from nor
 //! who asks.
 
-use crate::{defaults::SamplingDefaults, error::AnswerError};
-use narthex_base::{Message, Result};
+use crate::{constraint::Constraints, defaults::SamplingDefaults, error::AnswerError};
+use narthex_base::{Error, Message, Result};
 use narthex_infer::{Generates, Request, Sampling};
-use narthex_text::{ChatTemplate, Tokenizer};
+use narthex_text::{ChatInput, ChatTemplate, Tokenizer};
 use std::sync::Arc;
+
+/// A conversation as the model reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChatPrompt {
+    /// As text.
+    pub text: String,
+    /// As token ids.
+    pub ids: Vec<u32>,
+}
 
 /// A model that answers in text.
 #[derive(Clone)]
@@ -20,6 +29,8 @@ pub struct TextModel {
     pub stop_tokens: Vec<u32>,
     /// Used where a request is silent.
     pub defaults: SamplingDefaults,
+    /// What answers can be made to be.
+    pub constraints: Arc<Constraints>,
 }
 
 impl TextModel {
@@ -30,6 +41,26 @@ impl TextModel {
     pub fn render(&self, messages: &[Message], answer_next: bool) -> Result<String, AnswerError> {
         let template = self.template.as_ref().ok_or(AnswerError::NoTemplate)?;
         template.render(messages, answer_next).map_err(AnswerError::Refused)
+    }
+
+    /// A conversation as text and token ids. With `continues`, the last message is not ended: the answer goes on with it.
+    ///
+    /// # Errors
+    /// If there is no template, it refuses the messages, or the tokenizer cannot encode its text.
+    pub fn chat_text(&self, input: &ChatInput, continues: bool, special: bool) -> Result<ChatPrompt, AnswerError> {
+        let template = self.template.as_ref().ok_or(AnswerError::NoTemplate)?;
+        let mut text = template.render_input(input).map_err(AnswerError::Refused)?;
+        if let (true, Some(last)) = (continues, input.messages.last()) {
+            let said = last.text();
+            let said = said.trim_end();
+            let end = text.rfind(said).map(|at| at + said.len()).filter(|_| !said.is_empty());
+            let end = end.ok_or_else(|| {
+                AnswerError::Refused(Error::input("the chat template changes the last message: it cannot be continued"))
+            })?;
+            text.truncate(end);
+        }
+        let ids = self.tokenizer.encode(&text, special).map_err(AnswerError::Refused)?;
+        Ok(ChatPrompt { text, ids })
     }
 
     /// The token ids of a conversation, ready for the answer.

@@ -14,24 +14,24 @@ impl StopMatcher {
         Self { stops, held: String::new() }
     }
 
-    /// Adds text. Returns what may be shown now, and whether a stop string is complete. How the
+    /// Adds text. Returns what may be shown now, and the stop string that is complete, if one is. How the
     /// text is cut into pieces does not change what is shown in the end: the string that is
     /// complete first ends the answer, and of those the one that began first.
-    pub fn push(&mut self, text: &str) -> (String, bool) {
+    pub fn push(&mut self, text: &str) -> (String, Option<String>) {
         self.held.push_str(text);
         let first = self
             .stops
             .iter()
-            .filter_map(|stop| self.held.find(stop.as_str()).map(|start| (start + stop.len(), start)))
+            .filter_map(|stop| self.held.find(stop.as_str()).map(|start| (start + stop.len(), start, stop)))
             .min();
-        if let Some((_, start)) = first {
+        if let Some((_, start, stop)) = first {
             let shown = self.held[..start].to_string();
             self.held.clear();
-            return (shown, true);
+            return (shown, Some(stop.clone()));
         }
         let kept = self.stops.iter().map(|stop| overlap(&self.held, stop)).max().unwrap_or(0);
         let rest = self.held.split_off(self.held.len() - kept);
-        (std::mem::replace(&mut self.held, rest), false)
+        (std::mem::replace(&mut self.held, rest), None)
     }
 
     /// The answer ended otherwise: what was held back is part of it.
@@ -60,7 +60,7 @@ mod tests {
         for piece in pieces {
             let (text, stopped) = matcher.push(piece);
             shown.push(text);
-            if stopped {
+            if stopped.is_some() {
                 assert_eq!(shown.join("|") + "!", expected, "{stops:?} {pieces:?}");
                 return;
             }
@@ -94,7 +94,7 @@ mod tests {
                 for piece in text.as_bytes().chunks(size) {
                     let (text, stopped) = matcher.push(std::str::from_utf8(piece).unwrap());
                     shown += &text;
-                    if stopped {
+                    if stopped.is_some() {
                         break;
                     }
                 }

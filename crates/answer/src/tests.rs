@@ -1,9 +1,10 @@
 //! Texts through models that answer by a script.
 
 use crate::{
+    constraint::Constraints,
     defaults::{SamplingDefaults, SamplingWish},
     error::AnswerError,
-    generation::{Ended, Generation, Life, Piece, Watcher},
+    generation::{Ended, Generation, Life, Piece, Reading, Watcher},
     model::TextModel,
     tasks::{TaskItem, score_task},
 };
@@ -33,6 +34,7 @@ fn scripted(script: impl Fn(&Request) -> Vec<Output> + Send + Sync + 'static) ->
         engine: Arc::new(Scripted::new(script).with_context(100)),
         stop_tokens: vec![2],
         defaults: SamplingDefaults::default(),
+        constraints: Arc::new(Constraints::new(&tokenizer())),
     }
 }
 
@@ -106,19 +108,21 @@ impl Watcher for Notes {
 async fn whoever_waits_and_whoever_does_not_read_the_same() {
     let model = saying("one two three");
     let requests = || vec![request(&model, "x", 50), request(&model, "y", 5)];
-    let stop = ["two".to_string()];
+    let stop = Reading { stop: vec!["two".to_string()], ..Reading::default() };
     let notes = Notes::default();
     let mut generation = Generation::start(&model, requests(), &stop, notes.clone()).unwrap();
     let wholes = generation.wholes().await.unwrap();
-    let found: Vec<_> = wholes.iter().map(|whole| (whole.text.as_str(), whole.reason)).collect();
+    let found: Vec<_> = wholes.iter().map(|whole| (whole.text.as_str(), whole.ending.reason)).collect();
     assert_eq!(found, [("one ", FinishReason::Stop), ("one t", FinishReason::Length)]);
     assert_eq!(generation.completion_tokens(), 7 + 5);
     let (of, waited) = (model.clone(), requests());
     let pieces = tokio::task::spawn_blocking(move || {
-        let mut generation = Generation::start(&of, waited, &["two".to_string()], ()).unwrap();
+        let mut generation =
+            Generation::start(&of, waited, &Reading { stop: vec!["two".to_string()], ..Reading::default() }, ())
+                .unwrap();
         let mut texts = vec![String::new(); 2];
         while let Some((index, piece)) = generation.next_blocking().unwrap() {
-            if let Piece::Text(text, _) = piece {
+            if let Piece::Text(text, ..) = piece {
                 texts[index] += &text;
             }
         }
@@ -131,7 +135,7 @@ async fn whoever_waits_and_whoever_does_not_read_the_same() {
     assert_eq!(notes, ["Length after 5", "Stop after 7", "first", "next"]);
     // Nobody reads it: what has not ended is told as given up.
     let dropped = Notes::default();
-    drop(Generation::start(&model, requests(), &[], dropped.clone()).unwrap());
+    drop(Generation::start(&model, requests(), &Reading::default(), dropped.clone()).unwrap());
     assert_eq!(*dropped.0.lock().unwrap(), ["Abort after 0", "Abort after 0"]);
 }
 

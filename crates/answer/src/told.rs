@@ -2,7 +2,7 @@
 
 use crate::{
     error::AnswerError,
-    generation::{Generation, Piece},
+    generation::{Generation, Piece, Reading},
     model::TextModel,
 };
 use narthex_infer::{FinishReason, Request};
@@ -30,19 +30,19 @@ impl TextModel {
     /// # Errors
     /// If the engine does not take it or fails.
     pub fn tell(&self, request: Request, mut show: impl FnMut(&str) -> ControlFlow<()>) -> Result<Told, AnswerError> {
-        let mut generation = Generation::start(self, vec![request], &[], ())?;
+        let mut generation = Generation::start(self, vec![request], &Reading::default(), ())?;
         let (mut told, mut ended) = (String::new(), None);
         while let Some((_, piece)) = generation.next_blocking()? {
             match piece {
-                Piece::Prompt(_) => {}
-                Piece::Text(text, _) => {
+                Piece::Prompt(_) | Piece::Mark(_) => {}
+                Piece::Text(text, ..) => {
                     told += &text;
                     if show(&text).is_break() {
                         break;
                     }
                 }
-                Piece::End(reason) => {
-                    ended = Some(reason);
+                Piece::End(ending) => {
+                    ended = Some(ending.reason);
                     _ = show("");
                 }
             }

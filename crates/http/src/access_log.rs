@@ -64,6 +64,10 @@ impl AccessLog {
             line["first_token_seconds"] = generation.first_token_s.map(|s| (s * 1e6).round() / 1e6).into();
             line["finish_reasons"] = generation.finish_reasons.into();
         }
+        let ignored = exchange.ignored();
+        if !ignored.is_empty() {
+            line["ignored_fields"] = ignored.into();
+        }
         let mut text = line.to_string();
         text.push('\n');
         let written = self.to.lock().unwrap_or_else(PoisonError::into_inner).write_all(text.as_bytes());

@@ -71,6 +71,11 @@ impl ApiError {
         self
     }
 
+    /// The status that it is answered with.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// The object to write.
     pub fn object(&self) -> ErrorObject<'_> {
         ErrorObject { error: &self.body }

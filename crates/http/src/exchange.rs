@@ -18,6 +18,13 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Characters of a client's own request id at most.
 const REQUEST_ID_MAX: usize = 128;
 
+/// Names the fields of a request that changed nothing.
+pub(crate) const IGNORED: HeaderName = HeaderName::from_static("x-narthex-ignored");
+
+/// Fields that are named there at most, and characters of a name.
+const IGNORED_MAX: usize = 32;
+const IGNORED_LENGTH_MAX: usize = 64;
+
 /// A request until its answer has ended.
 pub struct Exchange {
     /// The client's id, or ours.
@@ -34,7 +41,11 @@ pub struct Exchange {
     pub time: SystemTime,
     /// The same, for measuring.
     pub begun: Instant,
+    /// Whether fields that nobody knows are refused.
+    pub strict: bool,
     generation: Mutex<Option<GenerationRecord>>,
+    /// Fields that changed nothing.
+    ignored: Mutex<Vec<String>>,
 }
 
 /// What a model was asked for and gave.
@@ -96,8 +107,23 @@ impl Exchange {
             headers: request.headers().clone(),
             time: SystemTime::now(),
             begun: Instant::now(),
+            strict: false,
             generation: Mutex::new(None),
+            ignored: Mutex::default(),
         }
+    }
+
+    /// Notes a field that changes nothing.
+    pub fn ignore(&self, name: &str) {
+        let mut ignored = self.ignored.lock().unwrap_or_else(PoisonError::into_inner);
+        if ignored.len() < IGNORED_MAX && !ignored.iter().any(|known| known == name) {
+            ignored.push(name.chars().take(IGNORED_LENGTH_MAX).collect());
+        }
+    }
+
+    /// The fields that changed nothing.
+    pub fn ignored(&self) -> Vec<String> {
+        self.ignored.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says what a model is asked for.

@@ -1,7 +1,7 @@
 //! Reading a request's JSON object field by field, so that each complaint names its field and no
 //! field is dropped unseen. Knows JSON, not what the fields mean.
 
-use crate::error::ApiError;
+use crate::{error::ApiError, exchange::Exchange};
 use axum::{
     body::Bytes,
     extract::{FromRequest, Request},
@@ -9,7 +9,7 @@ use axum::{
 };
 use narthex_base::error::nearest;
 use serde_json::{Map, Value};
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, sync::Arc};
 
 /// The fields that nobody has read yet. `null` counts as absent, as OpenAI's clients send it.
 pub struct Fields {
@@ -18,6 +18,10 @@ pub struct Fields {
     prefix: String,
     /// Every name that was asked for, for suggestions.
     known: Vec<&'static str>,
+    /// Those of them that were there.
+    taken: Vec<&'static str>,
+    /// Where fields that nobody knows are noted; without it they are refused.
+    exchange: Option<Arc<Exchange>>,
 }
 
 /// Fields that change no answer of ours, whatever they say.
@@ -36,7 +40,29 @@ impl Fields {
 
     /// A nested object whose fields are named behind `prefix`.
     pub fn new(map: Map<String, Value>, prefix: String) -> Self {
-        Self { map, prefix, known: vec![] }
+        Self { map, prefix, known: vec![], taken: vec![], exchange: None }
+    }
+
+    /// An object whose fields that nobody knows are noted for this exchange.
+    pub fn noting(map: Map<String, Value>, exchange: &Arc<Exchange>) -> Self {
+        Self { exchange: Some(exchange.clone()), ..Self::new(map, String::new()) }
+    }
+
+    /// A nested object, in whose names fields are named behind `name` and a dot.
+    pub fn inner(&self, map: Map<String, Value>, name: &str) -> Self {
+        Self { exchange: self.exchange.clone(), ..Self::new(map, format!("{name}.")) }
+    }
+
+    /// What nobody has read, but for `null`, which asks for nothing.
+    pub fn rest(&mut self) -> Map<String, Value> {
+        std::mem::take(&mut self.map).into_iter().filter(|(_, value)| !value.is_null()).collect()
+    }
+
+    /// Notes the names of fields that change nothing though somebody sent them.
+    pub fn ignore<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
+        if let Some(exchange) = &self.exchange {
+            names.into_iter().for_each(|name| exchange.ignore(name));
+        }
     }
 
     /// The full name of a field.
@@ -52,7 +78,19 @@ impl Fields {
     /// The field's value, unless absent or `null`.
     pub fn take(&mut self, field: &'static str) -> Option<Value> {
         self.known.push(field);
-        self.map.shift_remove(field).filter(|value| !value.is_null())
+        let value = self.map.shift_remove(field).filter(|value| !value.is_null())?;
+        self.taken.push(field);
+        Some(value)
+    }
+
+    /// Whether a field that has been read was there, or one that has not says something.
+    pub fn asked(&self, field: &str) -> bool {
+        self.taken.contains(&field) || self.has(field)
+    }
+
+    /// Whether a field is there and says something.
+    pub fn has(&self, field: &str) -> bool {
+        self.map.get(field).is_some_and(|value| !value.is_null())
     }
 
     /// The error for a field that must be there.
@@ -105,7 +143,7 @@ impl Fields {
     pub fn object(&mut self, field: &'static str) -> Result<Option<Fields>, ApiError> {
         match self.take(field) {
             None => Ok(None),
-            Some(Value::Object(map)) => Ok(Some(Fields::new(map, format!("{}.", self.name(field))))),
+            Some(Value::Object(map)) => Ok(Some(self.inner(map, &self.name(field)))),
             Some(_) => Err(self.wrong(field, "an object")),
         }
     }
@@ -122,9 +160,15 @@ impl Fields {
         }
     }
 
-    /// Refuses what nobody has read, except names that change no answer.
+    /// Notes what nobody has read, for the answer's header and the log; a strict server refuses it. Names that change no
+    /// answer are passed over.
     pub fn finish(self) -> Result<(), ApiError> {
         let harmless = |name: &str| self.prefix.is_empty() && HARMLESS.contains(&name);
+        let unread = self.map.iter().filter(|(field, value)| !value.is_null() && !harmless(field));
+        if let Some(exchange) = self.exchange.as_ref().filter(|exchange| !exchange.strict) {
+            unread.for_each(|(field, _)| exchange.ignore(&self.name(field)));
+            return Ok(());
+        }
         let Some((field, _)) = self.map.iter().find(|(field, value)| !value.is_null() && !harmless(field)) else {
             return Ok(());
         };
@@ -156,7 +200,10 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
         // in https://fetch.spec.whatwg.org), so that this check also protects against it.
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
         let essence = kind.split(';').next().unwrap_or("").trim();
-        if !essence.eq_ignore_ascii_case("application/json") {
+        // Some clients of Ollama's name no type; a page always names its origin.
+        let unnamed = essence.is_empty() && !request.headers().contains_key(header::ORIGIN);
+        let exchange = request.extensions().get::<Arc<Exchange>>().cloned();
+        if !unnamed && !essence.eq_ignore_ascii_case("application/json") {
             return Err(ApiError::request(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "the header `Content-Type: application/json` is missing",
@@ -169,7 +216,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
             }
             _ => ApiError::invalid(format!("cannot read the body: {}", rejection.body_text())),
         })?;
-        Fields::parse(&body).map(JsonBody)
+        Fields::parse(&body).map(|fields| JsonBody(Fields { exchange, ..fields }))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
 };
 use axum::{
     extract::Request,
-    http::{HeaderMap, HeaderName, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -17,6 +17,8 @@ pub(crate) struct Guard {
     /// Only names of this machine, and `allowed_hosts`, may stand in `Host`.
     loopback: bool,
     allowed_hosts: Vec<String>,
+    /// In small letters; `*` is any.
+    allowed_origins: Vec<String>,
     /// SHA-256, so that comparing takes the same time for all keys of all lengths.
     keys: Vec<[u8; 32]>,
     /// Whether requests to a path must carry a key.
@@ -28,6 +30,7 @@ impl Guard {
         Self {
             loopback: is_loopback(&options.host),
             allowed_hosts: options.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            allowed_origins: options.allowed_origins.iter().map(|origin| origin.to_ascii_lowercase()).collect(),
             keys: options.api_keys.iter().map(ApiKey::sha256).collect(),
             needs_key,
         }
@@ -46,6 +49,9 @@ impl Guard {
         let Some(origin) = value(headers, header::ORIGIN).map(|origin| origin.to_ascii_lowercase()) else {
             return Ok(());
         };
+        if self.is_named(&origin) {
+            return Ok(());
+        }
         let site = origin.strip_prefix("http://").map(|site| (site, "80"));
         let site = site.or_else(|| origin.strip_prefix("https://").map(|site| (site, "443")));
         match site {
@@ -62,6 +68,20 @@ impl Guard {
         }
     }
 
+    /// Whether pages of an origin, in small letters, may ask.
+    fn is_named(&self, origin: &str) -> bool {
+        self.allowed_origins.iter().any(|known| known == "*" || known == origin)
+    }
+
+    /// The origin that an answer must name, so that the other site's page may read it.
+    fn shared_with(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let origin = headers.get(header::ORIGIN)?;
+        let lower = String::from_utf8_lossy(origin.as_bytes()).to_ascii_lowercase();
+        let site = lower.strip_prefix("http://").or_else(|| lower.strip_prefix("https://"));
+        let by_host = site.is_some_and(|site| self.is_allowed(split_port(site).0));
+        (self.is_named(&lower) || by_host).then(|| origin.clone())
+    }
+
     fn is_allowed(&self, name: &str) -> bool {
         self.allowed_hosts.iter().any(|host| host == name)
     }
@@ -72,7 +92,9 @@ impl Guard {
             return Ok(());
         }
         let refused = |what: &str| Err(ApiError::request(StatusCode::UNAUTHORIZED, what, Some("invalid_api_key")));
-        let Some(credentials) = value(headers, header::AUTHORIZATION) else {
+        // Anthropic's clients send it so.
+        let other = value(headers, HeaderName::from_static("x-api-key")).map(|key| format!("Bearer {key}"));
+        let Some(credentials) = value(headers, header::AUTHORIZATION).or(other) else {
             return refused("an API key is needed: `Authorization: Bearer KEY`");
         };
         let Some((_, key)) = credentials.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
@@ -120,10 +142,33 @@ pub(crate) async fn check(guard: Arc<Guard>, request: Request, next: Next) -> Re
     if outcome.is_ok() && (guard.needs_key)(path) {
         outcome = guard.check_key(request.headers());
     }
-    match outcome {
+    let origin = guard.shared_with(request.headers());
+    // What a browser asks before it sends another site's request (<https://fetch.spec.whatwg.org>, CORS preflight); it
+    // carries no key.
+    let asks = request.method() == Method::OPTIONS
+        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+        && origin.is_some();
+    let wanted = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+    let mut response = match outcome {
+        _ if asks => StatusCode::NO_CONTENT.into_response(),
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
+    };
+    if let Some(origin) = origin {
+        let headers = response.headers_mut();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        let shown = HeaderValue::from_static("x-request-id, x-narthex-ignored");
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, shown);
+        if asks {
+            let methods = HeaderValue::from_static("GET, POST, DELETE");
+            headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+            headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+            let any = HeaderValue::from_static("authorization, content-type");
+            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, wanted.unwrap_or(any));
+        }
     }
+    response
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::{
     access_log::AccessLog,
-    exchange::{Exchange, Outcome, REQUEST_ID},
+    exchange::{Exchange, IGNORED, Outcome, REQUEST_ID},
     options::HttpOptions,
     trace::Traces,
 };
@@ -26,6 +26,8 @@ use std::{
 pub struct Observers {
     log: Option<AccessLog>,
     traces: Option<Traces>,
+    /// Whether fields that nobody knows are refused.
+    strict: bool,
 }
 
 impl Observers {
@@ -37,13 +39,16 @@ impl Observers {
         Ok(Self {
             log: options.access_log.as_deref().map(AccessLog::open).transpose()?,
             traces: options.otlp_traces_endpoint.as_deref().map(Traces::start).transpose()?,
+            strict: options.strict_fields,
         })
     }
 }
 
 /// Gives every request an id and tells the observers when its answer has ended.
 pub(crate) async fn observe(observers: Arc<Observers>, mut request: Request, next: Next) -> Response {
-    let exchange = Arc::new(Exchange::new(&request));
+    let mut exchange = Exchange::new(&request);
+    exchange.strict = observers.strict;
+    let exchange = Arc::new(exchange);
     request.extensions_mut().insert(exchange.clone());
     let mut ending =
         Ending { exchange, observers, outcome: Outcome { status: StatusCode::OK, complete: false }, answered: false };
@@ -51,6 +56,11 @@ pub(crate) async fn observe(observers: Arc<Observers>, mut request: Request, nex
     (ending.outcome.status, ending.answered) = (response.status(), true);
     if let Ok(id) = HeaderValue::from_str(&ending.exchange.id) {
         response.headers_mut().insert(REQUEST_ID, id);
+    }
+    let ignored = ending.exchange.ignored();
+    let names: Vec<String> = ignored.iter().map(|name| name.escape_default().to_string()).collect();
+    if let (false, Ok(names)) = (names.is_empty(), HeaderValue::from_str(&names.join(", "))) {
+        response.headers_mut().insert(IGNORED, names);
     }
     response.map(|body| Body::new(Watched { body, ending }))
 }

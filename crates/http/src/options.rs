@@ -51,6 +51,10 @@ pub struct HttpOptions {
     pub api_keys: Vec<ApiKey>,
     /// Further host names (without port) under which the server may be addressed, for instance by a reverse proxy.
     pub allowed_hosts: Vec<String>,
+    /// Origins of other sites' pages that may ask (`https://chat.example`); `*` is any.
+    pub allowed_origins: Vec<String>,
+    /// Whether fields of a request that nobody knows are refused, rather than named in the answer's header.
+    pub strict_fields: bool,
     /// The server's certificate and key; plain HTTP without.
     pub tls: Option<TlsFiles>,
     /// A file to which a line is added for each request, without its content; `-` is standard error.
@@ -68,6 +72,8 @@ impl Default for HttpOptions {
             port: 8000,
             api_keys: vec![],
             allowed_hosts: vec![],
+            allowed_origins: vec![],
+            strict_fields: false,
             tls: None,
             access_log: None,
             otlp_traces_endpoint: None,
@@ -84,6 +90,8 @@ impl fmt::Debug for HttpOptions {
             .field("port", &self.port)
             .field("api_keys", &format_args!("{} keys", self.api_keys.len()))
             .field("allowed_hosts", &self.allowed_hosts)
+            .field("allowed_origins", &self.allowed_origins)
+            .field("strict_fields", &self.strict_fields)
             .field("tls", &self.tls)
             .field("access_log", &self.access_log)
             .field("otlp_traces_endpoint", &self.otlp_traces_endpoint)

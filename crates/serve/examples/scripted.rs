@@ -4,7 +4,7 @@
 //! It repeats what it was told; `long` gives a long answer, `fail` breaks off, and `😀` shows
 //! characters of several tokens.
 
-use narthex_answer::{SamplingDefaults, TextModel};
+use narthex_answer::{Constraints, SamplingDefaults, TextModel};
 use narthex_base::{
     ArtifactKind, Component, ComponentKind, Digest, Error, Evidence, License, LineageNode, Presence, Result,
 };
@@ -49,6 +49,7 @@ fn main() -> Result<()> {
         say(request, if asked.contains("long") { &long } else { &short })
     };
     let model = TextModel {
+        constraints: Arc::new(Constraints::new(&tokenizer)),
         tokenizer,
         template: Some(ChatTemplate::new(CHATML, None, None)?),
         engine: Arc::new(Scripted::new(script).with_context(CONTEXT).delay(Duration::from_millis(30))),
@@ -58,6 +59,7 @@ fn main() -> Result<()> {
     let model = Served {
         id: "bard-chat".into(),
         created: 1_700_000_000,
+        precision: String::new(),
         provenance: provenance()?,
         ability: Ability::Text(TextAbility { model, adapters: Arc::default() }),
     };

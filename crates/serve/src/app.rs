@@ -1,6 +1,6 @@
 //! What handlers see of the server.
 
-use crate::{Limits, Served, Serving, metrics::Metrics};
+use crate::{Limits, Served, Serving, dialects::responses::Responses, metrics::Metrics};
 use axum::extract::FromRef;
 use narthex_http::Stopping;
 use std::sync::Arc;
@@ -18,6 +18,10 @@ pub(crate) struct App {
 pub(crate) struct Shared {
     pub serving: Arc<Serving>,
     pub limits: Arc<Limits>,
+    /// How the models write calls of tools, if their templates do not tell.
+    pub call_parser: Option<Arc<str>>,
+    /// What is kept of the Responses API.
+    pub responses: Arc<Responses>,
     pub metrics: Arc<Metrics>,
     /// Whether the server is about to stop.
     pub stopping: Stopping,

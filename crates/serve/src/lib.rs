@@ -8,6 +8,7 @@
 mod api;
 mod app;
 mod batch;
+mod dialects;
 mod listen;
 mod metrics;
 mod model;
@@ -19,6 +20,7 @@ mod testing;
 mod tests;
 
 pub use batch::{BatchSummary, run_batch};
+pub use dialects::responses::StoreLimits;
 pub use listen::serve;
 pub use model::{
     Ability, AdapterEntry, AdapterSources, Adapters, LabelAbility, NotServed, Served, ServedAdapter, Serving,

@@ -1,5 +1,6 @@
 //! Under which options a model is served. Plain data.
 
+use crate::dialects::responses::StoreLimits;
 use narthex_http::HttpOptions;
 
 /// Where to listen, whom to answer, and how much a request may ask for.
@@ -9,6 +10,10 @@ pub struct ServeOptions {
     pub http: HttpOptions,
     /// Sizes that a request may not exceed.
     pub limits: Limits,
+    /// What is kept of the Responses API, so that requests can go on from earlier ones.
+    pub responses: StoreLimits,
+    /// How the models write calls of tools, by name; by default their chat templates tell.
+    pub tool_call_parser: Option<String>,
 }
 
 /// Sizes that a request to the API may not exceed.
@@ -22,6 +27,8 @@ pub struct Limits {
     pub inputs_max: usize,
     /// Messages of one conversation.
     pub messages_max: usize,
+    /// Tools of one request.
+    pub tools_max: usize,
     /// Strings in `stop`.
     pub stop_strings_max: usize,
     /// Bytes of one string in `stop`.
@@ -35,10 +42,11 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            n_max: 16,
+            n_max: 128,
             sequences_max: 128,
             inputs_max: 2048,
             messages_max: 4096,
+            tools_max: 128,
             stop_strings_max: 16,
             stop_string_bytes_max: 1024,
             logit_biases_max: 1024,

@@ -1,9 +1,9 @@
 //! All routes of the API and the page, and which of them ask for a key.
 
-use crate::{ServeOptions, Serving, api, app::Shared, metrics::Metrics};
+use crate::{ServeOptions, Serving, api, app::Shared, dialects::responses::Responses, metrics::Metrics};
 use axum::{
     Router,
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use narthex_base::Result;
 use narthex_http::{Observers, Stopping, guarded};
@@ -18,14 +18,32 @@ pub fn router(serving: Arc<Serving>, options: &ServeOptions) -> Result<Router> {
     Ok(guarded(routes, &options.http, needs_key, Observers::open(&options.http)?))
 }
 
-/// Whether requests to a path must carry a key, where keys are set: the page, health and metrics are open.
+/// Paths that ask for no key, where keys are set: the page, health and metrics.
+const OPEN: [&str; 12] = [
+    "/",
+    "/page.css",
+    "/page.js",
+    "/serving.js",
+    "/icon.svg",
+    "/health",
+    "/ready",
+    "/ping",
+    "/version",
+    "/metrics",
+    "/openapi.json",
+    "/api/version",
+];
+
+/// Whether requests to a path must carry a key.
 pub(crate) fn needs_key(path: &str) -> bool {
-    path.starts_with("/v1/") || ["/classify", "/tokenize", "/detokenize"].contains(&path)
+    !OPEN.contains(&path) && !path.starts_with("/page/")
 }
 
 /// The routes alone, for a server that says when it is about to stop.
 pub(crate) fn routes(serving: Arc<Serving>, options: &ServeOptions, stopping: Stopping) -> Router {
     let (limits, metrics) = (Arc::new(options.limits.clone()), Arc::new(Metrics::new()));
+    let responses = Arc::new(Responses::new(options.responses));
+    let call_parser = options.tool_call_parser.as_deref().map(Arc::from);
     Router::new()
         .route("/", get(api::page::html))
         .route("/page.css", get(api::page::css))
@@ -42,13 +60,48 @@ pub(crate) fn routes(serving: Arc<Serving>, options: &ServeOptions, stopping: St
         .route("/v1/load_lora_adapter", post(api::adapters::load))
         .route("/v1/unload_lora_adapter", post(api::adapters::unload))
         .route("/v1/embeddings", post(api::embeddings::create))
+        .route("/v1/responses", post(api::responses::create))
+        .route("/v1/responses/{id}", get(api::responses::get).delete(api::responses::delete))
+        .route("/v1/responses/{id}/input_items", get(api::responses::input_items))
+        .route("/v1/messages", post(api::anthropic::create))
+        .route("/v1/messages/count_tokens", post(api::anthropic::count_tokens))
         .route("/v1/score", post(api::score::create))
+        .route("/score", post(api::score::create))
         .route("/v1/rerank", post(api::rerank::create))
+        .route("/v2/rerank", post(api::rerank::create))
+        .route("/rerank", post(api::rerank::create))
+        .route("/v2/embed", post(api::cohere::embed))
         .route("/classify", post(api::classify::create))
+        .route("/v1/classify", post(api::classify::create))
+        .route("/pooling", post(api::pooling::create))
+        .route("/invocations", post(api::server::invocations))
+        .route("/ping", get(api::server::ping).post(api::server::ping))
+        .route("/version", get(api::server::version))
+        .route("/load", get(api::server::load))
+        .route("/openapi.json", get(api::server::openapi))
+        .route("/api/chat", post(api::ollama::chat))
+        .route("/api/generate", post(api::ollama::generate))
+        .route("/api/embed", post(api::ollama::embed))
+        .route("/api/embeddings", post(api::ollama::embeddings_of_one))
+        .route("/api/show", post(api::ollama::show_model))
+        .route("/api/tags", get(api::ollama::list))
+        .route("/api/ps", get(api::ollama::running))
+        .route("/api/version", get(api::ollama::server_version))
+        .route("/api/pull", post(api::ollama::not_here))
+        .route("/api/push", post(api::ollama::not_here))
+        .route("/api/create", post(api::ollama::not_here))
+        .route("/api/copy", post(api::ollama::not_here))
+        .route("/api/delete", delete(api::ollama::not_here))
+        .route("/completion", post(api::llama_server::completion))
+        .route("/completions", post(api::llama_server::completion))
+        .route("/infill", post(api::llama_server::infill))
+        .route("/apply-template", post(api::llama_server::render))
+        .route("/props", get(api::llama_server::properties))
+        .route("/slots", get(api::llama_server::places))
         .route("/tokenize", post(api::tokenize::tokenize))
         .route("/detokenize", post(api::tokenize::detokenize))
         .route("/v1/provenance", get(api::provenance::get))
-        .with_state(Shared { serving, limits, metrics, stopping })
+        .with_state(Shared { serving, limits, call_parser, responses, metrics, stopping })
 }
 
 #[cfg(test)]
@@ -73,7 +126,7 @@ mod tests {
         let router = testing::router_with(|_| vec![], &options);
         let long = format!("{{\"model\": \"{}\"}}", "x".repeat(200));
         for (method, path, headers, body, status, code, message) in [
-            ("GET", "/nowhere", "", "", 404, "unknown_url", "unknown URL: GET /nowhere"),
+            ("GET", "/nowhere", "Bearer secret", "", 404, "unknown_url", "unknown URL: GET /nowhere"),
             ("DELETE", "/v1/models", "Bearer secret", "", 405, "method_not_allowed", "/v1/models does not take DELETE"),
             (
                 "GET",

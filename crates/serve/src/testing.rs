@@ -7,7 +7,7 @@ use axum::{
     body::{Body, Bytes, to_bytes},
     http::{HeaderMap, Request},
 };
-use narthex_answer::{Chances, SamplingDefaults, TextEncoder, TextModel};
+use narthex_answer::{Chances, Constraints, SamplingDefaults, TextEncoder, TextModel};
 use narthex_base::{ArtifactKind, License, Manifest, Provenance, Recipe};
 use narthex_http::ApiError;
 use narthex_infer::{
@@ -54,13 +54,15 @@ pub fn model_of(engine: Arc<dyn Generates>) -> Served {
         engine,
         stop_tokens: vec![2],
         defaults: SamplingDefaults::default(),
+        constraints: Arc::new(Constraints::new(&tokenizer())),
     };
     served("m", Ability::Text(TextAbility { model, adapters: Arc::default() }))
 }
 
 /// Something that is served, with papers of a bundle.
 fn served(id: &str, ability: Ability) -> Served {
-    Served { id: id.into(), created: 1_700_000_000, provenance: shown("0123456789abcdef", "MIT", 3), ability }
+    let (provenance, precision) = (shown("0123456789abcdef", "MIT", 3), "F32".into());
+    Served { id: id.into(), created: 1_700_000_000, precision, provenance, ability }
 }
 
 /// What is shown of something with this digest, licence and class.
@@ -254,8 +256,9 @@ impl Reply {
 
 /// Replaces what differs each time, after checking its form.
 fn masked(mut value: Value) -> Value {
-    if let Some(id) = value.get("id").and_then(Value::as_str).filter(|id| id.len() > 32) {
-        let prefix = id.split_once('-').unwrap().0.to_string();
+    let id = value.get("id").and_then(Value::as_str).filter(|id| id.len() > 32);
+    if let Some((prefix, _)) = id.and_then(|id| id.split_once('-')) {
+        let prefix = prefix.to_string();
         value["id"] = format!("{prefix}-…").into();
         if let Some(created) = value.get_mut("created") {
             assert!(created.as_u64().unwrap() > 1_700_000_000);
@@ -281,6 +284,11 @@ pub async fn get(router: &Router, path: &str) -> Reply {
 pub async fn post(router: &Router, path: &str, body: &Value) -> Reply {
     let request = Request::post(path).header("content-type", "application/json");
     send(router, request.body(body.to_string().into()).unwrap()).await
+}
+
+/// The object of an error.
+pub fn object_of(error: &ApiError) -> Value {
+    serde_json::to_value(error.object()).unwrap()
 }
 
 /// `param: message` of an error.

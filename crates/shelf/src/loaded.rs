@@ -1,7 +1,7 @@
 //! A model ready for use: weights, tokenizer, chat template and what is known of its origin.
 
 use crate::gguf::GgufModel;
-use narthex_answer::{SamplingDefaults, TextModel, stop_tokens};
+use narthex_answer::{Constraints, SamplingDefaults, TextModel, stop_tokens};
 use narthex_base::{ArtifactKind, Error, Result};
 use narthex_infer::Engine;
 use narthex_ledger::Artifact;
@@ -132,6 +132,7 @@ impl LoadedModel {
             engine: Arc::new(engine),
             stop_tokens: self.stop_tokens.clone(),
             defaults: SamplingDefaults::of(&self.generation),
+            constraints: Arc::new(Constraints::new(&self.tokenizer)),
         }
     }
 }

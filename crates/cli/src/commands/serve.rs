@@ -21,6 +21,7 @@ use narthex_serve::{
     Ability, Adapters, BatchSummary, LabelAbility, ServeOptions, Served, Serving, TextAbility, run_batch, serve,
 };
 use narthex_shelf::{Follow, FollowMove, Ready, ReadyEncoder, ReadyOptions, ReadyText, Shelf, Shown};
+use narthex_text::calls;
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
@@ -79,6 +80,23 @@ pub struct Serve {
     /// A further host name under which the server may be addressed, as by a reverse proxy
     #[arg(long, value_name = "NAME", help_heading = "HTTP")]
     pub allowed_host: Vec<String>,
+    /// Another site whose pages may use the server, as `https://chat.example`; `*` is any
+    #[arg(long, value_name = "ORIGIN", help_heading = "HTTP")]
+    pub allowed_origin: Vec<String>,
+    /// Refuse fields of requests that nobody knows, rather than name them in the header `x-narthex-ignored`
+    #[arg(long, help_heading = "HTTP")]
+    pub strict_fields: bool,
+    /// How the model writes calls of tools; its chat template tells by default
+    #[arg(long, value_name = "NAME", value_parser = tool_call_parser)]
+    pub tool_call_parser: Option<String>,
+}
+
+/// A way of writing calls of tools that there is.
+fn tool_call_parser(name: &str) -> Result<String, String> {
+    match calls::by_name(name) {
+        Some(syntax) => Ok(syntax.name().into()),
+        None => Err(format!("there are: {}", calls::names().collect::<Vec<_>>().join(", "))),
+    }
 }
 
 /// The arguments of `narthex batch`.
@@ -111,6 +129,8 @@ pub fn run(args: &Serve) -> Result<()> {
         port: args.port,
         api_keys: args.api_key.iter().cloned().map(ApiKey::Plain).collect(),
         allowed_hosts: args.allowed_host.clone(),
+        allowed_origins: args.allowed_origin.clone(),
+        strict_fields: args.strict_fields,
         tls: tls.map(|(certificates, key)| TlsFiles { certificates, key }),
         access_log: args.access_log.clone(),
         otlp_traces_endpoint: args.otlp_traces_endpoint.clone(),
@@ -130,7 +150,8 @@ pub fn run(args: &Serve) -> Result<()> {
     if http.api_keys.is_empty() && !is_local(&http.host) {
         noteln!("warning: whoever reaches {}:{} may use this server: `--api-key` asks for a key", http.host, http.port);
     }
-    let options = ServeOptions { http, ..ServeOptions::default() };
+    let tool_call_parser = args.tool_call_parser.clone();
+    let options = ServeOptions { http, tool_call_parser, ..ServeOptions::default() };
     let source = Source::new(&args.model, args.served_model_name.clone(), &args.engine)?;
     let source = Source { adapters: Arc::new(adapters::adapters(&args.adapters, &source.shelf)?), ..source };
     if args.explain {
@@ -216,6 +237,11 @@ impl Facts {
     }
 }
 
+/// A precision in the words of Ollama's clients.
+fn precision_name(precision: Precision) -> &'static str {
+    if precision == Precision::Bf16 { "BF16" } else { "F32" }
+}
+
 /// Where a model comes from and how it is to run.
 struct Source {
     shelf: Shelf,
@@ -253,7 +279,8 @@ impl Source {
         let facts = Facts { cut, version: model.version, ..Facts::new(&model.shown, model.precision, about) };
         let id = self.name.clone().unwrap_or(model.name);
         let ability = Ability::Text(TextAbility { model: model.model, adapters: self.adapters.clone() });
-        let served = Served { id, created: model.created, provenance: model.shown, ability };
+        let precision = precision_name(model.precision).into();
+        let served = Served { id, created: model.created, precision, provenance: model.shown, ability };
         Ok((served, facts))
     }
 
@@ -275,7 +302,8 @@ impl Source {
             ),
         };
         let facts = Facts { version, ..Facts::new(&shown, precision, about) };
-        let served = Served { id: self.name.clone().unwrap_or(name), created, provenance: shown, ability };
+        let (id, precision) = (self.name.clone().unwrap_or(name), precision_name(precision).into());
+        let served = Served { id, created, precision, provenance: shown, ability };
         Ok((served, facts))
     }
 

@@ -2,7 +2,7 @@
 //! and along with the model that comes of it. Knows no kind of step.
 
 use super::StepContext;
-use narthex_answer::{SamplingDefaults, SamplingWish, TextModel};
+use narthex_answer::{Constraints, SamplingDefaults, SamplingWish, TextModel};
 use narthex_base::{Component, ComponentKind, Error, Passed, Result, config::Schedule, plan::Input};
 use narthex_infer::{Engine, EngineOptions};
 use narthex_ledger::Artifact;
@@ -105,6 +105,7 @@ pub(super) fn sample(model: &Decoder, tokenizer: &Tokenizer, prompt: Vec<u32>, s
         engine: Arc::new(Engine::start(model.clone(), EngineOptions::default())?),
         stop_tokens: stop_tokens.to_vec(),
         defaults: SamplingDefaults::of(&fresh_generation()),
+        constraints: Arc::new(Constraints::new(tokenizer)),
     };
     let request = model.request(prompt, SAMPLE_TOKENS, model.defaults.sampling(&SamplingWish::default()));
     let told = model.tell(request, |_| ControlFlow::Continue(()));

@@ -2,9 +2,10 @@
 
 use super::{
     ability,
+    chunks::Chunks,
     generating::{self, Operation},
     head::Head,
-    logprobs::CompletionLogprobs,
+    logprobs::{CompletionLogprobs, PromptLogprobs},
     parameters::Parameters,
     refusal::unanswered,
     usage::Usage,
@@ -15,8 +16,8 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use narthex_answer::{Generation, Piece, Scored, Whole};
-use narthex_http::{ApiError, Events, Exchange, Fields, JsonBody, event_stream};
+use narthex_answer::{Ending, Generation, Piece, Scored, Whole};
+use narthex_http::{ApiError, Exchange, Fields, JsonBody, event_stream};
 use narthex_infer::{Request, TokenLogprobs};
 use narthex_text::{TextStream, Tokenizer};
 use serde::Serialize;
@@ -33,6 +34,8 @@ struct Call {
     requests: Vec<Request>,
     /// Prompts are part of the answer.
     echo: bool,
+    /// The scores of prompts are.
+    scores_prompt: bool,
 }
 
 /// A prompt as text and as tokens.
@@ -43,7 +46,7 @@ struct Prompt {
 }
 
 #[derive(Serialize)]
-struct Completion {
+pub(crate) struct Completion {
     #[serde(flatten)]
     head: Head,
     choices: Vec<Choice>,
@@ -66,6 +69,15 @@ struct Choice {
     index: usize,
     logprobs: Option<CompletionLogprobs>,
     finish_reason: Option<&'static str>,
+    /// What ended it, if the request named it.
+    stop_reason: Value,
+    /// Absent unless asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<Vec<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<Vec<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<PromptLogprobs>,
 }
 
 /// Continues prompts.
@@ -74,22 +86,61 @@ pub(crate) async fn create(
     Extension(exchange): Extension<Arc<Exchange>>,
     JsonBody(fields): JsonBody,
 ) -> Result<Response, ApiError> {
-    let (model, limits) = (app.model.clone(), app.shared.limits.clone());
-    // Long prompts take a while to tokenize; other answers go on meanwhile.
-    let call = tokio::task::spawn_blocking(move || read(fields, &model, &limits)).await;
-    let mut call = call.map_err(|error| ApiError::internal(error.to_string()))??;
-    let head = Head::new("cmpl", "text_completion", &app.model, &call.parameters.model);
-    let requests = std::mem::take(&mut call.requests);
-    let mut generation = generating::start(&app, exchange, Operation::Completion, &head, &call.parameters, requests)?;
-    if call.parameters.stream {
-        return Ok(event_stream(|events| stream(app, head, generation, call, events)));
+    let continuation = Continuation::begin(app, exchange, fields).await?;
+    if continuation.streams() {
+        return Ok(event_stream(async move |mut events| continuation.stream(&mut events).await));
     }
-    let wholes = generation.wholes().await.map_err(|error| unanswered(error, &app.model.id, "prompt"))?;
-    let usage = call.usage(generation.completion_tokens());
-    let tokenizer = app.model.ability.tokenizer();
-    let choices = wholes.into_iter().enumerate().map(|(index, whole)| call.choice(tokenizer, index, whole));
-    let choices = choices.collect::<Result<_, _>>()?;
-    Ok(Json(Completion { head, choices, usage }).into_response())
+    Ok(Json(continuation.whole().await?).into_response())
+}
+
+/// Prompts that the engine has taken.
+pub(crate) struct Continuation {
+    app: App,
+    head: Head,
+    generation: Generation,
+    call: Call,
+}
+
+impl Continuation {
+    /// Reads a request and hands it to the engine.
+    pub async fn begin(app: App, exchange: Arc<Exchange>, fields: Fields) -> Result<Self, ApiError> {
+        let (model, limits) = (app.model.clone(), app.shared.limits.clone());
+        // Long prompts take a while to tokenize; other answers go on meanwhile.
+        let call = tokio::task::spawn_blocking(move || read(fields, &model, &limits)).await;
+        let mut call = call.map_err(|error| ApiError::internal(error.to_string()))??;
+        let head = Head::new(
+            "cmpl",
+            "text_completion",
+            &app.model,
+            &call.parameters.model,
+            call.parameters.request_id.as_deref(),
+        );
+        let requests = std::mem::take(&mut call.requests);
+        let generation = generating::start(&app, exchange, Operation::Completion, &head, &call.parameters, requests)?;
+        Ok(Self { app, head, generation, call })
+    }
+
+    /// Whether the answer is wanted piece by piece.
+    pub fn streams(&self) -> bool {
+        self.call.parameters.stream
+    }
+
+    /// The whole answer.
+    pub async fn whole(self) -> Result<Completion, ApiError> {
+        let Self { app, head, mut generation, call } = self;
+        let wholes = generation.wholes().await.map_err(|error| unanswered(error, &app.model.id, "prompt"))?;
+        let usage = call.usage(&generation);
+        let tokenizer = app.model.ability.tokenizer();
+        let choices = wholes.into_iter().enumerate().map(|(index, whole)| call.choice(tokenizer, index, whole));
+        let choices = choices.collect::<Result<_, _>>()?;
+        Ok(Completion { head, choices, usage })
+    }
+
+    /// The answer piece by piece.
+    pub async fn stream(self, chunks: &mut impl Chunks) -> Result<(), ApiError> {
+        let Self { app, head, generation, call } = self;
+        stream(app, head, generation, call, chunks).await
+    }
 }
 
 impl Call {
@@ -103,8 +154,10 @@ impl Call {
     }
 
     /// A prompt counts once, however many choices continue it.
-    fn usage(&self, completion_tokens: usize) -> Usage {
-        Usage::new(self.prompts.iter().map(|prompt| prompt.ids.len()).sum(), completion_tokens)
+    fn usage(&self, generation: &Generation) -> Usage {
+        let prompt_tokens = self.prompts.iter().map(|prompt| prompt.ids.len()).sum();
+        let cached = (0..self.prompts.len()).map(|prompt| generation.cached_tokens(prompt * self.parameters.n)).sum();
+        Usage::new(prompt_tokens, generation.completion_tokens()).with_cached(cached)
     }
 
     fn choice(&self, tokenizer: &Tokenizer, index: usize, whole: Whole) -> Result<Choice, ApiError> {
@@ -113,15 +166,35 @@ impl Call {
         let mut logprobs = self.parameters.logprobs.map(|_| CompletionLogprobs::default());
         if let Some(logprobs) = &mut logprobs {
             if self.echo {
-                push_prompt(logprobs, tokenizer, &self.prompt(index).ids, &whole.prompt)?;
+                push_prompt(logprobs, (tokenizer, self.named()), &self.prompt(index).ids, &whole.prompt)?;
             }
-            push_answer(logprobs, tokenizer, &whole.scored, self.echo_chars(index));
+            push_answer(logprobs, (tokenizer, self.named()), &whole.scored, self.echo_chars(index));
         }
-        Ok(Choice { text, index, logprobs, finish_reason: Some(whole.reason.as_str()) })
+        let (parameters, ids) = (&self.parameters, &self.prompt(index).ids);
+        Ok(Choice {
+            text,
+            index,
+            logprobs,
+            finish_reason: Some(whole.ending.reason.as_str()),
+            stop_reason: parameters.stop_reason(&whole.ending),
+            token_ids: parameters.token_ids.beside.then_some(whole.ids),
+            prompt_token_ids: parameters.token_ids.beside.then(|| ids.clone()),
+            prompt_logprobs: self.scores_prompt.then(|| PromptLogprobs::new(tokenizer, ids, &whole.prompt)),
+        })
+    }
+
+    /// Whether tokens are named by their ids.
+    fn named(&self) -> bool {
+        self.parameters.token_ids.named
     }
 }
 
-fn push_answer(logprobs: &mut CompletionLogprobs, tokenizer: &Tokenizer, scored: &[Scored], before_chars: usize) {
+fn push_answer(
+    logprobs: &mut CompletionLogprobs,
+    tokenizer: (&Tokenizer, bool),
+    scored: &[Scored],
+    before_chars: usize,
+) {
     for token in scored {
         logprobs.push(tokenizer, token.id, Some(&token.logprobs), before_chars + token.start_chars);
     }
@@ -129,55 +202,79 @@ fn push_answer(logprobs: &mut CompletionLogprobs, tokenizer: &Tokenizer, scored:
 
 fn push_prompt(
     logprobs: &mut CompletionLogprobs,
-    tokenizer: &Tokenizer,
+    (tokenizer, named): (&Tokenizer, bool),
     ids: &[u32],
     scores: &[Option<TokenLogprobs>],
 ) -> Result<(), ApiError> {
     let mut stream = TextStream::new(tokenizer, true);
     let mut offset_chars = 0;
     for (index, id) in ids.iter().enumerate() {
-        logprobs.push(tokenizer, *id, scores.get(index).and_then(Option::as_ref), offset_chars);
+        logprobs.push((tokenizer, named), *id, scores.get(index).and_then(Option::as_ref), offset_chars);
         let text = stream.push(*id).map_err(|error| ApiError::internal(error.what()))?;
         offset_chars += text.map_or(0, |text| text.chars().count());
     }
     Ok(())
 }
 
-async fn stream(app: App, head: Head, mut generation: Generation, call: Call, events: Events) -> Result<(), ApiError> {
-    let usage = call.parameters.include_usage.then_some(None);
+async fn stream(
+    app: App,
+    head: Head,
+    mut generation: Generation,
+    call: Call,
+    events: &mut impl Chunks,
+) -> Result<(), ApiError> {
     let wanted = call.parameters.logprobs.is_some();
-    let chunk = |index, text, logprobs, finish_reason| Chunk {
-        head: &head,
-        choices: vec![Choice { text, index, logprobs, finish_reason }],
-        usage,
+    let beside = call.parameters.token_ids.beside;
+    // Which choices have said something: the first piece of each names the prompt's tokens.
+    let mut begun = vec![false; call.prompts.len() * call.parameters.n];
+    let mut chunk = |generation: &Generation, index: usize, text, logprobs, ids: Vec<u32>, ending: Option<&Ending>| {
+        let first = !std::mem::replace(&mut begun[index], true);
+        let choice = Choice {
+            text,
+            index,
+            logprobs,
+            finish_reason: ending.map(|ending| ending.reason.as_str()),
+            stop_reason: ending.map_or(Value::Null, |ending| call.parameters.stop_reason(ending)),
+            token_ids: beside.then_some(ids),
+            prompt_token_ids: (beside && first).then(|| call.prompt(index).ids.clone()),
+            prompt_logprobs: None,
+        };
+        let usage = call.parameters.usage.each.then(|| call.usage(generation));
+        Chunk { head: &head, choices: vec![choice], usage: call.parameters.usage.last.then_some(usage) }
     };
     if call.echo && !wanted {
         for index in 0..call.prompts.len() * call.parameters.n {
-            events.send(&chunk(index, call.prompt(index).text.clone(), None, None)).await?;
+            let text = call.prompt(index).text.clone();
+            events.send(&chunk(&generation, index, text, None, vec![], None)).await?;
         }
     }
     let tokenizer = app.model.ability.tokenizer();
+    let named = (tokenizer, call.named());
     let broken = |error| unanswered(error, &app.model.id, "prompt");
     while let Some((index, piece)) = generation.next().await.map_err(broken)? {
         let mut logprobs = wanted.then(CompletionLogprobs::default);
         match piece {
             Piece::Prompt(scores) => {
                 if let Some(logprobs) = &mut logprobs {
-                    push_prompt(logprobs, tokenizer, &call.prompt(index).ids, &scores)?;
+                    push_prompt(logprobs, named, &call.prompt(index).ids, &scores)?;
                 }
-                events.send(&chunk(index, call.prompt(index).text.clone(), logprobs, None)).await?;
+                let text = call.prompt(index).text.clone();
+                events.send(&chunk(&generation, index, text, logprobs, vec![], None)).await?;
             }
-            Piece::Text(text, scored) => {
+            Piece::Text(text, scored, ids) => {
                 if let Some(logprobs) = &mut logprobs {
-                    push_answer(logprobs, tokenizer, &scored, call.echo_chars(index));
+                    push_answer(logprobs, named, &scored, call.echo_chars(index));
                 }
-                events.send(&chunk(index, text, logprobs, None)).await?;
+                events.send(&chunk(&generation, index, text, logprobs, ids, None)).await?;
             }
-            Piece::End(reason) => events.send(&chunk(index, String::new(), None, Some(reason.as_str()))).await?,
+            Piece::Mark(_) => {}
+            Piece::End(ending) => {
+                events.send(&chunk(&generation, index, String::new(), None, vec![], Some(&ending))).await?;
+            }
         }
     }
-    if call.parameters.include_usage {
-        let usage = Some(Some(call.usage(generation.completion_tokens())));
+    if call.parameters.usage.last {
+        let usage = Some(Some(call.usage(&generation)));
         events.send(&Chunk { head: &head, choices: vec![], usage }).await?;
     }
     Ok(())
@@ -196,14 +293,22 @@ fn read(mut fields: Fields, model: &Served, limits: &Limits) -> Result<Call, Api
     let logprobs = fields.integer("logprobs", 0..=limits.logprobs_max as i64)?.map(|count| count as usize);
     parameters.logprobs = logprobs;
     let max_tokens = fields.integer("max_tokens", 0..=i64::MAX)?;
+    let asked_tokens = max_tokens.map(|tokens| usize::try_from(tokens).unwrap_or(usize::MAX));
+    parameters.check_tokens(asked_tokens)?;
+    let special = fields.flag("add_special_tokens")?.unwrap_or(true);
     let max_tokens = max_tokens.map_or(MAX_TOKENS_DEFAULT, |tokens| usize::try_from(tokens).unwrap_or(usize::MAX));
     let value = fields.take("prompt").ok_or_else(|| fields.missing("prompt"))?;
+    if fields.has("max_completion_tokens") {
+        return Err(ApiError::field("max_completion_tokens", "use `max_tokens` here"));
+    }
     fields.unsupported("suffix", &[Value::String(String::new())])?;
-    fields.unsupported("response_format", &[serde_json::json!({"type": "text"})])?;
     fields.finish()?;
 
     let text = ability::text(model)?;
-    let prompts = read_prompts(value, &text.model.tokenizer)?;
+    let constraint = parameters.constraint(&text.model)?;
+    let prompts = read_prompts(value, &text.model.tokenizer, special)?;
+    let kept = |prompt: Prompt| Prompt { ids: parameters.kept(prompt.ids), ..prompt };
+    let prompts: Vec<Prompt> = prompts.into_iter().map(kept).collect();
     if prompts.len() * parameters.n > limits.sequences_max {
         let message = format!("prompts times `n` may be {} at most", limits.sequences_max);
         return Err(ApiError::field("prompt", message));
@@ -219,26 +324,28 @@ fn read(mut fields: Fields, model: &Served, limits: &Limits) -> Result<Call, Api
             return Err(ApiError::field("prompt", message).code("context_length_exceeded"));
         }
         let request = parameters.request(&text.model, prompt.ids.clone(), max_tokens.min(room));
-        let request = Request { prompt_logprobs: echo && logprobs.is_some(), ..request };
+        let scores = request.prompt_logprobs.or(logprobs.filter(|_| echo));
+        let request = Request { prompt_logprobs: scores, constraint: constraint.clone(), ..request };
         requests.extend(parameters.requests(requests.len(), &request));
     }
-    Ok(Call { parameters, prompts, requests, echo })
+    let scores_prompt = parameters.prompt_logprobs.is_some();
+    Ok(Call { parameters, prompts, requests, echo, scores_prompt })
 }
 
 /// A string, a list of strings, token ids, or a list of lists of token ids.
-fn read_prompts(value: Value, tokenizer: &Tokenizer) -> Result<Vec<Prompt>, ApiError> {
+fn read_prompts(value: Value, tokenizer: &Tokenizer, special: bool) -> Result<Vec<Prompt>, ApiError> {
     let wrong = || {
         let message = "`prompt` must be a string, a list of strings, a list of token ids, or a list of such lists";
         ApiError::field("prompt", message)
     };
     match value {
-        Value::String(text) => Ok(vec![encoded(text, tokenizer)?]),
+        Value::String(text) => Ok(vec![encoded(text, tokenizer, special)?]),
         Value::Array(list) if list.is_empty() => Err(ApiError::field("prompt", "`prompt` must not be empty")),
         Value::Array(list) if list[0].is_number() => Ok(vec![decoded(&list, tokenizer)?.ok_or_else(wrong)?]),
         Value::Array(list) => list
             .into_iter()
             .map(|entry| match entry {
-                Value::String(text) => encoded(text, tokenizer),
+                Value::String(text) => encoded(text, tokenizer, special),
                 Value::Array(ids) => decoded(&ids, tokenizer)?.ok_or_else(wrong),
                 _ => Err(wrong()),
             })
@@ -247,8 +354,8 @@ fn read_prompts(value: Value, tokenizer: &Tokenizer) -> Result<Vec<Prompt>, ApiE
     }
 }
 
-fn encoded(text: String, tokenizer: &Tokenizer) -> Result<Prompt, ApiError> {
-    let ids = tokenizer.encode(&text, true).map_err(|error| ApiError::field("prompt", error.what()))?;
+fn encoded(text: String, tokenizer: &Tokenizer, special: bool) -> Result<Prompt, ApiError> {
+    let ids = tokenizer.encode(&text, special).map_err(|error| ApiError::field("prompt", error.what()))?;
     Ok(Prompt { text, ids })
 }
 
@@ -286,8 +393,8 @@ mod tests {
             json!({
                 "id": "cmpl-…", "object": "text_completion", "created": 0, "model": "m",
                 "system_fingerprint": "fp_0123456789ab",
-                "choices": [{"text": "cd", "index": 0, "logprobs": null, "finish_reason": "stop"}],
-                "usage": {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5},
+                "choices": [{"text": "cd", "index": 0, "logprobs": null, "finish_reason": "stop", "stop_reason": null}],
+                "usage": {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5, "prompt_tokens_details": {"cached_tokens": 0}},
             })
         );
         let long = "x".repeat(30);
@@ -295,7 +402,10 @@ mod tests {
         assert_eq!((texts(&reply)[0].len(), &reply["choices"][0]["finish_reason"]), (16, &json!("length")));
         let reply =
             post(&testing::router(answer(&"x".repeat(99))), PATH, &request(json!({"max_tokens": 99}))).await.json(200);
-        assert_eq!(reply["usage"], json!({"prompt_tokens": 2, "completion_tokens": 62, "total_tokens": 64}));
+        assert_eq!(
+            reply["usage"],
+            json!({"prompt_tokens": 2, "completion_tokens": 62, "total_tokens": 64, "prompt_tokens_details": {"cached_tokens": 0}})
+        );
     }
 
     #[tokio::test]
@@ -343,7 +453,7 @@ mod tests {
         assert_eq!(
             reply["choices"][0],
             json!({
-                "text": "ab", "index": 0, "finish_reason": "length",
+                "text": "ab", "index": 0, "finish_reason": "length", "stop_reason": null,
                 "logprobs": {
                     "tokens": ["a", "b"], "token_logprobs": [null, -0.5], "top_logprobs": [null, {"b": -0.5}],
                     "text_offset": [0, 1],
@@ -414,10 +524,7 @@ mod tests {
             (json!({"best_of": 2}), "best_of: `best_of` other than `n` is not supported yet".into()),
             (json!({"suffix": "x"}), "suffix: `suffix` is not supported yet: leave it out".into()),
             (json!({"logprobs": true}), "logprobs: `logprobs` must be a whole number from 0 to 20".into()),
-            (
-                json!({"max_completion_tokens": 2}),
-                "max_completion_tokens: unknown field `max_completion_tokens`".into(),
-            ),
+            (json!({"max_completion_tokens": 2}), "max_completion_tokens: use `max_tokens` here".into()),
         ] {
             let error = post(&router, PATH, &request(more)).await.json(400);
             assert_eq!(describe(&error), expected);

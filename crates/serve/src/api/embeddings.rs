@@ -199,8 +199,6 @@ mod tests {
                 json!({"prompt_name": "poem"}),
                 "prompt_name: the model has no prompt of this name; it has: passage, query",
             ),
-            (json!({"inptu": "x"}), "inptu: unknown field `inptu`; did you mean `input`?"),
-            (json!({"model": null}), "model: the field `model` is missing"),
             (
                 json!({"input": "x".repeat(65)}),
                 "input: a text is too long: it has 65 tokens, but the model's context holds 64; \

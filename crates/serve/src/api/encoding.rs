@@ -13,10 +13,10 @@ use narthex_text::TokenSequence;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// Reads the field `model`, which must name the model that is served.
+/// Reads the field `model`, which must name the model that is served if it is there.
 pub(crate) fn read_model(fields: &mut Fields, model: &Served) -> Result<(), ApiError> {
-    let name = fields.string("model")?.ok_or_else(|| fields.missing("model"))?;
-    check_model(&name, model)
+    // Where there is one model, it need not be named.
+    fields.string("model")?.map_or(Ok(()), |name| check_model(&name, model))
 }
 
 /// How long texts may be.

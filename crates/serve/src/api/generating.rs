@@ -45,7 +45,7 @@ pub(crate) fn start(
     let text = ability::text(&app.model)?;
     exchange.generates(record(operation, head, parameters, &requests));
     let watch = Watch { metrics: app.shared.metrics.clone(), exchange };
-    let generation = Generation::start(&text.model, requests, &parameters.stop, watch);
+    let generation = Generation::start(&text.model, requests, &parameters.reading, watch);
     generation.map_err(|error| unanswered(error, &app.model.id, operation.prompt_field()))
 }
 

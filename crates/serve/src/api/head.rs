@@ -16,9 +16,10 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// A head with a new id behind `prefix`, for the model or adapter of this name.
-    pub fn new(prefix: &str, object: &'static str, model: &Served, name: &str) -> Self {
+    /// A head with a new id behind `prefix`, or with the client's own, for the model or adapter that was asked for.
+    pub fn new(prefix: &str, object: &'static str, model: &Served, name: &str, own: Option<&str>) -> Self {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self { id: new_id(prefix), object, created, model: name.into(), system_fingerprint: model.fingerprint() }
+        let id = own.map_or_else(|| new_id(prefix), |id| format!("{prefix}-{id}"));
+        Self { id, object, created, model: name.into(), system_fingerprint: model.fingerprint() }
     }
 }

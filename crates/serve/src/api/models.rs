@@ -29,12 +29,12 @@ pub(crate) struct Model {
     license: Option<License>,
     /// The class of the Model Openness Framework: 1, 2, 3 or null.
     openness_class: Option<u8>,
+    /// What it does: `generate`, `embed`, `score` or `classify`. Our own field too.
+    task: &'static str,
     /// Of an adapter, the model that it changes; as vLLM has it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<String>,
-    /// Of an adapter, where it lies; as vLLM has it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    root: Option<String>,
+    /// Of an adapter, where it lies, and of a model its name; as vLLM has it.
+    root: String,
 }
 
 #[derive(Serialize)]
@@ -68,8 +68,9 @@ impl Model {
             chat: model.ability.chats(),
             license: own.license.clone(),
             openness_class: own.openness.as_ref().and_then(|openness| openness.class),
+            task: model.ability.task(),
             parent: None,
-            root: None,
+            root: model.id.clone(),
         }
     }
 
@@ -82,7 +83,7 @@ impl Model {
             license: own.license.clone(),
             openness_class: own.openness.as_ref().and_then(|openness| openness.class),
             parent: Some(base.id.clone()),
-            root: Some(entry.source.place().display().to_string()),
+            root: entry.source.place().display().to_string(),
             ..base.clone()
         }
     }
@@ -154,7 +155,7 @@ mod tests {
         let router = testing::router(|_| vec![]);
         let model = json!({
             "id": "m", "object": "model", "created": 1_700_000_000, "owned_by": "narthex", "max_model_len": 64, "chat": true,
-            "license": "MIT", "openness_class": 3,
+            "license": "MIT", "openness_class": 3, "task": "generate", "parent": null, "root": "m",
         });
         assert_eq!(get(&router, "/v1/models").await.json(200), json!({"object": "list", "data": [model]}));
         let shown = get(&router, "/v1/models/m").await.json(200);

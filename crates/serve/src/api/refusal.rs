@@ -41,7 +41,7 @@ pub(crate) fn unanswered(error: AnswerError, model: &str, prompt: &str) -> ApiEr
         }
         AnswerError::Full { tokens, context } => {
             let message = format!(
-                "the prompt is too long: the messages have {tokens} tokens, but the model's context holds {context}"
+                "the prompt is too long: the messages have {tokens} tokens, and this model's maximum context length is {context}"
             );
             ApiError::field(prompt, message).code("context_length_exceeded")
         }

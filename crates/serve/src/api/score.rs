@@ -36,7 +36,7 @@ pub(crate) async fn create(
     let (model, limits) = (app.model.clone(), app.shared.limits.clone());
     let read = tokio::task::spawn_blocking(move || read(fields, &model, &limits)).await;
     let likeness = read.map_err(|error| ApiError::internal(error.to_string()))??;
-    let head = Head::new("score", "list", &app.model, &app.model.id);
+    let head = Head::new("score", "list", &app.model, &app.model.id, None);
     let encoder = comparer(&app.model)?.encoder();
     let (scores, tokens) = likeness.run(&app, &exchange, ("score", "text_2"), encoder).await?;
     let data = scores.into_iter().enumerate().map(|(index, score)| Score { index, object: "score", score });
@@ -47,17 +47,25 @@ fn read(mut fields: Fields, model: &Served, limits: &Limits) -> Result<Likeness,
     read_model(&mut fields, model)?;
     let comparer = comparer(model)?;
     let encoder = comparer.encoder();
-    let first = read_texts(&mut fields, "text_1", limits.inputs_max)?;
-    let second = read_texts(&mut fields, "text_2", limits.inputs_max)?;
+    // vLLM's names for both, the older ones first.
+    let named =
+        |fields: &Fields, names: [&'static str; 4]| names.into_iter().find(|name| fields.has(name)).unwrap_or(names[0]);
+    let firsts = named(&fields, ["text_1", "queries", "data_1", "query"]);
+    let seconds = named(&fields, ["text_2", "documents", "items", "data_2"]);
+    let first = read_texts(&mut fields, firsts, limits.inputs_max)?;
+    let second = read_texts(&mut fields, seconds, limits.inputs_max)?;
     let length = Length::read(&mut fields, encoder)?;
     fields.finish()?;
     if first.len() != 1 && first.len() != second.len() {
-        let message =
-            format!("`text_1` has {} texts and `text_2` {}: it must have one, or as many", first.len(), second.len());
-        return Err(ApiError::field("text_1", message));
+        let message = format!(
+            "`{firsts}` has {} texts and `{seconds}` {}: it must have one, or as many",
+            first.len(),
+            second.len()
+        );
+        return Err(ApiError::field(firsts, message));
     }
     let prompt = encoder.prompt(None).unwrap_or("");
-    Likeness::read(comparer, [(&first, prompt), (&second, prompt)], length, ["text_1", "text_2"])
+    Likeness::read(comparer, [(&first, prompt), (&second, prompt)], length, [firsts, seconds])
 }
 
 #[cfg(test)]

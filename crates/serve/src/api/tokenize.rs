@@ -1,11 +1,15 @@
 //! `POST /tokenize` and `POST /detokenize`, as vLLM has them: what a prompt becomes, and back.
 
 use super::{
-    chat_completions::{read_messages, render},
-    parameters::check_model,
+    ability, conversing::Rendering, llama_server::tokens_of, parameters::check_model, refusal::unanswered,
+    tools::read_tools,
 };
 use crate::app::App;
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use narthex_http::{ApiError, Fields, JsonBody};
 use serde::Serialize;
 use serde_json::Value;
@@ -15,20 +19,25 @@ pub(crate) struct Tokens {
     count: usize,
     max_model_len: usize,
     tokens: Vec<u32>,
-    /// Absent unless asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// As the vocabulary spells them; null unless asked for.
     token_strs: Option<Vec<String>>,
 }
 
 #[derive(Serialize)]
 pub(crate) struct Text {
     prompt: String,
+    /// The same under llama-server's name.
+    content: String,
 }
 
 /// Text or messages to token ids.
-pub(crate) async fn tokenize(State(app): State<App>, JsonBody(fields): JsonBody) -> Result<Json<Tokens>, ApiError> {
-    let worked = tokio::task::spawn_blocking(move || to_tokens(&app, fields)).await;
-    worked.map_err(|error| ApiError::internal(error.to_string()))?.map(Json)
+pub(crate) async fn tokenize(State(app): State<App>, JsonBody(mut fields): JsonBody) -> Result<Response, ApiError> {
+    let worked = tokio::task::spawn_blocking(move || match fields.has("content") && !fields.has("prompt") {
+        // llama-server's form.
+        true => tokens_of(&app.model, fields.rest()).map(|tokens| Json(tokens).into_response()),
+        false => to_tokens(&app, fields).map(|tokens| Json(tokens).into_response()),
+    });
+    worked.await.map_err(|error| ApiError::internal(error.to_string()))?
 }
 
 fn to_tokens(app: &App, mut fields: Fields) -> Result<Tokens, ApiError> {
@@ -39,16 +48,19 @@ fn to_tokens(app: &App, mut fields: Fields) -> Result<Tokens, ApiError> {
     let (text, special, field) = match prompt {
         Some(prompt) => (prompt, fields.flag("add_special_tokens")?.unwrap_or(true), "prompt"),
         None => {
-            let special = fields.flag("add_special_tokens")?.unwrap_or(false);
-            let answer_next = fields.flag("add_generation_prompt")?.unwrap_or(true);
-            let messages = read_messages(&mut fields, &app.shared.limits)?;
-            (render(model, &messages, answer_next)?, special, "messages")
+            let rendering = Rendering::read(&mut fields, &app.shared.limits)?;
+            let asked = read_tools(&mut fields, &app.shared.limits)?;
+            let shown = asked.as_ref().map_or(&[][..], |asked| &asked.shown);
+            let text = &ability::text(model)?.model;
+            let prompt = rendering.prompt(text, shown).map_err(|error| unanswered(error, &model.id, "messages"))?;
+            // What is added before a text is part of what the template writes, unless it was asked for besides.
+            (prompt.text, rendering.adds_special(), "messages")
         }
     };
     fields.finish()?;
     let tokenizer = model.ability.tokenizer();
     let tokens = tokenizer.encode(&text, special).map_err(|error| ApiError::field(field, error.what()))?;
-    let string = |id: &u32| String::from_utf8_lossy(&tokenizer.token_bytes(*id).unwrap_or_default()).into_owned();
+    let string = |id: &u32| tokenizer.token_text(*id).unwrap_or_default();
     let token_strs = with_strings.then(|| tokens.iter().map(string).collect());
     Ok(Tokens { count: tokens.len(), max_model_len: model.ability.context(), tokens, token_strs })
 }
@@ -64,7 +76,7 @@ pub(crate) async fn detokenize(State(app): State<App>, JsonBody(mut fields): Jso
     let id = |value: &Value| value.as_u64().filter(|id| *id < vocabulary).map(|id| id as u32);
     let ids: Vec<u32> = list.iter().map(id).collect::<Option<_>>().ok_or_else(wrong)?;
     let text = tokenizer.decode(&ids, false).map_err(|error| ApiError::field("tokens", error.what()))?;
-    Ok(Json(Text { prompt: text }))
+    Ok(Json(Text { content: text.clone(), prompt: text }))
 }
 
 /// The model may go unnamed here.
@@ -82,9 +94,9 @@ mod tests {
         let router = testing::router(|_| vec![]);
         let tokens = byte_tokens("h\u{e9}".as_bytes());
         let reply = post(&router, "/tokenize", &json!({"model": "m", "prompt": "h\u{e9}"})).await.json(200);
-        assert_eq!(reply, json!({"count": 3, "max_model_len": 64, "tokens": tokens}));
+        assert_eq!(reply, json!({"count": 3, "max_model_len": 64, "tokens": tokens, "token_strs": null}));
         let reply = post(&router, "/detokenize", &json!({"tokens": tokens})).await.json(200);
-        assert_eq!(reply, json!({"prompt": "h\u{e9}"}));
+        assert_eq!(reply, json!({"prompt": "h\u{e9}", "content": "h\u{e9}"}));
         let body = json!({"messages": [{"role": "user", "content": "a"}], "return_token_strs": true});
         let reply = post(&router, "/tokenize", &body).await.json(200);
         let strings = reply["token_strs"].as_array().unwrap();
@@ -97,7 +109,6 @@ mod tests {
         for (path, body, field) in [
             ("/tokenize", json!({"model": "other", "prompt": "x"}), "model"),
             ("/tokenize", json!({}), "messages"),
-            ("/tokenize", json!({"prompt": "x", "colour": 1}), "colour"),
             ("/detokenize", json!({"tokens": "x"}), "tokens"),
             ("/detokenize", json!({"tokens": [-1]}), "tokens"),
             ("/detokenize", json!({"tokens": [4_000_000_000u32]}), "tokens"),

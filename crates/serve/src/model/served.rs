@@ -13,6 +13,8 @@ pub struct Served {
     pub id: String,
     /// When it was made, in seconds since 1970.
     pub created: u64,
+    /// How its weights are kept: `BF16`, `F32`; empty where that is not known.
+    pub precision: String,
     /// Where it comes from and under which terms: shown by `/v1/provenance` and the page, its papers for download.
     pub provenance: Shown,
     /// What it can do. An endpoint asks for one ability.
@@ -88,6 +90,16 @@ impl Ability {
     /// The adapters over it; only text has any.
     pub(crate) fn adapters(&self) -> Option<&Arc<Adapters>> {
         if let Ability::Text(text) = self { Some(&text.adapters) } else { None }
+    }
+
+    /// A word for what it does.
+    pub(crate) fn task(&self) -> &'static str {
+        match self {
+            Ability::Text(_) => "generate",
+            Ability::Vectors(_) => "embed",
+            Ability::Scores(_) => "score",
+            Ability::Labels(_) => "classify",
+        }
     }
 
     /// Whether it takes messages.

@@ -1,6 +1,7 @@
 // The section "Serving": figures from the server's /metrics, read only while someone sees them.
-// A module, so that its names stay its own; `at`, `make`, `ask` and
-// `ServerError` are page.js's.
+
+import { at, make } from "./basics.js";
+import { ServerError, ask } from "./server.js";
 
 const SCRAPE_MS = 2_000;
 const TIMEOUT_MS = 10_000;

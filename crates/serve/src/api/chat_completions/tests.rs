@@ -44,8 +44,9 @@ async fn answers_whole() {
                 "message": {"role": "assistant", "content": "Hello.", "refusal": null},
                 "logprobs": null,
                 "finish_reason": "stop",
+                "stop_reason": null,
             }],
-            "usage": {"prompt_tokens": 21, "completion_tokens": 7, "total_tokens": 28},
+            "usage": {"prompt_tokens": 21, "completion_tokens": 7, "total_tokens": 28, "prompt_tokens_details": {"cached_tokens": 0}},
         })
     );
 }
@@ -68,14 +69,19 @@ async fn answers_in_pieces() {
     let delta = |delta: Value, reason: Value| {
         event(json!([{"index": 0, "delta": delta, "logprobs": null, "finish_reason": reason}]), Value::Null)
     };
+    let mut last = delta(json!({}), json!("stop"));
+    last["choices"][0]["stop_reason"] = Value::Null;
     assert_eq!(
         reply.events(),
         [
             delta(json!({"role": "assistant", "content": ""}), Value::Null),
             delta(json!({"content": "H"}), Value::Null),
             delta(json!({"content": "i"}), Value::Null),
-            delta(json!({}), json!("stop")),
-            event(json!([]), json!({"prompt_tokens": 21, "completion_tokens": 3, "total_tokens": 24})),
+            last,
+            event(
+                json!([]),
+                json!({"prompt_tokens": 21, "completion_tokens": 3, "total_tokens": 24, "prompt_tokens_details": {"cached_tokens": 0}})
+            ),
         ]
     );
     let events = post(&testing::router(answer("Hi")), PATH, &chat(json!({"stream": true}))).await.events();
@@ -164,7 +170,8 @@ async fn logprobs() {
         .iter()
         .filter_map(|event| {
             let choice = &event["choices"][0];
-            Some((choice["delta"]["content"].as_str()?.into(), choice["logprobs"]["content"].as_array()?.len()))
+            let content = choice["delta"]["content"].as_str().unwrap_or("");
+            Some((content.into(), choice["logprobs"]["content"].as_array()?.len()))
         })
         .collect();
     assert_eq!(scored, [("a".into(), 1), ("é".into(), 2), (String::new(), 1)]);
@@ -185,12 +192,12 @@ async fn messages_in_all_their_forms() {
         {"role": "assistant", "content": "yes", "refusal": null, "tool_calls": null, "annotations": []},
         {"role": "tool", "content": "4", "tool_call_id": "call_1"},
     ]);
-    contents(&router, &chat(json!({"messages": messages, "user": "u", "tools": [], "temperature": 0}))).await;
+    contents(&router, &chat(json!({"messages": messages, "user": "u", "temperature": 0}))).await;
     let request = generator.requests().pop().unwrap();
     assert_eq!(
         testing::tokenizer().decode(&request.prompt, false).unwrap(),
         "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\none\ntwo<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n\
-         <|im_start|>tool\n4<|im_end|>\n<|im_start|>assistant\n"
+         <|im_start|>user\nThe tool says: 4<|im_end|>\n<|im_start|>assistant\n"
     );
     assert_eq!(request.sampling.temperature, 0.0);
 }
@@ -213,7 +220,7 @@ async fn refusals_name_the_field() {
         (
             json!({"messages": [{"role": "assistant", "content": null, "tool_calls": [{"id": "c"}]}]}),
             400,
-            "messages[0].tool_calls: `messages[0].tool_calls` is not supported yet: leave it out",
+            "messages[0].tool_calls[0]: `messages[0].tool_calls[0]` must be an object with `id`, `type` and `function`",
         ),
         (
             part(json!({"type": "image_url", "image_url": {"url": "x"}})),
@@ -224,10 +231,10 @@ async fn refusals_name_the_field() {
         (
             json!({"messages": [{"role": "user", "content": "x".repeat(50)}]}),
             400,
-            "messages: the prompt is too long: the messages have 69 tokens, but the model's context holds 64",
+            "messages: the prompt is too long: the messages have 69 tokens, and this model's maximum context length is 64",
         ),
         (json!({"temperature": 3}), 400, "temperature: `temperature` must be a number from 0 to 2"),
-        (json!({"n": 0}), 400, "n: `n` must be a whole number from 1 to 16"),
+        (json!({"n": 0}), 400, "n: `n` must be a whole number from 1 to 128"),
         (json!({"max_tokens": 0}), 400, "max_tokens: `max_tokens` must be a whole number from 1"),
         (
             json!({"max_tokens": 1, "max_completion_tokens": 2}),
@@ -240,13 +247,17 @@ async fn refusals_name_the_field() {
             400,
             "top_logprobs: `top_logprobs` must be a whole number from 0 to 20",
         ),
-        (json!({"tools": [{"type": "function"}]}), 400, "tools: `tools` is not supported yet: leave it out"),
+        (json!({"tools": []}), 400, "tools: `tools` must be a list of at least one tool"),
         (
-            json!({"response_format": {"type": "json_object"}}),
+            json!({"tools": [{"type": "function"}]}),
             400,
-            "response_format: `response_format` is not supported yet: leave it out",
+            "tools[0]: `tools[0]` must be an object with `type` and `function`",
         ),
-        (json!({"temprature": 1}), 400, "temprature: unknown field `temprature`; did you mean `temperature`?"),
+        (
+            json!({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}}}),
+            400,
+            "response_format: `response_format` cannot be honoured: the keyword `not` is not supported",
+        ),
     ] {
         let error = post(&router, PATH, &chat(more)).await.json(status);
         assert_eq!(describe(&error), expected);

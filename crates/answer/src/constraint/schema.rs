@@ -1,0 +1,307 @@
+//! JSON schemas before they are compiled: what cannot be honoured is refused by naming its keyword and place, what
+//! asks for nothing is taken out, and objects say of what they do not name that it is not there. Knows no tokens.
+
+use narthex_base::{Error, Result};
+use serde_json::{Map, Value, json};
+
+/// Schemas within schemas at most.
+const DEPTH_MAX: usize = 64;
+
+/// Keywords of drafts 4 to 2020-12 that restrict a value and that no grammar of ours can honour.
+const REFUSED: [&str; 17] = [
+    "not",
+    "if",
+    "then",
+    "else",
+    "contains",
+    "minContains",
+    "maxContains",
+    "uniqueItems",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "dependentRequired",
+    "dependentSchemas",
+    "dependencies",
+    "propertyNames",
+    "$dynamicRef",
+    "$recursiveRef",
+    "contentSchema",
+];
+
+/// Formats that are honoured; another is an annotation, as the specification has it (2020-12, validation, section 7).
+const FORMATS: [&str; 11] =
+    ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri", "unknown"];
+
+/// Where a schema's keyword holds one schema, a list of them, or named ones.
+const ONE: [&str; 3] = ["items", "additionalItems", "additionalProperties"];
+const LISTS: [&str; 5] = ["anyOf", "oneOf", "allOf", "prefixItems", "items"];
+const NAMED: [&str; 4] = ["properties", "patternProperties", "$defs", "definitions"];
+
+/// How JSON is written between its values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spacing {
+    /// What may stand where white space may, as a regular expression; by default one blank behind `,` and `:` as
+    /// Python's `json.dumps` writes it, so that most of an answer's form need not be computed.
+    pub pattern: Option<String>,
+    /// No white space at all.
+    pub none: bool,
+    /// Whether objects hold nothing but the properties that their schemas name, whatever these say.
+    pub closed: bool,
+}
+
+/// A schema as the compiler wants it.
+///
+/// # Errors
+/// If it asks for something that cannot be honoured; the keyword and its place are named.
+pub fn prepared_schema(schema: &Value, spacing: &Spacing) -> Result<Value> {
+    if !schema.is_object() && !schema.is_boolean() {
+        return Err(Error::input("a JSON schema must be an object or a boolean"));
+    }
+    let mut prepared = schema.clone();
+    let mut walk = Walk { intersects: holds(schema, "allOf", 0), closed: spacing.closed };
+    walk.visit(&mut prepared, "", true, 0)?;
+    if prepared == json!(true) {
+        prepared = json!({});
+    }
+    if let Value::Object(map) = &mut prepared {
+        map.insert("x-guidance".into(), written(spacing));
+    }
+    Ok(prepared)
+}
+
+/// The spacing in the compiler's words. Escapes by number are left out: half a pair of them is no character.
+fn written(spacing: &Spacing) -> Value {
+    let mut written = match &spacing.pattern {
+        _ if spacing.none => json!({"whitespace_flexible": false, "item_separator": ",", "key_separator": ":"}),
+        Some(pattern) => json!({"whitespace_flexible": true, "whitespace_pattern": pattern}),
+        None => json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "}),
+    };
+    written["json_allowed_escapes"] = "nrbtf\\\"".into();
+    written
+}
+
+/// Whether a list of more than one schema stands under this keyword anywhere.
+fn holds(value: &Value, keyword: &str, depth: usize) -> bool {
+    if depth > 2 * DEPTH_MAX {
+        return false;
+    }
+    match value {
+        Value::Object(map) => map.iter().any(|(key, value)| {
+            key == keyword && value.as_array().is_some_and(|list| list.len() > 1) || holds(value, keyword, depth + 1)
+        }),
+        Value::Array(list) => list.iter().any(|value| holds(value, keyword, depth + 1)),
+        _ => false,
+    }
+}
+
+struct Walk {
+    /// Several schemas must hold at once somewhere: what one does not name another may.
+    intersects: bool,
+    /// Objects are closed whatever they say.
+    closed: bool,
+}
+
+impl Walk {
+    /// Looks at a schema; `alone` if no other must hold for the same value.
+    fn visit(&mut self, schema: &mut Value, path: &str, alone: bool, depth: usize) -> Result<()> {
+        let map = match schema {
+            Value::Object(map) => map,
+            Value::Bool(_) => return Ok(()),
+            _ => return Err(refused(path, "a schema must be an object or a boolean")),
+        };
+        if depth > DEPTH_MAX {
+            return Err(refused(path, &format!("schemas may be {DEPTH_MAX} deep at most")));
+        }
+        Self::judge(map, path)?;
+        let beside = ["properties", "patternProperties", "additionalProperties", "required", "$ref"];
+        let plain = !beside.iter().any(|key| map.contains_key(*key));
+        self.close(map, alone);
+        for key in ONE {
+            if let Some(inner) = map.get_mut(key).filter(|inner| !inner.is_array()) {
+                self.visit(inner, &format!("{path}/{key}"), true, depth + 1)?;
+            }
+        }
+        for key in LISTS {
+            let Some(Value::Array(list)) = map.get_mut(key) else { continue };
+            let alone = match key {
+                "anyOf" | "oneOf" => alone && plain,
+                "allOf" => alone && plain && list.len() == 1,
+                _ => true,
+            };
+            for (i, inner) in list.iter_mut().enumerate() {
+                self.visit(inner, &format!("{path}/{key}/{i}"), alone, depth + 1)?;
+            }
+        }
+        for key in NAMED {
+            let Some(Value::Object(named)) = map.get_mut(key) else { continue };
+            for (name, inner) in named.iter_mut() {
+                self.visit(inner, &format!("{path}/{key}/{name}"), true, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses what cannot be honoured, and takes out what asks for nothing.
+    fn judge(map: &mut Map<String, Value>, path: &str) -> Result<()> {
+        for (keyword, neutral) in [("uniqueItems", json!(false)), ("unevaluatedProperties", json!(true))] {
+            if map.get(keyword) == Some(&neutral) {
+                map.shift_remove(keyword);
+            }
+        }
+        // Alone, `then` and `else` ask for nothing.
+        if !map.contains_key("if") {
+            map.shift_remove("then");
+            map.shift_remove("else");
+        }
+        if let Some(keyword) = map.keys().find(|key| REFUSED.contains(&key.as_str())) {
+            return Err(refused(path, &format!("the keyword `{keyword}` is not supported")));
+        }
+        if let Some(Value::String(place)) = map.get("$ref")
+            && !place.starts_with('#')
+        {
+            let what = format!("the keyword `$ref` is not supported with another document (`{place}`)");
+            return Err(refused(path, &what).help("copy what it refers to into `$defs`"));
+        }
+        if map.get("format").is_some_and(|format| !format.as_str().is_some_and(|name| FORMATS.contains(&name))) {
+            map.shift_remove("format");
+        }
+        // Annotations that the compiler does not know as such.
+        for keyword in ["deprecated", "$vocabulary", "x-guidance", "nullable", "example", "discriminator"] {
+            if keyword == "nullable" && map.get(keyword) == Some(&json!(true)) {
+                return Err(refused(
+                    path,
+                    "the keyword `nullable` is not of JSON Schema: write `\"type\": [\"…\", \"null\"]`",
+                ));
+            }
+            map.shift_remove(keyword);
+        }
+        Ok(())
+    }
+
+    /// An object that names its properties, and says nothing of others, has no others: so does a model know when to
+    /// stop. Not where another schema may name more of the same object.
+    fn close(&self, map: &mut Map<String, Value>, alone: bool) {
+        let Some(Value::Object(properties)) = map.get("properties") else { return };
+        let named = |key: &Value| key.as_str().is_some_and(|key| properties.contains_key(key));
+        let required = map.get("required").and_then(Value::as_array).is_none_or(|list| list.iter().all(named));
+        let others = ["patternProperties", "minProperties", "allOf", "anyOf", "oneOf", "$ref"];
+        let open = others.iter().any(|key| map.contains_key(*key));
+        let silent = !map.contains_key("additionalProperties");
+        if required && !open && alone && !self.intersects && (silent || self.closed) {
+            map.insert("additionalProperties".into(), json!(false));
+        }
+    }
+}
+
+/// Something at a place of a schema, as a JSON pointer, that is refused.
+fn refused(path: &str, what: &str) -> Error {
+    let place = if path.is_empty() { String::new() } else { format!(" at `{path}`") };
+    Error::input(format!("{what}{place}"))
+}
+
+/// What the compiler complains of, in the words of who wrote the schema.
+pub(super) fn explained(schema: &Value, why: String) -> Error {
+    for (said, keyword, what) in [
+        ("oneOf", "oneOf", "is only supported where no value can fit two of its branches"),
+        ("circular references", "$ref", "to a schema around it is not supported beside other keywords"),
+        ("multipleOf", "multipleOf", "is not supported here"),
+        ("intersect", "allOf", "is not supported here"),
+    ] {
+        if why.contains(said)
+            && let Some(path) = place_of(schema, keyword, String::new())
+        {
+            return refused(&path, &format!("the keyword `{keyword}` {what}")).cause(why);
+        }
+    }
+    Error::input(why)
+}
+
+/// Where a keyword stands first.
+fn place_of(value: &Value, keyword: &str, path: String) -> Option<String> {
+    match value {
+        Value::Object(map) if map.contains_key(keyword) => Some(path),
+        Value::Object(map) => map.iter().find_map(|(key, value)| place_of(value, keyword, format!("{path}/{key}"))),
+        Value::Array(list) => {
+            list.iter().enumerate().find_map(|(i, value)| place_of(value, keyword, format!("{path}/{i}")))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(schema: Value, expected: std::result::Result<Value, &str>) {
+        match (prepared_schema(&schema, &Spacing::default()), expected) {
+            (Ok(mut found), Ok(expected)) => {
+                found.as_object_mut().unwrap().shift_remove("x-guidance");
+                assert_eq!(found, expected, "{schema}");
+            }
+            (Err(error), Err(expected)) => assert_eq!(error.what(), expected, "{schema}"),
+            (found, _) => panic!("{schema}: {found:?}"),
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_named_with_its_place() {
+        for (schema, expected) in [
+            (json!({"not": {}}), "the keyword `not` is not supported"),
+            (
+                json!({"properties": {"a": {"items": {"if": true}}}}),
+                "the keyword `if` is not supported at `/properties/a/items`",
+            ),
+            (
+                json!({"anyOf": [{}, {"$ref": "http://x.example/y"}]}),
+                "the keyword `$ref` is not supported with another document (`http://x.example/y`) at `/anyOf/1`",
+            ),
+            (json!({"uniqueItems": true}), "the keyword `uniqueItems` is not supported"),
+            (json!(5), "a JSON schema must be an object or a boolean"),
+            (json!({"items": 5}), "a schema must be an object or a boolean at `/items`"),
+        ] {
+            check(schema, Err(expected));
+        }
+        let deep = (0..100).fold(json!({}), |inner, _| json!({"items": inner}));
+        assert!(prepared_schema(&deep, &Spacing::default()).unwrap_err().what().starts_with("schemas may be 64 deep"));
+    }
+
+    #[test]
+    fn what_asks_for_nothing_is_taken_out() {
+        for schema in [
+            json!({"type": "string", "format": "color", "deprecated": true}),
+            json!({"type": "string", "uniqueItems": false, "then": {}, "unevaluatedProperties": true}),
+        ] {
+            check(schema, Ok(json!({"type": "string"})));
+        }
+        check(json!({"format": "date"}), Ok(json!({"format": "date"})));
+        check(json!({"const": {"not": 1}}), Ok(json!({"const": {"not": 1}})));
+        check(
+            json!({"properties": {"not": {}}}),
+            Ok(json!({"properties": {"not": {}}, "additionalProperties": false})),
+        );
+    }
+
+    #[test]
+    fn objects_are_closed_where_nobody_else_names_properties() {
+        let (open, closed) =
+            (json!({"properties": {"a": {}}}), json!({"properties": {"a": {}}, "additionalProperties": false}));
+        check(open.clone(), Ok(closed.clone()));
+        check(json!({"items": open}), Ok(json!({"items": closed})));
+        check(
+            json!({"$defs": {"x": open}, "$ref": "#/$defs/x"}),
+            Ok(json!({"$defs": {"x": closed}, "$ref": "#/$defs/x"})),
+        );
+        check(json!({"anyOf": [open, {"type": "null"}]}), Ok(json!({"anyOf": [closed, {"type": "null"}]})));
+        for kept in [
+            json!({"properties": {"a": {}}, "additionalProperties": true}),
+            json!({"properties": {"a": {}}, "required": ["b"]}),
+            json!({"properties": {"a": {}}, "minProperties": 2}),
+            json!({"allOf": [open, {"properties": {"b": {}}}]}),
+            json!({"properties": {"b": {}}, "anyOf": [open]}),
+            json!({"required": ["b"], "anyOf": [open]}),
+            json!({"type": "object"}),
+        ] {
+            check(kept.clone(), Ok(kept));
+        }
+    }
+}
