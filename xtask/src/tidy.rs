@@ -40,10 +40,11 @@ const EDGES: [(&str, &[&str]); 18] = [
 
 /// Heavy dependencies, with all that is named `NAME-…`, and the only crates that may use them.
 #[rustfmt::skip]
-const HEAVY: [(&str, &[&str]); 4] = [
+const HEAVY: [(&str, &[&str]); 5] = [
     ("axum",       &["http", "serve"]),
     ("burn",       &["kernels", "model", "infer", "train"]),
     ("datafusion", &["data"]),
+    ("llguidance", &["answer"]),
     ("sqlx",       &["ledger"]),
 ];
 

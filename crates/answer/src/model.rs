@@ -43,7 +43,8 @@ impl TextModel {
         template.render(messages, answer_next).map_err(AnswerError::Refused)
     }
 
-    /// A conversation as text and token ids. With `continues`, the last message is not ended: the answer goes on with it.
+    /// A conversation as text and token ids. With `continues`, the last message is not ended: the answer goes on with
+    /// it.
     ///
     /// # Errors
     /// If there is no template, it refuses the messages, or the tokenizer cannot encode its text.

@@ -160,8 +160,8 @@ impl Fields {
         }
     }
 
-    /// Notes what nobody has read, for the answer's header and the log; a strict server refuses it. Names that change no
-    /// answer are passed over.
+    /// Notes what nobody has read, for the answer's header and the log; a strict server refuses it. Names that change
+    /// no answer are passed over.
     pub fn finish(self) -> Result<(), ApiError> {
         let harmless = |name: &str| self.prefix.is_empty() && HARMLESS.contains(&name);
         let unread = self.map.iter().filter(|(field, value)| !value.is_null() && !harmless(field));

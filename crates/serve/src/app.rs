@@ -1,6 +1,6 @@
 //! What handlers see of the server.
 
-use crate::{Limits, Served, Serving, dialects::responses::Responses, metrics::Metrics};
+use crate::{Limits, Served, Serving, api::keeping::FilesState, dialects::responses::Responses, metrics::Metrics};
 use axum::extract::FromRef;
 use narthex_http::Stopping;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ pub(crate) struct Shared {
     pub call_parser: Option<Arc<str>>,
     /// What is kept of the Responses API.
     pub responses: Arc<Responses>,
+    /// What is kept of files and batches.
+    pub files: FilesState,
     pub metrics: Arc<Metrics>,
     /// Whether the server is about to stop.
     pub stopping: Stopping,
@@ -30,5 +32,11 @@ pub(crate) struct Shared {
 impl FromRef<Shared> for App {
     fn from_ref(shared: &Shared) -> Self {
         Self { model: shared.serving.model(), shared: shared.clone() }
+    }
+}
+
+impl FromRef<Shared> for FilesState {
+    fn from_ref(shared: &Shared) -> Self {
+        shared.files.clone()
     }
 }

@@ -8,6 +8,7 @@
 mod api;
 mod app;
 mod batch;
+mod batches;
 mod dialects;
 mod listen;
 mod metrics;
@@ -17,9 +18,12 @@ mod router;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
+mod testing_files;
+#[cfg(test)]
 mod tests;
 
 pub use batch::{BatchSummary, run_batch};
+pub use batches::FilesOptions;
 pub use dialects::responses::StoreLimits;
 pub use listen::serve;
 pub use model::{

@@ -2,22 +2,40 @@
 
 use crate::{
     ServeOptions, Serving,
+    api::keeping::FilesState,
+    batches::{Runner, Store},
     router::{needs_key, routes},
 };
-use narthex_base::Result;
-use narthex_http::Bound;
+use narthex_base::{Error, Result};
+use narthex_http::{Bound, HttpOptions, Observers, guarded};
 use std::{future::Future, sync::Arc};
 
 /// Answers until `shutdown` is ready, then lets answers under way end within a limit. Blocks.
 ///
 /// # Errors
-/// If the runtime does not start.
+/// If the runtime does not start, or the folder for files cannot be used.
 pub fn serve(
     bound: Bound,
     serving: Arc<Serving>,
     options: &ServeOptions,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    let routes = routes(serving, options, bound.stopping());
+    let cannot = |error| Error::input("the folder for files cannot be used").cause(error).help("see `--files-dir`");
+    let store = options.files.clone().map(Store::open).transpose().map_err(cannot)?;
+    let files = FilesState(store.clone());
+    let routes = routes(serving, options, bound.stopping(), &files);
+    // Lines of batches go the way of all requests, but within the house: they carry no key.
+    let inner = HttpOptions {
+        strict_fields: options.http.strict_fields,
+        limits: options.http.limits.clone(),
+        ..HttpOptions::default()
+    };
+    let start = |store| Runner::start(store, guarded(routes.clone(), &inner, |_| false, Observers::default()));
+    let runner = store.map(start).transpose().map_err(cannot)?;
+    let shutdown = async move {
+        shutdown.await;
+        // It waits for the line under way; others go on meanwhile.
+        std::thread::spawn(move || drop(runner));
+    };
     narthex_http::serve(bound, routes, &options.http, needs_key, shutdown)
 }

@@ -1,6 +1,6 @@
 //! Under which options a model is served. Plain data.
 
-use crate::dialects::responses::StoreLimits;
+use crate::{batches::FilesOptions, dialects::responses::StoreLimits};
 use narthex_http::HttpOptions;
 
 /// Where to listen, whom to answer, and how much a request may ask for.
@@ -12,6 +12,8 @@ pub struct ServeOptions {
     pub limits: Limits,
     /// What is kept of the Responses API, so that requests can go on from earlier ones.
     pub responses: StoreLimits,
+    /// Where files and batches are kept; none are without.
+    pub files: Option<FilesOptions>,
     /// How the models write calls of tools, by name; by default their chat templates tell.
     pub tool_call_parser: Option<String>,
 }

@@ -1,55 +1,57 @@
 //! All routes of the API and the page, and which of them ask for a key.
 
-use crate::{ServeOptions, Serving, api, app::Shared, dialects::responses::Responses, metrics::Metrics};
+use crate::{
+    ServeOptions, Serving, api, api::keeping::FilesState, app::Shared, dialects::responses::Responses, metrics::Metrics,
+};
 use axum::{
     Router,
+    extract::{DefaultBodyLimit, FromRef},
     routing::{delete, get, post},
 };
 use narthex_base::Result;
 use narthex_http::{Observers, Stopping, guarded};
 use std::sync::Arc;
 
-/// The API and the chat page. Needs a tokio runtime to run in.
+/// The API and the chat page, without files and batches. Needs a tokio runtime to run in.
 ///
 /// # Errors
 /// If the access log cannot be written, or the address for traces is none.
 pub fn router(serving: Arc<Serving>, options: &ServeOptions) -> Result<Router> {
-    let routes = routes(serving, options, Stopping::default());
+    let routes = routes(serving, options, Stopping::default(), &FilesState::default());
     Ok(guarded(routes, &options.http, needs_key, Observers::open(&options.http)?))
 }
 
-/// Paths that ask for no key, where keys are set: the page, health and metrics.
-const OPEN: [&str; 12] = [
-    "/",
-    "/page.css",
-    "/page.js",
-    "/serving.js",
-    "/icon.svg",
-    "/health",
-    "/ready",
-    "/ping",
-    "/version",
-    "/metrics",
-    "/openapi.json",
-    "/api/version",
-];
+/// Paths that ask for no key, where keys are set, besides those of the page: health and metrics.
+const OPEN: [&str; 7] = ["/health", "/ready", "/ping", "/version", "/metrics", "/openapi.json", "/api/version"];
 
 /// Whether requests to a path must carry a key.
 pub(crate) fn needs_key(path: &str) -> bool {
-    !OPEN.contains(&path) && !path.starts_with("/page/")
+    !OPEN.contains(&path) && !api::page::FILES.iter().any(|(file, ..)| *file == path)
+}
+
+/// The routes of files and batches. Uploads have a limit of their own, whatever that of other bodies is.
+pub(crate) fn files_routes<S: Clone + Send + Sync + 'static>(state: &FilesState) -> Router<S>
+where
+    FilesState: FromRef<S>,
+{
+    let file_bytes_max = state.0.as_ref().map_or(0, |store| store.options().file_bytes_max);
+    let upload_max = usize::try_from(file_bytes_max.saturating_add(api::files::FORM_BYTES)).unwrap_or(usize::MAX);
+    Router::new()
+        .route("/v1/files", post(api::files::create).layer(DefaultBodyLimit::max(upload_max)).get(api::files::list))
+        .route("/v1/files/{id}", get(api::files::get).delete(api::files::delete))
+        .route("/v1/files/{id}/content", get(api::files::content))
+        .route("/v1/batches", post(api::batches::create).get(api::batches::list))
+        .route("/v1/batches/{id}", get(api::batches::get))
+        .route("/v1/batches/{id}/cancel", post(api::batches::cancel))
 }
 
 /// The routes alone, for a server that says when it is about to stop.
-pub(crate) fn routes(serving: Arc<Serving>, options: &ServeOptions, stopping: Stopping) -> Router {
+pub(crate) fn routes(serving: Arc<Serving>, options: &ServeOptions, stopping: Stopping, files: &FilesState) -> Router {
     let (limits, metrics) = (Arc::new(options.limits.clone()), Arc::new(Metrics::new()));
     let responses = Arc::new(Responses::new(options.responses));
     let call_parser = options.tool_call_parser.as_deref().map(Arc::from);
-    Router::new()
-        .route("/", get(api::page::html))
-        .route("/page.css", get(api::page::css))
-        .route("/page.js", get(api::page::js))
-        .route("/serving.js", get(api::page::serving_js))
-        .route("/icon.svg", get(api::page::icon))
+    api::page::routes()
+        .merge(files_routes(files))
         .route("/health", get(api::health::get))
         .route("/ready", get(api::health::ready))
         .route("/metrics", get(api::metrics::get))
@@ -101,7 +103,7 @@ pub(crate) fn routes(serving: Arc<Serving>, options: &ServeOptions, stopping: St
         .route("/tokenize", post(api::tokenize::tokenize))
         .route("/detokenize", post(api::tokenize::detokenize))
         .route("/v1/provenance", get(api::provenance::get))
-        .with_state(Shared { serving, limits, call_parser, responses, metrics, stopping })
+        .with_state(Shared { serving, limits, call_parser, responses, files: files.clone(), metrics, stopping })
 }
 
 #[cfg(test)]

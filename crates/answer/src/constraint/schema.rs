@@ -28,6 +28,9 @@ const REFUSED: [&str; 17] = [
     "contentSchema",
 ];
 
+/// Keywords whose value is a whole number, however it is written.
+const WHOLE: [&str; 6] = ["minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"];
+
 /// Formats that are honoured; another is an annotation, as the specification has it (2020-12, validation, section 7).
 const FORMATS: [&str; 11] =
     ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri", "unknown"];
@@ -64,19 +67,31 @@ pub fn prepared_schema(schema: &Value, spacing: &Spacing) -> Result<Value> {
         prepared = json!({});
     }
     if let Value::Object(map) = &mut prepared {
-        map.insert("x-guidance".into(), written(spacing));
+        map.insert("x-guidance".into(), written(spacing, holds_control(schema)));
     }
     Ok(prepared)
 }
 
-/// The spacing in the compiler's words. Escapes by number are left out: half a pair of them is no character.
-fn written(spacing: &Spacing) -> Value {
+/// Whether a text of the schema holds a character that JSON can only write by its number.
+fn holds_control(value: &Value) -> bool {
+    let control = |text: &str| text.chars().any(|c| c < ' ' && !"\n\r\t\u{8}\u{c}".contains(c));
+    match value {
+        Value::String(text) => control(text),
+        Value::Array(list) => list.iter().any(holds_control),
+        Value::Object(map) => map.iter().any(|(key, value)| control(key) || holds_control(value)),
+        _ => false,
+    }
+}
+
+/// The spacing in the compiler's words. Escapes by number are left out unless the schema needs them: half a pair of
+/// them is no character.
+fn written(spacing: &Spacing, numbered: bool) -> Value {
     let mut written = match &spacing.pattern {
         _ if spacing.none => json!({"whitespace_flexible": false, "item_separator": ",", "key_separator": ":"}),
         Some(pattern) => json!({"whitespace_flexible": true, "whitespace_pattern": pattern}),
         None => json!({"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "}),
     };
-    written["json_allowed_escapes"] = "nrbtf\\\"".into();
+    written["json_allowed_escapes"] = if numbered { "nrbtf\\\"u" } else { "nrbtf\\\"" }.into();
     written
 }
 
@@ -165,8 +180,24 @@ impl Walk {
         if map.get("format").is_some_and(|format| !format.as_str().is_some_and(|name| FORMATS.contains(&name))) {
             map.shift_remove("format");
         }
+        for keyword in WHOLE {
+            let whole =
+                map.get(keyword).and_then(Value::as_f64).filter(|number| *number >= 0.0 && number.fract() == 0.0);
+            if let Some(number) = whole {
+                map.insert(keyword.into(), json!(number as u64));
+            }
+        }
         // Annotations that the compiler does not know as such.
-        for keyword in ["deprecated", "$vocabulary", "x-guidance", "nullable", "example", "discriminator"] {
+        for keyword in [
+            "deprecated",
+            "$vocabulary",
+            "$dynamicAnchor",
+            "$recursiveAnchor",
+            "x-guidance",
+            "nullable",
+            "example",
+            "discriminator",
+        ] {
             if keyword == "nullable" && map.get(keyword) == Some(&json!(true)) {
                 return Err(refused(
                     path,
@@ -206,6 +237,15 @@ pub(super) fn explained(schema: &Value, why: String) -> Error {
         ("circular references", "$ref", "to a schema around it is not supported beside other keywords"),
         ("multipleOf", "multipleOf", "is not supported here"),
         ("intersect", "allOf", "is not supported here"),
+        ("patternProperty regexes", "patternProperties", "is only supported where no name can fit two of its patterns"),
+        ("not present in a registry", "$schema", "is not supported with a dialect of one's own"),
+        ("not present in a registry", "$id", "is not supported where it stands for another document"),
+        ("Unsatisfiable", "allOf", "leaves nothing that fits"),
+        ("Unsatisfiable", "anyOf", "leaves nothing that fits"),
+        ("Unsatisfiable", "oneOf", "leaves nothing that fits"),
+        ("Unsatisfiable", "$ref", "leaves nothing that fits"),
+        ("Unsatisfiable", "enum", "leaves nothing that fits"),
+        ("Unsatisfiable", "type", "leaves nothing that fits beside the others"),
     ] {
         if why.contains(said)
             && let Some(path) = place_of(schema, keyword, String::new())
@@ -213,7 +253,10 @@ pub(super) fn explained(schema: &Value, why: String) -> Error {
             return refused(&path, &format!("the keyword `{keyword}` {what}")).cause(why);
         }
     }
-    Error::input(why)
+    match schema {
+        Value::Bool(false) => Error::input("the schema is the keyword `false`, which nothing fits"),
+        _ => Error::input(why),
+    }
 }
 
 /// Where a keyword stands first.

@@ -18,7 +18,8 @@ use narthex_http::{ApiKey, HttpOptions, TlsFiles, bind};
 use narthex_infer::EncoderTask;
 use narthex_model::Precision;
 use narthex_serve::{
-    Ability, Adapters, BatchSummary, LabelAbility, ServeOptions, Served, Serving, TextAbility, run_batch, serve,
+    Ability, Adapters, BatchSummary, FilesOptions, LabelAbility, ServeOptions, Served, Serving, TextAbility, run_batch,
+    serve,
 };
 use narthex_shelf::{Follow, FollowMove, Ready, ReadyEncoder, ReadyOptions, ReadyText, Shelf, Shown};
 use narthex_text::calls;
@@ -86,8 +87,11 @@ pub struct Serve {
     /// Refuse fields of requests that nobody knows, rather than name them in the header `x-narthex-ignored`
     #[arg(long, help_heading = "HTTP")]
     pub strict_fields: bool,
+    /// Keep files and batches of OpenAI's API in this folder, and go on with them after a restart
+    #[arg(long, value_name = "DIR", help_heading = "HTTP")]
+    pub files_dir: Option<PathBuf>,
     /// How the model writes calls of tools; its chat template tells by default
-    #[arg(long, value_name = "NAME", value_parser = tool_call_parser)]
+    #[arg(long, value_name = "NAME", value_parser = tool_call_parser, help_heading = "Engine")]
     pub tool_call_parser: Option<String>,
 }
 
@@ -151,7 +155,8 @@ pub fn run(args: &Serve) -> Result<()> {
         noteln!("warning: whoever reaches {}:{} may use this server: `--api-key` asks for a key", http.host, http.port);
     }
     let tool_call_parser = args.tool_call_parser.clone();
-    let options = ServeOptions { http, tool_call_parser, ..ServeOptions::default() };
+    let files = args.files_dir.clone().map(FilesOptions::new);
+    let options = ServeOptions { http, tool_call_parser, files, ..ServeOptions::default() };
     let source = Source::new(&args.model, args.served_model_name.clone(), &args.engine)?;
     let source = Source { adapters: Arc::new(adapters::adapters(&args.adapters, &source.shelf)?), ..source };
     if args.explain {

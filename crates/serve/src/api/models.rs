@@ -2,7 +2,7 @@
 //! papers.
 
 use super::{lineage::over, parameters::unknown_model};
-use crate::{AdapterEntry, Served, app::App};
+use crate::{Ability, AdapterEntry, Served, app::App};
 use axum::{
     Json,
     extract::{Path, State},
@@ -31,6 +31,9 @@ pub(crate) struct Model {
     openness_class: Option<u8>,
     /// What it does: `generate`, `embed`, `score` or `classify`. Our own field too.
     task: &'static str,
+    /// The classes of a classifier, in the order of its numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<Vec<String>>,
     /// Of an adapter, the model that it changes; as vLLM has it.
     parent: Option<String>,
     /// Of an adapter, where it lies, and of a model its name; as vLLM has it.
@@ -69,6 +72,10 @@ impl Model {
             license: own.license.clone(),
             openness_class: own.openness.as_ref().and_then(|openness| openness.class),
             task: model.ability.task(),
+            labels: match &model.ability {
+                Ability::Labels(labels) => Some(labels.names.clone()),
+                _ => None,
+            },
             parent: None,
             root: model.id.clone(),
         }

@@ -1,8 +1,10 @@
 //! `GET /`: the chat page and its files, part of the binary. They load nothing from elsewhere.
 
 use axum::{
+    Router,
     http::header,
     response::{IntoResponse, Response},
+    routing::get,
 };
 
 /// Nothing but this server's own files: no inline script, no other host, no frame around the page.
@@ -20,29 +22,35 @@ fn file(kind: &'static str, content: &'static str) -> Response {
     (headers, content).into_response()
 }
 
-/// The page.
-pub(crate) async fn html() -> Response {
-    file("text/html; charset=utf-8", include_str!("../page/index.html"))
-}
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Its style.
-pub(crate) async fn css() -> Response {
-    file("text/css; charset=utf-8", include_str!("../page/page.css"))
-}
+/// The page and its files: path, kind and content.
+pub(crate) const FILES: [(&str, &str, &str); 18] = [
+    ("/", "text/html; charset=utf-8", include_str!("../page/index.html")),
+    ("/page.css", "text/css; charset=utf-8", include_str!("../page/page.css")),
+    ("/icon.svg", "image/svg+xml", include_str!("../page/icon.svg")),
+    ("/theme.js", SCRIPT, include_str!("../page/theme.js")),
+    ("/basics.js", SCRIPT, include_str!("../page/basics.js")),
+    ("/server.js", SCRIPT, include_str!("../page/server.js")),
+    ("/model.js", SCRIPT, include_str!("../page/model.js")),
+    ("/settings.js", SCRIPT, include_str!("../page/settings.js")),
+    ("/request.js", SCRIPT, include_str!("../page/request.js")),
+    ("/markdown.js", SCRIPT, include_str!("../page/markdown.js")),
+    ("/rendering.js", SCRIPT, include_str!("../page/rendering.js")),
+    ("/views.js", SCRIPT, include_str!("../page/views.js")),
+    ("/store.js", SCRIPT, include_str!("../page/store.js")),
+    ("/chat.js", SCRIPT, include_str!("../page/chat.js")),
+    ("/history.js", SCRIPT, include_str!("../page/history.js")),
+    ("/encoders.js", SCRIPT, include_str!("../page/encoders.js")),
+    ("/page.js", SCRIPT, include_str!("../page/page.js")),
+    ("/serving.js", SCRIPT, include_str!("../page/serving.js")),
+];
 
-/// Its script.
-pub(crate) async fn js() -> Response {
-    file("text/javascript; charset=utf-8", include_str!("../page/page.js"))
-}
-
-/// The script of its section "Serving".
-pub(crate) async fn serving_js() -> Response {
-    file("text/javascript; charset=utf-8", include_str!("../page/serving.js"))
-}
-
-/// Its icon.
-pub(crate) async fn icon() -> Response {
-    file("image/svg+xml", include_str!("../page/icon.svg"))
+/// A route for each.
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    FILES
+        .into_iter()
+        .fold(Router::new(), |router, (path, kind, content)| router.route(path, get(async move || file(kind, content))))
 }
 
 #[cfg(test)]
@@ -56,15 +64,10 @@ mod tests {
         assert!(reply.header("content-security-policy").starts_with("default-src 'none'; script-src 'self';"));
         assert_eq!(reply.header("content-type"), "text/html; charset=utf-8");
         let html = reply.text(200);
-        for (path, kind) in [
-            ("/page.css", "text/css"),
-            ("/page.js", "text/javascript"),
-            ("/serving.js", "text/javascript"),
-            ("/icon.svg", "image/svg"),
-        ] {
+        for (path, kind, _) in super::FILES.into_iter().skip(1) {
             assert!(html.contains(&format!("\"{}\"", &path[1..])), "the page does not use {path}");
             let reply = get(&router, path).await;
-            assert!(reply.header("content-type").starts_with(kind));
+            assert_eq!(reply.header("content-type"), kind);
             let text = reply.text(200).replace("http://www.w3.org/2000/svg", "");
             assert!(!text.contains("http://") && !text.contains("https://") && !text.contains("innerHTML"), "{path}");
         }

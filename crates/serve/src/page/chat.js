@@ -32,13 +32,16 @@ export function showError(message, again) {
 }
 
 function clearErrors() {
-  at("messages").querySelectorAll(".error").forEach((error) => error.remove());
+  at("messages")
+    .querySelectorAll(".error")
+    .forEach((error) => error.remove());
 }
 
 /// What tools said, by the id of the call, of the calls in the answer at this place.
 function resultsAfter(index) {
   const results = {};
-  for (let at = index + 1; chat.messages[at]?.role === "tool"; at += 1) results[chat.messages[at].tool_call_id] = chat.messages[at].content;
+  for (let at = index + 1; chat.messages[at]?.role === "tool"; at += 1)
+    results[chat.messages[at].tool_call_id] = chat.messages[at].content;
   return results;
 }
 
@@ -156,7 +159,9 @@ function dropTo(own, start) {
   if (start === own.start) return;
   own.start = start;
   if (!isShown(own)) return;
-  at("messages").querySelectorAll(".forgotten-note").forEach((note) => note.remove());
+  at("messages")
+    .querySelectorAll(".forgotten-note")
+    .forEach((note) => note.remove());
   if (start === 0) return;
   const before = own.messages.slice(0, start).filter(({ role }) => role !== "tool").length;
   at("messages").querySelectorAll(".message")[before]?.before(forgottenView(model.max_model_len));
@@ -209,7 +214,11 @@ function take(message, choice) {
   if (thoughts) message.reasoning_content = (message.reasoning_content ?? "") + thoughts;
   for (const piece of delta.tool_calls ?? []) {
     message.tool_calls ??= [];
-    const call = (message.tool_calls[piece.index] ??= { id: "", type: "function", function: { name: "", arguments: "" } });
+    const call = (message.tool_calls[piece.index] ??= {
+      id: "",
+      type: "function",
+      function: { name: "", arguments: "" },
+    });
     if (piece.id) call.id = piece.id;
     call.function.name += piece.function?.name ?? "";
     call.function.arguments += piece.function?.arguments ?? "";
@@ -258,7 +267,7 @@ async function answer(more = null) {
   if (!more) own.messages.push(message);
   own.model = model.id;
   const controller = new AbortController();
-  const me = { controller, chat: own, message };
+  const me = { controller, chat: own, message, more: more !== null };
   setRunning(me);
   showChat();
   const view = new AnswerView(message, doing);
@@ -268,17 +277,23 @@ async function answer(more = null) {
   keep(own);
   say("The model is answering");
   const figures = new Figures(more ? (message.tokens ?? 0) : 0);
-  const painter = new Painter(() => follow(() => {
-    view.update();
-    view.showFigures(figures.text());
-  }));
+  const painter = new Painter(() =>
+    follow(() => {
+      view.update();
+      view.showFigures(figures.text());
+    }),
+  );
   let end = "failed";
   let problem = null;
   try {
     await makeRoom(own, history, more !== null, controller.signal);
-    for (let isAsked = false; !isAsked; ) {
+    for (let isAsked = false; !isAsked;) {
       try {
-        const asked = { ...body(history.slice(own.start), more !== null), stream: true, stream_options: { include_usage: true } };
+        const asked = {
+          ...body(history.slice(own.start), more !== null),
+          stream: true,
+          stream_options: { include_usage: true },
+        };
         for await (const event of events(await post(path(), asked, controller.signal))) {
           if (event.usage) figures.take(event.usage);
           const choice = event.choices?.[0];
@@ -302,7 +317,7 @@ async function answer(more = null) {
 
 /// What remains to do when an answer has ended, however it did.
 function finish(me, view, figures, end, problem) {
-  const { chat: own, message } = me;
+  const { chat: own, message, more } = me;
   const isEmpty = message.content === "" && !message.reasoning_content && !message.tool_calls?.length;
   const isMine = running === me;
   if (isMine) setRunning(null);
@@ -310,19 +325,27 @@ function finish(me, view, figures, end, problem) {
   if (isEmpty && (end === "failed" || end === "stopped")) {
     if (index >= 0) own.messages.splice(index, 1);
     view.element.remove();
+  } else if (more && figures.tokens === 0 && end !== "stop") {
+    view.finish({}, message === lastAnswer()); // nothing was added: it stands as it stood
   } else {
     // A call that was cut off cannot be answered, and no template takes it.
-    if (end !== "tool_calls" && end !== "stop") message.tool_calls = message.tool_calls?.filter((call) => isWhole(call));
-    Object.assign(message, { end, tokens: figures.before + figures.tokens, figures: figures.text(endingText(end, figures)) });
+    if (end !== "tool_calls" && end !== "stop")
+      message.tool_calls = message.tool_calls?.filter((call) => isWhole(call));
+    Object.assign(message, {
+      end,
+      tokens: figures.before + figures.tokens,
+      figures: figures.text(endingText(end, figures)),
+    });
     if (isShown(own) && index >= 0) follow(() => view.finish({}, message === lastAnswer()));
   }
   if (index >= 0) keep(own);
   if (problem?.status === 401) failed(problem);
-  else if (problem) showError(problem.message, isShown(own) ? () => retry(message) : null);
+  else if (problem) showError(problem.message, isShown(own) ? () => retry(me) : null);
   if (!isShown(own) || !isMine) return;
   say(problem ? "The answer failed" : `The answer has ended: ${message.figures ?? "stopped"}`);
   const box = view.calls.querySelector("textarea");
-  if (document.activeElement === document.body || at("composer").contains(document.activeElement)) (box ?? at("input")).focus();
+  if (document.activeElement === document.body || at("composer").contains(document.activeElement))
+    (box ?? at("input")).focus();
 }
 
 function isWhole({ function: called }) {
@@ -334,8 +357,9 @@ function isWhole({ function: called }) {
   }
 }
 
-/// Asks again for what failed: a broken answer is taken back first.
-function retry(message) {
+/// Asks again for what failed: a broken answer is taken back first, but not one that was only to go on.
+function retry({ message, more }) {
+  if (more && chat.messages.includes(message)) return answer(message);
   if (chat.messages.includes(message)) cutAt(message);
   showChat();
   if (chat.messages.length) answer();

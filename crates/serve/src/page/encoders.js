@@ -11,19 +11,29 @@ const KINDS = {
   embed: {
     title: "How alike are these texts?",
     help: "Each text becomes a vector; the table shows the cosine of each two.",
-    texts: "Text", action: "Compare", run: compare, least: 2,
+    texts: "Text",
+    action: "Compare",
+    run: compare,
+    least: 2,
     examples: ["The mill stands by the river.", "Water drives the old mill.", "She plays the violin."],
   },
   score: {
     title: "Which text answers best?",
     help: "The documents are put in the order of their scores.",
-    texts: "Document", action: "Rank", run: rank, least: 1, hasQuery: true,
+    texts: "Document",
+    action: "Rank",
+    run: rank,
+    least: 1,
+    hasQuery: true,
     examples: ["The mill stands by the river.", "She plays the violin."],
   },
   classify: {
     title: "What kind of text is it?",
     help: "Each text gets the probability of every label.",
-    texts: "Text", action: "Classify", run: classify, least: 1,
+    texts: "Text",
+    action: "Classify",
+    run: classify,
+    least: 1,
     examples: [""],
   },
 };
@@ -33,14 +43,26 @@ const labels = []; // by number, as far as answers told them
 
 function field(text = "") {
   const number = at("bench-texts").children.length + 1;
-  const area = make("textarea", { value: text, rows: 1, testid: "bench-text", "aria-label": `${kind.texts} ${number}`, placeholder: kind.texts });
+  const area = make("textarea", {
+    value: text,
+    rows: 1,
+    testid: "bench-text",
+    "aria-label": `${kind.texts} ${number}`,
+    placeholder: kind.texts,
+  });
   area.addEventListener("input", () => fit(area));
-  const remove = quietButton("✕", () => {
-    item.remove();
-    [...at("bench-texts").querySelectorAll("textarea")].forEach((one, index) => one.setAttribute("aria-label", `${kind.texts} ${index + 1}`));
-    at("bench-add").hidden = false;
-    at("bench-add").focus();
-  }, { testid: "bench-remove", name: `Remove this ${kind.texts.toLowerCase()}` });
+  const remove = quietButton(
+    "✕",
+    () => {
+      item.remove();
+      [...at("bench-texts").querySelectorAll("textarea")].forEach((one, index) =>
+        one.setAttribute("aria-label", `${kind.texts} ${index + 1}`),
+      );
+      at("bench-add").hidden = false;
+      at("bench-add").focus();
+    },
+    { testid: "bench-remove", name: `Remove this ${kind.texts.toLowerCase()}` },
+  );
   const item = make("li", {}, area, remove);
   at("bench-texts").append(item);
   at("bench-add").hidden = number >= TEXTS_MAX;
@@ -66,7 +88,9 @@ function show() {
 
 async function run(event) {
   event.preventDefault();
-  const texts = [...at("bench-texts").querySelectorAll("textarea")].map(({ value }) => value).filter((text) => text.trim() !== "");
+  const texts = [...at("bench-texts").querySelectorAll("textarea")]
+    .map(({ value }) => value)
+    .filter((text) => text.trim() !== "");
   const result = at("bench-result");
   if (texts.length < kind.least || (kind.hasQuery && at("bench-query").value.trim() === "")) {
     const needs = kind.hasQuery ? "a question and a document" : `${kind.least === 1 ? "a text" : "two texts"}`;
@@ -82,11 +106,18 @@ async function run(event) {
   at("bench-run").disabled = false;
 }
 
-const problem = (message) => make("p", { className: "error", textContent: message, role: "alert", testid: "error-text" });
+const problem = (message) =>
+  make("p", { className: "error", textContent: message, role: "alert", testid: "error-text" });
 
 function table(caption, head, rows) {
   const cells = head.map((text) => make("th", { scope: "col", textContent: text }));
-  const made = make("table", { testid: "bench-table" }, make("caption", { textContent: caption }), make("thead", {}, make("tr", {}, ...cells)), make("tbody", {}, ...rows));
+  const made = make(
+    "table",
+    { testid: "bench-table" },
+    make("caption", { textContent: caption }),
+    make("thead", {}, make("tr", {}, ...cells)),
+    make("tbody", {}, ...rows),
+  );
   return make("div", { className: "table", tabIndex: 0, role: "group", "aria-label": caption }, made);
 }
 
@@ -106,10 +137,18 @@ async function compare(texts) {
   const dot = (a, b) => a.reduce((sum, value, index) => sum + value * b[index], 0);
   const cosine = (a, b) => dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
   const rows = vectors.map((one, index) => {
-    const name = make("th", { scope: "row", title: texts[index] }, make("span", { className: "number", textContent: `${index + 1} ` }), texts[index]);
+    const name = make(
+      "th",
+      { scope: "row", title: texts[index] },
+      make("span", { className: "number", textContent: `${index + 1} ` }),
+      texts[index],
+    );
     const cells = vectors.map((other) => {
       const value = cosine(one, other);
-      const cell = make("td", { className: "number shade", textContent: Number.isFinite(value) ? value.toFixed(3) : "—" });
+      const cell = make("td", {
+        className: "number shade",
+        textContent: Number.isFinite(value) ? value.toFixed(3) : "—",
+      });
       cell.style.setProperty("--share", `${Math.round(45 * Math.max(0, value || 0))}%`);
       return cell;
     });
@@ -126,7 +165,13 @@ async function rank(documents) {
   const [least, most] = [Math.min(0, ...scores), Math.max(1e-9, ...scores)];
   const rows = results.map(({ index, relevance_score: score }, place) => {
     const shown = score !== 0 && Math.abs(score) < 0.001 ? score.toExponential(1) : score.toFixed(3);
-    return make("tr", {}, make("td", { className: "number", textContent: place + 1 }), bar(shown, (score - least) / (most - least)), make("td", { textContent: documents[index] }));
+    return make(
+      "tr",
+      {},
+      make("td", { className: "number", textContent: place + 1 }),
+      bar(shown, (score - least) / (most - least)),
+      make("td", { textContent: documents[index] }),
+    );
   });
   return [table(`Documents by score · ${tokens(usage)}`, ["Place", "Score", "Document"], rows)];
 }
@@ -137,9 +182,17 @@ async function classify(texts) {
   (model.labels ?? []).forEach((name, index) => (labels[index] = name));
   for (const { label, probs } of data) labels[probs.indexOf(Math.max(...probs))] = label;
   return data.map(({ index, probs }) => {
-    const order = probs.map((share, number) => ({ share, name: labels[number] ?? `Label ${number}` })).sort((a, b) => b.share - a.share);
-    const rows = order.map(({ share, name }) => make("tr", {}, make("th", { scope: "row", textContent: name }), bar(`${(100 * share).toFixed(1)} %`, share)));
-    return table(data.length > 1 ? `Text ${index + 1}: ${texts[index]}` : `Labels · ${tokens(usage)}`, ["Label", "Probability"], rows);
+    const order = probs
+      .map((share, number) => ({ share, name: labels[number] ?? `Label ${number}` }))
+      .sort((a, b) => b.share - a.share);
+    const rows = order.map(({ share, name }) =>
+      make("tr", {}, make("th", { scope: "row", textContent: name }), bar(`${(100 * share).toFixed(1)} %`, share)),
+    );
+    return table(
+      data.length > 1 ? `Text ${index + 1}: ${texts[index]}` : `Labels · ${tokens(usage)}`,
+      ["Label", "Probability"],
+      rows,
+    );
   });
 }
 

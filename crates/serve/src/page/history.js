@@ -18,18 +18,34 @@ function show() {
 function row(one) {
   const isOpen = one.id === chat.id;
   const title = store.titleOf(one);
-  const button = make("button", { className: "chat-title", type: "button", textContent: title, title, testid: "chat", onclick: () => open(one) });
+  const button = make("button", {
+    className: "chat-title",
+    type: "button",
+    textContent: title,
+    title,
+    testid: "chat",
+    onclick: () => open(one),
+  });
   const item = make("li", { className: isOpen ? "open" : "" }, button);
   if (!isOpen) return item;
   button.setAttribute("aria-current", "true");
-  const rename = quietButton("Rename", () => item.replaceChildren(renamer(one)), { testid: "rename", name: `Rename “${title}”` });
+  const rename = quietButton("Rename", () => item.replaceChildren(renamer(one)), {
+    testid: "rename",
+    name: `Rename “${title}”`,
+  });
   const save = quietButton("Export", () => exportChat(one), { testid: "export", name: `Export “${title}” as JSON` });
   item.append(make("div", { className: "chat-tools" }, rename, save, deleter(one, title)));
   return item;
 }
 
 function renamer(one) {
-  const field = make("input", { type: "text", value: store.titleOf(one), maxLength: 120, testid: "rename-text", "aria-label": "Name of the conversation" });
+  const field = make("input", {
+    type: "text",
+    value: store.titleOf(one),
+    maxLength: 120,
+    testid: "rename-text",
+    "aria-label": "Name of the conversation",
+  });
   const form = make("form", { className: "renamer" }, field, make("button", { type: "submit", textContent: "Save" }));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -50,19 +66,23 @@ function renamer(one) {
 /// A first click asks, a second deletes.
 function deleter(one, title) {
   let isSure = false;
-  const button = quietButton("Delete", () => {
-    if (isSure) {
-      store.remove(one.id);
-      one.messages.length = 0; // an answer under way shall not bring it back
-      say(`Deleted “${title}”`);
-      return open();
-    }
-    isSure = true;
-    button.classList.add("danger");
-    button.textContent = "Really delete?";
-    button.setAttribute("aria-label", `Really delete “${title}”?`);
-    setTimeout(() => button.isConnected && show(), SURE_MS);
-  }, { testid: "delete", name: `Delete “${title}”` });
+  const button = quietButton(
+    "Delete",
+    () => {
+      if (isSure) {
+        store.remove(one.id);
+        one.messages.length = 0; // an answer under way shall not bring it back
+        say(`Deleted “${title}”`);
+        return open();
+      }
+      isSure = true;
+      button.classList.add("danger");
+      button.textContent = "Really delete?";
+      button.setAttribute("aria-label", `Really delete “${title}”?`);
+      setTimeout(() => button.isConnected && show(), SURE_MS);
+    },
+    { testid: "delete", name: `Delete “${title}”` },
+  );
   return button;
 }
 
@@ -71,13 +91,23 @@ function exportChat(one) {
   const { system, tools, form, schema, ...sampling } = settings;
   const set = Object.fromEntries(Object.entries(sampling).filter(([, value]) => value !== ""));
   const content = {
-    format: "narthex-conversation", version: 1, id, title: store.titleOf(one), model,
-    created: new Date(created).toISOString(), changed: new Date(changed).toISOString(),
+    format: "narthex-conversation",
+    version: 1,
+    id,
+    title: store.titleOf(one),
+    model,
+    created: new Date(created).toISOString(),
+    changed: new Date(changed).toISOString(),
     settings: { ...set, tools, form, schema },
     messages: toSend(messages), // as OpenAI's API takes them
     answers: messages.filter(({ role }) => role === "assistant").map(({ end, figures }) => ({ end, figures })),
   };
-  const name = store.titleOf(one).replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "").toLowerCase().slice(0, 40);
+  const name = store
+    .titleOf(one)
+    .replace(/[^\p{L}\p{N}]+/gu, "-")
+    .replace(/^-|-$/g, "")
+    .toLowerCase()
+    .slice(0, 40);
   download(`${name || "conversation"}.json`, `${JSON.stringify(content, null, 2)}\n`);
 }
 

@@ -15,7 +15,7 @@
 // - Nesting ends at DEPTH; what lies deeper is text.
 
 const DEPTH = 16;
-const LABEL_MAX = 1000; // characters of a link's text
+const LABEL_MAX = 500; // characters of a link's text
 
 const FENCE = /^ *(`{3,}|~{3,})([^`]*)$/;
 const HEADING = /^ {0,3}(#{1,6})(?=\s|$)/;
@@ -26,16 +26,20 @@ const MARKER = /^( *)([-*+]|\d{1,9}[.)])(?: +|$)/;
 const node = (tag, attributes, children) => ({ tag, attributes, children });
 const indentOf = (line) => line.length - line.trimStart().length;
 const isBlank = (line) => line.trim() === "";
+/// Whether nothing but the end of a line comes from here on: then what stands before may still grow.
+const isEnd = (lines, at) => at >= lines.length || (at === lines.length - 1 && isBlank(lines[at]));
 
 /// The blocks of a text; each knows in which `line` it begins.
 export function parse(text, open = false) {
-  const lines = text.split("\n").map((line) => line.replace(/\r$/, "").replace(/^\t+/, (tabs) => "    ".repeat(tabs.length)));
+  const lines = text
+    .split("\n")
+    .map((line) => line.replace(/\r$/, "").replace(/^\t+/, (tabs) => "    ".repeat(tabs.length)));
   return blocks(lines, open, 0);
 }
 
 function blocks(lines, open, depth) {
   const out = [];
-  for (let at = 0; at < lines.length; ) {
+  for (let at = 0; at < lines.length;) {
     if (isBlank(lines[at])) {
       at += 1;
       continue;
@@ -50,26 +54,32 @@ function blocks(lines, open, depth) {
 /// The block that begins at a line, and the line behind it.
 function block(lines, at, open, depth) {
   const line = lines[at];
-  const inner = (text) => inline(text, { open });
+  const inner = (text, end) => inline(text, { open: open && isEnd(lines, end) });
   if (FENCE.test(line)) return code(lines, at);
   if (RULE.test(line)) return { end: at + 1, made: node("hr", {}, []) };
   const heading = HEADING.exec(line);
   if (heading) {
-    const text = line.slice(heading[0].length).trim().replace(/(?:^|\s)#+$/, "");
-    return { end: at + 1, made: node(`h${Math.min(heading[1].length + 2, 6)}`, {}, inner(text)) };
+    const text = line
+      .slice(heading[0].length)
+      .trim()
+      .replace(/(?:^|\s)#+$/, "");
+    return { end: at + 1, made: node(`h${Math.min(heading[1].length + 2, 6)}`, {}, inner(text, at + 1)) };
   }
   if (QUOTE.test(line) && depth < DEPTH) {
     let end = at;
     while (end < lines.length && (QUOTE.test(lines[end]) || (!isBlank(lines[end]) && !begins(lines, end)))) end += 1;
     const quoted = lines.slice(at, end).map((line) => line.replace(QUOTE, ""));
-    return { end, made: node("blockquote", {}, blocks(quoted, open, depth + 1)) };
+    return { end, made: node("blockquote", {}, blocks(quoted, open && isEnd(lines, end), depth + 1)) };
   }
   if (MARKER.test(line) && depth < DEPTH) return list(lines, at, open, depth);
   if (isTable(lines, at)) return table(lines, at, inner);
   let end = at + 1;
   while (end < lines.length && !isBlank(lines[end]) && !begins(lines, end)) end += 1;
-  const text = lines.slice(at, end).map((line) => line.trim()).join("\n");
-  return { end, made: node("p", { class: "text" }, inner(text)) };
+  const text = lines
+    .slice(at, end)
+    .map((line) => line.trim())
+    .join("\n");
+  return { end, made: node("p", { class: "text" }, inner(text, end)) };
 }
 
 /// Whether a line begins a block that ends a paragraph.
@@ -83,10 +93,13 @@ function begins(lines, at) {
 function code(lines, at) {
   const [, fence, info] = FENCE.exec(lines[at]);
   const indent = indentOf(lines[at]);
-  const isEnd = (line) => line.trim().length >= fence.length && [...line.trim()].every((char) => char === fence[0]);
+  const closes = (line) => line.trim().length >= fence.length && [...line.trim()].every((char) => char === fence[0]);
   let end = at + 1;
-  while (end < lines.length && !isEnd(lines[end])) end += 1;
-  const text = lines.slice(at + 1, end).map((line) => line.slice(Math.min(indent, indentOf(line)))).join("\n");
+  while (end < lines.length && !closes(lines[end])) end += 1;
+  const text = lines
+    .slice(at + 1, end)
+    .map((line) => line.slice(Math.min(indent, indentOf(line))))
+    .join("\n");
   const language = info.trim().split(/\s/)[0].slice(0, 40);
   const head = node("div", { class: "code-head" }, [
     node("span", {}, [language || "text"]),
@@ -116,9 +129,10 @@ function list(lines, start, open, depth) {
     for (at += 1; at < lines.length; at += 1) {
       const line = lines[at];
       if (isBlank(line)) {
-        const behind = lines.findIndex((line, index) => index > at && !isBlank(line));
-        if (behind < 0 || indentOf(lines[behind]) < indent + 2) {
-          if (behind >= 0 && next(lines[behind])) at = behind;
+        let behind = at + 1;
+        while (behind < lines.length && isBlank(lines[behind])) behind += 1;
+        if (behind === lines.length || indentOf(lines[behind]) < indent + 2) {
+          if (behind < lines.length && next(lines[behind])) at = behind;
           break;
         }
         body.push("");
@@ -130,7 +144,7 @@ function list(lines, start, open, depth) {
         body.push(line);
       }
     }
-    items.push(item(body, open, depth));
+    items.push(item(body, open && isEnd(lines, at), depth));
   }
   const number = Number.parseInt(first[2], 10);
   const attributes = ordered && number !== 1 ? { start: String(number) } : {};
@@ -169,16 +183,22 @@ function isTable(lines, at) {
 }
 
 function table(lines, at, inner) {
-  const sides = cells(lines[at + 1]).map((mark) => (mark.endsWith(":") ? (mark.startsWith(":") ? "center" : "end") : "start"));
-  const row = (line, tag) => {
+  const sides = cells(lines[at + 1]).map((mark) =>
+    mark.endsWith(":") ? (mark.startsWith(":") ? "center" : "end") : "start",
+  );
+  const row = (line, tag, place) => {
     const found = cells(line);
     const attributes = (side) => ({ class: `to-${side}`, ...(tag === "th" ? { scope: "col" } : {}) });
-    return node("tr", {}, sides.map((side, index) => node(tag, attributes(side), inner(found[index] ?? ""))));
+    return node(
+      "tr",
+      {},
+      sides.map((side, index) => node(tag, attributes(side), inner(found[index] ?? "", place + 1))),
+    );
   };
   let end = at + 2;
   while (end < lines.length && lines[end].includes("|") && !isBlank(lines[end])) end += 1;
-  const rows = lines.slice(at + 2, end).map((line) => row(line, "td"));
-  const made = node("table", {}, [node("thead", {}, [row(lines[at], "th")]), node("tbody", {}, rows)]);
+  const rows = lines.slice(at + 2, end).map((line, index) => row(line, "td", at + 2 + index));
+  const made = node("table", {}, [node("thead", {}, [row(lines[at], "th", at)]), node("tbody", {}, rows)]);
   const frame = { class: "table", tabindex: "0", role: "group", "aria-label": "Table" };
   return { end, made: node("div", frame, [made]) };
 }
@@ -195,7 +215,7 @@ function inline(text, how) {
   const dead = new Set(); // marks of which no end lies ahead
   let plain = "";
   const deeper = (part, more = {}) => inline(part, { ...how, depth: depth + 1, ...more });
-  for (let at = 0; at < text.length; ) {
+  for (let at = 0; at < text.length;) {
     const char = text[at];
     if (char === "\\" && /[!-/:-@[-`{-~]/.test(text[at + 1] ?? "")) {
       plain += text[at + 1];
@@ -209,7 +229,8 @@ function inline(text, how) {
       const read = char === "`" ? codeSpan : emphasis;
       if (depth < DEPTH) found = read(text, at, length, { open, dead, deeper });
     } else if (!linked && depth < DEPTH) {
-      if (char === "[" || (char === "!" && text[at + 1] === "[")) found = link(text, at, deeper);
+      const isLink = char === "[" || (char === "!" && text[at + 1] === "[");
+      if (isLink && !dead.has("](")) found = link(text, at, dead, deeper);
       else if (char === "<" || char === "h") found = address(text, at);
     }
     if (found) {
@@ -254,17 +275,22 @@ function codeSpan(text, at, length, { open, dead }) {
 function emphasis(text, at, length, { open, dead, deeper }) {
   const char = text[at];
   const mark = char.repeat(length);
-  if (length > 3 || (char === "~" && length !== 2) || isSpace(text[at + length]) || dead.has(mark)) return null;
+  if (length > 3 || (char === "~" && length !== 2) || isSpace(text[at + length])) return null;
   if (char === "_" && isWord(text[at - 1])) return null;
-  let close = closeOf(text, at + length, char, length);
+  const find = (width) => {
+    const searched = char.repeat(width);
+    const found = dead.has(searched) ? -1 : closeOf(text, at + length, char, width);
+    if (found < 0) dead.add(searched);
+    return found;
+  };
+  let close = find(length);
   let width = length;
   if (close < 0 && length === 3) {
     // `***both** one*`: the outer mark is the one that ends last.
-    const [one, two] = [1, 2].map((width) => closeOf(text, at + 3, char, width));
+    const [one, two] = [find(1), find(2)];
     [close, width] = one > two ? [one, 1] : [two, 2];
   }
   if (close < 0) {
-    dead.add(mark);
     if (!open || mark !== "**") return null;
     close = text.length;
   }
@@ -276,7 +302,7 @@ function emphasis(text, at, length, { open, dead, deeper }) {
 
 /// Where the mark lies that ends an emphasis; code and escaped characters are stepped over.
 function closeOf(text, from, char, length) {
-  for (let at = from; at < text.length; ) {
+  for (let at = from; at < text.length;) {
     let run = 1;
     while (text[at + run] === text[at]) run += 1;
     if (text[at] === "\\") {
@@ -308,7 +334,11 @@ function safe(text) {
 
 const anchor = (href, children) => node("a", { href, target: "_blank", rel: "noopener noreferrer" }, children);
 
-function link(text, at, deeper) {
+function link(text, at, dead, deeper) {
+  if (text.indexOf("](", at) < 0) {
+    dead.add("](");
+    return null;
+  }
   const isPicture = text[at] === "!";
   const start = at + (isPicture ? 2 : 1);
   let close = start;

@@ -27,7 +27,9 @@ export async function loadModels() {
 }
 
 function showChoice() {
-  const options = models.map(({ id, parent }) => make("option", { value: id, textContent: parent ? `${id} (adapter)` : id }));
+  const options = models.map(({ id, parent }) =>
+    make("option", { value: id, textContent: parent ? `${id} (adapter)` : id }),
+  );
   at("model-choice").replaceChildren(...options);
   at("model-choice").value = model.id;
   at("model-choice-field").hidden = models.length < 2;
@@ -65,7 +67,11 @@ export const licenseOf = () => own().license ?? null;
 const own = () => (model.parent ? (provenance.adapters?.[model.id] ?? {}) : provenance);
 
 function licenseChip(license) {
-  return make("span", { className: license ? "chip license" : "chip undeclared", textContent: licenseName(license), title: license ?? "" });
+  return make("span", {
+    className: license ? "chip license" : "chip undeclared",
+    textContent: licenseName(license),
+    title: license ?? "",
+  });
 }
 
 async function showPapers() {
@@ -77,7 +83,9 @@ async function showPapers() {
   at("openness").hidden = !openness;
   if (openness) {
     const { class_name: name, reasons = [] } = openness;
-    at("openness-class").textContent = name ? `${name} (Model Openness Framework)` : "No class of the Model Openness Framework";
+    at("openness-class").textContent = name
+      ? `${name} (Model Openness Framework)`
+      : "No class of the Model Openness Framework";
     at("openness-reasons").replaceChildren(...reasons.map((reason) => make("li", { textContent: reason })));
     at("openness-more").hidden = reasons.length === 0;
   }
@@ -104,9 +112,15 @@ function showLineage(lineage) {
 function treeNode(node) {
   const used = node.role && ![node.kind, "from"].includes(node.role) ? ` as ${node.role}` : "";
   const what = make("div", { className: "what" }, `${node.kind}${used}`);
-  if (node.digest) what.append(" · ", make("span", { className: "mono", textContent: node.digest.slice(0, 12), title: node.digest }));
+  if (node.digest)
+    what.append(" · ", make("span", { className: "mono", textContent: node.digest.slice(0, 12), title: node.digest }));
   const name = make("span", { className: "name", textContent: node.name });
-  const item = make("li", { testid: "lineage-node" }, make("div", { className: "node" }, name, licenseChip(node.license)), what);
+  const item = make(
+    "li",
+    { testid: "lineage-node" },
+    make("div", { className: "node" }, name, licenseChip(node.license)),
+    what,
+  );
   if (node.parents?.length) item.append(make("ul", {}, ...node.parents.map(treeNode)));
   return item;
 }

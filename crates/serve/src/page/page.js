@@ -52,8 +52,12 @@ function showKind() {
 
 function showWelcome() {
   const license = licenseOf();
-  const papers = license ? `Licensed ${licenseName(license)}. What it was made from, and under which licences, is in the panel.` : "";
-  at("welcome-text").textContent = model.chat ? papers : "This model has no chat template: it does not answer, it continues what you write.";
+  const papers = license
+    ? `Licensed ${licenseName(license)}. What it was made from, and under which licences, is in the panel.`
+    : "";
+  at("welcome-text").textContent = model.chat
+    ? papers
+    : "This model has no chat template: it does not answer, it continues what you write.";
 }
 
 // The panel on small screens
@@ -76,7 +80,12 @@ function onKey(event) {
   if (event.key === "Escape") {
     if (at("side").classList.contains("open")) openSide(false);
     else stop();
-  } else if ((event.ctrlKey || event.metaKey) && event.shiftKey && event.key.toLowerCase() === "o" && !at("new-chat").hidden) {
+  } else if (
+    (event.ctrlKey || event.metaKey) &&
+    event.shiftKey &&
+    event.key.toLowerCase() === "o" &&
+    !at("new-chat").hidden
+  ) {
     event.preventDefault();
     newChat();
   }
@@ -86,7 +95,10 @@ function onKey(event) {
 
 function refuse(files) {
   const isPicture = [...files].every(({ type }) => type.startsWith("image/"));
-  notice(`${isPicture ? "Pictures" : "Files"} cannot be sent: this model reads text only. Nothing was added; paste or write the text itself.`);
+  notice(
+    `${isPicture ? "Pictures" : "Files"} cannot be sent: this model reads text only. ` +
+      "Nothing was added; paste or write the text itself.",
+  );
 }
 
 function watchFiles() {
@@ -97,7 +109,10 @@ function watchFiles() {
     event.preventDefault();
     refuse(files);
   });
-  document.addEventListener("dragover", (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
+  document.addEventListener(
+    "dragover",
+    (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault(),
+  );
   document.addEventListener("drop", (event) => {
     if (!event.dataTransfer?.types.includes("Files")) return;
     event.preventDefault(); // else the browser would leave the page for the file
@@ -127,7 +142,10 @@ at("open-side").addEventListener("click", () => openSide(true));
 at("close-side").addEventListener("click", () => openSide(false));
 at("shade").addEventListener("click", () => openSide(false));
 at("new-chat").addEventListener("click", newChat);
-at("history").addEventListener("click", (event) => event.target.closest(".chat-title") && at("side").classList.contains("open") && openSide(false));
+at("history").addEventListener(
+  "click",
+  (event) => event.target.closest(".chat-title") && at("side").classList.contains("open") && openSide(false),
+);
 
 when("model", showKind);
 when("papers", showWelcome);

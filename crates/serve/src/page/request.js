@@ -16,9 +16,16 @@ export function toSend(messages) {
   const sent = settings.system.trim() ? [{ role: "system", content: settings.system }] : [];
   for (const { role, content, reasoning_content, tool_calls, tool_call_id } of messages) {
     const last = sent.at(-1);
-    if (role === "user" && last?.role === "user") sent[sent.length - 1] = { role, content: `${last.content}\n${content}` };
+    if (role === "user" && last?.role === "user")
+      sent[sent.length - 1] = { role, content: `${last.content}\n${content}` };
     else if (role === "tool") sent.push({ role, tool_call_id, content });
-    else sent.push({ role, content, ...(reasoning_content && { reasoning_content }), ...(tool_calls?.length && { tool_calls }) });
+    else
+      sent.push({
+        role,
+        content,
+        ...(reasoning_content && { reasoning_content }),
+        ...(tool_calls?.length && { tool_calls }),
+      });
   }
   return sent;
 }

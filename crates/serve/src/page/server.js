@@ -32,7 +32,11 @@ export async function ask(path, options = {}) {
   }
   if (response.ok) return response;
   const error = (await response.json().catch(() => null))?.error;
-  throw new ServerError(error?.message ?? `The server answered with status ${response.status}.`, response.status, error?.code);
+  throw new ServerError(
+    error?.message ?? `The server answered with status ${response.status}.`,
+    response.status,
+    error?.code,
+  );
 }
 
 export function post(path, body, signal) {
@@ -51,7 +55,10 @@ export async function* events(response) {
     const parts = buffer.split(/\r?\n\r?\n/);
     buffer = parts.pop();
     for (const part of parts) {
-      const data = part.split(/\r?\n/).filter((line) => line.startsWith("data:")).map((line) => line.slice(5).trimStart());
+      const data = part
+        .split(/\r?\n/)
+        .filter((line) => line.startsWith("data:"))
+        .map((line) => line.slice(5).trimStart());
       if (data.length === 0) continue; // a comment that keeps the connection open
       const text = data.join("\n");
       if (text === "[DONE]") return;

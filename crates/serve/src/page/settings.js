@@ -16,7 +16,14 @@ const FIELDS = [
   ["form", "form"],
   ["schema", "schema"],
 ];
-const NUMBERS = { temperature: "temperature", topP: "top_p", minP: "min_p", topK: "top_k", maxTokens: "max_tokens", seed: "seed" };
+const NUMBERS = {
+  temperature: "temperature",
+  topP: "top_p",
+  minP: "min_p",
+  topK: "top_k",
+  maxTokens: "max_tokens",
+  seed: "seed",
+};
 const DEFAULTS = { ...Object.fromEntries(FIELDS.map(([, name]) => [name, ""])), form: "text" };
 
 export let settings = stored();
@@ -55,7 +62,8 @@ export function tools() {
   if (list.length === 0) return undefined;
   return list.map((tool) => {
     const full = tool?.function ? { type: "function", ...tool } : { type: "function", function: tool };
-    if (typeof full.function?.name !== "string") throw new Error("Each tool needs a name: {\"type\": \"function\", \"function\": {\"name\": …}}");
+    if (typeof full.function?.name !== "string")
+      throw new Error('Each tool needs a name: {"type": "function", "function": {"name": …}}');
     return full;
   });
 }
@@ -66,7 +74,8 @@ export function form() {
   if (settings.form === "json_object") return { type: "json_object" };
   if (settings.schema.trim() === "") throw new Error("The JSON schema of answers is empty.");
   const value = parsed(settings.schema, "The schema of answers");
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new Error("The schema of answers must be an object.");
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw new Error("The schema of answers must be an object.");
   if (value.type === "json_schema" && value.json_schema) return value; // OpenAI's whole object
   const named = value.schema ? value : { schema: value }; // with a name, or the schema alone
   return { type: "json_schema", json_schema: { name: "answer", ...named } };

@@ -20,8 +20,16 @@ function copyButton(text, testid, name) {
 export function userView(message, doing) {
   const element = item("user", "You");
   const text = make("div", { className: "text", textContent: message.content, testid: "user-text" });
-  const edit = quietButton("Edit", () => element.replaceChildren(editor(message, doing, restore)), { testid: "edit", name: "Edit the message" });
-  const under = make("div", { className: "under" }, edit, copyButton(() => message.content, "copy-message", "Copy the message"));
+  const edit = quietButton("Edit", () => element.replaceChildren(editor(message, doing, restore)), {
+    testid: "edit",
+    name: "Edit the message",
+  });
+  const under = make(
+    "div",
+    { className: "under" },
+    edit,
+    copyButton(() => message.content, "copy-message", "Copy the message"),
+  );
   function restore() {
     element.replaceChildren(text, under);
     edit.focus();
@@ -66,7 +74,12 @@ export class AnswerView {
     this.text = make("div", { className: "answer", testid: "assistant-text" });
     this.thinkingText = make("div", { className: "answer" });
     this.summary = make("summary", { textContent: "Thinking…" });
-    this.thinking = make("details", { className: "thinking", testid: "thinking", hidden: true }, this.summary, this.thinkingText);
+    this.thinking = make(
+      "details",
+      { className: "thinking", testid: "thinking", hidden: true },
+      this.summary,
+      this.thinkingText,
+    );
     this.calls = make("div", { className: "calls" });
     this.figures = make("span", { testid: "figures", textContent: " " });
     this.buttons = make("span", { className: "buttons" });
@@ -89,7 +102,11 @@ export class AnswerView {
     if (shape === "json") this.showRaw();
     else this.rendering.show(content, true);
     this.text.hidden = content === "" && Boolean(thoughts || calls?.length);
-    if (calls?.length) this.calls.replaceChildren(...calls.map((call) => callCard(call)));
+    calls?.forEach((call, index) => {
+      const card = this.calls.children[index];
+      if (!card) this.calls.append(callCard(call));
+      else card.querySelector("pre").textContent = call.function.arguments;
+    });
   }
 
   /// The whole answer. `results`: what tools said, by the call's id. `isLast`: nothing came after it.
@@ -116,7 +133,9 @@ export class AnswerView {
   }
 
   showRaw() {
-    const pre = this.text.querySelector("pre") ?? make("pre", { className: "json", testid: "json", tabIndex: 0, "aria-label": "Answer in JSON", role: "group" });
+    const pre =
+      this.text.querySelector("pre") ??
+      make("pre", { className: "json", testid: "json", tabIndex: 0, "aria-label": "Answer in JSON", role: "group" });
     if (pre.textContent !== this.message.content) pre.textContent = this.message.content;
     if (!pre.isConnected) this.text.replaceChildren(pre);
   }
@@ -126,11 +145,15 @@ export class AnswerView {
     this.showRaw();
     const pre = this.text.querySelector("pre");
     pre.textContent = pretty;
-    const toggle = quietButton("Raw text", () => {
-      const isRaw = toggle.getAttribute("aria-pressed") === "true";
-      pre.textContent = isRaw ? pretty : this.message.content;
-      toggle.setAttribute("aria-pressed", String(!isRaw));
-    }, { testid: "raw" });
+    const toggle = quietButton(
+      "Raw text",
+      () => {
+        const isRaw = toggle.getAttribute("aria-pressed") === "true";
+        pre.textContent = isRaw ? pretty : this.message.content;
+        toggle.setAttribute("aria-pressed", String(!isRaw));
+      },
+      { testid: "raw" },
+    );
     toggle.setAttribute("aria-pressed", "false");
     this.text.prepend(make("div", { className: "code-head" }, make("span", { textContent: "JSON" }), toggle));
   }
@@ -140,11 +163,22 @@ export class AnswerView {
     const isOpen = isLast && calls.some(({ id }) => results[id] === undefined);
     const cards = calls.map((call, index) => callCard(call, results[call.id], isOpen ? index : null));
     if (!isOpen) return this.calls.replaceChildren(...cards);
-    const go = make("button", { className: "primary", type: "submit", textContent: calls.length > 1 ? "Send the results" : "Send the result", testid: "give-result" });
+    const go = make("button", {
+      className: "primary",
+      type: "submit",
+      textContent: calls.length > 1 ? "Send the results" : "Send the result",
+      testid: "give-result",
+    });
     const form = make("form", {}, ...cards, go);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.doing.give(calls.map(({ id }, index) => ({ role: "tool", tool_call_id: id, content: form.querySelectorAll("textarea")[index].value })));
+      this.doing.give(
+        calls.map(({ id }, index) => ({
+          role: "tool",
+          tool_call_id: id,
+          content: form.querySelectorAll("textarea")[index].value,
+        })),
+      );
     });
     this.calls.replaceChildren(form);
   }
@@ -153,11 +187,14 @@ export class AnswerView {
     const { message, doing } = this;
     const buttons = [];
     if (message.content) buttons.push(copyButton(() => message.content, "copy-answer", "Copy the answer"));
-    if (isLast) buttons.push(quietButton("Again", () => doing.again(message), { testid: "again", name: "Answer again" }));
+    if (isLast)
+      buttons.push(quietButton("Again", () => doing.again(message), { testid: "again", name: "Answer again" }));
     // A grammar begins anew with each request, and calls are whole: neither can go on.
     const isCut = ["length", "stopped", "failed"].includes(message.end);
     if (isLast && isCut && message.content && message.shape !== "json" && !message.tool_calls?.length) {
-      buttons.push(quietButton("Continue", () => doing.goOn(message), { testid: "continue", name: "Continue the answer" }));
+      buttons.push(
+        quietButton("Continue", () => doing.goOn(message), { testid: "continue", name: "Continue the answer" }),
+      );
     }
     this.buttons.replaceChildren(...buttons);
   }
@@ -169,15 +206,34 @@ function callCard({ function: called }, result, box = null) {
   const card = make("div", { className: "call", testid: "tool-call" });
   card.append(
     make("div", { className: "call-name" }, "Calls ", make("code", { textContent: name, testid: "tool-name" })),
-    make("pre", { className: "json", textContent: prettyJson(written) ?? written, testid: "tool-arguments", tabIndex: 0, role: "group", "aria-label": `Arguments of ${name}` }),
+    make("pre", {
+      className: "json",
+      textContent: prettyJson(written) ?? written,
+      testid: "tool-arguments",
+      tabIndex: 0,
+      role: "group",
+      "aria-label": `Arguments of ${name}`,
+    }),
   );
   if (box !== null) {
-    const area = make("textarea", { rows: 2, testid: "tool-result", "aria-label": `Result of ${name}`, placeholder: "What the tool says" });
+    const area = make("textarea", {
+      rows: 2,
+      testid: "tool-result",
+      "aria-label": `Result of ${name}`,
+      placeholder: "What the tool says",
+    });
     card.append(area);
   } else if (result !== undefined) {
     card.append(
       make("div", { className: "call-name", textContent: "The tool said" }),
-      make("pre", { className: "json", textContent: prettyJson(result) ?? result, testid: "tool-said", tabIndex: 0, role: "group", "aria-label": `Result of ${name}` }),
+      make("pre", {
+        className: "json",
+        textContent: prettyJson(result) ?? result,
+        testid: "tool-said",
+        tabIndex: 0,
+        role: "group",
+        "aria-label": `Result of ${name}`,
+      }),
     );
   }
   return card;
@@ -200,6 +256,7 @@ export function errorView(message, again) {
 }
 
 export function forgottenView(context) {
-  const text = `The conversation is longer than the model's context of ${context} tokens: what stands above is not sent any more.`;
+  const long = `The conversation is longer than the model's context of ${context} tokens`;
+  const text = `${long}: what stands above is not sent any more.`;
   return make("li", { className: "forgotten-note", textContent: text, testid: "forgotten" });
 }

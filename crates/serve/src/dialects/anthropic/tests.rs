@@ -1,3 +1,5 @@
+//! Anthropic's API in and out, without a server.
+
 use super::*;
 use crate::dialects::Event;
 

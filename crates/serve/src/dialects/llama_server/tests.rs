@@ -1,3 +1,5 @@
+//! llama-server's endpoints in and out, without a server.
+
 use super::*;
 use crate::dialects::Spent;
 use std::time::Duration;

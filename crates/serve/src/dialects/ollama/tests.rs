@@ -1,3 +1,5 @@
+//! Ollama's API in and out, without a server.
+
 use super::*;
 use crate::dialects::Spent;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,3 +1,5 @@
+//! The Responses API in and out, without a server.
+
 use super::*;
 
 fn reading(responses: &Responses) -> Reading<'_> {

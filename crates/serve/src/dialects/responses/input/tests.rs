@@ -1,3 +1,5 @@
+//! Items of a request's input in all their forms.
+
 use super::*;
 
 /// Items with the names of ours, or the complaint; then what was ignored.

@@ -1,3 +1,5 @@
+//! Items as the messages of a chat.
+
 use super::*;
 
 /// Items in short: `[role, text…]`, `["think", text…]`, `["short", text]`, `["call", id]`, `["gave", id, text]`.

@@ -1,3 +1,5 @@
+//! What is kept of responses, and what is forgotten.
+
 use super::*;
 use std::{iter::once, thread};
 

@@ -1,3 +1,5 @@
+//! Events of a stream, in their order.
+
 use crate::dialects::{
     Event,
     responses::tests::{answering, completion},
