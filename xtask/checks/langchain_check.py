@@ -181,13 +181,6 @@ except Exception as error:  # By words in the message: the client leaves the cod
 
 # Not there yet: whoever asks must hear it.
 tool = {"type": "function", "function": {"name": "speak", "description": "Speaks.", "parameters": {"type": "object", "properties": {}}}}
-refused("bind_tools", openai.BadRequestError, "tools", lambda: model.bind_tools([tool]).invoke(messages))
-refused("bind_tools, streamed", openai.BadRequestError, "tools", lambda: list(model.bind_tools([tool]).stream(messages)))
-refused("bind_tools with a choice", openai.BadRequestError, "tools", lambda: model.bind_tools([Speech], tool_choice="Speech").invoke(messages))
-refused("structured output by json_schema", openai.BadRequestError, "response_format", lambda: model.with_structured_output(Speech, method="json_schema").invoke(messages))
-refused("structured output by json_schema, streamed", openai.BadRequestError, "response_format", lambda: list(model.with_structured_output(Speech, method="json_schema").stream(messages)))
-refused("structured output by json_mode", openai.BadRequestError, "response_format", lambda: model.with_structured_output(Speech, method="json_mode").invoke(messages))
-refused("structured output by function_calling", openai.BadRequestError, "tools", lambda: model.with_structured_output(Speech, method="function_calling").invoke(messages))
 picture = HumanMessage([{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}])
 refused("an image", openai.BadRequestError, "messages[0].content[1].type", lambda: model.invoke([picture]))
 print(f"{failures} failed")

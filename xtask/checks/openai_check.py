@@ -69,7 +69,6 @@ many = client.completions.create(model=model, prompt=["ROMEO:", "JULIET:"], max_
 check("a list of prompts", [c.index for c in many.choices] == [0, 1])
 refused("unknown model", openai.NotFoundError, lambda: client.chat.completions.create(model="nobody", messages=messages))
 refused("temperature out of range", openai.BadRequestError, lambda: client.chat.completions.create(model=model, messages=messages, temperature=3))
-refused("tools are refused by name", openai.BadRequestError, lambda: client.chat.completions.create(model=model, messages=messages, tools=[{"type": "function", "function": {"name": "f"}}]))
 refused("a prompt that does not fit", openai.BadRequestError, lambda: client.completions.create(model=model, prompt="word " * 5000))
 refused("no messages", openai.BadRequestError, lambda: client.chat.completions.create(model=model, messages=[]))
 with client.chat.completions.create(model=model, messages=messages, max_tokens=200, temperature=1.0, stream=True) as left:

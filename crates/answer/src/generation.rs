@@ -45,6 +45,8 @@ pub struct Life {
     pub decode: Duration,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// Tokens of it that the engine had at hand.
+    pub cached_tokens: usize,
     /// Tokens of the answer, the one that ended it included.
     pub generation_tokens: usize,
 }
@@ -432,6 +434,7 @@ impl Choice {
             prefill: first_token.saturating_duration_since(admitted),
             decode: last_token.saturating_duration_since(first_token),
             prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.cached_tokens,
             generation_tokens: self.tokens,
         }
     }

@@ -65,6 +65,15 @@ impl ApiError {
         self
     }
 
+    /// Names fields below `from` as those below `to`: what another API calls them.
+    pub fn renamed(mut self, from: &str, to: &str) -> Self {
+        if let Some(rest) = self.body.param.as_deref().and_then(|param| param.strip_prefix(from)) {
+            self.body.param = Some(format!("{to}{rest}"));
+            self.body.message = self.body.message.replace(&format!("`{from}"), &format!("`{to}"));
+        }
+        self
+    }
+
     /// Sets the machine-readable code.
     pub fn code(mut self, code: &'static str) -> Self {
         self.body.code = Some(code);

@@ -226,6 +226,11 @@ impl Engine {
         self.handle.shared.stats()
     }
 
+    /// How the model is made.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
     /// Tokens in the model's vocabulary.
     pub fn vocab_size(&self) -> usize {
         self.config.vocab_size

@@ -14,7 +14,7 @@ use narthex_infer::{
     scripted::{Scripted, say},
 };
 use narthex_openness::Shown;
-use narthex_serve::{Ability, ServeOptions, Served, Serving, TextAbility, serve};
+use narthex_serve::{Ability, ServeOptions, Served, Serving, Sizes, TextAbility, serve};
 use narthex_text::{CHATML, ChatTemplate, Tokenizer};
 use std::{sync::Arc, time::Duration};
 
@@ -59,7 +59,7 @@ fn main() -> Result<()> {
     let model = Served {
         id: "bard-chat".into(),
         created: 1_700_000_000,
-        precision: String::new(),
+        sizes: Sizes::default(),
         provenance: provenance()?,
         ability: Ability::Text(TextAbility { model, adapters: Arc::default() }),
     };

@@ -27,7 +27,7 @@ pub use batches::FilesOptions;
 pub use dialects::responses::StoreLimits;
 pub use listen::serve;
 pub use model::{
-    Ability, AdapterEntry, AdapterSources, Adapters, LabelAbility, NotServed, Served, ServedAdapter, Serving,
+    Ability, AdapterEntry, AdapterSources, Adapters, LabelAbility, NotServed, Served, ServedAdapter, Serving, Sizes,
     TextAbility,
 };
 pub use options::{Limits, ServeOptions};

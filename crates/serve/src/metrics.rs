@@ -28,6 +28,18 @@ const TOKENS_BOUNDS: &[f64] = &[
     1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0, 20000.0, 50000.0, 100000.0,
 ];
 
+const CHOICES_BOUNDS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0];
+
+/// What vLLM counts and we have not: its dashboards ask for it.
+const ABSENT: [(&str, &str, &str); 6] = [
+    ("vllm:engine_sleep_state", "gauge", "1 while the engine sleeps: ours never does."),
+    ("vllm:external_prefix_cache_queries_total", "counter", "Tokens looked up in a cache elsewhere: there is none."),
+    ("vllm:external_prefix_cache_hits_total", "counter", "Tokens found there."),
+    ("vllm:mm_cache_queries_total", "counter", "Images and sounds looked up: there are none."),
+    ("vllm:mm_cache_hits_total", "counter", "Images and sounds found."),
+    ("vllm:corrupted_requests_total", "counter", "Sequences with logits that are no numbers."),
+];
+
 /// What the server itself measures.
 pub(crate) struct Metrics {
     inner: Mutex<Inner>,
@@ -44,6 +56,10 @@ struct Inner {
     inference: Histogram,
     prompt_tokens: Histogram,
     generation_tokens: Histogram,
+    computed_tokens: Histogram,
+    choices: Histogram,
+    tokens_max: Histogram,
+    longest: Histogram,
     ended: [u64; 3],
 }
 
@@ -96,6 +112,10 @@ impl Metrics {
             inference: latency(),
             prompt_tokens: Histogram::new(TOKENS_BOUNDS),
             generation_tokens: Histogram::new(TOKENS_BOUNDS),
+            computed_tokens: Histogram::new(TOKENS_BOUNDS),
+            choices: Histogram::new(CHOICES_BOUNDS),
+            tokens_max: Histogram::new(TOKENS_BOUNDS),
+            longest: Histogram::new(TOKENS_BOUNDS),
             ended: [0; 3],
         };
         Self { inner: Mutex::new(inner) }
@@ -103,6 +123,13 @@ impl Metrics {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request was taken: so many choices of up to so many tokens.
+    pub fn began(&self, choices: usize, tokens_max: usize) {
+        let mut inner = self.lock();
+        inner.choices.add(choices as f64);
+        inner.tokens_max.add(tokens_max as f64);
     }
 
     /// A sequence yielded its first token, so long after it was taken.
@@ -127,6 +154,8 @@ impl Metrics {
         inner.prefill.add_time(life.prefill);
         inner.decode.add_time(life.decode);
         inner.inference.add_time(life.prefill + life.decode);
+        inner.computed_tokens.add(life.prompt_tokens.saturating_sub(life.cached_tokens) as f64);
+        inner.longest.add(life.generation_tokens as f64);
         inner.prompt_tokens.add(life.prompt_tokens as f64);
         inner.generation_tokens.add(life.generation_tokens as f64);
         if life.generation_tokens > 1 {
@@ -207,8 +236,16 @@ impl Metrics {
             ("request_inference_time_seconds", "Seconds from the first step to the last token.", &inner.inference),
             ("request_prompt_tokens", "Tokens of a prompt.", &inner.prompt_tokens),
             ("request_generation_tokens", "Tokens generated for a request.", &inner.generation_tokens),
+            ("request_max_num_generation_tokens", "Tokens generated for a choice.", &inner.longest),
+            ("request_prefill_kv_computed_tokens", "Tokens of a prompt that were computed.", &inner.computed_tokens),
+            ("request_params_n", "Choices asked for.", &inner.choices),
+            ("request_params_max_tokens", "Tokens asked for at most.", &inner.tokens_max),
         ] {
             histogram.write(&mut text, &format!("vllm:{name}"), help, &labels);
+        }
+        for (name, kind, help) in ABSENT {
+            head(&mut text, name, kind, help);
+            line(&mut text, name, &labels, 0);
         }
         text
     }

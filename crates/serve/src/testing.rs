@@ -61,8 +61,8 @@ pub fn model_of(engine: Arc<dyn Generates>) -> Served {
 
 /// Something that is served, with papers of a bundle.
 fn served(id: &str, ability: Ability) -> Served {
-    let (provenance, precision) = (shown("0123456789abcdef", "MIT", 3), "F32".into());
-    Served { id: id.into(), created: 1_700_000_000, precision, provenance, ability }
+    let (provenance, sizes) = (shown("0123456789abcdef", "MIT", 3), crate::Sizes::default());
+    Served { id: id.into(), created: 1_700_000_000, sizes, provenance, ability }
 }
 
 /// What is shown of something with this digest, licence and class.

@@ -18,8 +18,8 @@ use narthex_http::{ApiKey, HttpOptions, TlsFiles, bind};
 use narthex_infer::EncoderTask;
 use narthex_model::Precision;
 use narthex_serve::{
-    Ability, Adapters, BatchSummary, FilesOptions, LabelAbility, ServeOptions, Served, Serving, TextAbility, run_batch,
-    serve,
+    Ability, Adapters, BatchSummary, FilesOptions, LabelAbility, ServeOptions, Served, Serving, Sizes, TextAbility,
+    run_batch, serve,
 };
 use narthex_shelf::{Follow, FollowMove, Ready, ReadyEncoder, ReadyOptions, ReadyText, Shelf, Shown};
 use narthex_text::calls;
@@ -30,7 +30,7 @@ use std::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// The arguments of `narthex serve`.
@@ -242,9 +242,17 @@ impl Facts {
     }
 }
 
-/// A precision in the words of Ollama's clients.
-fn precision_name(precision: Precision) -> &'static str {
-    if precision == Precision::Bf16 { "BF16" } else { "F32" }
+/// When something was made, in seconds since 1970; where that is not known, now.
+fn made(created: u64) -> u64 {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    if created == 0 { now() } else { created }
+}
+
+/// Sizes as Ollama's clients are shown them.
+fn sizes(parameters: usize, width: usize, precision: Precision) -> Sizes {
+    let (name, bytes) = if precision == Precision::Bf16 { ("BF16", 2) } else { ("F32", 4) };
+    let parameters = parameters as u64;
+    Sizes { parameters, bytes: parameters * bytes, width, precision: name.into() }
 }
 
 /// Where a model comes from and how it is to run.
@@ -283,9 +291,10 @@ impl Source {
         let cut = (context < model.context_max).then_some(model.context_max);
         let facts = Facts { cut, version: model.version, ..Facts::new(&model.shown, model.precision, about) };
         let id = self.name.clone().unwrap_or(model.name);
+        let config = model.engine.config();
+        let sizes = sizes(config.parameters(), config.hidden_size, model.precision);
         let ability = Ability::Text(TextAbility { model: model.model, adapters: self.adapters.clone() });
-        let precision = precision_name(model.precision).into();
-        let served = Served { id, created: model.created, precision, provenance: model.shown, ability };
+        let served = Served { id, created: made(model.created), sizes, provenance: model.shown, ability };
         Ok((served, facts))
     }
 
@@ -307,8 +316,9 @@ impl Source {
             ),
         };
         let facts = Facts { version, ..Facts::new(&shown, precision, about) };
-        let (id, precision) = (self.name.clone().unwrap_or(name), precision_name(precision).into());
-        let served = Served { id, created, precision, provenance: shown, ability };
+        let (id, sizes) = (self.name.clone().unwrap_or(name), sizes(0, values, precision));
+        let created = made(created);
+        let served = Served { id, created, sizes, provenance: shown, ability };
         Ok((served, facts))
     }
 

@@ -43,6 +43,8 @@ pub(crate) fn start(
     requests: Vec<Request>,
 ) -> Result<Generation, ApiError> {
     let text = ability::text(&app.model)?;
+    let tokens_max = requests.iter().map(|request| request.max_tokens).max().unwrap_or(0);
+    app.shared.metrics.began(parameters.n, tokens_max);
     exchange.generates(record(operation, head, parameters, &requests));
     let watch = Watch { metrics: app.shared.metrics.clone(), exchange };
     let generation = Generation::start(&text.model, requests, &parameters.reading, watch);

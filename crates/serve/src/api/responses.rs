@@ -44,7 +44,8 @@ pub(crate) async fn create(
     }
     fields.ignore(answering.ignored.iter().map(String::as_str));
     let responses = app.shared.responses.clone();
-    let talk = Talk::begin(app, exchange.clone(), Fields::noting(chat, &exchange)).await?;
+    let talk = Talk::begin(app, exchange.clone(), Fields::noting(chat, &exchange)).await;
+    let talk = talk.map_err(|error| error.renamed("response_format", "text.format"))?;
     let kept = answering.kept();
     if !answering.stream {
         let whole = answering.whole(&object(&talk.whole().await?)?);

@@ -7,5 +7,5 @@ mod served_adapter;
 
 pub use adapters::{AdapterEntry, Adapters};
 pub use current::Serving;
-pub use served::{Ability, LabelAbility, Served, TextAbility};
+pub use served::{Ability, LabelAbility, Served, Sizes, TextAbility};
 pub use served_adapter::{AdapterSources, NotServed, ServedAdapter};

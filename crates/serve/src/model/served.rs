@@ -13,12 +13,25 @@ pub struct Served {
     pub id: String,
     /// When it was made, in seconds since 1970.
     pub created: u64,
-    /// How its weights are kept: `BF16`, `F32`; empty where that is not known.
-    pub precision: String,
+    /// Its sizes, as far as they are known.
+    pub sizes: Sizes,
     /// Where it comes from and under which terms: shown by `/v1/provenance` and the page, its papers for download.
     pub provenance: Shown,
     /// What it can do. An endpoint asks for one ability.
     pub ability: Ability,
+}
+
+/// Sizes of a model; 0 and empty where they are not known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sizes {
+    /// How many weights there are.
+    pub parameters: u64,
+    /// Bytes that they take as they are kept.
+    pub bytes: u64,
+    /// Numbers in a hidden state.
+    pub width: usize,
+    /// How they are kept: `BF16`, `F32`.
+    pub precision: String,
 }
 
 /// What something that is served can do.
