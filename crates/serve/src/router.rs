@@ -277,4 +277,53 @@ mod tests {
         assert_eq!(reply.header("access-control-allow-origin"), "");
         assert_eq!(reply.json(415)["error"]["param"], Value::Null);
     }
+
+    #[tokio::test]
+    async fn fields_that_nobody_knows_are_named_or_refused() {
+        let body = json!({
+            "messages": [{"role": "user", "content": "x", "mood": "good"}],
+            "colour": 1, "user": "u", "stream_options": null,
+        });
+        let reply = testing::post(&testing::router(testing::answer("yes")), "/v1/chat/completions", &body).await;
+        assert_eq!(reply.header("x-narthex-ignored"), "messages[0].mood, colour");
+        reply.json(200);
+        let http = HttpOptions { strict_fields: true, ..HttpOptions::default() };
+        let strict = testing::router_with(testing::answer("yes"), &ServeOptions { http, ..ServeOptions::default() });
+        let error = testing::post(&strict, "/v1/chat/completions", &body).await.json(400);
+        assert_eq!(
+            (&error["error"]["param"], &error["error"]["code"]),
+            (&json!("messages[0].mood"), &json!("unknown_parameter"))
+        );
+        let plain = json!({"messages": [{"role": "user", "content": "x"}]});
+        assert_eq!(testing::post(&strict, "/v1/chat/completions", &plain).await.header("x-narthex-ignored"), "");
+    }
+
+    #[tokio::test]
+    async fn named_origins_may_ask() {
+        let allowed_origins = vec!["https://Chat.example".into()];
+        let http = HttpOptions { allowed_origins, api_keys: vec![ApiKey::Plain("k".into())], ..HttpOptions::default() };
+        let router = testing::router_with(testing::answer("yes"), &ServeOptions { http, ..ServeOptions::default() });
+        let asked = |method: &str, origin: &str| {
+            let request = Request::builder().method(method).uri("/v1/models").header("origin", origin);
+            request.header("host", "localhost:8000")
+        };
+        let preflight = asked("OPTIONS", "https://chat.example")
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "authorization, x-thing");
+        let reply = send(&router, preflight.body("".to_string().into()).unwrap()).await;
+        assert_eq!(reply.header("access-control-allow-origin"), "https://chat.example");
+        assert_eq!(reply.header("access-control-allow-headers"), "authorization, x-thing");
+        assert_eq!(reply.any().0, 204);
+        let get = asked("GET", "https://chat.example").header("x-api-key", "k");
+        let reply = send(&router, get.body("".to_string().into()).unwrap()).await;
+        assert_eq!(reply.header("access-control-allow-origin"), "https://chat.example");
+        reply.json(200);
+        // Others are refused, and so is a preflight of theirs.
+        for method in ["GET", "OPTIONS"] {
+            let other = asked(method, "https://other.example").header("access-control-request-method", "GET");
+            let reply = send(&router, other.body("".to_string().into()).unwrap()).await;
+            assert_eq!(reply.header("access-control-allow-origin"), "");
+            reply.json(403);
+        }
+    }
 }

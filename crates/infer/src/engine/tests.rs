@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+mod constraints;
 mod speculation;
 
 fn model() -> Decoder {

@@ -5,10 +5,13 @@ use narthex_http::Fields;
 use serde_json::{Map, Value};
 
 /// Fields beyond OpenAI's that both our endpoints take, and those of OpenAI's that no dialect has a word for.
-const SHARED: [&str; 16] = [
+pub(super) const SHARED: [&str; 21] = [
+    "allowed_token_ids",
+    "bad_words",
     "cache_salt",
     "frequency_penalty",
     "ignore_eos",
+    "include_stop_str_in_output",
     "logit_bias",
     "min_p",
     "min_tokens",
@@ -16,12 +19,14 @@ const SHARED: [&str; 16] = [
     "priority",
     "repetition_penalty",
     "seed",
+    "skip_special_tokens",
     "stop",
     "stop_token_ids",
     "structured_outputs",
     "temperature",
     "top_k",
     "top_p",
+    "truncate_prompt_tokens",
 ];
 
 /// Fields that only chats have.

@@ -2,30 +2,13 @@
 //! Each is put where chat takes it and where the response shows it.
 
 use super::fields::{Fields, listed};
+use crate::dialects::passing::SHARED;
 use narthex_http::ApiError;
 use serde_json::{Map, Value, json};
 
-/// What chat takes besides, in its own words.
-const PASSED_ON: [&str; 18] = [
-    "add_generation_prompt",
-    "cache_salt",
-    "chat_template_kwargs",
-    "continue_final_message",
-    "frequency_penalty",
-    "ignore_eos",
-    "logit_bias",
-    "min_p",
-    "min_tokens",
-    "presence_penalty",
-    "priority",
-    "repetition_penalty",
-    "seed",
-    "stop",
-    "stop_token_ids",
-    "structured_outputs",
-    "thinking_token_budget",
-    "top_k",
-];
+/// What chats alone take besides, in their own words.
+const PASSED_ON: [&str; 4] =
+    ["add_generation_prompt", "chat_template_kwargs", "continue_final_message", "thinking_token_budget"];
 
 /// What chat calls otherwise: whoever sends it here means the field behind it.
 const OTHER_NAMES: [(&str, &str); 9] = [
@@ -100,7 +83,7 @@ pub(super) fn read(fields: &mut Fields, ignored: &mut Vec<String>) -> Result<Set
     read_text(fields, &mut settings, ignored)?;
     read_reasoning(fields, &mut settings, ignored)?;
     read_names(fields, &mut settings)?;
-    for field in PASSED_ON {
+    for field in PASSED_ON.into_iter().chain(SHARED) {
         if let Some(value) = fields.take(field) {
             settings.chat(field, value);
         }
