@@ -26,6 +26,7 @@
 //! assert_eq!(model.tell(request, |_| ControlFlow::Continue(())).unwrap().text, "the answer");
 //! ```
 
+mod beams;
 mod constraint;
 mod defaults;
 mod encoder;
@@ -40,6 +41,7 @@ mod tasks;
 mod tests;
 mod told;
 
+pub use beams::BeamSearch;
 pub use constraint::{Constraints, Either, FORM_BYTES_MAX, Form, Spacing, Thoughts, prepared_schema};
 pub use defaults::{SamplingDefaults, SamplingWish};
 pub use encoder::{Chances, TextEncoder, encoder_inputs, likeliest};

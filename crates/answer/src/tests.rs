@@ -202,3 +202,34 @@ fn tasks_are_scored() {
         assert_eq!(figures["acc"], 1.0, "{prompt:?}");
     }
 }
+
+/// A model whose next token depends on the last one: after `a` likely `b`, but then nothing likely; `c` less likely,
+/// but then an end that is nearly certain.
+fn forked() -> TextModel {
+    let tokenizer = tokenizer();
+    let id = move |text: &str| tokenizer.encode(text, false).unwrap()[0];
+    let (a, b, c) = (id("a"), id("b"), id("c"));
+    scripted(move |request| {
+        let logprob = |share: f32| share.ln();
+        let top = match request.prompt.last() {
+            Some(last) if *last == a => vec![(b, logprob(0.6)), (c, logprob(0.4))],
+            Some(last) if *last == c => vec![(2, logprob(0.9)), (a, logprob(0.1))],
+            _ => vec![(a, logprob(0.3)), (b, logprob(0.3)), (c, logprob(0.2)), (2, logprob(0.2))],
+        };
+        let scores = narthex_infer::TokenLogprobs { logprob: top[0].1, rank: 1, top };
+        let token = scores.top[0].0;
+        vec![Output::Token { id: token, logprobs: Some(scores) }, Output::Finished(FinishReason::Length)]
+    })
+}
+
+#[tokio::test]
+async fn beams_see_further_than_one_token() {
+    let model = forked();
+    let asked = Request { stop_tokens: vec![2], ..request(&model, "a", 2) };
+    let search = |width| crate::BeamSearch { width, length_penalty: 1.0 };
+    let (found, _) = search(2).run(&model, &asked).await.unwrap();
+    let shown: Vec<_> = found.iter().map(|whole| (whole.text.as_str(), whole.ending.reason)).collect();
+    assert_eq!(shown, [("c", FinishReason::Stop), ("ba", FinishReason::Length)]);
+    let (found, tokens) = search(1).run(&model, &asked).await.unwrap();
+    assert_eq!((found.len(), found[0].text.as_str(), tokens), (1, "ba", 2));
+}

@@ -62,6 +62,13 @@ pub(crate) fn routes(serving: Arc<Serving>, options: &ServeOptions, stopping: St
         .route("/v1/load_lora_adapter", post(api::adapters::load))
         .route("/v1/unload_lora_adapter", post(api::adapters::unload))
         .route("/v1/embeddings", post(api::embeddings::create))
+        // llama-server has some of them without `v1` too.
+        .route("/v1/health", get(api::health::get))
+        .route("/models", get(api::models::list))
+        .route("/chat/completions", post(api::chat_completions::create))
+        .route("/embeddings", post(api::embeddings::create))
+        .route("/reranking", post(api::rerank::create))
+        .route("/v1/reranking", post(api::rerank::create))
         .route("/v1/responses", post(api::responses::create))
         .route("/v1/responses/{id}", get(api::responses::get).delete(api::responses::delete))
         .route("/v1/responses/{id}/input_items", get(api::responses::input_items))

@@ -311,7 +311,9 @@ const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 /// A message as transformers 5.24 hands it to a template: with the keys that say something, arguments of calls as
 /// objects, and reasoning under the names that templates know it by.
 fn as_template_value(message: &Message) -> Value {
-    let mut keys = vec![("role", Value::from(message.role.as_str()))];
+    // A role of the template's own goes over ours.
+    let role = message.others.get("role").and_then(Json::as_str).unwrap_or_else(|| message.role.as_str());
+    let mut keys = vec![("role", Value::from(role))];
     match &message.content {
         MessageContent::Text(text) => keys.push(("content", Value::from(text.as_str()))),
         MessageContent::Parts(parts) => keys.push(("content", from_json(&json!(parts)))),
@@ -328,7 +330,8 @@ fn as_template_value(message: &Message) -> Value {
     if let Some(reasoning) = reasoning.filter(|_| said(&"thinking").is_none()) {
         keys.push(("thinking", from_json(reasoning)));
     }
-    let others = message.others.iter().filter(|(key, value)| key.as_str() != REASONING[0] && !value.is_null());
+    let taken = [REASONING[0], "role"];
+    let others = message.others.iter().filter(|(key, value)| !taken.contains(&key.as_str()) && !value.is_null());
     keys.extend(others.map(|(key, value)| (key.as_str(), from_json(value))));
     keys.extend(reasoning.map(|reasoning| (REASONING[0], from_json(reasoning))));
     Value::from_pairs(keys)

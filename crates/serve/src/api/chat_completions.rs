@@ -1,6 +1,7 @@
 //! `POST /v1/chat/completions` (<https://platform.openai.com/docs/api-reference/chat>).
 
 use super::{
+    ability,
     chat_answer::{Answer, Chunk, ChunkChoice, Completion, Delta, Gathered},
     chunks::Chunks,
     conversing::Conversing,
@@ -18,6 +19,7 @@ use axum::{
 };
 use narthex_answer::{Generation, Piece};
 use narthex_http::{ApiError, Exchange, Fields, JsonBody, event_stream};
+use narthex_infer::Request;
 use std::sync::Arc;
 
 /// A conversation that the engine has taken.
@@ -26,6 +28,8 @@ pub(crate) struct Talk {
     head: Head,
     generation: Generation,
     conversing: Conversing,
+    /// What a search begins with.
+    searched: Option<Request>,
 }
 
 /// Answers a conversation.
@@ -53,8 +57,11 @@ impl Talk {
         let object = if parameters.stream { "chat.completion.chunk" } else { "chat.completion" };
         let head = Head::new("chatcmpl", object, &app.model, &parameters.model, parameters.request_id.as_deref());
         let requests = std::mem::take(&mut conversing.requests);
+        // A search asks the engine by itself.
+        let searches = conversing.parameters.beams.is_some();
+        let (requests, searched) = if searches { (vec![], requests.into_iter().next()) } else { (requests, None) };
         let generation = generating::start(&app, exchange, Operation::Chat, &head, &conversing.parameters, requests)?;
-        Ok(Self { app, head, generation, conversing })
+        Ok(Self { app, head, generation, conversing, searched })
     }
 
     /// Whether the answer is wanted piece by piece.
@@ -91,9 +98,21 @@ impl Talk {
             let (answer, gathered) = &mut answers[index];
             answer.take(piece).into_iter().for_each(|choice| gathered.take(choice));
         }
+        let mut usage = self.usage(0);
+        if let (Some(search), Some(request)) = (parameters.beams, &self.searched) {
+            let text = &ability::text(served)?.model;
+            let found = search.run(text, request).await;
+            let (wholes, _) = found.map_err(|error| unanswered(error, &served.id, "messages"))?;
+            usage = Usage::new(self.conversing.prompt.len(), wholes.iter().map(|whole| whole.ids.len()).sum());
+            for ((answer, gathered), whole) in answers.iter_mut().zip(wholes) {
+                for piece in [Piece::Text(whole.text, vec![], whole.ids), Piece::End(whole.ending)] {
+                    answer.take(piece).into_iter().for_each(|choice| gathered.take(choice));
+                }
+            }
+        }
         let reasoning = answers.iter().map(|(answer, _)| answer.reasoning_tokens).sum();
+        let usage = usage.with_reasoning(reasoning);
         let choices = answers.into_iter().enumerate().map(|(index, (_, gathered))| gathered.choice(index)).collect();
-        let usage = self.usage(reasoning);
         let prompt_token_ids = parameters.token_ids.beside.then(|| self.conversing.prompt.clone());
         Ok(Completion { head: self.head, choices, usage, prompt_logprobs, prompt_token_ids })
     }

@@ -99,6 +99,8 @@ pub(crate) struct Continuation {
     head: Head,
     generation: Generation,
     call: Call,
+    /// What a search begins with: a request for each choice.
+    searched: Vec<Request>,
 }
 
 impl Continuation {
@@ -116,8 +118,11 @@ impl Continuation {
             call.parameters.request_id.as_deref(),
         );
         let requests = std::mem::take(&mut call.requests);
+        // A search asks the engine by itself.
+        let (requests, searched) =
+            if call.parameters.beams.is_some() { (vec![], requests) } else { (requests, vec![]) };
         let generation = generating::start(&app, exchange, Operation::Completion, &head, &call.parameters, requests)?;
-        Ok(Self { app, head, generation, call })
+        Ok(Self { app, head, generation, call, searched })
     }
 
     /// Whether the answer is wanted piece by piece.
@@ -127,9 +132,18 @@ impl Continuation {
 
     /// The whole answer.
     pub async fn whole(self) -> Result<Completion, ApiError> {
-        let Self { app, head, mut generation, call } = self;
-        let wholes = generation.wholes().await.map_err(|error| unanswered(error, &app.model.id, "prompt"))?;
-        let usage = call.usage(&generation);
+        let Self { app, head, mut generation, call, searched } = self;
+        let broken = |error| unanswered(error, &app.model.id, "prompt");
+        let mut wholes = generation.wholes().await.map_err(broken)?;
+        let mut usage = call.usage(&generation);
+        if let Some(search) = call.parameters.beams {
+            let text = &ability::text(&app.model)?.model;
+            for request in searched.iter().step_by(call.parameters.n) {
+                wholes.extend(search.run(text, request).await.map_err(broken)?.0);
+            }
+            let written = wholes.iter().map(|whole| whole.ids.len()).sum();
+            usage = Usage::new(call.prompts.iter().map(|prompt| prompt.ids.len()).sum(), written);
+        }
         let tokenizer = app.model.ability.tokenizer();
         let choices = wholes.into_iter().enumerate().map(|(index, whole)| call.choice(tokenizer, index, whole));
         let choices = choices.collect::<Result<_, _>>()?;
@@ -138,7 +152,7 @@ impl Continuation {
 
     /// The answer piece by piece.
     pub async fn stream(self, chunks: &mut impl Chunks) -> Result<(), ApiError> {
-        let Self { app, head, generation, call } = self;
+        let Self { app, head, generation, call, .. } = self;
         stream(app, head, generation, call, chunks).await
     }
 }
@@ -295,6 +309,7 @@ fn read(mut fields: Fields, model: &Served, limits: &Limits) -> Result<Call, Api
     let max_tokens = fields.integer("max_tokens", 0..=i64::MAX)?;
     let asked_tokens = max_tokens.map(|tokens| usize::try_from(tokens).unwrap_or(usize::MAX));
     parameters.check_tokens(asked_tokens)?;
+    parameters.check_beams()?;
     let special = fields.flag("add_special_tokens")?.unwrap_or(true);
     let max_tokens = max_tokens.map_or(MAX_TOKENS_DEFAULT, |tokens| usize::try_from(tokens).unwrap_or(usize::MAX));
     let value = fields.take("prompt").ok_or_else(|| fields.missing("prompt"))?;
@@ -528,6 +543,35 @@ mod tests {
         ] {
             let error = post(&router, PATH, &request(more)).await.json(400);
             assert_eq!(describe(&error), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_search_gives_the_likeliest_answers() {
+        // Whatever came before, `a` is likelier than `b`, and both than the end.
+        let tokens = [byte_tokens(b"a")[0], byte_tokens(b"b")[0]];
+        let script = move |_: &narthex_infer::Request| {
+            let top = vec![(tokens[0], 0.5f32.ln()), (tokens[1], 0.3f32.ln()), (2, 0.2f32.ln())];
+            let logprobs = narthex_infer::TokenLogprobs { logprob: top[0].1, rank: 1, top };
+            let token = narthex_infer::Output::Token { id: tokens[0], logprobs: Some(logprobs) };
+            vec![token, narthex_infer::Output::Finished(narthex_infer::FinishReason::Length)]
+        };
+        let router = testing::router(script);
+        let search = json!({"use_beam_search": true, "n": 2, "max_tokens": 2, "length_penalty": 0});
+        let reply = post(&router, PATH, &request(search.clone())).await.json(200);
+        assert_eq!(texts(&reply), ["aa", ""]);
+        assert_eq!(
+            (&reply["choices"][1]["finish_reason"], &reply["usage"]["completion_tokens"]),
+            (&json!("stop"), &json!(3))
+        );
+        let mut chat = search.clone();
+        chat["messages"] = json!([{"role": "user", "content": "x"}]);
+        let reply = post(&router, "/v1/chat/completions", &chat).await.json(200);
+        assert_eq!(reply["choices"][0]["message"]["content"], "aa");
+        for more in [json!({"stream": true}), json!({"n": 17}), json!({"logprobs": 1}), json!({"stop": "a"})] {
+            let mut body = search.clone();
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            post(&router, PATH, &request(body)).await.json(400);
         }
     }
 }

@@ -153,8 +153,12 @@ impl Conversing {
         parameters.logprobs = read_logprobs(&mut fields, limits)?;
         let max_tokens = read_max_tokens(&mut fields)?;
         parameters.check_tokens(max_tokens)?;
+        parameters.check_beams()?;
         let rendering = Rendering::read(&mut fields, limits)?;
         let asked = read_tools(&mut fields, limits)?;
+        if parameters.beams.is_some() && asked.is_some() {
+            return Err(ApiError::field("tools", "`tools` and `use_beam_search` exclude each other"));
+        }
         let shows_thoughts = fields.flag("include_reasoning")?.unwrap_or(true);
         let budget = fields.integer("thinking_token_budget", 0..=i64::MAX)?;
         let budget = budget.map(|tokens| usize::try_from(tokens).unwrap_or(usize::MAX));

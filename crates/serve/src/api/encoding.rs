@@ -32,6 +32,10 @@ impl Length {
     pub fn read(fields: &mut Fields, encoder: &TextEncoder) -> Result<Self, ApiError> {
         let context = encoder.engine.context();
         let asked = fields.integer("truncate_prompt_tokens", -1..=context as i64)?;
+        if asked == Some(0) {
+            let message = "`truncate_prompt_tokens` must be at least 1, or -1";
+            return Err(ApiError::field("truncate_prompt_tokens", message));
+        }
         let tokens_max = match asked {
             None => usize::MAX,
             Some(-1) => context,

@@ -28,14 +28,20 @@ fn read_message(outer: &Fields, index: usize, message: Value) -> Result<Message,
         return Err(ApiError::field(&name, format!("`{name}` must be an object with `role` and `content`")));
     };
     let mut fields = outer.inner(map, &name);
+    let mut others = Map::new();
     let role = match fields.string("role")?.ok_or_else(|| fields.missing("role"))?.as_str() {
         "system" | "developer" => Role::System,
         "user" => Role::User,
         "assistant" => Role::Assistant,
         "tool" => Role::Tool,
-        _ => {
-            let message = format!("`{name}.role` must be system, developer, user, assistant or tool");
-            return Err(ApiError::field(format!("{name}.role"), message));
+        "" => {
+            let field = format!("{name}.role");
+            return Err(ApiError::field(&field, format!("`{field}` must not be empty")));
+        }
+        // Templates have roles of their own (`ipython`, `context`): they see the name, or refuse it.
+        role => {
+            others.insert("role".into(), role.into());
+            Role::User
         }
     };
     let tool_calls = read_calls(&mut fields, &name, role)?;
@@ -59,10 +65,9 @@ fn read_message(outer: &Fields, index: usize, message: Value) -> Result<Message,
     let tool_call_id = fields.string("tool_call_id")?.filter(|_| role == Role::Tool);
     // A name reaches the template, as with OpenAI and vLLM.
     let speaker = fields.string("name")?;
-    let mut others = Map::new();
     for field in REASONING {
-        if let Some(thought) = fields.string(field)?.filter(|thought| !thought.is_empty() && others.is_empty()) {
-            others.insert(REASONING[0].into(), thought.into());
+        if let Some(thought) = fields.string(field)?.filter(|thought| !thought.is_empty()) {
+            others.entry(REASONING[0]).or_insert(thought.into());
         }
     }
     // What OpenAI's client sends back with an earlier answer is empty in ours, or changes nothing.

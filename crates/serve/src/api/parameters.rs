@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{Limits, Served, TextAbility};
 use axum::http::StatusCode;
-use narthex_answer::{Ending, Reading, SamplingDefaults, SamplingWish, StoppedBy, TextModel};
+use narthex_answer::{BeamSearch, Ending, Reading, SamplingDefaults, SamplingWish, StoppedBy, TextModel};
 use narthex_http::{ApiError, Fields, entropy};
 use narthex_infer::{Adapter, Constraint, Request, Sampling};
 use serde_json::{Map, Value, json};
@@ -49,6 +49,8 @@ pub(crate) struct Parameters {
     truncate: Option<usize>,
     priority: i64,
     cache_salt: Option<String>,
+    /// How the likeliest answers are searched for, if nothing is drawn.
+    pub beams: Option<BeamSearch>,
     /// The client's own name for the request.
     pub request_id: Option<String>,
 }
@@ -123,9 +125,11 @@ impl Parameters {
             Some(-1) => Some(context.saturating_sub(1)),
             asked => asked.map(|tokens| tokens as usize),
         };
-        if fields.flag("use_beam_search")? == Some(true) {
-            let message = "`use_beam_search` is not supported yet: leave it out";
-            return Err(ApiError::field("use_beam_search", message).code("unsupported_parameter"));
+        let searches = fields.flag("use_beam_search")?.unwrap_or(false);
+        let length_penalty = fields.number("length_penalty", -10.0..=10.0)?.unwrap_or(1.0);
+        if searches && (stream || n > BEAMS_MAX) {
+            let message = format!("`use_beam_search` comes whole (no `stream`), with `n` of {BEAMS_MAX} at most");
+            return Err(ApiError::field("use_beam_search", message));
         }
         let token_ids =
             TokenIds { beside: reading.ids, named: fields.flag("return_tokens_as_token_ids")?.unwrap_or(false) };
@@ -148,8 +152,27 @@ impl Parameters {
             truncate,
             priority,
             cache_salt,
+            beams: searches.then_some(BeamSearch { width: n, length_penalty }),
             request_id: fields.string("request_id")?.filter(|id| !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX),
         })
+    }
+
+    /// Refuses what a search cannot honour.
+    pub fn check_beams(&self) -> Result<(), ApiError> {
+        if self.beams.is_none() {
+            return Ok(());
+        }
+        let wrong = [
+            ("logprobs", self.logprobs.is_some() || self.prompt_logprobs.is_some()),
+            ("structured_outputs", self.form.is_some()),
+            ("stop", !self.reading.stop.is_empty()),
+        ];
+        match wrong.iter().find(|(_, asked)| *asked) {
+            Some((field, _)) => {
+                Err(ApiError::field(*field, format!("`{field}` and `use_beam_search` exclude each other")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Checks what is asked of the number of tokens.
@@ -221,6 +244,9 @@ impl Parameters {
 pub(crate) fn not_a_form(field: &str, error: &narthex_base::Error) -> ApiError {
     ApiError::field(field, format!("`{field}` cannot be honoured: {}", error.what())).code("invalid_schema")
 }
+
+/// Answers that a search may follow.
+const BEAMS_MAX: usize = 16;
 
 /// Bytes of a client's own name for a request.
 const REQUEST_ID_BYTES_MAX: usize = 128;

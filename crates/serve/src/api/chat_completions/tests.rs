@@ -188,6 +188,7 @@ async fn messages_in_all_their_forms() {
     let router = testing::router_of(generator.clone());
     let messages = json!([
         {"role": "developer", "content": "be brief"},
+        {"role": "guide", "content": "go on", "name": "g"},
         {"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]},
         {"role": "assistant", "content": "yes", "refusal": null, "tool_calls": null, "annotations": []},
         {"role": "tool", "content": "4", "tool_call_id": "call_1"},
@@ -196,7 +197,7 @@ async fn messages_in_all_their_forms() {
     let request = generator.requests().pop().unwrap();
     assert_eq!(
         testing::tokenizer().decode(&request.prompt, false).unwrap(),
-        "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\none\ntwo<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n\
+        "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>guide\ngo on<|im_end|>\n<|im_start|>user\none\ntwo<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n\
          <|im_start|>user\nThe tool says: 4<|im_end|>\n<|im_start|>assistant\n"
     );
     assert_eq!(request.sampling.temperature, 0.0);
@@ -213,9 +214,9 @@ async fn refusals_name_the_field() {
         (json!({"messages": ["x"]}), 400, "messages[0]: `messages[0]` must be an object with `role` and `content`"),
         (json!({"messages": [{"content": "x"}]}), 400, "messages[0].role: the field `messages[0].role` is missing"),
         (
-            json!({"messages": [{"role": "bot", "content": "x"}]}),
+            json!({"messages": [{"role": "", "content": "x"}]}),
             400,
-            "messages[0].role: `messages[0].role` must be system, developer, user, assistant or tool",
+            "messages[0].role: `messages[0].role` must not be empty",
         ),
         (
             json!({"messages": [{"role": "assistant", "content": null, "tool_calls": [{"id": "c"}]}]}),
