@@ -238,6 +238,7 @@ pub(super) fn explained(schema: &Value, why: String) -> Error {
         ("multipleOf", "multipleOf", "is not supported here"),
         ("intersect", "allOf", "is not supported here"),
         ("patternProperty regexes", "patternProperties", "is only supported where no name can fit two of its patterns"),
+        ("Anchor", "$ref", "is not supported to an anchor that only `$dynamicAnchor` makes"),
         ("not present in a registry", "$schema", "is not supported with a dialect of one's own"),
         ("not present in a registry", "$id", "is not supported where it stands for another document"),
         ("Unsatisfiable", "allOf", "leaves nothing that fits"),
