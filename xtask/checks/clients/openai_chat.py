@@ -397,7 +397,7 @@ def _():
             "context_length_exceeded",
             {"messages": [{"role": "user", "content": "word " * 20000}]},
         ),
-        (openai.BadRequestError, "messages[0].role", None, {"messages": [{"role": "king", "content": "x"}]}),
+        (openai.BadRequestError, "messages[0].role", None, {"messages": [{"role": "", "content": "x"}]}),
         (
             openai.BadRequestError,
             "messages[0].content[0].type",
