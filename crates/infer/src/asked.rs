@@ -3,7 +3,7 @@
 use crate::{
     constraint::{Allowed, TokenSet},
     request::{Request, TokenLogprobs},
-    sampling::{History, Sampled, sample, token_logprobs},
+    sampling::{History, Sampled, logprobs_of, sample, token_logprobs},
 };
 
 /// What answering rows of logits needs of a request.
@@ -63,7 +63,7 @@ impl Asked {
             let mut found = sample(row, sampling, history, allowed.as_ref(), *logprobs);
             let id = found.id;
             if let (Some(scores), false) = (&mut found.logprobs, logprob_ids.is_empty()) {
-                scores.top = logprob_ids.iter().map(|id| (*id, token_logprobs(row, *id, 0).logprob)).collect();
+                scores.top = logprobs_of(row, logprob_ids);
             }
             sampled.push(found);
             if guesses.get(i) != Some(&id) || stop_tokens.contains(&id) {

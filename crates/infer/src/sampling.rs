@@ -112,6 +112,12 @@ pub(crate) fn token_logprobs(logits: &[f32], id: u32, top: usize) -> TokenLogpro
     }
 }
 
+/// The log-probabilities of these tokens; the sum over all is made once.
+pub(crate) fn logprobs_of(logits: &[f32], ids: &[u32]) -> Vec<(u32, f32)> {
+    let offset = log_sum(logits);
+    ids.iter().map(|id| (*id, (f64::from(logits[*id as usize]) - offset) as f32)).collect()
+}
+
 /// The logarithm of the sum of the exponentials, summed in f64 in the order of the ids.
 fn log_sum(logits: &[f32]) -> f64 {
     let largest = largest(logits);
@@ -313,7 +319,9 @@ mod tests {
         let sampled = sample(&LOGITS, &greedy, &History::default(), None, Some(3));
         let logprobs = sampled.logprobs.unwrap();
         assert_eq!(logprobs.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 3, 2]);
-        assert_eq!(logprobs.logprob, logprobs.top[0].1);
+        assert_eq!((logprobs.logprob, logprobs.rank), (logprobs.top[0].1, 1));
+        assert_eq!(logprobs_of(&LOGITS, &[2, 1]), [logprobs.top[2], logprobs.top[0]]);
+        assert_eq!(token_logprobs(&LOGITS, 0, 0).rank, 4);
         let total: f64 = log_softmax(&LOGITS).iter().map(|l| f64::from(*l).exp()).sum();
         assert!((total - 1.0).abs() < 1e-6);
     }
