@@ -26,6 +26,13 @@ pub struct ModelRef {
     /// A step's name, `name@digest-prefix`, a digest, a model folder, as `./DIR`, or a GGUF file
     #[arg(value_name = "REF")]
     pub reference: String,
+    #[command(flatten)]
+    pub opening: Opening,
+}
+
+/// How a model is opened.
+#[derive(Args)]
+pub struct Opening {
     /// The project whose ledger knows it
     #[arg(long, default_value = ".")]
     pub project: PathBuf,

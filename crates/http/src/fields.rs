@@ -93,6 +93,11 @@ impl Fields {
         self.map.get(field).is_some_and(|value| !value.is_null())
     }
 
+    /// What a field says, without having read it.
+    pub fn look(&self, field: &str) -> Option<&Value> {
+        self.map.get(field).filter(|value| !value.is_null())
+    }
+
     /// The error for a field that must be there.
     pub fn missing(&self, field: &str) -> ApiError {
         let name = self.name(field);

@@ -14,7 +14,7 @@ use narthex_infer::{
     scripted::{Scripted, say},
 };
 use narthex_openness::Shown;
-use narthex_serve::{Ability, ServeOptions, Served, Serving, Sizes, TextAbility, serve};
+use narthex_serve::{Ability, Models, ServeOptions, Served, Serving, Sizes, TextAbility, serve};
 use narthex_text::{CHATML, ChatTemplate, Tokenizer};
 use std::{sync::Arc, time::Duration};
 
@@ -61,10 +61,10 @@ fn main() -> Result<()> {
         created: 1_700_000_000,
         sizes: Sizes::default(),
         provenance: provenance()?,
-        ability: Ability::Text(TextAbility { model, adapters: Arc::default() }),
+        ability: Ability::Text(TextAbility { model, adapters: Arc::default(), call_parser: None }),
     };
     eprintln!("the script answers at http://{}:{}", options.http.host, options.http.port);
-    serve(bound, Arc::new(Serving::new(model)), &options, std::future::pending())
+    serve(bound, Models::of(Arc::new(Serving::new(model))), &options, std::future::pending())
 }
 
 /// What a small chain of steps would be shown as.

@@ -2,7 +2,7 @@
 //! (<https://platform.openai.com/docs/guides/batch>): each line goes through the same routes as a request over HTTP. An
 //! answer is written as soon as it is there, so that an interrupted batch goes on where it stopped.
 
-use crate::{ServeOptions, Served, Serving, router};
+use crate::{Models, ServeOptions, Served, Serving, router};
 use axum::{
     Router,
     body::{Body, to_bytes},
@@ -98,7 +98,7 @@ pub fn run_batch(
     let cannot_write = |error: std::io::Error| Error::io("cannot write", output, error);
     let mut file = OpenOptions::new().create(true).append(true).open(output).map_err(cannot_write)?;
     // The guards are for other sites and keys; here the caller is the user.
-    let routes = router(Arc::new(Serving::new(model)), &ServeOptions::default())?;
+    let routes = router(Models::of(Arc::new(Serving::new(model))), &ServeOptions::default())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

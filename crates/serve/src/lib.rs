@@ -1,8 +1,8 @@
-//! An OpenAI-compatible HTTP server for one model, and the chat page at `/`.
+//! An OpenAI-compatible HTTP server for models, and the chat page at `/`.
 //!
 //! What is served has an [`Ability`]: it writes text, or gives vectors, scores or labels for texts; an endpoint asks
 //! for one. This crate holds no tensors, reads no model files and knows no command line: the caller hands it a
-//! [`Served`] (in a [`Serving`], which can replace it) and a [`ServeOptions`]. How text is made is the crate `answer`;
+//! [`Served`] (in a [`Serving`], which can replace it, among the [`Models`]) and a [`ServeOptions`]. How text is made is the crate `answer`;
 //! what listens, `http`.
 
 mod api;
@@ -27,8 +27,8 @@ pub use batches::FilesOptions;
 pub use dialects::responses::StoreLimits;
 pub use listen::serve;
 pub use model::{
-    Ability, AdapterEntry, AdapterSources, Adapters, LabelAbility, NotServed, Served, ServedAdapter, Serving, Sizes,
-    TextAbility,
+    Ability, AdapterEntry, AdapterSources, Adapters, LabelAbility, Models, NotServed, Served, ServedAdapter, Serving,
+    Sizes, TextAbility,
 };
 pub use options::{Limits, ServeOptions};
 pub use router::router;

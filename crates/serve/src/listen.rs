@@ -1,7 +1,7 @@
-//! A model behind a port. Knows neither addresses nor connections.
+//! Models behind a port. Knows neither addresses nor connections.
 
 use crate::{
-    ServeOptions, Serving,
+    Models, ServeOptions,
     api::keeping::FilesState,
     batches::{Runner, Store},
     router::{needs_key, routes},
@@ -16,14 +16,14 @@ use std::{future::Future, sync::Arc};
 /// If the runtime does not start, or the folder for files cannot be used.
 pub fn serve(
     bound: Bound,
-    serving: Arc<Serving>,
+    models: Models,
     options: &ServeOptions,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
     let cannot = |error| Error::input("the folder for files cannot be used").cause(error).help("see `--files-dir`");
     let store = options.files.clone().map(Store::open).transpose().map_err(cannot)?;
     let files = FilesState(store.clone());
-    let routes = routes(serving, options, bound.stopping(), &files);
+    let routes = routes(Arc::new(models), options, bound.stopping(), &files);
     // Lines of batches go the way of all requests, but within the house: they carry no key.
     let inner = HttpOptions {
         strict_fields: options.http.strict_fields,

@@ -1,11 +1,12 @@
 //! Counters and histograms in Prometheus' text format, under the names that vLLM's dashboards
 //! know. Knows numbers, not requests.
 
+use indexmap::IndexMap;
 use narthex_answer::{Ended, Life};
 use narthex_infer::{EngineStats, KV_BLOCK, STEP_TOKENS_BOUNDS};
 use std::{
     fmt::Write,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -84,22 +85,22 @@ impl Histogram {
         self.add(value.as_secs_f64());
     }
 
-    fn write(&self, text: &mut String, name: &str, help: &str, labels: &str) {
-        head(text, name, "histogram", help);
+    fn write(&self, page: &mut Page, name: &str, help: &str, labels: &str) {
+        head(page, name, "histogram", help);
         let mut total = 0;
         for (count, bound) in self.counts.iter().zip(self.bounds) {
             total += count;
-            line(text, &format!("{name}_bucket"), &format!("{labels},le=\"{bound:?}\""), total);
+            line(page, &format!("{name}_bucket"), &format!("{labels},le=\"{bound:?}\""), total);
         }
         total += self.counts[self.bounds.len()];
-        line(text, &format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), total);
-        line(text, &format!("{name}_sum"), labels, self.sum);
-        line(text, &format!("{name}_count"), labels, total);
+        line(page, &format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), total);
+        line(page, &format!("{name}_sum"), labels, self.sum);
+        line(page, &format!("{name}_count"), labels, total);
     }
 }
 
-impl Metrics {
-    pub fn new() -> Self {
+impl Default for Metrics {
+    fn default() -> Self {
         let latency = || Histogram::new(LATENCY_BOUNDS_S);
         let inner = Inner {
             first_token: Histogram::new(FIRST_TOKEN_BOUNDS_S),
@@ -120,7 +121,9 @@ impl Metrics {
         };
         Self { inner: Mutex::new(inner) }
     }
+}
 
+impl Metrics {
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -163,17 +166,16 @@ impl Metrics {
         }
     }
 
-    /// The whole page.
-    pub fn render(&self, model: &str, stats: &EngineStats) -> String {
+    /// Writes those of a model.
+    fn write(&self, page: &mut Page, model: &str, stats: &EngineStats) {
         let model = model.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
         let labels = format!("model_name=\"{model}\",engine=\"0\"");
-        let mut text = String::new();
         let usage = stats.kv_blocks_used as f64 / stats.kv_blocks_total.max(1) as f64;
-        head(&mut text, "vllm:kv_cache_usage_perc", "gauge", "Blocks of keys and values in use: 1 is all.");
-        line(&mut text, "vllm:kv_cache_usage_perc", &labels, usage);
-        head(&mut text, "vllm:cache_config_info", "gauge", "How the cache is made.");
+        head(page, "vllm:kv_cache_usage_perc", "gauge", "Blocks of keys and values in use: 1 is all.");
+        line(page, "vllm:kv_cache_usage_perc", &labels, usage);
+        head(page, "vllm:cache_config_info", "gauge", "How the cache is made.");
         let cache = format!("{labels},block_size=\"{KV_BLOCK}\",num_gpu_blocks=\"{}\"", stats.kv_blocks_total);
-        line(&mut text, "vllm:cache_config_info", &cache, 1);
+        line(page, "vllm:cache_config_info", &cache, 1);
         for (name, kind, help, value) in [
             ("num_requests_running", "gauge", "Sequences being computed.", stats.requests_running),
             ("num_requests_waiting", "gauge", "Sequences waiting for a place.", stats.requests_waiting),
@@ -202,28 +204,28 @@ impl Metrics {
             ),
         ] {
             let name = format!("vllm:{name}");
-            head(&mut text, &name, kind, help);
-            line(&mut text, &name, &labels, value);
+            head(page, &name, kind, help);
+            line(page, &name, &labels, value);
         }
         let name = "vllm:spec_decode_num_accepted_tokens_per_pos_total";
-        head(&mut text, name, "counter", "Guessed tokens that were right, by place.");
+        head(page, name, "counter", "Guessed tokens that were right, by place.");
         for (place, count) in stats.right_tokens_by_place.iter().enumerate().take(stats.guesses_max as usize) {
-            line(&mut text, name, &format!("{labels},position=\"{place}\""), count);
+            line(page, name, &format!("{labels},position=\"{place}\""), count);
         }
         let name = "vllm:iteration_tokens_total";
-        head(&mut text, name, "histogram", "Tokens computed in a step.");
+        head(page, name, "histogram", "Tokens computed in a step.");
         let mut steps = 0;
         for (count, bound) in stats.steps_by_tokens.iter().zip(STEP_TOKENS_BOUNDS) {
             steps += count;
-            line(&mut text, &format!("{name}_bucket"), &format!("{labels},le=\"{bound}.0\""), steps);
+            line(page, &format!("{name}_bucket"), &format!("{labels},le=\"{bound}.0\""), steps);
         }
-        line(&mut text, &format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), stats.steps_total);
-        line(&mut text, &format!("{name}_sum"), &labels, stats.step_tokens_total);
-        line(&mut text, &format!("{name}_count"), &labels, stats.steps_total);
+        line(page, &format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), stats.steps_total);
+        line(page, &format!("{name}_sum"), &labels, stats.step_tokens_total);
+        line(page, &format!("{name}_count"), &labels, stats.steps_total);
         let inner = self.lock();
-        head(&mut text, "vllm:request_success_total", "counter", "Sequences that ended, by reason.");
+        head(page, "vllm:request_success_total", "counter", "Sequences that ended, by reason.");
         for (reason, count) in ["stop", "length", "abort"].iter().zip(inner.ended) {
-            line(&mut text, "vllm:request_success_total", &format!("{labels},finished_reason=\"{reason}\""), count);
+            line(page, "vllm:request_success_total", &format!("{labels},finished_reason=\"{reason}\""), count);
         }
         for (name, help, histogram) in [
             ("time_to_first_token_seconds", "Seconds from request to first token.", &inner.first_token),
@@ -241,22 +243,40 @@ impl Metrics {
             ("request_params_n", "Choices asked for.", &inner.choices),
             ("request_params_max_tokens", "Tokens asked for at most.", &inner.tokens_max),
         ] {
-            histogram.write(&mut text, &format!("vllm:{name}"), help, &labels);
+            histogram.write(page, &format!("vllm:{name}"), help, &labels);
         }
         for (name, kind, help) in ABSENT {
-            head(&mut text, name, kind, help);
-            line(&mut text, name, &labels, 0);
+            head(page, name, kind, help);
+            line(page, name, &labels, 0);
         }
-        text
     }
 }
 
-fn head(text: &mut String, name: &str, kind: &str, help: &str) {
-    writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}").expect("a string takes all text");
+/// The whole page, with the figures of each model.
+pub(crate) fn render<'a>(models: impl Iterator<Item = (String, EngineStats, &'a Arc<Metrics>)>) -> String {
+    let mut page = Page::default();
+    for (name, stats, metrics) in models {
+        metrics.write(&mut page, &name, &stats);
+    }
+    page.families.into_values().collect()
 }
 
-fn line(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
-    writeln!(text, "{name}{{{labels}}} {value}").expect("a string takes all text");
+/// A page under way: lines of one family stand together, whichever model they are of.
+#[derive(Default)]
+struct Page {
+    families: IndexMap<String, String>,
+    /// The family that lines are added to.
+    at: usize,
+}
+
+fn head(page: &mut Page, name: &str, kind: &str, help: &str) {
+    let family = page.families.entry(name.into());
+    page.at = family.index();
+    family.or_insert_with(|| format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+}
+
+fn line(page: &mut Page, name: &str, labels: &str, value: impl std::fmt::Display) {
+    writeln!(page.families[page.at], "{name}{{{labels}}} {value}").expect("a string takes all text");
 }
 
 #[cfg(test)]
@@ -268,7 +288,7 @@ mod tests {
         let mut stats =
             EngineStats { guesses_max: 2, guesses_total: 9, guessed_tokens_total: 15, ..EngineStats::default() };
         stats.right_tokens_by_place[..2].copy_from_slice(&[6, 4]);
-        let text = Metrics::new().render("m", &stats);
+        let text = render(std::iter::once(("m".into(), stats, &Arc::new(Metrics::default()))));
         let lines: Vec<_> = text.lines().filter(|line| line.starts_with("vllm:spec_decode")).collect();
         let labels = "model_name=\"m\",engine=\"0\"";
         assert_eq!(
@@ -289,10 +309,10 @@ mod tests {
         for milliseconds in [500, 700, 3000] {
             histogram.add_time(Duration::from_millis(milliseconds));
         }
-        let mut text = String::new();
-        histogram.write(&mut text, "x", "A help.", "a=\"b\"");
+        let mut page = Page::default();
+        histogram.write(&mut page, "x", "A help.", "a=\"b\"");
         assert_eq!(
-            text,
+            page.families["x"],
             "# HELP x A help.\n# TYPE x histogram\nx_bucket{a=\"b\",le=\"0.5\"} 1\nx_bucket{a=\"b\",le=\"1.0\"} 2\n\
              x_bucket{a=\"b\",le=\"+Inf\"} 3\nx_sum{a=\"b\"} 4.2\nx_count{a=\"b\"} 3\n"
         );

@@ -14,8 +14,6 @@ pub struct ServeOptions {
     pub responses: StoreLimits,
     /// Where files and batches are kept; none are without.
     pub files: Option<FilesOptions>,
-    /// How the models write calls of tools, by name; by default their chat templates tell.
-    pub tool_call_parser: Option<String>,
 }
 
 /// Sizes that a request to the API may not exceed.

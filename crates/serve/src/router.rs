@@ -1,8 +1,6 @@
 //! All routes of the API and the page, and which of them ask for a key.
 
-use crate::{
-    ServeOptions, Serving, api, api::keeping::FilesState, app::Shared, dialects::responses::Responses, metrics::Metrics,
-};
+use crate::{Models, ServeOptions, api, api::keeping::FilesState, app::Shared, dialects::responses::Responses};
 use axum::{
     Router,
     extract::{DefaultBodyLimit, FromRef},
@@ -16,8 +14,8 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// If the access log cannot be written, or the address for traces is none.
-pub fn router(serving: Arc<Serving>, options: &ServeOptions) -> Result<Router> {
-    let routes = routes(serving, options, Stopping::default(), &FilesState::default());
+pub fn router(models: Models, options: &ServeOptions) -> Result<Router> {
+    let routes = routes(Arc::new(models), options, Stopping::default(), &FilesState::default());
     Ok(guarded(routes, &options.http, needs_key, Observers::open(&options.http)?))
 }
 
@@ -46,10 +44,9 @@ where
 }
 
 /// The routes alone, for a server that says when it is about to stop.
-pub(crate) fn routes(serving: Arc<Serving>, options: &ServeOptions, stopping: Stopping, files: &FilesState) -> Router {
-    let (limits, metrics) = (Arc::new(options.limits.clone()), Arc::new(Metrics::new()));
+pub(crate) fn routes(models: Arc<Models>, options: &ServeOptions, stopping: Stopping, files: &FilesState) -> Router {
+    let limits = Arc::new(options.limits.clone());
     let responses = Arc::new(Responses::new(options.responses));
-    let call_parser = options.tool_call_parser.as_deref().map(Arc::from);
     api::page::routes()
         .merge(files_routes(files))
         .route("/health", get(api::health::get))
@@ -65,6 +62,8 @@ pub(crate) fn routes(serving: Arc<Serving>, options: &ServeOptions, stopping: St
         // llama-server has some of them without `v1` too.
         .route("/v1/health", get(api::health::get))
         .route("/models", get(api::models::list))
+        .route("/models/load", post(api::models::load))
+        .route("/models/unload", post(api::models::unload))
         .route("/chat/completions", post(api::chat_completions::create))
         .route("/embeddings", post(api::embeddings::create))
         .route("/reranking", post(api::rerank::create))
@@ -110,7 +109,7 @@ pub(crate) fn routes(serving: Arc<Serving>, options: &ServeOptions, stopping: St
         .route("/tokenize", post(api::tokenize::tokenize))
         .route("/detokenize", post(api::tokenize::detokenize))
         .route("/v1/provenance", get(api::provenance::get))
-        .with_state(Shared { serving, limits, call_parser, responses, files: files.clone(), metrics, stopping })
+        .with_state(Shared { models, limits, responses, files: files.clone(), stopping })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What the tests of this crate share: a model whose tokens are single bytes and whose answers are
 //! scripted, and a client without a network.
 
-use crate::{Ability, LabelAbility, ServeOptions, Served, Serving, TextAbility};
+use crate::{Ability, LabelAbility, Models, ServeOptions, Served, Serving, TextAbility};
 use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
@@ -56,7 +56,7 @@ pub fn model_of(engine: Arc<dyn Generates>) -> Served {
         defaults: SamplingDefaults::default(),
         constraints: Arc::new(Constraints::new(&tokenizer())),
     };
-    served("m", Ability::Text(TextAbility { model, adapters: Arc::default() }))
+    served("m", Ability::Text(TextAbility { model, adapters: Arc::default(), call_parser: None }))
 }
 
 /// Something that is served, with papers of a bundle.
@@ -200,12 +200,12 @@ pub fn router_with(
     script: impl Fn(&narthex_infer::Request) -> Vec<Output> + Send + Sync + 'static,
     options: &ServeOptions,
 ) -> Router {
-    crate::router(Arc::new(Serving::new(model(script))), options).unwrap()
+    crate::router(Models::of(Arc::new(Serving::new(model(script)))), options).unwrap()
 }
 
 /// A router over this model with default options.
 pub fn router_over(model: Served) -> Router {
-    crate::router(Arc::new(Serving::new(model)), &ServeOptions::default()).unwrap()
+    crate::router(Models::of(Arc::new(Serving::new(model))), &ServeOptions::default()).unwrap()
 }
 
 /// A router over this engine.

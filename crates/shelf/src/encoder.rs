@@ -19,6 +19,8 @@ pub struct LoadedEncoder {
     pub provenance: Shown,
     /// When it was made: seconds since 1970; 0 where that is not known.
     pub created: u64,
+    /// Bytes of the files of its weights.
+    pub bytes: u64,
     /// What a user should know of how its files were read.
     pub notes: Vec<String>,
 }

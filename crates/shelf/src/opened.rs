@@ -320,7 +320,16 @@ impl OpenedModel {
                 .help(format!("take it into the ledger first: `narthex import {file}`")));
         }
         let (model, tokenizer, notes) = crate::encoder::read(&self.folder, precision)?;
+        let bytes = weight_bytes(&self.folder);
         let Self { name, provenance, created, .. } = self;
-        Ok(LoadedEncoder { name, model, tokenizer, provenance, created, notes })
+        Ok(LoadedEncoder { name, model, tokenizer, provenance, created, bytes, notes })
     }
+}
+
+/// Bytes of the files of a folder's weights.
+fn weight_bytes(folder: &Path) -> u64 {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let weights = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "safetensors"));
+    // What lies in the ledger may be linked.
+    weights.filter_map(|file| std::fs::metadata(file.path()).ok()).map(|about| about.len()).sum()
 }

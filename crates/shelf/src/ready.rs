@@ -94,6 +94,8 @@ pub struct ReadyEncoder {
     pub shown: Shown,
     /// The precision of the weights.
     pub precision: Precision,
+    /// Bytes of the files of its weights.
+    pub bytes: u64,
     /// Text to vectors or scores, through the engine.
     pub encoder: TextEncoder,
     /// The names of a classifier's labels; none for a model that embeds.
@@ -175,7 +177,7 @@ impl LoadedEncoder {
     /// # Errors
     /// If the system gives the process no more threads.
     pub fn start(self, options: &EncoderOptions) -> Result<ReadyEncoder> {
-        let Self { name, model, tokenizer, provenance: shown, created, notes } = self;
+        let Self { name, model, tokenizer, provenance: shown, created, bytes, notes } = self;
         let (precision, labels) = (model.precision(), model.labels().to_vec());
         let chances = match (model.score_activation(), model.has_several_labels()) {
             (Some(ScoreActivation::Sigmoid), _) => Chances::AsTheyAre,
@@ -185,6 +187,6 @@ impl LoadedEncoder {
         let SentenceConfig { prompts, default_prompt, .. } = model.sentence().clone();
         let engine = Arc::new(EncoderEngine::start(model, options)?);
         let encoder = TextEncoder { tokenizer, engine, prompts, default_prompt };
-        Ok(ReadyEncoder { name, version: None, created, shown, precision, encoder, labels, chances, notes })
+        Ok(ReadyEncoder { name, version: None, created, shown, precision, bytes, encoder, labels, chances, notes })
     }
 }

@@ -43,10 +43,10 @@ pub(super) fn adapters(flags: &AdapterFlags, shelf: &Shelf) -> Result<Adapters> 
 }
 
 /// What the project's policy says of serving the adapters that are named.
-pub(super) fn judge(flags: &AdapterFlags, shelf: &Shelf) -> Result<Vec<Finding>> {
+pub(super) fn judge(modules: &[(String, PathBuf)], shelf: &Shelf) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    for (name, place) in &flags.lora_modules {
-        findings.extend_from_slice(shelf.adapter(name, Path::new(place))?.findings());
+    for (name, place) in modules {
+        findings.extend_from_slice(shelf.adapter(name, place)?.findings());
     }
     Ok(findings)
 }

@@ -27,7 +27,7 @@ pub struct Chat {
 
 pub fn run(args: &Chat, style: Style) -> Result<()> {
     let opened = shelf_of(&args.model).model(&args.model.reference, Purpose::Own)?.permitted()?;
-    let model = opened.generator(args.model.dtype.form())?;
+    let model = opened.generator(args.model.opening.dtype.form())?;
     model.notes.iter().for_each(|note| style.warning(note));
     let answering = model.answering(Engine::start(model.decoder.clone(), EngineOptions::default())?);
     // Said before the first question, not after it.

@@ -45,7 +45,7 @@ pub fn run(args: &Classify) -> Result<()> {
     if !opened.is_encoder() {
         return Err(none("generates text"));
     }
-    let encoder = opened.encoder(args.model.dtype.precision())?;
+    let encoder = opened.encoder(args.model.opening.dtype.precision())?;
     encoder.notes.iter().for_each(|note| noteln!("warning: {note}"));
     match encoder.model.labels().len() {
         0 => return Err(none("gives vectors")),

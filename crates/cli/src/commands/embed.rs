@@ -48,7 +48,7 @@ pub fn run(args: &Embed) -> Result<()> {
             "name an encoder, such as a folder of sentence-transformers; for this model use `narthex generate`",
         ));
     }
-    let encoder = opened.encoder(args.model.dtype.precision())?;
+    let encoder = opened.encoder(args.model.opening.dtype.precision())?;
     encoder.notes.iter().for_each(|note| noteln!("warning: {note}"));
     if encoder.model.task() == EncoderTask::Score {
         let (does, help) = match encoder.model.labels().len() {

@@ -5,6 +5,7 @@ use clap::{Args, ValueEnum};
 use narthex_base::{Error, Result};
 use narthex_infer::{EngineOptions, Policy};
 use narthex_shelf::{SpeculativeConfig, kv_cache_bytes};
+use narthex_text::calls;
 
 /// What the engine may take; the names are vLLM's where it has them.
 #[derive(Args)]
@@ -30,7 +31,7 @@ pub struct EngineLimits {
     #[arg(long, default_value_t = 0.25, value_name = "SHARE", conflicts_with = "kv_cache_memory_bytes")]
     pub kv_cache_memory_share: f64,
     /// The bytes that keys and values may take: a number, or one with K, M or G
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = memory_bytes)]
     pub kv_cache_memory_bytes: Option<usize>,
     /// How keys and values are stored: as the model computes, or as 8-bit integers with scales in half the bytes of
     /// bf16
@@ -114,9 +115,17 @@ impl EngineLimits {
 }
 
 /// A number of bytes, with a unit of 1024 or not.
-fn bytes(text: &str) -> Result<usize, String> {
+pub(super) fn memory_bytes(text: &str) -> Result<usize, String> {
     let unit = |suffix: &str, shift: u32| text.strip_suffix(suffix).map(|number| (number, shift));
     let (number, shift) = unit("K", 10).or(unit("M", 20)).or(unit("G", 30)).unwrap_or((text, 0));
     let bytes = number.trim().parse::<usize>().ok().and_then(|number| number.checked_mul(1 << shift));
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "a whole number, or one with K, M or G, such as 512M".to_string())
+}
+
+/// A way of writing calls of tools that there is.
+pub(super) fn tool_call_parser(name: &str) -> Result<String, String> {
+    match calls::by_name(name) {
+        Some(syntax) => Ok(syntax.name().into()),
+        None => Err(format!("there are: {}", calls::names().collect::<Vec<_>>().join(", "))),
+    }
 }

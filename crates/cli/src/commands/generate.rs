@@ -56,7 +56,7 @@ fn between(text: &str, least: f32, most: f32) -> Result<f32, String> {
 
 pub fn run(args: &Generate) -> Result<()> {
     let opened = shelf_of(&args.model).model(&args.model.reference, Purpose::Own)?.permitted()?;
-    let model = opened.generator(args.model.dtype.form())?;
+    let model = opened.generator(args.model.opening.dtype.form())?;
     let mut prompt = args.prompt.clone();
     if prompt == "-" {
         prompt.clear();

@@ -20,6 +20,8 @@ pub mod embed;
 pub mod engine;
 pub mod generate;
 pub mod look;
+#[cfg(feature = "serve")]
+mod models_file;
 #[cfg(feature = "run")]
 pub mod new;
 pub mod openness;
@@ -41,12 +43,14 @@ pub mod seat;
 #[cfg(feature = "serve")]
 pub mod serve;
 pub mod signing;
+#[cfg(feature = "serve")]
+mod source;
 pub mod step_verb;
 #[cfg(feature = "serve")]
 pub mod texts;
 pub mod transfer;
 
-use crate::flags::{ModelRef, Settings};
+use crate::flags::{ModelRef, Opening, Settings};
 #[cfg(not(feature = "run"))]
 pub use absent::without_run::{bench_train, data_show, new, plan, pull_data, quantize, recheck, run};
 #[cfg(not(feature = "serve"))]
@@ -157,7 +161,12 @@ pub fn shelf(project: &Path) -> Shelf {
 
 /// The same for a model that was asked for.
 pub fn shelf_of(model: &ModelRef) -> Shelf {
-    shelf(&model.project).trusting_files(model.skip_digest_check)
+    shelf_in(&model.opening)
+}
+
+/// The same for models that are opened so.
+pub fn shelf_in(opening: &Opening) -> Shelf {
+    shelf(&opening.project).trusting_files(opening.skip_digest_check)
 }
 
 /// `$XDG_CONFIG_HOME/narthex/config.toml`

@@ -1,43 +1,46 @@
-//! `narthex serve` and `narthex batch`: a model behind the API.
+//! `narthex serve` and `narthex batch`: models behind the API.
 
 use crate::{
     commands::{
         adapters::{self, AdapterFlags},
-        engine::EngineLimits,
+        engine::{EngineLimits, memory_bytes, tool_call_parser},
+        models_file,
         openness::explain,
-        print_json, shelf, shelf_of,
+        print_json, shelf, shelf_in,
+        source::{Source, reload},
     },
-    flags::ModelRef,
+    flags::{ModelRef, Opening},
     render::Renderer,
     signals,
-    style::{Style, bytes},
+    style::Style,
 };
 use clap::Args;
-use narthex_base::{Digest, Error, Observer, Result};
+use narthex_base::{Error, Observer, Result};
 use narthex_http::{ApiKey, HttpOptions, TlsFiles, bind};
-use narthex_infer::EncoderTask;
-use narthex_model::Precision;
-use narthex_serve::{
-    Ability, Adapters, BatchSummary, FilesOptions, LabelAbility, ServeOptions, Served, Serving, Sizes, TextAbility,
-    run_batch, serve,
-};
-use narthex_shelf::{Follow, FollowMove, Ready, ReadyEncoder, ReadyOptions, ReadyText, Shelf, Shown};
-use narthex_text::calls;
+use narthex_serve::{BatchSummary, FilesOptions, Models, ServeOptions, run_batch, serve};
+use narthex_shelf::ReadyOptions;
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError},
-    },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    sync::Arc,
 };
 
 /// The arguments of `narthex serve`.
 #[derive(Args)]
 pub struct Serve {
+    /// Models: each a step's name, `name@digest-prefix`, a digest, a model folder, as `./DIR`, or a GGUF file; `NAME=REF`
+    /// gives one another name
+    #[arg(value_name = "REF", required_unless_present = "models")]
+    pub references: Vec<String>,
     #[command(flatten)]
-    pub model: ModelRef,
+    pub opening: Opening,
+    /// Serve the models of this file too: `[models.NAME]` with `model = "REF"`, and limits and adapters of its own
+    #[arg(long, value_name = "FILE")]
+    pub models: Option<PathBuf>,
+    /// The bytes that loaded models may take together, keys and values included: those that were asked for longest ago
+    /// make room. A number, or one with K, M or G
+    #[arg(long, value_name = "BYTES", value_parser = memory_bytes)]
+    pub models_memory_bytes: Option<usize>,
     /// The address to listen on
     #[arg(long, default_value = "127.0.0.1", help_heading = "HTTP")]
     pub host: String,
@@ -47,7 +50,7 @@ pub struct Serve {
     /// Ask clients for this key; may be given several times
     #[arg(long, env = "NARTHEX_API_KEY", hide_env_values = true, value_name = "KEY", help_heading = "HTTP")]
     pub api_key: Vec<String>,
-    /// The name clients ask for; the reference by default
+    /// The name clients ask for, of one model; the reference by default
     #[arg(long, value_name = "NAME")]
     pub served_model_name: Option<String>,
     /// Ask clients for one of the keys in this file, one a line; `sha256:` begins a key's digest, `#` a comment
@@ -95,14 +98,6 @@ pub struct Serve {
     pub tool_call_parser: Option<String>,
 }
 
-/// A way of writing calls of tools that there is.
-fn tool_call_parser(name: &str) -> Result<String, String> {
-    match calls::by_name(name) {
-        Some(syntax) => Ok(syntax.name().into()),
-        None => Err(format!("there are: {}", calls::names().collect::<Vec<_>>().join(", "))),
-    }
-}
-
 /// The arguments of `narthex batch`.
 #[derive(Args)]
 pub struct Batch {
@@ -121,9 +116,6 @@ pub struct Batch {
     #[arg(long)]
     pub json: bool,
 }
-
-/// How often `--follow` looks whether there is a new version.
-const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
 
 /// `narthex serve`
 pub fn run(args: &Serve) -> Result<()> {
@@ -154,31 +146,72 @@ pub fn run(args: &Serve) -> Result<()> {
     if http.api_keys.is_empty() && !is_local(&http.host) {
         noteln!("warning: whoever reaches {}:{} may use this server: `--api-key` asks for a key", http.host, http.port);
     }
-    let tool_call_parser = args.tool_call_parser.clone();
     let files = args.files_dir.clone().map(FilesOptions::new);
-    let options = ServeOptions { http, tool_call_parser, files, ..ServeOptions::default() };
-    let source = Source::new(&args.model, args.served_model_name.clone(), &args.engine)?;
-    let source = Source { adapters: Arc::new(adapters::adapters(&args.adapters, &source.shelf)?), ..source };
+    let options = ServeOptions { http, files, ..ServeOptions::default() };
+    let sources = sources(args)?;
     if args.explain {
-        let mut findings = source.shelf.findings_of_serving(&source.reference, &source.options)?;
-        findings.extend(adapters::judge(&args.adapters, &source.shelf)?);
+        let mut findings = vec![];
+        for source in &sources {
+            findings.extend(source.shelf.findings_of_serving(&source.reference, &source.options)?);
+            findings.extend(adapters::judge(&source.modules, &source.shelf)?);
+        }
         explain(&findings);
     }
-    listen(source, &args.adapters.lora_modules, args.follow, &options)
+    listen(sources, args.models_memory_bytes.map(|bytes| bytes as u64), args.follow, &options)
+}
+
+/// The models that are asked for: as references, in a file, or both.
+fn sources(args: &Serve) -> Result<Vec<Arc<Source>>> {
+    let shelf = shelf_in(&args.opening);
+    let entries = args.models.as_deref().map(models_file::read).transpose()?.unwrap_or_default();
+    let count = args.references.len() + entries.len();
+    if count > 1 && args.served_model_name.is_some() {
+        return Err(Error::usage("`--served-model-name` names one model, and there are several")
+            .help("write `NAME=REF` for each, or `[models.NAME]` in the file of `--models`"));
+    }
+    if count > 1 && !args.adapters.lora_modules.is_empty() {
+        return Err(Error::usage("`--lora-modules` does not say over which of the models")
+            .help("write them below `[models.NAME.adapters]` in the file of `--models`"));
+    }
+    let mut engine = args.engine.options()?;
+    if args.engine.kv_cache_memory_bytes.is_none() {
+        engine.kv_cache_bytes /= count.max(1);
+    }
+    let options = ReadyOptions {
+        precision: args.opening.dtype.precision(),
+        engine,
+        speculative: args.engine.speculative_config.clone(),
+    };
+    let adapters = || adapters::adapters(&args.adapters, &shelf).map(Arc::new);
+    let mut sources = vec![];
+    for reference in &args.references {
+        let (name, reference) = match reference.split_once('=') {
+            Some((name, reference)) if !name.is_empty() && !name.contains('/') => (Some(name.to_string()), reference),
+            _ => (args.served_model_name.clone(), reference.as_str()),
+        };
+        let modules = args.adapters.lora_modules.iter().map(|(name, place)| (name.clone(), place.into())).collect();
+        let mut source = Source::new(shelf.clone(), reference.into(), options.clone());
+        (source.name, source.call_parser) = (name, args.tool_call_parser.clone());
+        (source.adapters, source.modules) = (adapters()?, modules);
+        sources.push(Arc::new(source));
+    }
+    for (name, entry) in entries {
+        let options = entry.options(&options).map_err(|error| error.at(format!("[models.{name}]"), None))?;
+        let call_parser = entry.call_parser()?.or_else(|| args.tool_call_parser.clone());
+        let mut source = Source::new(shelf.clone(), entry.model, options);
+        (source.name, source.call_parser) = (Some(name), call_parser);
+        (source.adapters, source.modules) = (adapters()?, entry.adapters.into_iter().collect());
+        sources.push(Arc::new(source));
+    }
+    Ok(sources)
 }
 
 /// Serves a model with the default options, as `run --serve` does.
 #[cfg(feature = "run")]
 pub fn serve_reference(project: &Path, reference: &str, port: u16) -> Result<()> {
-    let source = Source {
-        shelf: shelf(project),
-        reference: reference.into(),
-        name: None,
-        options: ReadyOptions::default(),
-        adapters: Arc::default(),
-    };
+    let source = Source::new(shelf(project), reference.into(), ReadyOptions::default());
     let http = HttpOptions { port, ..HttpOptions::default() };
-    listen(source, &[], false, &ServeOptions { http, ..ServeOptions::default() })
+    listen(vec![Arc::new(source)], None, false, &ServeOptions { http, ..ServeOptions::default() })
 }
 
 /// `narthex batch`
@@ -186,8 +219,14 @@ pub fn batch(args: &Batch, style: Style) -> Result<()> {
     let interrupt = signals::interrupt_flag()?;
     let renderer = Renderer::new(style, false);
     let emit = |event| renderer.event(event);
-    let source = Source::new(&args.model, args.served_model_name.clone(), &args.engine)?;
-    let at_once = source.options.engine.sequences_max;
+    let options = ReadyOptions {
+        precision: args.model.opening.dtype.precision(),
+        engine: args.engine.options()?,
+        speculative: args.engine.speculative_config.clone(),
+    };
+    let at_once = options.engine.sequences_max;
+    let mut source = Source::new(shelf_in(&args.model.opening), args.model.reference.clone(), options);
+    source.name = args.served_model_name.clone();
     let (model, _) = source.ready()?;
     let observer = Observer::new(&emit, &interrupt);
     let summary = run_batch(model, &args.input, &args.output, at_once, observer)?;
@@ -218,196 +257,39 @@ fn read_keys(path: &Path) -> Result<Vec<ApiKey>> {
     Ok(keys)
 }
 
-/// What to say about a model once it answers.
-struct Facts {
-    license: String,
-    dtype: &'static str,
-    /// What it can take.
-    about: String,
-    /// Tokens of the model's own context, if the cache is too small for it.
-    cut: Option<usize>,
-    /// The digest that was opened; none for a folder.
-    version: Option<Digest>,
-}
-
-impl Facts {
-    fn new(shown: &Shown, precision: Precision, about: String) -> Self {
-        Self {
-            license: shown.license.as_ref().map_or("licence undeclared".into(), |license| license.to_string()),
-            dtype: if precision == Precision::Bf16 { "bfloat16" } else { "float32" },
-            about,
-            cut: None,
-            version: None,
-        }
-    }
-}
-
-/// When something was made, in seconds since 1970; where that is not known, now.
-fn made(created: u64) -> u64 {
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    if created == 0 { now() } else { created }
-}
-
-/// Sizes as Ollama's clients are shown them.
-fn sizes(parameters: usize, width: usize, precision: Precision) -> Sizes {
-    let (name, bytes) = if precision == Precision::Bf16 { ("BF16", 2) } else { ("F32", 4) };
-    let parameters = parameters as u64;
-    Sizes { parameters, bytes: parameters * bytes, width, precision: name.into() }
-}
-
-/// Where a model comes from and how it is to run.
-struct Source {
-    shelf: Shelf,
-    reference: String,
-    /// What it is called; its own name otherwise.
-    name: Option<String>,
-    options: ReadyOptions,
-    adapters: Arc<Adapters>,
-}
-
-impl Source {
-    fn new(model: &ModelRef, name: Option<String>, limits: &EngineLimits) -> Result<Self> {
-        let speculative = limits.speculative_config.clone();
-        let options = ReadyOptions { precision: model.dtype.precision(), engine: limits.options()?, speculative };
-        let (shelf, reference) = (shelf_of(model), model.reference.clone());
-        Ok(Self { shelf, reference, name, options, adapters: Arc::default() })
-    }
-
-    /// Loads the model and starts its engine, if the policy lets it.
-    fn ready(&self) -> Result<(Served, Facts)> {
-        match self.shelf.ready(&self.reference, &self.options)? {
-            Ready::Text(model) => self.text(*model),
-            Ready::Encoder(encoder) => self.encoder(*encoder),
-        }
-    }
-
-    fn text(&self, model: ReadyText) -> Result<(Served, Facts)> {
-        model.notes.iter().for_each(|note| noteln!("warning: {note}"));
-        let (context, tokens) = (model.engine.context(), model.engine.kv_cache_tokens());
-        let about = format!(
-            "keys and values take up to {} for {tokens} tokens, {context} a sequence",
-            bytes(model.engine.kv_cache_bytes() as u64)
-        );
-        let cut = (context < model.context_max).then_some(model.context_max);
-        let facts = Facts { cut, version: model.version, ..Facts::new(&model.shown, model.precision, about) };
-        let id = self.name.clone().unwrap_or(model.name);
-        let config = model.engine.config();
-        let sizes = sizes(config.parameters(), config.hidden_size, model.precision);
-        let ability = Ability::Text(TextAbility { model: model.model, adapters: self.adapters.clone() });
-        let served = Served { id, created: made(model.created), sizes, provenance: model.shown, ability };
-        Ok((served, facts))
-    }
-
-    fn encoder(&self, encoder: ReadyEncoder) -> Result<(Served, Facts)> {
-        encoder.notes.iter().for_each(|note| noteln!("warning: {note}"));
-        let ReadyEncoder { name, version, created, shown, precision, encoder, labels, chances, .. } = encoder;
-        let (context, values) = (encoder.engine.context(), encoder.engine.dimension());
-        let (ability, about) = match encoder.engine.task() {
-            EncoderTask::Embedding => (
-                Ability::Vectors(encoder),
-                format!("gives vectors of {values} values for texts of up to {context} tokens"),
-            ),
-            EncoderTask::Score if values == 1 => {
-                (Ability::Scores(encoder), format!("scores pairs of texts of up to {context} tokens"))
-            }
-            EncoderTask::Score => (
-                Ability::Labels(LabelAbility { encoder, names: labels, chances }),
-                format!("sorts texts of up to {context} tokens into {values} classes"),
-            ),
-        };
-        let facts = Facts { version, ..Facts::new(&shown, precision, about) };
-        let (id, sizes) = (self.name.clone().unwrap_or(name), sizes(0, values, precision));
-        let created = made(created);
-        let served = Served { id, created, sizes, provenance: shown, ability };
-        Ok((served, facts))
-    }
-
-    /// Goes over to the version that the reference stands for, as often as `asked` or, with `follow`, as it changes.
-    /// What fails is said; the model that answers goes on.
-    fn reload(&self, served: Option<Digest>, serving: &Serving, asked: &Receiver<()>, follow: bool) {
-        let mut state = Follow::new(served);
-        loop {
-            let interval = if follow { FOLLOW_INTERVAL } else { Duration::MAX };
-            let by_hand = match asked.recv_timeout(interval) {
-                Ok(()) => true,
-                Err(RecvTimeoutError::Timeout) => false,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            match state.next(self.shelf.version(&self.reference), by_hand) {
-                FollowMove::Stay => continue,
-                FollowMove::SayUnknown(error) => {
-                    noteln!("warning: the model stays as it is: {error}");
-                    continue;
-                }
-                FollowMove::SayUnchanged => {
-                    noteln!("{} has no other version: nothing changes", self.reference);
-                    continue;
-                }
-                FollowMove::Load => {}
-            }
-            let begun = Instant::now();
-            match self.ready() {
-                // The name may have gone on since it was looked up.
-                Ok((model, Facts { license, version, .. })) => {
-                    let digest = version.map_or("its folder".into(), |version| version.short());
-                    let id = model.id.clone();
-                    let warnings = self.adapters.warnings(&model);
-                    serving.replace(model);
-                    state.loaded(version);
-                    let seconds = begun.elapsed().as_secs_f64();
-                    noteln!("new requests go to {id} from {digest} ({license}), ready after {seconds:.2} s");
-                    warn(&warnings);
-                }
-                Err(error) => noteln!("warning: the model stays as it is: {error}"),
-            }
-        }
-    }
-}
-
-fn listen(source: Source, modules: &[(String, String)], follow: bool, options: &ServeOptions) -> Result<()> {
-    let begun = Instant::now();
+/// Loads the models, each in its turn, and answers until a signal ends it.
+fn listen(
+    sources: Vec<Arc<Source>>,
+    memory_bytes_max: Option<u64>,
+    follow: bool,
+    options: &ServeOptions,
+) -> Result<()> {
     // The port first: it is quick to find out that it is taken.
     let bound = bind(&options.http)?;
-    if follow && source.shelf.version(&source.reference)?.is_none() {
-        return Err(Error::usage(format!("`--follow` cannot watch the folder {}", source.reference))
-            .help("name a model of a ledger, or send the server SIGHUP after the folder has changed"));
-    }
-    // What may not be served is better said before a large model is loaded.
-    let opened = modules.iter().map(|(name, place)| source.adapters.open(name, Path::new(place)));
-    let opened: Vec<_> = opened.collect::<Result<_, _>>().map_err(Error::from)?;
-    let (served, Facts { license, dtype, about, cut, version }) = source.ready()?;
-    noteln!("serving {} ({license}) in {dtype}, ready after {:.2} s", served.id, begun.elapsed().as_secs_f64());
-    for ((name, _), adapter) in modules.iter().zip(opened) {
-        if *name == served.id {
-            return Err(Error::usage(format!("the adapter `{name}` has the name of the model"))
-                .help("give one of them another name: `--lora-modules NAME=PATH`, `--served-model-name NAME`"));
+    for source in &sources {
+        if follow && source.shelf.version(&source.reference)?.is_none() {
+            return Err(Error::usage(format!("`--follow` cannot watch the folder {}", source.reference))
+                .help("name a model of a ledger, or send the server SIGHUP after the folder has changed"));
         }
-        noteln!("  adapter {name} ({}) from {}", adapters::license_of(adapter.as_ref()), adapter.place().display());
-        warn(&source.adapters.add(name, adapter, &served)?);
     }
-    noteln!("  {about}");
-    if let Some(tokens) = cut {
-        noteln!("  the model could hold {tokens} a sequence: raise `--kv-cache-memory-bytes`");
+    let mut models = Models::within(memory_bytes_max);
+    for source in &sources {
+        models.add(source.start()?)?;
     }
     let address = format!("{}://{}", if options.http.tls.is_some() { "https" } else { "http" }, bound.address());
     noteln!("  chat page   {address}/");
     noteln!("  OpenAI API  {address}/v1");
     noteln!("  Ctrl-C ends");
-    let serving = Arc::new(Serving::new(served));
     let asked = signals::hangups()?;
-    let (replaced, adapters) = (serving.clone(), source.adapters.clone());
+    let followed: Vec<_> = sources.iter().cloned().zip(models.all().iter().cloned()).collect();
     std::thread::Builder::new()
         .name("reload".into())
-        .spawn(move || source.reload(version, &replaced, &asked, follow))
+        .spawn(move || reload(&followed, &asked, follow))
         .map_err(|error| Error::internal("cannot start a thread").cause(error))?;
-    let served = serve(bound, serving, options, stop_signal());
+    let served = serve(bound, models, options, stop_signal());
     // The thread that reloads holds them to the end: what was made for reading them would stay behind.
-    adapters.clear();
+    sources.iter().for_each(|source| source.adapters.clear());
     served
-}
-
-fn warn(warnings: &[String]) {
-    warnings.iter().for_each(|warning| noteln!("warning: {warning}"));
 }
 
 /// Ready on the first SIGINT or SIGTERM.

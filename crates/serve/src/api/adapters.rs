@@ -1,14 +1,20 @@
 //! `POST /v1/load_lora_adapter` and `POST /v1/unload_lora_adapter`, as vLLM has them: adapters come and go while the
 //! server answers.
 
-use crate::{Adapters, NotServed, app::App};
+use crate::{
+    Adapters, NotServed,
+    app::{App, Shared},
+};
 use axum::{extract::State, http::StatusCode};
 use narthex_base::Error;
 use narthex_http::{ApiError, Fields, JsonBody, warn};
 use std::path::{Path, PathBuf};
 
 /// Adds an adapter under a name.
-pub(crate) async fn load(State(app): State<App>, JsonBody(fields): JsonBody) -> Result<String, ApiError> {
+pub(crate) async fn load(State(shared): State<Shared>, JsonBody(mut fields): JsonBody) -> Result<String, ApiError> {
+    // vLLM's name for the model that it is for.
+    let base = fields.string("base_model_name")?;
+    let app = App::choose(&shared, base.as_deref()).await?;
     // Reading an adapter takes a while; answers go on meanwhile.
     let worked = tokio::task::spawn_blocking(move || add(&app, fields)).await;
     worked.map_err(|error| ApiError::internal(error.to_string()))?
@@ -45,9 +51,11 @@ fn unfit(error: &Error) -> ApiError {
 }
 
 /// Takes an adapter away; requests under way keep it.
-pub(crate) async fn unload(State(app): State<App>, JsonBody(mut fields): JsonBody) -> Result<String, ApiError> {
-    let (adapters, _) = open(&app)?;
+pub(crate) async fn unload(State(shared): State<Shared>, JsonBody(mut fields): JsonBody) -> Result<String, ApiError> {
     let name = fields.string("lora_name")?.ok_or_else(|| fields.missing("lora_name"))?;
+    let base = shared.models.only().or_else(|| shared.models.find(&name)).map(|serving| serving.described().id.clone());
+    let app = App::choose(&shared, base.as_deref().or(Some(&name))).await?;
+    let (adapters, _) = open(&app)?;
     // vLLM's number of it, which does not matter there either.
     fields.take("lora_int_id");
     fields.finish()?;

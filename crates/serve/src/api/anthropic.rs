@@ -11,36 +11,26 @@ use super::{
     tools::read_tools,
 };
 use crate::{
-    app::App,
+    app::Addressed,
     dialects::anthropic::{counted, error, read, read_count},
 };
 use axum::{
-    Extension, Json,
-    extract::State,
+    Json,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use narthex_http::{ApiError, Exchange, Fields, JsonBody, entropy, plain_event_stream};
+use narthex_http::{ApiError, Fields, entropy, plain_event_stream};
 use serde_json::Value;
-use std::sync::Arc;
 
 /// Answers a conversation.
-pub(crate) async fn create(
-    State(app): State<App>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-    body: Result<JsonBody, ApiError>,
-) -> Response {
-    in_its_words(async { answer(app, exchange, body?.0).await }.await)
+pub(crate) async fn create(asked: Result<Addressed, ApiError>) -> Response {
+    in_its_words(async { answer(asked?).await }.await)
 }
 
 /// Counts the tokens of a conversation.
-pub(crate) async fn count_tokens(
-    State(app): State<App>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-    body: Result<JsonBody, ApiError>,
-) -> Response {
+pub(crate) async fn count_tokens(asked: Result<Addressed, ApiError>) -> Response {
     let counted = async {
-        let mut fields = body?.0;
+        let Addressed { app, exchange, mut fields } = asked?;
         let (chat, ignored) = read_count(with_model(fields.rest(), &app.model))?;
         fields.ignore(ignored.names().iter().map(String::as_str));
         let mut chat = Fields::noting(chat, &exchange);
@@ -73,7 +63,7 @@ fn overloaded() -> StatusCode {
     StatusCode::from_u16(529).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
 }
 
-async fn answer(app: App, exchange: Arc<Exchange>, mut fields: Fields) -> Result<Response, ApiError> {
+async fn answer(Addressed { app, exchange, mut fields }: Addressed) -> Result<Response, ApiError> {
     let id = format!("msg_{:016x}{:016x}", entropy(), entropy());
     let (chat, mut answering) = read(with_model(fields.rest(), &app.model), id)?;
     fields.ignore(answering.ignored().names().iter().map(String::as_str));

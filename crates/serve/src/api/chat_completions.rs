@@ -11,14 +11,13 @@ use super::{
     refusal::unanswered,
     usage::Usage,
 };
-use crate::app::App;
+use crate::app::{Addressed, App};
 use axum::{
-    Extension, Json,
-    extract::State,
+    Json,
     response::{IntoResponse, Response},
 };
 use narthex_answer::{Generation, Piece};
-use narthex_http::{ApiError, Exchange, Fields, JsonBody, event_stream};
+use narthex_http::{ApiError, Exchange, Fields, event_stream};
 use narthex_infer::Request;
 use std::sync::Arc;
 
@@ -33,11 +32,7 @@ pub(crate) struct Talk {
 }
 
 /// Answers a conversation.
-pub(crate) async fn create(
-    State(app): State<App>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-    JsonBody(fields): JsonBody,
-) -> Result<Response, ApiError> {
+pub(crate) async fn create(Addressed { app, exchange, fields }: Addressed) -> Result<Response, ApiError> {
     let talk = Talk::begin(app, exchange, fields).await?;
     if talk.streams() {
         return Ok(event_stream(async move |mut events| talk.stream(&mut events).await));
@@ -48,10 +43,9 @@ pub(crate) async fn create(
 impl Talk {
     /// Reads a request and hands it to the engine.
     pub async fn begin(app: App, exchange: Arc<Exchange>, fields: Fields) -> Result<Self, ApiError> {
-        let (model, limits, parser) = (app.model.clone(), app.shared.limits.clone(), app.shared.call_parser.clone());
+        let (model, limits) = (app.model.clone(), app.shared.limits.clone());
         // Long conversations take a while to tokenize, and forms to compile; other answers go on meanwhile.
-        let read =
-            tokio::task::spawn_blocking(move || Conversing::read(fields, &model, &limits, parser.as_deref())).await;
+        let read = tokio::task::spawn_blocking(move || Conversing::read(fields, &model, &limits)).await;
         let mut conversing = read.map_err(|error| ApiError::internal(error.to_string()))??;
         let parameters = &conversing.parameters;
         let object = if parameters.stream { "chat.completion.chunk" } else { "chat.completion" };

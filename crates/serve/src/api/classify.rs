@@ -6,13 +6,12 @@ use super::{
     head::Head,
     usage::Usage,
 };
-use crate::{Limits, Served, app::App};
-use axum::{Extension, Json, extract::State};
+use crate::{Limits, Served, app::Addressed};
+use axum::Json;
 use narthex_answer::likeliest;
-use narthex_http::{ApiError, Exchange, Fields, JsonBody};
+use narthex_http::{ApiError, Fields};
 use narthex_text::TokenSequence;
 use serde::Serialize;
-use std::sync::Arc;
 
 #[derive(Serialize)]
 pub(crate) struct Classes {
@@ -33,11 +32,7 @@ struct Class {
 }
 
 /// Texts to classes.
-pub(crate) async fn create(
-    State(app): State<App>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-    JsonBody(fields): JsonBody,
-) -> Result<Json<Classes>, ApiError> {
+pub(crate) async fn create(Addressed { app, exchange, fields }: Addressed) -> Result<Json<Classes>, ApiError> {
     let (model, limits) = (app.model.clone(), app.shared.limits.clone());
     let read = tokio::task::spawn_blocking(move || read(fields, &model, &limits)).await;
     let sequences = read.map_err(|error| ApiError::internal(error.to_string()))??;

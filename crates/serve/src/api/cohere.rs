@@ -4,14 +4,13 @@ use super::{
     ability,
     encoding::{Length, check_count, read_model, run},
 };
-use crate::app::App;
-use axum::{Extension, Json, extract::State};
+use crate::app::{Addressed, App};
+use axum::Json;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use narthex_http::{ApiError, Exchange, Fields, JsonBody, new_id};
+use narthex_http::{ApiError, Fields, new_id};
 use narthex_infer::shortened;
 use narthex_text::TokenSequence;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 
 /// A request that has been read and understood.
 struct Call {
@@ -25,11 +24,7 @@ struct Call {
 const FORMS: [&str; 2] = ["float", "base64"];
 
 /// Texts to vectors.
-pub(crate) async fn embed(
-    State(app): State<App>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-    JsonBody(fields): JsonBody,
-) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn embed(Addressed { app, exchange, fields }: Addressed) -> Result<Json<Value>, ApiError> {
     let asked = app.clone();
     let call = tokio::task::spawn_blocking(move || read(fields, &asked)).await;
     let Call { texts, sequences, forms, dimensions } =

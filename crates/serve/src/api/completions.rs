@@ -10,14 +10,16 @@ use super::{
     refusal::unanswered,
     usage::Usage,
 };
-use crate::{Limits, Served, app::App};
+use crate::{
+    Limits, Served,
+    app::{Addressed, App},
+};
 use axum::{
-    Extension, Json,
-    extract::State,
+    Json,
     response::{IntoResponse, Response},
 };
 use narthex_answer::{Ending, Generation, Piece, Scored, Whole};
-use narthex_http::{ApiError, Exchange, Fields, JsonBody, event_stream};
+use narthex_http::{ApiError, Exchange, Fields, event_stream};
 use narthex_infer::{Request, TokenLogprobs};
 use narthex_text::{TextStream, Tokenizer};
 use serde::Serialize;
@@ -81,11 +83,7 @@ struct Choice {
 }
 
 /// Continues prompts.
-pub(crate) async fn create(
-    State(app): State<App>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-    JsonBody(fields): JsonBody,
-) -> Result<Response, ApiError> {
+pub(crate) async fn create(Addressed { app, exchange, fields }: Addressed) -> Result<Response, ApiError> {
     let continuation = Continuation::begin(app, exchange, fields).await?;
     if continuation.streams() {
         return Ok(event_stream(async move |mut events| continuation.stream(&mut events).await));

@@ -148,7 +148,7 @@ fn with_list(messages: &[Message], tools: &[Value]) -> Vec<Message> {
 
 impl Conversing {
     /// Reads a request to chat completions.
-    pub fn read(mut fields: Fields, model: &Served, limits: &Limits, parser: Option<&str>) -> Result<Self, ApiError> {
+    pub fn read(mut fields: Fields, model: &Served, limits: &Limits) -> Result<Self, ApiError> {
         let mut parameters = Parameters::read(&mut fields, model, limits)?;
         parameters.logprobs = read_logprobs(&mut fields, limits)?;
         let max_tokens = read_max_tokens(&mut fields)?;
@@ -166,7 +166,8 @@ impl Conversing {
         refuse_unsupported(&mut fields)?;
         fields.finish()?;
 
-        let text = &ability::text(model)?.model;
+        let ability = ability::text(model)?;
+        let text = &ability.model;
         let broken = |error| unanswered(error, &model.id, "messages");
         let shown = asked.as_ref().map_or(&[][..], |asked| &asked.shown);
         let prompt = rendering.prompt(text, shown).map_err(broken)?;
@@ -178,7 +179,7 @@ impl Conversing {
                     let message = "`tool_choice` names a tool, so the answer cannot have another form too";
                     return Err(ApiError::field("tool_choice", message));
                 }
-                let (calls, constraint) = constrained_calls(asked, constraint, text, parser)?;
+                let (calls, constraint) = constrained_calls(asked, constraint, text, ability.call_parser.as_deref())?;
                 (Some(calls), constraint)
             }
             None => (None, constraint),

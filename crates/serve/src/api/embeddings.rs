@@ -5,14 +5,13 @@ use super::{
     encoding::{Length, read_input, read_model, run},
     usage::ReadUsage,
 };
-use crate::{Limits, Served, app::App};
-use axum::{Extension, Json, extract::State};
+use crate::{Limits, Served, app::Addressed};
+use axum::Json;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use narthex_http::{ApiError, Exchange, Fields, JsonBody};
+use narthex_http::{ApiError, Fields};
 use narthex_infer::shortened;
 use narthex_text::TokenSequence;
 use serde::Serialize;
-use std::sync::Arc;
 
 /// A request that has been read and understood.
 struct Call {
@@ -45,11 +44,7 @@ enum Values {
 }
 
 /// Texts to vectors.
-pub(crate) async fn create(
-    State(app): State<App>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-    JsonBody(fields): JsonBody,
-) -> Result<Json<Embeddings>, ApiError> {
+pub(crate) async fn create(Addressed { app, exchange, fields }: Addressed) -> Result<Json<Embeddings>, ApiError> {
     let (model, limits) = (app.model.clone(), app.shared.limits.clone());
     let call = tokio::task::spawn_blocking(move || read(fields, &model, &limits)).await;
     let Call { sequences, base64, dimensions } = call.map_err(|error| ApiError::internal(error.to_string()))??;

@@ -146,7 +146,7 @@ pub(crate) async fn run(
         prompt_tokens: tokens,
         ..GenerationRecord::default()
     });
-    let mut counted = Counted { metrics: &app.shared.metrics, started: Instant::now(), tokens, ended: Ended::Abort };
+    let mut counted = Counted { metrics: app.serving.metrics(), started: Instant::now(), tokens, ended: Ended::Abort };
     let (sender, result) = tokio::sync::oneshot::channel();
     let submitted = encoder.engine.submit(encoder_inputs(sequences), Box::new(move |outcome| _ = sender.send(outcome)));
     // Dropped with this future, it tells the engine that nobody waits any more.

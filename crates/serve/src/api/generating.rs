@@ -44,9 +44,9 @@ pub(crate) fn start(
 ) -> Result<Generation, ApiError> {
     let text = ability::text(&app.model)?;
     let tokens_max = requests.iter().map(|request| request.max_tokens).max().unwrap_or(0);
-    app.shared.metrics.began(parameters.n, tokens_max);
+    app.serving.metrics().began(parameters.n, tokens_max);
     exchange.generates(record(operation, head, parameters, &requests));
-    let watch = Watch { metrics: app.shared.metrics.clone(), exchange };
+    let watch = Watch { metrics: app.serving.metrics().clone(), exchange };
     let generation = Generation::start(&text.model, requests, &parameters.reading, watch);
     generation.map_err(|error| unanswered(error, &app.model.id, operation.prompt_field()))
 }

@@ -21,7 +21,7 @@ pub(crate) async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Val
 #[cfg(test)]
 mod tests {
     use crate::{
-        ServeOptions, Serving,
+        Models, ServeOptions, Serving,
         api::keeping::FilesState,
         router::routes,
         testing::{self, get},
@@ -40,7 +40,8 @@ mod tests {
     async fn a_server_that_stops_is_not_ready() {
         let stopping = Stopping::default();
         let serving = Arc::new(Serving::new(testing::model(|_| vec![])));
-        let router = routes(serving, &ServeOptions::default(), stopping.clone(), &FilesState::default());
+        let router =
+            routes(Arc::new(Models::of(serving)), &ServeOptions::default(), stopping.clone(), &FilesState::default());
         assert_eq!(get(&router, "/ready").await.json(200), json!({"status": "ready"}));
         stopping.begin();
         assert_eq!(get(&router, "/ready").await.json(503), json!({"status": "stopping"}));

@@ -1,12 +1,12 @@
 //! What an adapter's answers come from: its own ancestors and the model under it, in one tree, as it is shown.
 
-use crate::{Served, ServedAdapter};
+use crate::{ServedAdapter, model::Described};
 use narthex_base::{Digest, LineageNode};
 use serde_json::{Value, json};
 
 /// The tree of an adapter with the model under it as one more parent, in the role `base`. A model that stands in the
 /// tree already is repeated without its parents, as trees of ancestors have it.
-pub(crate) fn over(adapter: &dyn ServedAdapter, name: &str, base: &Served) -> Value {
+pub(crate) fn over(adapter: &dyn ServedAdapter, name: &str, base: &Described) -> Value {
     let own = adapter.provenance().lineage.as_ref();
     let mut tree = own.map_or_else(|| unknown(name), |node| json!(node));
     let under = match &base.provenance.lineage {

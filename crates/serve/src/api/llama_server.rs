@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Served,
-    app::App,
+    app::{Addressed, App},
     dialects::{
         Spent,
         llama_server::{
@@ -21,18 +21,14 @@ use crate::{
     },
 };
 use axum::{
-    Extension, Json,
-    extract::State,
+    Json,
     response::{IntoResponse, Response},
 };
 use narthex_answer::TextModel;
-use narthex_http::{ApiError, Exchange, Fields, JsonBody, plain_event_stream};
+use narthex_http::{ApiError, Fields, plain_event_stream};
 use narthex_text::Tokenizer;
 use serde_json::{Map, Value};
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 /// The marks of a family.
 type Hole = (&'static str, &'static str, &'static str, Option<(&'static str, &'static str)>);
@@ -63,21 +59,13 @@ impl Tokens for Vocabulary<'_> {
 }
 
 /// `POST /completion`.
-pub(crate) async fn completion(
-    State(app): State<App>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-    body: Result<JsonBody, ApiError>,
-) -> Response {
-    in_its_words(async { answer(app, exchange, body?.0, false).await }.await)
+pub(crate) async fn completion(asked: Result<Addressed, ApiError>) -> Response {
+    in_its_words(async { answer(asked?, false).await }.await)
 }
 
 /// `POST /infill`.
-pub(crate) async fn infill(
-    State(app): State<App>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-    body: Result<JsonBody, ApiError>,
-) -> Response {
-    in_its_words(async { answer(app, exchange, body?.0, true).await }.await)
+pub(crate) async fn infill(asked: Result<Addressed, ApiError>) -> Response {
+    in_its_words(async { answer(asked?, true).await }.await)
 }
 
 /// An error as llama-server's object.
@@ -118,7 +106,7 @@ fn read_request(model: &Served, body: Map<String, Value>, fills: bool) -> Result
     }
 }
 
-async fn answer(app: App, exchange: Arc<Exchange>, mut fields: Fields, fills: bool) -> Result<Response, ApiError> {
+async fn answer(Addressed { app, exchange, mut fields }: Addressed, fills: bool) -> Result<Response, ApiError> {
     let begun = Instant::now();
     let (body, model) = (fields.rest(), app.model.clone());
     // Long prompts take a while to tokenize; other answers go on meanwhile.
@@ -159,7 +147,7 @@ fn spent(begun: Instant, first: Option<Instant>) -> Spent {
 }
 
 /// `GET /props`.
-pub(crate) async fn properties(State(app): State<App>) -> Response {
+pub(crate) async fn properties(app: App) -> Response {
     let found = ability::text(&app.model).map(|text| {
         let text = &text.model;
         let spelt = |id: Option<&u32>| id.and_then(|id| text.tokenizer.token_text(*id)).unwrap_or_default();
@@ -180,16 +168,16 @@ pub(crate) async fn properties(State(app): State<App>) -> Response {
 const SLOTS_SHOWN: usize = 32;
 
 /// `GET /slots`: those under way come first.
-pub(crate) async fn places(State(app): State<App>) -> Json<Value> {
-    let running = app.shared.serving.stats().requests_running as usize;
+pub(crate) async fn places(app: App) -> Json<Value> {
+    let running = app.serving.stats().requests_running as usize;
     let all: Vec<Slot> =
         (0..SLOTS_SHOWN.max(running)).map(|at| Slot { is_processing: at < running, written: 0 }).collect();
     Json(slots(&all, app.model.ability.context()))
 }
 
 /// `POST /apply-template`: what a conversation becomes.
-pub(crate) async fn render(State(app): State<App>, body: Result<JsonBody, ApiError>) -> Response {
-    let rendered = body.and_then(|JsonBody(mut fields)| {
+pub(crate) async fn render(asked: Result<Addressed, ApiError>) -> Response {
+    let rendered = asked.and_then(|Addressed { app, mut fields, .. }| {
         let rendering = Rendering::read(&mut fields, &app.shared.limits)?;
         let tools = read_tools(&mut fields, &app.shared.limits)?;
         let text = &ability::text(&app.model)?.model;

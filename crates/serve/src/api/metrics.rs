@@ -1,6 +1,6 @@
 //! `GET /metrics`: Prometheus' text format (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 
-use crate::app::App;
+use crate::{app::Shared, metrics::render};
 use axum::{
     extract::State,
     http::header,
@@ -8,8 +8,10 @@ use axum::{
 };
 
 /// Renders all counters.
-pub(crate) async fn get(State(app): State<App>) -> Response {
-    let text = app.shared.metrics.render(&app.model.id, &app.shared.serving.stats());
+pub(crate) async fn get(State(shared): State<Shared>) -> Response {
+    let text = render(
+        shared.models.all().iter().map(|serving| (serving.described().id.clone(), serving.stats(), serving.metrics())),
+    );
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

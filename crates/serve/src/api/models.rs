@@ -1,8 +1,12 @@
-//! `GET /v1/models`, `GET /v1/models/{id}` and `GET /v1/models/{id}/manifest`: the one model, its adapters, and their
-//! papers.
+//! `GET /v1/models`, `GET /v1/models/{id}` and `GET /v1/models/{id}/manifest`: the models, their adapters, and their
+//! papers; and which of them are in memory.
 
-use super::{lineage::over, parameters::unknown_model};
-use crate::{Ability, AdapterEntry, Served, app::App};
+use super::{encoding::read_model, lineage::over};
+use crate::{
+    AdapterEntry, Serving,
+    app::{Addressed, Shared, unknown},
+    model::Described,
+};
 use axum::{
     Json,
     extract::{Path, State},
@@ -10,10 +14,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use narthex_base::License;
-use narthex_http::ApiError;
+use narthex_http::{ApiError, JsonBody};
 use narthex_openness::{Openness, Shown};
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 #[derive(Clone, Serialize)]
 pub(crate) struct Model {
@@ -38,6 +43,21 @@ pub(crate) struct Model {
     parent: Option<String>,
     /// Of an adapter, where it lies, and of a model its name; as vLLM has it.
     root: String,
+    /// Whether it is in memory; as llama-server has it.
+    status: Status,
+}
+
+/// Whether a model is in memory.
+#[derive(Clone, Copy, Serialize)]
+struct Status {
+    /// `loaded` or `unloaded`.
+    value: &'static str,
+}
+
+impl Status {
+    fn of(is_loaded: bool) -> Self {
+        Self { value: if is_loaded { "loaded" } else { "unloaded" } }
+    }
 }
 
 #[derive(Serialize)]
@@ -60,24 +80,22 @@ pub(crate) struct ModelWithLineage {
 }
 
 impl Model {
-    fn of(model: &Served) -> Self {
+    fn of(model: &Described, status: Status) -> Self {
         let own = &model.provenance;
         Self {
             id: model.id.clone(),
             object: "model",
             created: model.created,
             owned_by: "narthex",
-            max_model_len: model.ability.context(),
-            chat: model.ability.chats(),
+            max_model_len: model.context,
+            chat: model.chats,
             license: own.license.clone(),
             openness_class: own.openness.as_ref().and_then(|openness| openness.class),
-            task: model.ability.task(),
-            labels: match &model.ability {
-                Ability::Labels(labels) => Some(labels.names.clone()),
-                _ => None,
-            },
+            task: model.task,
+            labels: model.labels.clone(),
             parent: None,
             root: model.id.clone(),
+            status,
         }
     }
 
@@ -90,6 +108,7 @@ impl Model {
             license: own.license.clone(),
             openness_class: own.openness.as_ref().and_then(|openness| openness.class),
             parent: Some(base.id.clone()),
+            status: Status::of(entry.loaded),
             root: entry.source.place().display().to_string(),
             ..base.clone()
         }
@@ -99,39 +118,66 @@ impl Model {
 /// The end of the address of a model's manifest.
 const MANIFEST: &str = "/manifest";
 
-/// Lists the model, then its adapters.
-pub(crate) async fn list(State(app): State<App>) -> Json<Models> {
-    let base = Model::of(&app.model);
-    let adapters = app.model.ability.adapters().map(|adapters| adapters.list()).unwrap_or_default();
-    let adapters: Vec<Model> = adapters.iter().map(|entry| Model::adapter(&base, entry)).collect();
-    Json(Models { object: "list", data: std::iter::once(base).chain(adapters).collect() })
+/// Lists the models, each with its adapters behind it.
+pub(crate) async fn list(State(shared): State<Shared>) -> Json<Models> {
+    let with_adapters = |serving: &Arc<Serving>| {
+        let known = serving.described();
+        let base = Model::of(&known, Status::of(serving.is_loaded()));
+        let adapters: Vec<Model> = known.adapters().iter().map(|entry| Model::adapter(&base, entry)).collect();
+        std::iter::once(base).chain(adapters)
+    };
+    Json(Models { object: "list", data: shared.models.all().iter().flat_map(with_adapters).collect() })
+}
+
+/// `POST /models/load`: has a model in memory.
+pub(crate) async fn load(asked: Addressed) -> Result<Json<Value>, ApiError> {
+    let Addressed { app, mut fields, .. } = asked;
+    read_model(&mut fields, &app.model)?;
+    fields.finish()?;
+    Ok(Json(json!({"success": true})))
+}
+
+/// `POST /models/unload`: puts a model out of memory until it is asked for again.
+pub(crate) async fn unload(
+    State(shared): State<Shared>,
+    JsonBody(mut fields): JsonBody,
+) -> Result<Json<Value>, ApiError> {
+    let name = fields.string("model")?.ok_or_else(|| fields.missing("model"))?;
+    fields.finish()?;
+    let serving = shared.models.find(&name).ok_or_else(|| unknown(&name, &shared.models))?;
+    if serving.is_loaded() && !serving.unload() {
+        let message = format!("the model `{name}` stays in memory: it could not be loaded again");
+        return Err(ApiError::field("model", message));
+    }
+    Ok(Json(json!({"success": true})))
 }
 
 /// Shows one model or adapter by name, or, with `/manifest` behind the name, gives its manifest and those of its
 /// ancestors.
-pub(crate) async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Response, ApiError> {
-    let model = &app.model;
-    if let Some(shown) = shown(&id, model) {
+pub(crate) async fn get(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let find = |id: &str| shared.models.find(id);
+    if let Some(shown) = find(&id).and_then(|serving| shown(&id, serving)) {
         return Ok(Json(shown).into_response());
     }
-    let papers = id.strip_suffix(MANIFEST).and_then(|id| papers(id, model));
-    papers.unwrap_or_else(|| Err(unknown_model(&id, model)))
+    let papers = id.strip_suffix(MANIFEST).and_then(|id| papers(id, &find(id)?.described()));
+    papers.unwrap_or_else(|| Err(unknown(&id, &shared.models)))
 }
 
 /// The model or adapter of this name, if there is one. Nothing is loaded for it.
-fn shown(id: &str, model: &Served) -> Option<ModelWithLineage> {
+fn shown(id: &str, serving: &Serving) -> Option<ModelWithLineage> {
+    let (model, status) = (&*serving.described(), Status::of(serving.is_loaded()));
     let manifest = |shown: &Shown| shown.papers.as_ref().map(|_| format!("/v1/models/{id}{MANIFEST}"));
     if id == model.id {
         return Some(ModelWithLineage {
-            model: Model::of(model),
+            model: Model::of(model, status),
             openness: model.provenance.openness.clone(),
             lineage: json!(model.provenance.lineage),
             manifest: manifest(&model.provenance),
         });
     }
-    let entry = model.ability.adapters()?.find(id)?;
+    let entry = model.adapter(id)?;
     Some(ModelWithLineage {
-        model: Model::adapter(&Model::of(model), &entry),
+        model: Model::adapter(&Model::of(model, status), &entry),
         openness: entry.source.provenance().openness.clone(),
         lineage: over(entry.source.as_ref(), id, model),
         manifest: manifest(entry.source.provenance()),
@@ -139,11 +185,11 @@ fn shown(id: &str, model: &Served) -> Option<ModelWithLineage> {
 }
 
 /// The papers of the model or adapter of this name as a download, or that it has none; none if there is no such name.
-fn papers(id: &str, model: &Served) -> Option<Result<Response, ApiError>> {
+fn papers(id: &str, model: &Described) -> Option<Result<Response, ApiError>> {
     let (kind, papers) = if id == model.id {
         ("model", model.provenance.papers.clone())
     } else {
-        ("adapter", model.ability.adapters()?.find(id)?.source.provenance().papers.clone())
+        ("adapter", model.adapter(id)?.source.provenance().papers.clone())
     };
     let name = (header::CONTENT_DISPOSITION, "attachment; filename=\"narthex.json\"");
     Some(papers.map(|papers| ([name], Json(papers)).into_response()).ok_or_else(|| {
@@ -162,7 +208,7 @@ mod tests {
         let router = testing::router(|_| vec![]);
         let model = json!({
             "id": "m", "object": "model", "created": 1_700_000_000, "owned_by": "narthex", "max_model_len": 64, "chat": true,
-            "license": "MIT", "openness_class": 3, "task": "generate", "parent": null, "root": "m",
+            "license": "MIT", "openness_class": 3, "task": "generate", "parent": null, "root": "m", "status": {"value": "loaded"},
         });
         assert_eq!(get(&router, "/v1/models").await.json(200), json!({"object": "list", "data": [model]}));
         let shown = get(&router, "/v1/models/m").await.json(200);

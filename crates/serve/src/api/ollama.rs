@@ -9,8 +9,8 @@ use super::{
     parameters::with_model,
 };
 use crate::{
-    Ability, Served,
-    app::App,
+    Ability, Serving,
+    app::{Addressed, App, Shared},
     dialects::{
         Ignored, Spent,
         ollama::{
@@ -18,14 +18,15 @@ use crate::{
             read_embeddings, read_generate, read_show, show, tags, version,
         },
     },
+    model::Described,
 };
 use axum::{
-    Extension, Json,
+    Json,
     extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use narthex_http::{ApiError, Exchange, Fields, JsonBody, line_stream};
+use narthex_http::{ApiError, Fields, JsonBody, line_stream};
 use narthex_text::thought_marks;
 use serde_json::{Map, Value, json};
 use std::{
@@ -40,21 +41,13 @@ enum Taken {
 }
 
 /// `POST /api/chat`.
-pub(crate) async fn chat(
-    State(app): State<App>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-    body: Result<JsonBody, ApiError>,
-) -> Response {
-    in_its_words(async { answer(app, exchange, body?.0, read_chat).await }.await)
+pub(crate) async fn chat(asked: Result<Addressed, ApiError>) -> Response {
+    in_its_words(async { answer(asked?, read_chat).await }.await)
 }
 
 /// `POST /api/generate`.
-pub(crate) async fn generate(
-    State(app): State<App>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-    body: Result<JsonBody, ApiError>,
-) -> Response {
-    in_its_words(async { answer(app, exchange, body?.0, read_generate).await }.await)
+pub(crate) async fn generate(asked: Result<Addressed, ApiError>) -> Response {
+    in_its_words(async { answer(asked?, read_generate).await }.await)
 }
 
 /// An error as Ollama's object.
@@ -67,9 +60,7 @@ fn note(fields: &Fields, ignored: &Ignored) {
 }
 
 async fn answer(
-    app: App,
-    exchange: Arc<Exchange>,
-    mut fields: Fields,
+    Addressed { app, exchange, mut fields }: Addressed,
     read: fn(Map<String, Value>) -> Result<Reading, ApiError>,
 ) -> Result<Response, ApiError> {
     let begun = Instant::now();
@@ -79,9 +70,12 @@ async fn answer(
     let taken = match route {
         Route::Chat => Taken::Talk(Box::new(Talk::begin(app, exchange, inner).await?)),
         Route::Completions => Taken::Continuation(Box::new(Continuation::begin(app, exchange, inner).await?)),
-        // The model is there, and stays.
+        // The model is there by now.
         Route::Load | Route::Unload => {
             known(&app, request_model(inner)?.as_str())?;
+            if route == Route::Unload {
+                app.serving.unload();
+            }
             return Ok(Json(answering.idle(SystemTime::now())).into_response());
         }
     };
@@ -134,23 +128,24 @@ fn known(app: &App, name: &str) -> Result<(), ApiError> {
 }
 
 /// `POST /api/show`.
-pub(crate) async fn show_model(State(app): State<App>, body: Result<JsonBody, ApiError>) -> Response {
-    let shown = body.and_then(|JsonBody(mut fields)| {
-        let name = read_show(fields.rest())?;
+pub(crate) async fn show_model(State(shared): State<Shared>, body: Result<JsonBody, ApiError>) -> Response {
+    let shown = async {
+        let name = read_show(body?.0.rest())?;
+        let app = App::choose(&shared, Some(&name)).await?;
         known(&app, &name)?;
-        Ok(Json(show(&facts(&app.model, &name))).into_response())
-    });
-    in_its_words(shown)
+        Ok(Json(show(&facts(&app.serving.described(), Some(&app.model.ability), &name))).into_response())
+    };
+    in_its_words(shown.await)
 }
 
 /// `GET /api/tags`.
-pub(crate) async fn list(State(app): State<App>) -> Json<Value> {
-    Json(tags(&all(&app.model)))
+pub(crate) async fn list(State(shared): State<Shared>) -> Json<Value> {
+    Json(tags(&all(shared.models.all())))
 }
 
 /// `GET /api/ps`.
-pub(crate) async fn running(State(app): State<App>) -> Json<Value> {
-    let models = all(&app.model);
+pub(crate) async fn running(State(shared): State<Shared>) -> Json<Value> {
+    let models = all(shared.models.all().iter().filter(|serving| serving.is_loaded()));
     let running: Vec<Running> =
         models.iter().map(|model| Running { model, memory_bytes: model.size_bytes, vram_bytes: 0 }).collect();
     Json(ps(&running, SystemTime::now()))
@@ -162,32 +157,24 @@ pub(crate) async fn server_version() -> Json<Value> {
 }
 
 /// `POST /api/embed`.
-pub(crate) async fn embed(
-    State(app): State<App>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-    body: Result<JsonBody, ApiError>,
-) -> Response {
-    in_its_words(async { vectors(app, exchange, body?.0, false).await }.await)
+pub(crate) async fn embed(asked: Result<Addressed, ApiError>) -> Response {
+    in_its_words(async { vectors(asked?, false).await }.await)
 }
 
 /// `POST /api/embeddings`, the older form.
-pub(crate) async fn embeddings_of_one(
-    State(app): State<App>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-    body: Result<JsonBody, ApiError>,
-) -> Response {
-    in_its_words(async { vectors(app, exchange, body?.0, true).await }.await)
+pub(crate) async fn embeddings_of_one(asked: Result<Addressed, ApiError>) -> Response {
+    in_its_words(async { vectors(asked?, true).await }.await)
 }
 
-async fn vectors(app: App, exchange: Arc<Exchange>, mut fields: Fields, older: bool) -> Result<Response, ApiError> {
+async fn vectors(Addressed { app, exchange, mut fields }: Addressed, older: bool) -> Result<Response, ApiError> {
     let begun = Instant::now();
     let read = if older { read_embeddings } else { read_embed };
     let (request, answering) = read(with_model(fields.rest(), &app.model))?;
     note(&fields, answering.ignored());
     let reply = match request {
         Some(request) => {
-            let inner = JsonBody(Fields::noting(request, &exchange));
-            let Json(reply) = embeddings::create(State(app), Extension(exchange), inner).await?;
+            let fields = Fields::noting(request, &exchange);
+            let Json(reply) = embeddings::create(Addressed { app, exchange, fields }).await?;
             object(&reply)?
         }
         None => Value::Null,
@@ -201,18 +188,22 @@ pub(crate) async fn not_here() -> Response {
     (StatusCode::NOT_IMPLEMENTED, Json(json!({"error": message}))).into_response()
 }
 
-fn all(model: &Served) -> Vec<Model> {
-    let adapters = model.ability.adapters().map(|adapters| adapters.list()).unwrap_or_default();
-    let names = std::iter::once(model.id.clone()).chain(adapters.into_iter().map(|entry| entry.name));
-    names.map(|name| facts(model, &name)).collect()
+fn all<'a>(models: impl IntoIterator<Item = &'a Arc<Serving>>) -> Vec<Model> {
+    let of = |serving: &Arc<Serving>| {
+        let (known, model) = (serving.described(), serving.model());
+        let adapters = known.adapters().into_iter().map(|entry| entry.name);
+        let names: Vec<String> = std::iter::once(known.id.clone()).chain(adapters).collect();
+        names.into_iter().map(move |name| facts(&known, model.as_ref().map(|model| &model.ability), &name))
+    };
+    models.into_iter().flat_map(of).collect()
 }
 
-/// What is known of a model under this name.
-fn facts(model: &Served, name: &str) -> Model {
+/// What is known of a model under this name; of one that is not in memory, less.
+fn facts(model: &Described, ability: Option<&Ability>, name: &str) -> Model {
     let mut capabilities = vec![];
     let (mut template, mut defaults) = (None, vec![]);
-    match &model.ability {
-        Ability::Text(text) => {
+    match ability {
+        Some(Ability::Text(text)) => {
             capabilities.push(Capability::Completion);
             if let Some(own) = &text.model.template {
                 capabilities.push(Capability::Tools);
@@ -226,8 +217,8 @@ fn facts(model: &Served, name: &str) -> Model {
             defaults.push(("temperature".to_string(), own.temperature.to_string()));
             defaults.push(("top_p".to_string(), own.top_p.to_string()));
         }
-        Ability::Vectors(_) => capabilities.push(Capability::Embedding),
-        Ability::Scores(_) | Ability::Labels(_) => {}
+        Some(Ability::Vectors(_)) => capabilities.push(Capability::Embedding),
+        Some(Ability::Scores(_) | Ability::Labels(_)) | None => {}
     }
     Model {
         name: name.to_string(),
@@ -238,7 +229,7 @@ fn facts(model: &Served, name: &str) -> Model {
         family: "transformer".into(),
         parameters: model.sizes.parameters,
         quantization: model.sizes.precision.clone(),
-        context: model.ability.context(),
+        context: model.context,
         embedding_length: model.sizes.width,
         capabilities,
         license: model.provenance.license.as_ref().map(ToString::to_string),

@@ -4,16 +4,16 @@ use super::{
     encoding::{Length, read_input, read_model, run},
     usage::Usage,
 };
-use crate::{Ability, Served, app::App};
-use axum::{Extension, Json, extract::State};
+use crate::{
+    Ability, Served,
+    app::{Addressed, App},
+};
+use axum::Json;
 use narthex_answer::TextEncoder;
-use narthex_http::{ApiError, Exchange, Fields, JsonBody, new_id};
+use narthex_http::{ApiError, Fields, new_id};
 use narthex_text::TokenSequence;
 use serde::Serialize;
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 #[derive(Serialize)]
 pub(crate) struct Pooled {
@@ -33,11 +33,7 @@ struct Entry {
 }
 
 /// Texts to what the model gives for them.
-pub(crate) async fn create(
-    State(app): State<App>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-    JsonBody(fields): JsonBody,
-) -> Result<Json<Pooled>, ApiError> {
+pub(crate) async fn create(Addressed { app, exchange, fields }: Addressed) -> Result<Json<Pooled>, ApiError> {
     let asked = app.clone();
     let read = tokio::task::spawn_blocking(move || read(fields, &asked)).await;
     let sequences = read.map_err(|error| ApiError::internal(error.to_string()))??;

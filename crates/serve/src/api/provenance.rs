@@ -1,7 +1,7 @@
 //! `GET /v1/provenance`: what the model and its adapters were made from and under which licences. Our own endpoint.
 
-use crate::app::App;
-use axum::{Json, extract::State};
+use crate::app::Named;
+use axum::Json;
 use indexmap::IndexMap;
 use narthex_openness::Shown;
 use serde::Serialize;
@@ -16,10 +16,10 @@ pub(crate) struct Provenance {
 }
 
 /// What is known of the model; if there are adapters, of them too.
-pub(crate) async fn get(State(app): State<App>) -> Json<Provenance> {
-    let adapters = app.model.ability.adapters().map(|adapters| adapters.list()).unwrap_or_default();
-    let adapters = adapters.into_iter().map(|entry| (entry.name, entry.source.provenance().clone()));
-    Json(Provenance { own: app.model.provenance.clone(), adapters: adapters.collect() })
+pub(crate) async fn get(Named(serving): Named) -> Json<Provenance> {
+    let model = serving.described();
+    let adapters = model.adapters().into_iter().map(|entry| (entry.name, entry.source.provenance().clone()));
+    Json(Provenance { own: model.provenance.clone(), adapters: adapters.collect() })
 }
 
 #[cfg(test)]

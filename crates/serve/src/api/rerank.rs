@@ -6,12 +6,11 @@ use super::{
     encoding::{Length, Likeness, check_count, read_model},
     usage::ReadUsage,
 };
-use crate::{Limits, Served, app::App};
-use axum::{Extension, Json, extract::State};
-use narthex_http::{ApiError, Exchange, Fields, JsonBody, new_id};
+use crate::{Limits, Served, app::Addressed};
+use axum::Json;
+use narthex_http::{ApiError, Fields, new_id};
 use serde::Serialize;
 use serde_json::Value;
-use std::sync::Arc;
 
 struct Call {
     likeness: Likeness,
@@ -43,11 +42,7 @@ struct Document {
 }
 
 /// Ranks documents.
-pub(crate) async fn create(
-    State(app): State<App>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-    JsonBody(fields): JsonBody,
-) -> Result<Json<Ranking>, ApiError> {
+pub(crate) async fn create(Addressed { app, exchange, fields }: Addressed) -> Result<Json<Ranking>, ApiError> {
     let (model, limits) = (app.model.clone(), app.shared.limits.clone());
     let call = tokio::task::spawn_blocking(move || read(fields, &model, &limits)).await;
     let Call { likeness, mut documents, top_n, return_documents } =

@@ -7,28 +7,21 @@ use super::{
     parameters::with_model,
 };
 use crate::{
-    app::App,
+    app::{Addressed, Shared},
     dialects::responses::{Given, Page, Reading, Responses, read},
 };
 use axum::{
-    Extension, Json,
+    Json,
     extract::{Path, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use narthex_http::{ApiError, Exchange, Fields, JsonBody, entropy, plain_event_stream};
+use narthex_http::{ApiError, Fields, entropy, plain_event_stream};
 use serde_json::{Map, Value, json};
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Makes a response.
-pub(crate) async fn create(
-    State(app): State<App>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-    JsonBody(mut fields): JsonBody,
-) -> Result<Response, ApiError> {
+pub(crate) async fn create(Addressed { app, exchange, mut fields }: Addressed) -> Result<Response, ApiError> {
     let defaults = &ability::text(&app.model)?.model.defaults;
     let shown = json!({"temperature": defaults.temperature, "top_p": defaults.top_p, "model": app.model.id});
     let reading = Reading {
@@ -82,23 +75,23 @@ fn unknown(id: &str) -> ApiError {
 }
 
 /// A response that is kept.
-pub(crate) async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    app.shared.responses.get(&id).map(Json).ok_or_else(|| unknown(&id))
+pub(crate) async fn get(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    shared.responses.get(&id).map(Json).ok_or_else(|| unknown(&id))
 }
 
 /// Forgets a response.
-pub(crate) async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    app.shared.responses.delete(&id).map(Json).ok_or_else(|| unknown(&id))
+pub(crate) async fn delete(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    shared.responses.delete(&id).map(Json).ok_or_else(|| unknown(&id))
 }
 
 /// What a response was asked with.
 pub(crate) async fn input_items(
-    State(app): State<App>,
+    State(shared): State<Shared>,
     Path(id): Path<String>,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Json<Value>, ApiError> {
     let page = Page::read(query.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
-    app.shared.responses.input_items(&id, &page).ok_or_else(|| unknown(&id))?.map(Json)
+    shared.responses.input_items(&id, &page).ok_or_else(|| unknown(&id))?.map(Json)
 }
 
 #[cfg(test)]

@@ -6,11 +6,10 @@ use super::{
     head::Head,
     usage::Usage,
 };
-use crate::{Limits, Served, app::App};
-use axum::{Extension, Json, extract::State};
-use narthex_http::{ApiError, Exchange, Fields, JsonBody};
+use crate::{Limits, Served, app::Addressed};
+use axum::Json;
+use narthex_http::{ApiError, Fields};
 use serde::Serialize;
-use std::sync::Arc;
 
 #[derive(Serialize)]
 pub(crate) struct Scores {
@@ -28,11 +27,7 @@ struct Score {
 }
 
 /// Pairs of texts to scores.
-pub(crate) async fn create(
-    State(app): State<App>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-    JsonBody(fields): JsonBody,
-) -> Result<Json<Scores>, ApiError> {
+pub(crate) async fn create(Addressed { app, exchange, fields }: Addressed) -> Result<Json<Scores>, ApiError> {
     let (model, limits) = (app.model.clone(), app.shared.limits.clone());
     let read = tokio::task::spawn_blocking(move || read(fields, &model, &limits)).await;
     let likeness = read.map_err(|error| ApiError::internal(error.to_string()))??;

@@ -1,16 +1,19 @@
 //! What others ask of a server besides answers: `/version`, `/ping`, `/load`, `/invocations` and `/openapi.json`.
 
 use super::{chat_completions, classify, completions, embeddings, rerank, score};
-use crate::{Ability, app::App};
+use crate::{
+    Ability,
+    app::{Addressed, Shared},
+};
 use axum::{
-    Extension, Json,
+    Json,
     extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use narthex_http::{ApiError, Exchange, JsonBody};
+use narthex_http::ApiError;
+use narthex_infer::EngineStats;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 
 /// Every endpoint: its method, its path and what it is for.
 pub(crate) const ENDPOINTS: [(&str, &str, &str); 52] = [
@@ -79,9 +82,10 @@ pub(crate) async fn ping() -> StatusCode {
 }
 
 /// `GET /load`.
-pub(crate) async fn load(State(app): State<App>) -> Json<Value> {
-    let stats = app.shared.serving.stats();
-    Json(json!({"server_load": stats.requests_running + stats.requests_waiting}))
+pub(crate) async fn load(State(shared): State<Shared>) -> Json<Value> {
+    let of = |stats: EngineStats| stats.requests_running + stats.requests_waiting;
+    let load: u64 = shared.models.all().iter().map(|serving| of(serving.stats())).sum();
+    Json(json!({"server_load": load}))
 }
 
 /// `GET /openapi.json`.
@@ -113,30 +117,27 @@ pub(crate) async fn openapi() -> Json<Value> {
 }
 
 /// `POST /invocations`: the endpoint is told by the fields.
-pub(crate) async fn invocations(
-    State(app): State<App>,
-    Extension(exchange): Extension<Arc<Exchange>>,
-    JsonBody(fields): JsonBody,
-) -> Result<Response, ApiError> {
-    let has = |names: &[&str]| names.iter().any(|name| fields.has(name));
-    let (to, who, labels) = (State(app.clone()), Extension(exchange), matches!(app.model.ability, Ability::Labels(_)));
+pub(crate) async fn invocations(Addressed { app, exchange, fields }: Addressed) -> Result<Response, ApiError> {
+    let labels = matches!(app.model.ability, Ability::Labels(_));
+    let asked = Addressed { app, exchange, fields };
+    let has = |names: &[&str]| names.iter().any(|name| asked.fields.has(name));
     if has(&["messages"]) {
-        return chat_completions::create(to, who, JsonBody(fields)).await;
+        return chat_completions::create(asked).await;
     }
     if has(&["prompt"]) {
-        return completions::create(to, who, JsonBody(fields)).await;
+        return completions::create(asked).await;
     }
     if has(&["query"]) {
-        return rerank::create(to, who, JsonBody(fields)).await.map(IntoResponse::into_response);
+        return rerank::create(asked).await.map(IntoResponse::into_response);
     }
     if has(&["text_1", "queries", "data_1"]) {
-        return score::create(to, who, JsonBody(fields)).await.map(IntoResponse::into_response);
+        return score::create(asked).await.map(IntoResponse::into_response);
     }
     if has(&["input"]) && labels {
-        return classify::create(to, who, JsonBody(fields)).await.map(IntoResponse::into_response);
+        return classify::create(asked).await.map(IntoResponse::into_response);
     }
     if has(&["input"]) {
-        return embeddings::create(to, who, JsonBody(fields)).await.map(IntoResponse::into_response);
+        return embeddings::create(asked).await.map(IntoResponse::into_response);
     }
     Err(ApiError::invalid("the body has none of `messages`, `prompt`, `input`, `query` and `text_1`: what is wanted?"))
 }

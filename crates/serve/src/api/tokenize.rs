@@ -4,13 +4,12 @@ use super::{
     ability, conversing::Rendering, llama_server::tokens_of, parameters::check_model, refusal::unanswered,
     tools::read_tools,
 };
-use crate::app::App;
+use crate::app::{Addressed, App};
 use axum::{
     Json,
-    extract::State,
     response::{IntoResponse, Response},
 };
-use narthex_http::{ApiError, Fields, JsonBody};
+use narthex_http::{ApiError, Fields};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -31,7 +30,7 @@ pub(crate) struct Text {
 }
 
 /// Text or messages to token ids.
-pub(crate) async fn tokenize(State(app): State<App>, JsonBody(mut fields): JsonBody) -> Result<Response, ApiError> {
+pub(crate) async fn tokenize(Addressed { app, mut fields, .. }: Addressed) -> Result<Response, ApiError> {
     let worked = tokio::task::spawn_blocking(move || match fields.has("content") && !fields.has("prompt") {
         // llama-server's form.
         true => tokens_of(&app.model, fields.rest()).map(|tokens| Json(tokens).into_response()),
@@ -66,7 +65,7 @@ fn to_tokens(app: &App, mut fields: Fields) -> Result<Tokens, ApiError> {
 }
 
 /// Token ids to text.
-pub(crate) async fn detokenize(State(app): State<App>, JsonBody(mut fields): JsonBody) -> Result<Json<Text>, ApiError> {
+pub(crate) async fn detokenize(Addressed { app, mut fields, .. }: Addressed) -> Result<Json<Text>, ApiError> {
     read_model(&mut fields, &app)?;
     let wrong = || ApiError::field("tokens", "`tokens` must be a list of token ids of the model");
     let Some(Value::Array(list)) = fields.take("tokens") else { return Err(wrong()) };

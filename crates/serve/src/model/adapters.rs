@@ -135,6 +135,11 @@ impl Adapters {
         drop(known);
     }
 
+    /// Takes all out of memory; they stay known.
+    pub(crate) fn unload(&self) {
+        self.lock().known.values_mut().for_each(|known| known.loaded = None);
+    }
+
     /// The adapter of a name for this engine, loaded if it is not there; none if the name is not known. If another lies
     /// in its place by then, that one is opened, and must be allowed too. Not for asynchronous code: this reads files,
     /// and what it calls may wait.
@@ -214,7 +219,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ServeOptions, Serving, testing};
+    use crate::{Models, ServeOptions, Serving, testing};
     use narthex_base::{ArtifactKind, Digest, LineageNode};
     use narthex_infer::{
         EngineStats, Request, Sink, StatsReader, SubmitError, Takes, Ticket,
@@ -385,7 +390,7 @@ mod tests {
         let mut model = testing::model_of(Arc::new(Ranks));
         testing::text(&mut model).adapters = Arc::new(adapters);
         let (known, served) = (testing::text(&mut model).adapters.clone(), Arc::new(Serving::new(model)));
-        let router = crate::router(served.clone(), &ServeOptions::default()).unwrap();
+        let router = crate::router(Models::of(served.clone()), &ServeOptions::default()).unwrap();
         let get = async |path: &str, status: u16| testing::get(&router, path).await.json(status);
         assert!(get("/v1/provenance", 200).await.get("adapters").is_none());
         let load = |name: &str, path: &str| json!({"lora_name": name, "lora_path": path});
@@ -454,7 +459,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut model = testing::model_of(Arc::new(Ranks));
         testing::text(&mut model).adapters = Arc::new(adapters(folder.path()));
-        let router = crate::router(Arc::new(Serving::new(model)), &ServeOptions::default()).unwrap();
+        let router = crate::router(Models::of(Arc::new(Serving::new(model))), &ServeOptions::default()).unwrap();
         let post = async |path: &str, body: Value, status: u16| testing::post(&router, path, &body).await.text(status);
         let says = async |name: &str| {
             let body = json!({"model": name, "prompt": "x", "max_tokens": 20});

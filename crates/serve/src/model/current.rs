@@ -1,17 +1,29 @@
-//! The model that answers, which may be replaced while the server runs: requests under way keep the one they began
-//! with.
+//! A model that answers, which may be replaced or put out of memory while the server runs: requests under way keep the
+//! one they began with.
 
-use crate::Served;
+use super::described::Described;
+use crate::{Served, metrics::Metrics};
+use narthex_base::{Error, Result};
 use narthex_infer::{EngineStats, StatsReader};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// The model that answers new requests, and what is left of those before it.
+/// Loads a model; may take a while.
+type Load = Box<dyn Fn() -> Result<Served> + Send + Sync>;
+
+/// The model of one name: what answers new requests, and what is left of those before it.
 pub struct Serving {
     state: Mutex<State>,
+    /// Brings the model back; without it the model stays in memory.
+    load: Option<Load>,
+    metrics: Arc<Metrics>,
 }
 
 struct State {
-    model: Arc<Served>,
+    described: Arc<Described>,
+    /// None while it is not in memory.
+    model: Option<Arc<Served>>,
+    /// When it was last asked for, by the clock of whoever has several.
+    used: u64,
     former: Vec<Former>,
     /// Counters of models that are gone.
     past: EngineStats,
@@ -20,36 +32,112 @@ struct State {
 /// A model that answers what it has begun.
 struct Former {
     model: Weak<Served>,
+    memory_bytes: u64,
     stats: StatsReader,
 }
 
 impl Serving {
-    /// Answers with this model.
+    /// Answers with this model, which stays in memory.
     pub fn new(model: Served) -> Self {
-        let model = Arc::new(model);
-        Self { state: Mutex::new(State { model, former: vec![], past: EngineStats::default() }) }
+        let described = Arc::new(Described::of(&model));
+        let state =
+            State { described, model: Some(model.into()), used: 0, former: vec![], past: EngineStats::default() };
+        Self { state: Mutex::new(state), load: None, metrics: Arc::default() }
     }
 
-    /// The model for a new request. Whoever holds it keeps it alive.
-    pub fn model(&self) -> Arc<Served> {
+    /// Answers with this model, which may be put out of memory: `load` brings it back under the same name.
+    pub fn with_load(model: Served, load: impl Fn() -> Result<Served> + Send + Sync + 'static) -> Self {
+        Self { load: Some(Box::new(load)), ..Self::new(model) }
+    }
+
+    /// The model for a new request, if it is in memory. Whoever holds it keeps it alive.
+    pub(crate) fn model(&self) -> Option<Arc<Served>> {
         self.lock().model.clone()
+    }
+
+    /// The same, noting that it was asked for now.
+    pub(crate) fn model_at(&self, now: u64) -> Option<Arc<Served>> {
+        let mut state = self.lock();
+        state.used = now;
+        state.model.clone()
+    }
+
+    /// When it was last asked for, if it is in memory and may go out of it.
+    pub(crate) fn used(&self) -> Option<u64> {
+        let state = self.lock();
+        (state.model.is_some() && self.load.is_some()).then_some(state.used)
+    }
+
+    /// What is known of it, whether it is in memory or not.
+    pub(crate) fn described(&self) -> Arc<Described> {
+        self.lock().described.clone()
+    }
+
+    /// What the server measures of its requests.
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Whether it is in memory.
+    pub fn is_loaded(&self) -> bool {
+        self.lock().model.is_some()
+    }
+
+    /// Bytes that it takes when it is in memory.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.lock().described.sizes.memory_bytes
+    }
+
+    /// Bytes that it takes now, those of models before it that still answer included.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        let state = self.lock();
+        let now = state.model.as_ref().map_or(0, |model| model.sizes.memory_bytes);
+        let living = state.former.iter().filter(|former| former.model.strong_count() > 0);
+        now + living.map(|former| former.memory_bytes).sum::<u64>()
     }
 
     /// New requests go to this model from now on; the one before ends with its last answer.
     pub fn replace(&self, model: Served) {
+        let described = Arc::new(Described::of(&model));
         let mut state = self.lock();
-        let before = std::mem::replace(&mut state.model, Arc::new(model));
-        state.former.push(Former { model: Arc::downgrade(&before), stats: before.ability.stats_reader() });
+        state.described = described;
+        let before = state.model.replace(Arc::new(model));
+        state.retire(before.as_ref());
         drop(state);
         // The last holder ends the engine; if that is us, then without anybody waiting.
         drop(before);
     }
 
+    /// Puts the model out of memory as soon as its last answer has ended. Returns whether it was in memory and can come
+    /// back.
+    pub(crate) fn unload(&self) -> bool {
+        if self.load.is_none() {
+            return false;
+        }
+        let mut state = self.lock();
+        let before = state.model.take();
+        state.retire(before.as_ref());
+        let described = state.described.clone();
+        drop(state);
+        described.unload_adapters();
+        before.is_some()
+    }
+
+    /// Loads the model. Reads files, and may take a while.
+    ///
+    /// # Errors
+    /// If it cannot be loaded, or not any more.
+    pub(crate) fn load(&self) -> Result<()> {
+        let load = self.load.as_ref().ok_or_else(|| Error::internal("the model cannot be loaded again"))?;
+        self.replace(load()?);
+        Ok(())
+    }
+
     /// Counters of all models so far, and the gauges of those that still answer. The cache is that of the newest.
     pub fn stats(&self) -> EngineStats {
         let mut state = self.lock();
-        let State { model, former, past } = &mut *state;
-        let mut stats = model.ability.stats_reader()();
+        let State { model, former, past, .. } = &mut *state;
+        let mut stats = model.as_ref().map(|model| model.ability.stats_reader()()).unwrap_or_default();
         former.retain(|former| {
             let gone = former.model.strong_count() == 0;
             let found = (former.stats)();
@@ -65,6 +153,18 @@ impl Serving {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Keeps what is to be counted of a model that answers no new requests.
+    fn retire(&mut self, before: Option<&Arc<Served>>) {
+        let retired = |model: &Arc<Served>| Former {
+            model: Arc::downgrade(model),
+            memory_bytes: model.sizes.memory_bytes,
+            stats: model.ability.stats_reader(),
+        };
+        self.former.extend(before.map(retired));
     }
 }
 
@@ -94,7 +194,7 @@ fn add_counters(to: &mut EngineStats, from: &EngineStats) {
 mod tests {
     use super::*;
     use crate::{
-        ServeOptions,
+        Models, ServeOptions,
         testing::{self, byte_tokens, get, post},
     };
     use narthex_infer::scripted::{Scripted, say};
@@ -109,7 +209,7 @@ mod tests {
         };
         let old = says("old old old");
         let serving = Arc::new(Serving::new(testing::model_of(old.clone())));
-        let router = crate::router(serving.clone(), &ServeOptions::default()).unwrap();
+        let router = crate::router(Models::of(serving.clone()), &ServeOptions::default()).unwrap();
         let body = json!({"model": "m", "prompt": "x", "max_tokens": 50});
         let (first, second) = (router.clone(), router.clone());
         let asked = body.clone();

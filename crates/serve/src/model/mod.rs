@@ -2,10 +2,15 @@
 
 mod adapters;
 mod current;
+mod described;
+mod models;
 mod served;
 mod served_adapter;
 
 pub use adapters::{AdapterEntry, Adapters};
 pub use current::Serving;
+pub(crate) use described::Described;
+pub use models::Models;
+pub(crate) use models::NotReady;
 pub use served::{Ability, LabelAbility, Served, Sizes, TextAbility};
 pub use served_adapter::{AdapterSources, NotServed, ServedAdapter};

@@ -28,6 +28,8 @@ pub struct Sizes {
     pub parameters: u64,
     /// Bytes that they take as they are kept.
     pub bytes: u64,
+    /// Bytes that the model may take in memory: the weights, and keys and values.
+    pub memory_bytes: u64,
     /// Numbers in a hidden state.
     pub width: usize,
     /// How they are kept: `BF16`, `F32`.
@@ -52,6 +54,8 @@ pub struct TextAbility {
     pub model: TextModel,
     /// The adapters over it that clients may ask for by name.
     pub adapters: Arc<Adapters>,
+    /// How it writes calls of tools, by name, if its chat template does not tell.
+    pub call_parser: Option<String>,
 }
 
 /// A model that sorts texts into classes.

@@ -6,7 +6,7 @@ import { ServerError, ask, key } from "./server.js";
 const STORED = "narthex-model";
 
 let models = []; // as /v1/models gives them
-let provenance = {}; // of the base model, with that of the adapters
+let provenance = {}; // of the chosen one's base model, with that of its adapters
 
 /// The model that is chosen, as /v1/models gives it; null before it is known.
 export let model = null;
@@ -22,7 +22,17 @@ export async function loadModels() {
   if (model === null) throw new ServerError("The server has no model.", 0);
   showChoice();
   showModel();
-  provenance = await (await ask("v1/provenance")).json();
+  await loadPapers();
+}
+
+/// The name of the model below an adapter, or of the model itself; null before it is known.
+export const baseName = () => model && (model.parent ?? model.id);
+
+async function loadPapers() {
+  const shown = model;
+  const found = await (await ask(`v1/provenance?model=${encodeURIComponent(baseName())}`)).json();
+  if (shown !== model) return; // another was chosen meanwhile
+  provenance = found;
   await showPapers();
 }
 
@@ -39,7 +49,7 @@ async function choose(id) {
   model = models.find((one) => one.id === id) ?? model;
   kept("localStorage", STORED, model.id);
   showModel();
-  await showPapers();
+  await loadPapers();
 }
 
 function showModel() {

@@ -1,6 +1,7 @@
 // The section "Serving": figures from the server's /metrics, read only while someone sees them.
 
 import { at, make } from "./basics.js";
+import { baseName } from "./model.js";
 import { ServerError, ask } from "./server.js";
 
 const SCRAPE_MS = 2_000;
@@ -37,7 +38,9 @@ function parse(text, time) {
     const [, name, labels = "", number] = /^([\w:]+)(?:\{(.*)\})? (\S+)/.exec(line) ?? [];
     const value = Number(number);
     if (!Number.isFinite(value)) continue; // comments and empty lines too
-    scrape.model ??= /model_name="((?:[^"\\]|\\.)*)"/.exec(labels)?.[1];
+    const model = /model_name="((?:[^"\\]|\\.)*)"/.exec(labels)?.[1].replace(/\\(.)/g, (_, one) => (one === "n" ? "\n" : one));
+    scrape.model ??= baseName() ?? model;
+    if (model !== scrape.model) continue; // of another model that is served
     const bound = /(?:^|,)le="([^"]*)"/.exec(labels)?.[1];
     if (bound === undefined) {
       scrape.values.set(name, value);

@@ -1,6 +1,6 @@
 //! Clients that go away, and a server that stops, while a model answers.
 
-use crate::{ServeOptions, Serving, serve, testing};
+use crate::{Models, ServeOptions, Serving, serve, testing};
 use narthex_http::{HttpOptions, bind};
 use narthex_infer::{
     Output,
@@ -26,7 +26,7 @@ fn endless(check: impl FnOnce(SocketAddr, &Scripted, oneshot::Sender<()>)) {
     let bound = bind(&options.http).unwrap();
     let address = bound.address();
     let (stop, stopped) = oneshot::channel();
-    let thread = std::thread::spawn(move || serve(bound, model, &options, async { _ = stopped.await }));
+    let thread = std::thread::spawn(move || serve(bound, Models::of(model), &options, async { _ = stopped.await }));
     check(address, &generator, stop);
     thread.join().unwrap().unwrap();
 }
