@@ -4,6 +4,7 @@ use crate::{
     Models, ServeOptions,
     api::keeping::FilesState,
     batches::{Runner, Store},
+    dialects::responses::Responses,
     router::{needs_key, routes},
 };
 use narthex_base::{Error, Result};
@@ -23,7 +24,13 @@ pub fn serve(
     let cannot = |error| Error::input("the folder for files cannot be used").cause(error).help("see `--files-dir`");
     let store = options.files.clone().map(Store::open).transpose().map_err(cannot)?;
     let files = FilesState(store.clone());
-    let routes = routes(Arc::new(models), options, bound.stopping(), &files);
+    // The store of files holds the folder's lock.
+    let journal = options.files.as_ref().map(|files| files.folder.join("responses.jsonl"));
+    let responses = match journal {
+        Some(path) => Responses::open(options.responses, &path).map_err(cannot)?,
+        None => Responses::new(options.responses),
+    };
+    let routes = routes(Arc::new(models), options, bound.stopping(), &files, responses);
     // Lines of batches go the way of all requests, but within the house: they carry no key.
     let inner = HttpOptions {
         strict_fields: options.http.strict_fields,

@@ -15,7 +15,13 @@ use std::sync::Arc;
 /// # Errors
 /// If the access log cannot be written, or the address for traces is none.
 pub fn router(models: Models, options: &ServeOptions) -> Result<Router> {
-    let routes = routes(Arc::new(models), options, Stopping::default(), &FilesState::default());
+    let routes = routes(
+        Arc::new(models),
+        options,
+        Stopping::default(),
+        &FilesState::default(),
+        Responses::new(options.responses),
+    );
     Ok(guarded(routes, &options.http, needs_key, Observers::open(&options.http)?))
 }
 
@@ -43,10 +49,15 @@ where
         .route("/v1/batches/{id}/cancel", post(api::batches::cancel))
 }
 
-/// The routes alone, for a server that says when it is about to stop.
-pub(crate) fn routes(models: Arc<Models>, options: &ServeOptions, stopping: Stopping, files: &FilesState) -> Router {
+/// The routes alone, for a server that says when it is about to stop and what it keeps.
+pub(crate) fn routes(
+    models: Arc<Models>,
+    options: &ServeOptions,
+    stopping: Stopping,
+    files: &FilesState,
+    responses: Responses,
+) -> Router {
     let limits = Arc::new(options.limits.clone());
-    let responses = Arc::new(Responses::new(options.responses));
     api::page::routes()
         .merge(files_routes(files))
         .route("/health", get(api::health::get))
@@ -109,7 +120,7 @@ pub(crate) fn routes(models: Arc<Models>, options: &ServeOptions, stopping: Stop
         .route("/tokenize", post(api::tokenize::tokenize))
         .route("/detokenize", post(api::tokenize::detokenize))
         .route("/v1/provenance", get(api::provenance::get))
-        .with_state(Shared { models, limits, responses, files: files.clone(), stopping })
+        .with_state(Shared { models, limits, responses: responses.into(), files: files.clone(), stopping })
 }
 
 #[cfg(test)]

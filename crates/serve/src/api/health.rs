@@ -23,6 +23,7 @@ mod tests {
     use crate::{
         Models, ServeOptions, Serving,
         api::keeping::FilesState,
+        dialects::responses::Responses,
         router::routes,
         testing::{self, get},
     };
@@ -40,8 +41,14 @@ mod tests {
     async fn a_server_that_stops_is_not_ready() {
         let stopping = Stopping::default();
         let serving = Arc::new(Serving::new(testing::model(|_| vec![])));
-        let router =
-            routes(Arc::new(Models::of(serving)), &ServeOptions::default(), stopping.clone(), &FilesState::default());
+        let options = ServeOptions::default();
+        let router = routes(
+            Arc::new(Models::of(serving)),
+            &options,
+            stopping.clone(),
+            &FilesState::default(),
+            Responses::new(options.responses),
+        );
         assert_eq!(get(&router, "/ready").await.json(200), json!({"status": "ready"}));
         stopping.begin();
         assert_eq!(get(&router, "/ready").await.json(503), json!({"status": "stopping"}));

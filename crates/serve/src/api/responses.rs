@@ -4,6 +4,7 @@ use super::{
     ability,
     chat_completions::Talk,
     chunks::{Translated, error_object, object, put_all},
+    keeping::blocking,
     parameters::with_model,
 };
 use crate::{
@@ -18,7 +19,11 @@ use axum::{
 };
 use narthex_http::{ApiError, Fields, entropy, plain_event_stream};
 use serde_json::{Map, Value, json};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    io,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// Makes a response.
 pub(crate) async fn create(Addressed { app, exchange, mut fields }: Addressed) -> Result<Response, ApiError> {
@@ -42,7 +47,7 @@ pub(crate) async fn create(Addressed { app, exchange, mut fields }: Addressed) -
     let kept = answering.kept();
     if !answering.stream {
         let whole = answering.whole(&object(&talk.whole().await?)?);
-        keep(&responses, kept, &whole);
+        keep(&responses, kept, &whole).await?;
         return Ok(Json(whole).into_response());
     }
     Ok(plain_event_stream(async move |events| {
@@ -54,7 +59,7 @@ pub(crate) async fn create(Addressed { app, exchange, mut fields }: Addressed) -
             Err(error) => answering.broken(&error_object(&error)),
         };
         if let Some(response) = last.last().and_then(|event| event.data.get("response")) {
-            keep(&responses, kept, response);
+            keep(&responses, kept, response).await?;
         }
         put_all(&events, &last).await
     }))
@@ -64,10 +69,14 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn keep(responses: &Responses, kept: Option<Given>, response: &Value) {
-    if let Some(given) = kept {
-        responses.insert(given, response.clone());
-    }
+async fn keep(responses: &Arc<Responses>, kept: Option<Given>, response: &Value) -> Result<(), ApiError> {
+    let Some(given) = kept else { return Ok(()) };
+    let (responses, response) = (responses.clone(), response.clone());
+    blocking(move || responses.insert(given, response)).await?.map_err(|error| not_kept(&error))
+}
+
+fn not_kept(error: &io::Error) -> ApiError {
+    ApiError::internal(format!("the response cannot be kept: {error}"))
 }
 
 fn unknown(id: &str) -> ApiError {
@@ -81,7 +90,9 @@ pub(crate) async fn get(State(shared): State<Shared>, Path(id): Path<String>) ->
 
 /// Forgets a response.
 pub(crate) async fn delete(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    shared.responses.delete(&id).map(Json).ok_or_else(|| unknown(&id))
+    let (responses, asked) = (shared.responses.clone(), id.clone());
+    let deleted = blocking(move || responses.delete(&asked)).await?.map_err(|error| not_kept(&error))?;
+    deleted.map(Json).ok_or_else(|| unknown(&id))
 }
 
 /// What a response was asked with.

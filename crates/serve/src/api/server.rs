@@ -16,7 +16,7 @@ use narthex_infer::EngineStats;
 use serde_json::{Map, Value, json};
 
 /// Every endpoint: its method, its path and what it is for.
-pub(crate) const ENDPOINTS: [(&str, &str, &str); 52] = [
+pub(crate) const ENDPOINTS: &[(&str, &str, &str)] = &[
     ("get", "/health", "Whether the server answers."),
     ("get", "/ready", "Whether new requests should come."),
     ("get", "/ping", "The same as /health, as SageMaker asks."),
@@ -26,9 +26,14 @@ pub(crate) const ENDPOINTS: [(&str, &str, &str); 52] = [
     ("get", "/metrics", "Counters for Prometheus, under vLLM's names."),
     ("get", "/openapi.json", "This list."),
     ("get", "/v1/models", "The models and adapters."),
+    ("get", "/v1/health", "The same as /health."),
     ("get", "/v1/models/{id}", "One of them, with its lineage and licences."),
+    ("get", "/models", "The models and adapters (llama-server)."),
+    ("post", "/models/load", "Has a model in memory (llama-server)."),
+    ("post", "/models/unload", "Puts a model out of memory until it is asked for again (llama-server)."),
     ("get", "/v1/provenance", "What the model was made from."),
     ("post", "/v1/chat/completions", "An answer to a conversation (OpenAI)."),
+    ("post", "/chat/completions", "The same under llama-server's name."),
     ("post", "/v1/completions", "The continuation of a text (OpenAI)."),
     ("post", "/v1/responses", "An answer to a conversation that is kept (OpenAI)."),
     ("get", "/v1/responses/{id}", "A response that is kept."),
@@ -37,13 +42,17 @@ pub(crate) const ENDPOINTS: [(&str, &str, &str); 52] = [
     ("post", "/v1/messages", "An answer to a conversation (Anthropic)."),
     ("post", "/v1/messages/count_tokens", "The tokens of a conversation (Anthropic)."),
     ("post", "/v1/embeddings", "Vectors of texts (OpenAI)."),
+    ("post", "/embeddings", "The same under llama-server's name."),
     ("post", "/v2/embed", "Vectors of texts (Cohere)."),
     ("post", "/v1/score", "How alike pairs of texts are (vLLM)."),
     ("post", "/score", "How alike pairs of texts are (vLLM)."),
     ("post", "/v1/rerank", "Documents in the order of how well they fit a query."),
     ("post", "/v2/rerank", "Documents in the order of how well they fit a query (Cohere)."),
     ("post", "/rerank", "Documents in the order of how well they fit a query (vLLM)."),
+    ("post", "/reranking", "The same (llama-server)."),
+    ("post", "/v1/reranking", "The same (llama-server)."),
     ("post", "/classify", "Classes of texts (vLLM)."),
+    ("post", "/v1/classify", "The same."),
     ("post", "/pooling", "Vectors, scores or probabilities of texts, as the model gives them (vLLM)."),
     ("post", "/tokenize", "The tokens of a text or a conversation."),
     ("post", "/detokenize", "The text of tokens."),
@@ -59,16 +68,20 @@ pub(crate) const ENDPOINTS: [(&str, &str, &str); 52] = [
     ("get", "/api/ps", "The models in memory (Ollama)."),
     ("get", "/api/version", "The version of the server (Ollama)."),
     ("post", "/completion", "The continuation of a text (llama-server)."),
+    ("post", "/completions", "The same (llama-server)."),
     ("post", "/infill", "What fills a hole in a text (llama-server)."),
     ("post", "/apply-template", "The text of a conversation (llama-server)."),
     ("get", "/props", "What is known of the model (llama-server)."),
     ("get", "/slots", "What is under way (llama-server)."),
     ("post", "/v1/files", "Keeps a file for a batch (OpenAI)."),
     ("get", "/v1/files", "The files that are kept."),
+    ("get", "/v1/files/{id}", "What is known of a file that is kept."),
+    ("delete", "/v1/files/{id}", "Deletes a file."),
     ("get", "/v1/files/{id}/content", "A file that is kept."),
     ("post", "/v1/batches", "Answers the requests of a file (OpenAI)."),
     ("get", "/v1/batches", "The batches."),
     ("get", "/v1/batches/{id}", "A batch."),
+    ("post", "/v1/batches/{id}/cancel", "Ends a batch early."),
 ];
 
 /// `GET /version`.
@@ -91,7 +104,7 @@ pub(crate) async fn load(State(shared): State<Shared>) -> Json<Value> {
 /// `GET /openapi.json`.
 pub(crate) async fn openapi() -> Json<Value> {
     let mut paths = Map::new();
-    for (method, path, summary) in ENDPOINTS {
+    for &(method, path, summary) in ENDPOINTS {
         let entry = paths.entry(path).or_insert_with(|| json!({}));
         let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
         let parameters: Vec<Value> = names
@@ -153,7 +166,7 @@ mod tests {
     async fn what_is_listed_is_there() {
         let router = testing::router(answer("Hi."));
         let listed = get(&router, "/openapi.json").await.json(200);
-        for (method, path, _) in ENDPOINTS {
+        for &(method, path, _) in ENDPOINTS {
             assert!(listed["paths"][path][method].is_object(), "{method} {path}");
             let request = Request::builder().method(method.to_uppercase().as_str()).uri(path.replace("{id}", "x"));
             let request = request.header("content-type", "application/json").body(Body::from("{}")).unwrap();

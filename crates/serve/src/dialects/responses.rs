@@ -4,6 +4,7 @@
 mod fields;
 mod ids;
 mod input;
+mod journal;
 mod messages;
 mod output;
 mod settings;

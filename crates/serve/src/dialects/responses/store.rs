@@ -1,13 +1,19 @@
-//! Responses kept in memory, so that a later request can go on from one. Forgets the oldest first. Knows neither
-//! requests nor how answers are made.
+//! Responses kept in memory, and in a journal if there is one, so that a later request can go on from one. Forgets the
+//! oldest first. Knows neither requests nor how answers are made.
 
-use super::{fields::Fields, ids::response_of};
+use super::{
+    fields::Fields,
+    ids::response_of,
+    journal::{self, Journal, Line},
+};
 use narthex_http::ApiError;
 use serde_json::{Map, Value, json};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
+    io,
     iter::successors,
     mem::size_of,
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -40,6 +46,8 @@ pub struct Responses {
     /// Bytes of all turns that something still holds.
     bytes: Arc<AtomicUsize>,
     kept: Mutex<Kept>,
+    /// Held while something is kept or deleted, so that its lines stand in that order.
+    journal: Mutex<Option<Journal>>,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +71,8 @@ struct Entry {
 /// deleted or forgotten meanwhile.
 #[derive(Debug)]
 struct Turn {
+    /// Of its response.
+    id: String,
     input: Vec<Value>,
     output: Vec<Value>,
     before: Option<Arc<Turn>>,
@@ -105,7 +115,23 @@ pub struct Given {
 impl Responses {
     /// Keeps nothing yet.
     pub fn new(limits: StoreLimits) -> Self {
-        Self { limits, bytes: Arc::default(), kept: Mutex::default() }
+        Self { limits, bytes: Arc::default(), kept: Mutex::default(), journal: Mutex::default() }
+    }
+
+    /// Keeps what the journal at `path` says, and writes there what comes.
+    ///
+    /// # Errors
+    /// If it cannot be read or written.
+    pub fn open(limits: StoreLimits, path: &Path) -> io::Result<Self> {
+        let store = Self::new(limits);
+        for line in journal::read(path)? {
+            store.replay(line);
+        }
+        // Not before: what others go on from is there for a while and then deleted.
+        store.trim();
+        let journal = Journal::begin(path, &store.lines())?;
+        *store.journal() = Some(journal);
+        Ok(store)
     }
 
     /// Whether anything is kept at all.
@@ -113,30 +139,98 @@ impl Responses {
         self.limits.responses > 0
     }
 
-    /// Keeps a response; the oldest ones give way. One that is too large alone is not kept.
-    pub fn insert(&self, given: Given, mut response: Value) {
-        let Some(id) = response["id"].as_str().map(str::to_string) else { return };
+    /// Keeps a response; the oldest ones give way. One that is too large alone is not kept. May wait for the disk.
+    ///
+    /// # Errors
+    /// If the journal cannot be written: then it is not kept.
+    pub fn insert(&self, given: Given, mut response: Value) -> io::Result<()> {
+        let Some(id) = response["id"].as_str().map(str::to_string) else { return Ok(()) };
         let output = match response["output"].take() {
             Value::Array(output) => output,
             _ => vec![],
         };
-        let bytes = held(&response) + given.input.iter().chain(&output).map(held).sum::<usize>();
+        let bytes = held_by(&response, &given.input, &output);
         if !self.is_on() || bytes > self.limits.bytes {
-            return;
+            return Ok(());
         }
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let before = given.before.map(|conversation| conversation.0);
-        let turn = Arc::new(Turn { input: given.input, output, before, bytes, count: Arc::clone(&self.bytes) });
+        let turn = self.turn(id.clone(), given.input, output, before, bytes);
+        let mut journal = self.journal();
+        if let Some(journal) = &mut *journal {
+            journal.append(&line_of(&turn, response.clone()))?;
+        }
+        self.put(id, response, turn);
+        self.trim();
+        if let Some(grown) = journal.as_ref().filter(|journal| journal.has_grown()) {
+            *journal = Some(Journal::begin(grown.path(), &self.lines())?);
+        }
+        Ok(())
+    }
+
+    fn turn(
+        &self,
+        id: String,
+        input: Vec<Value>,
+        output: Vec<Value>,
+        before: Option<Arc<Turn>>,
+        bytes: usize,
+    ) -> Arc<Turn> {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Arc::new(Turn { id, input, output, before, bytes, count: Arc::clone(&self.bytes) })
+    }
+
+    fn put(&self, id: String, response: Value, turn: Arc<Turn>) {
         let mut kept = self.kept();
         kept.remove(&id);
         let place = kept.next;
         kept.next += 1;
         kept.places.insert(id.clone(), place);
         kept.entries.insert(place, Entry { id, response, turn });
+    }
+
+    /// Forgets the oldest until what is left is within the limits.
+    fn trim(&self) {
+        let mut kept = self.kept();
         while kept.entries.len() > self.limits.responses || self.bytes.load(Ordering::Relaxed) > self.limits.bytes {
             let Some((_, oldest)) = kept.entries.pop_first() else { break };
             kept.places.remove(&oldest.id);
         }
+    }
+
+    /// Does again what a line says.
+    fn replay(&self, line: Line) {
+        match line {
+            Line::Add { id, response, input, output, before } => {
+                let bytes = held_by(&response, &input, &output);
+                let before = before.and_then(|before| self.conversation(&before)).map(|conversation| conversation.0);
+                let turn = self.turn(id.clone(), input, output, before, bytes);
+                self.put(id, response, turn);
+            }
+            Line::Delete { id } => {
+                self.kept().remove(&id);
+            }
+        }
+    }
+
+    /// Lines that lead to what is kept.
+    fn lines(&self) -> Vec<Line> {
+        let kept = self.kept();
+        let (mut lines, mut written) = (vec![], HashSet::new());
+        for entry in kept.entries.values() {
+            let mut turns: Vec<&Arc<Turn>> = successors(Some(&entry.turn), |turn| turn.before.as_ref()).collect();
+            turns.reverse();
+            for turn in turns.into_iter().filter(|turn| written.insert(Arc::as_ptr(turn))) {
+                let response = kept.entry(&turn.id).map_or_else(|| json!({}), |entry| entry.response.clone());
+                lines.push(line_of(turn, response));
+            }
+        }
+        let is_gone = |line: &Line| match line {
+            Line::Add { id, .. } if kept.entry(id).is_none() => Some(Line::Delete { id: id.clone() }),
+            _ => None,
+        };
+        let gone: Vec<Line> = lines.iter().filter_map(is_gone).collect();
+        lines.extend(gone);
+        lines
     }
 
     /// A response.
@@ -148,10 +242,21 @@ impl Responses {
         Some(response)
     }
 
-    /// Deletes a response, and says so. Conversations that went on from it keep its text until they go too.
-    pub fn delete(&self, id: &str) -> Option<Value> {
-        self.kept().remove(id)?;
-        Some(json!({"id": id, "object": "response", "deleted": true}))
+    /// Deletes a response, and says so; none if there is none. Conversations that went on from it keep its text until
+    /// they go too. May wait for the disk.
+    ///
+    /// # Errors
+    /// If the journal cannot be written: then it stays.
+    pub fn delete(&self, id: &str) -> io::Result<Option<Value>> {
+        let mut journal = self.journal();
+        if self.kept().entry(id).is_none() {
+            return Ok(None);
+        }
+        if let Some(journal) = &mut *journal {
+            journal.append(&Line::Delete { id: id.into() })?;
+        }
+        self.kept().remove(id);
+        Ok(Some(json!({"id": id, "object": "response", "deleted": true})))
     }
 
     /// One page of what was given with a response; none if the response is unknown.
@@ -173,9 +278,19 @@ impl Responses {
         turn.input.iter().chain(&turn.output).find(|item| item["id"] == id).cloned()
     }
 
+    fn journal(&self) -> MutexGuard<'_, Option<Journal>> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The line that keeps a response again.
+fn line_of(turn: &Turn, response: Value) -> Line {
+    let before = turn.before.as_ref().map(|before| before.id.clone());
+    Line::Add { id: turn.id.clone(), response, input: turn.input.clone(), output: turn.output.clone(), before }
 }
 
 impl Kept {
@@ -234,6 +349,10 @@ impl Page {
             "has_more": rest.len() > data.len(),
         }))
     }
+}
+
+fn held_by(response: &Value, input: &[Value], output: &[Value]) -> usize {
+    held(response) + input.iter().chain(output).map(held).sum::<usize>()
 }
 
 /// Bytes that a value takes in memory, about.

@@ -328,7 +328,7 @@ fn a_response_goes_on_from_another() {
     let given = first.kept().unwrap();
     assert!(first.kept().is_none());
     let said = json!({"role": "assistant", "content": "uno", "reasoning_content": "hm"});
-    responses.insert(given, first.whole(&completion(said, "stop")));
+    responses.insert(given, first.whole(&completion(said, "stop"))).unwrap();
     let next = json!({"previous_response_id": "resp_s", "instructions": "j", "input": "two"});
     let (chat, _) =
         read(request(next), reading(&responses)).map_err(|error| crate::testing::object_of(&error)).unwrap();

@@ -16,7 +16,9 @@ fn put(store: &Responses, name: &str, before: Option<&str>) {
     let before = before.map(|before| store.conversation(&format!("resp_{before}")).unwrap());
     let input = vec![text(&format!("msg_{name}_0"), &format!("{name}?"))];
     let output = [text(&format!("msg_{name}_1"), &format!("{name}!"))];
-    store.insert(Given { input, before }, json!({"id": format!("resp_{name}"), "output": output, "model": "m"}));
+    store
+        .insert(Given { input, before }, json!({"id": format!("resp_{name}"), "output": output, "model": "m"}))
+        .unwrap();
 }
 
 fn said(store: &Responses, name: &str) -> Option<String> {
@@ -42,8 +44,8 @@ fn a_conversation_goes_on() {
     {
         assert_eq!(store.item(id).map(|item| item["text"].clone()), expected.map(|text| json!(text)), "{id}");
     }
-    assert_eq!(store.delete("resp_b"), Some(json!({"id": "resp_b", "object": "response", "deleted": true})));
-    assert_eq!((store.delete("resp_b"), store.get("resp_b"), store.item("msg_b_0")), (None, None, None));
+    assert_eq!(store.delete("resp_b").unwrap(), Some(json!({"id": "resp_b", "object": "response", "deleted": true})));
+    assert_eq!((store.delete("resp_b").unwrap(), store.get("resp_b"), store.item("msg_b_0")), (None, None, None));
     assert_eq!(said(&store, "b"), None);
     assert_eq!(said(&store, "c").unwrap(), "a? a! b? b! c? c!");
 }
@@ -73,9 +75,9 @@ fn bytes_count_as_long_as_something_holds_them() {
     let one = store.bytes.load(Ordering::Relaxed);
     assert!(one > 300 && one < 3000, "{one}");
     put(&store, "b", Some("a"));
-    store.delete("resp_a");
+    store.delete("resp_a").unwrap();
     assert_eq!(store.bytes.load(Ordering::Relaxed), 2 * one);
-    store.delete("resp_b");
+    store.delete("resp_b").unwrap();
     assert_eq!(store.bytes.load(Ordering::Relaxed), 0);
     // Two fit: of three that are one conversation none can go alone, so that the newest goes too.
     let tight = responses(9, 2 * one + one / 2);
@@ -101,7 +103,7 @@ fn a_long_conversation_is_dropped_without_a_deep_stack() {
     }
     let work = move || {
         assert_eq!(said(&store, &last).unwrap().len(), (1..20_000).chain(once(1)).map(digits).sum::<usize>() - 1);
-        store.delete(&format!("resp_{last}"));
+        store.delete(&format!("resp_{last}")).unwrap();
         assert_eq!(store.bytes.load(Ordering::Relaxed), 0);
     };
     thread::Builder::new().stack_size(64 << 10).spawn(work).unwrap().join().unwrap();
@@ -116,7 +118,7 @@ fn digits(turn: usize) -> usize {
 fn pages() {
     let store = responses(9, 1 << 20);
     let input = (0..25).map(|index| text(&format!("msg_a_{index}"), "")).collect();
-    store.insert(Given { input, before: None }, json!({"id": "resp_a", "output": []}));
+    store.insert(Given { input, before: None }, json!({"id": "resp_a", "output": []})).unwrap();
     let page = |query: &[(&str, &str)]| -> String {
         let listed = Page::read(query.iter().copied())
             .and_then(|page| store.input_items("resp_a", &page).unwrap())
@@ -149,4 +151,36 @@ fn pages() {
         assert_eq!(page(query), expected, "{query:?}");
     }
     assert!(store.input_items("resp_b", &Page::read([]).unwrap()).is_none());
+}
+
+#[test]
+fn a_journal_brings_back_what_was_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("responses.jsonl");
+    let limits = StoreLimits { responses: 3, bytes: 1 << 20 };
+    let open = || Responses::open(limits, &path).unwrap();
+    let names = ["a", "b", "c", "d", "e"];
+    let all = |store: &Responses| names.map(|name| said(store, name));
+    let store = open();
+    for (name, before) in [("a", None), ("b", Some("a")), ("c", Some("b")), ("d", None)] {
+        put(&store, name, before);
+    }
+    store.delete("resp_b").unwrap().unwrap();
+    put(&store, "e", Some("c"));
+    let expected = all(&store);
+    assert_eq!(expected[4].as_deref(), Some("a? a! b? b! c? c! e? e!"));
+    assert_eq!(expected.each_ref().map(Option::is_some), [false, false, true, true, true]);
+    drop(store);
+    // A crash cut the next line short; it was never promised.
+    let lines = std::fs::read(&path).unwrap();
+    std::fs::write(&path, [&lines[..], b"{\"delete\":{\"id\":\"resp_c"].concat()).unwrap();
+    for _ in 0..3 {
+        let store = open();
+        assert_eq!(all(&store), expected);
+        assert_eq!(store.get("resp_d").unwrap()["output"], json!([text("msg_d_1", "d!")]));
+    }
+    // What is broken before its end is not taken for something else.
+    std::fs::write(&path, b"{\"delete\":1}\n{}\n").unwrap();
+    let error = Responses::open(limits, &path).unwrap_err().to_string();
+    assert!(error.contains("responses.jsonl:1: "), "{error}");
 }
