@@ -74,7 +74,8 @@ Example:
 Examples:
   narthex serve base
   narthex serve ./SmolLM2-135M --port 9000 --api-key \"$KEY\"
-  narthex serve base --lora-modules poet=./poet-adapter")]
+  narthex serve base --lora-modules poet=./poet-adapter
+  narthex serve chat=Qwen3-0.6B-int4 mini=./all-MiniLM-L6-v2 --models-memory-bytes 4G")]
     Serve(Box<Serve>),
     /// Answer a file of requests, and go on where an interruption stopped
     #[command(after_help = "\

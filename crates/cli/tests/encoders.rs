@@ -76,11 +76,9 @@ fn served(folder: &Path, expected: &[Vec<f64>]) {
     }
 }
 
-#[test]
-fn an_encoder_with_labels_sorts_texts() {
-    let home = tempfile::tempdir().unwrap();
-    let folder = home.path().join("sorter");
-    tiny_encoder(&folder);
+/// An encoder that sorts texts into three classes, and what it gives for some.
+fn sorter(folder: &Path) -> Value {
+    tiny_encoder(folder);
     for name in ["modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"] {
         fs::remove_file(folder.join(name)).unwrap();
     }
@@ -90,9 +88,14 @@ fn an_encoder_with_labels_sorts_texts() {
     let mut config = read("config.json");
     config["id2label"] = json!({"0": "ham", "1": "spam", "2": "eggs"});
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    read("golden.json")
+}
 
+#[test]
+fn an_encoder_with_labels_sorts_texts() {
+    let home = tempfile::tempdir().unwrap();
+    let golden = sorter(&home.path().join("sorter"));
     let (_server, address) = Server::start(home.path(), "./sorter");
-    let golden = read("golden.json");
     let answer = post(format!("{address}/classify"), &json!({"model": "sorter", "input": golden["ids"]}));
     let logits: Vec<Vec<f64>> = serde_json::from_value(golden["outputs"].clone()).unwrap();
     let data = answer["data"].as_array().unwrap();
@@ -104,5 +107,46 @@ fn an_encoder_with_labels_sorts_texts() {
         assert!(found.iter().zip(&shares).all(|(a, b)| (a - b).abs() < 1e-4), "{found:?} {shares:?}");
         let best = (0..3).max_by(|a, b| shares[*a].total_cmp(&shares[*b])).unwrap();
         assert_eq!((&class["label"], &class["num_classes"]), (&json!(["ham", "spam", "eggs"][best]), &json!(3)));
+    }
+}
+
+#[test]
+fn several_models_stand_side_by_side_and_take_turns() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path();
+    tiny_encoder(&folder.join("tiny"));
+    let golden = sorter(&folder.join("sorter"));
+    fs::write(folder.join("models.toml"), "[models.sorts]\nmodel = \"./sorter\"\ndtype = \"float32\"\n").unwrap();
+    let size = |name: &str| fs::metadata(folder.join(name).join("model.safetensors")).unwrap().len();
+    let room = size("tiny").max(size("sorter")).to_string();
+    for limits in [vec![], vec!["--models-memory-bytes", &room]] {
+        let arguments = [&["a=./tiny", "b=./tiny", "--models", "models.toml"], &limits[..]].concat();
+        let (_server, address) = Server::start_with(folder, &arguments);
+        let models: Value = ureq::get(format!("{address}/v1/models")).call().unwrap().body_mut().read_json().unwrap();
+        let seen = |field: &str| -> Vec<Value> {
+            models["data"].as_array().unwrap().iter().map(|model| model.pointer(field).unwrap().clone()).collect()
+        };
+        assert_eq!(seen("/id"), ["a", "b", "sorts"]);
+        assert_eq!(seen("/task"), ["embed", "embed", "classify"]);
+        let others = if limits.is_empty() { "loaded" } else { "unloaded" };
+        assert_eq!(seen("/status/value"), [others, others, "loaded"]);
+        let vector = |name: &str| {
+            let body = json!({"model": name, "input": "the cat sat"});
+            post(format!("{address}/v1/embeddings"), &body)["data"][0]["embedding"].clone()
+        };
+        let sorted =
+            || post(format!("{address}/classify"), &json!({"model": "sorts", "input": golden["ids"]}))["data"].clone();
+        let first = (vector("a"), sorted());
+        assert_eq!((vector("b"), sorted(), vector("a")), (first.0.clone(), first.1, first.0));
+    }
+    for (arguments, code, expected) in [
+        (vec!["serve", "./tiny", "a=./tiny", "--served-model-name", "x"], 2, "there are several"),
+        (vec!["serve", "a=./tiny", "a=./sorter", "--port", "0"], 2, "are called `a`"),
+        (vec!["serve", "./tiny", "--models", "nothing.toml"], 1, "nothing.toml"),
+        (vec!["serve", "./tiny", "--models-memory-bytes", "1K", "--port", "0"], 1, "raise `--models-memory-bytes`"),
+        (vec!["serve"], 2, "<REF>"),
+    ] {
+        let error = fail(folder, &arguments, code);
+        assert!(error.contains(expected), "{arguments:?}: {error}");
     }
 }

@@ -90,7 +90,7 @@ pub struct Serve {
     /// Refuse fields of requests that nobody knows, rather than name them in the header `x-narthex-ignored`
     #[arg(long, help_heading = "HTTP")]
     pub strict_fields: bool,
-    /// Keep files and batches of OpenAI's API in this folder, and go on with them after a restart
+    /// Keep files, batches and responses of OpenAI's API in this folder, and go on with them after a restart
     #[arg(long, value_name = "DIR", help_heading = "HTTP")]
     pub files_dir: Option<PathBuf>,
     /// How the model writes calls of tools; its chat template tells by default

@@ -119,7 +119,12 @@ impl Drop for Server {
 impl Server {
     /// Serves a model until it is dropped.
     pub fn start(folder: &Path, model: &str) -> (Self, String) {
-        let mut server = narthex(folder, &["serve", model, "--port", "0"]);
+        Self::start_with(folder, &[model])
+    }
+
+    /// Serves what these arguments say until it is dropped.
+    pub fn start_with(folder: &Path, arguments: &[&str]) -> (Self, String) {
+        let mut server = narthex(folder, &[&["serve", "--port", "0"], arguments].concat());
         let mut server = Server(server.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
         let mut lines = BufReader::new(server.0.stderr.take().unwrap()).lines();
         let address = lines
