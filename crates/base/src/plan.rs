@@ -5,12 +5,15 @@
 
 mod check;
 mod conform;
+mod guests;
 mod layers;
 
 use crate::{
     config::{Accepts, Policy, Project, ProjectFile, Source, Step},
     error::{Error, Result},
 };
+pub use guests::guests;
+pub use layers::GUESTS;
 use layers::Merged;
 use std::{collections::BTreeMap, fmt};
 

@@ -77,6 +77,17 @@ impl Table {
         table(&root, &root)
     }
 
+    /// The tables of a type that has kinds, each with the word that `kind` says; none of another type.
+    pub fn kinds_of<T: JsonSchema>() -> Vec<(String, Self)> {
+        let root = SchemaGenerator::default().into_root_schema_for::<T>().to_value();
+        let kinds = resolved(&root, &root)["oneOf"].as_array().into_iter().flatten();
+        let kind = |option: &Value| {
+            let word = resolved(&root, option)["properties"]["kind"]["const"].as_str()?.to_string();
+            Some((word, table(&root, option)))
+        };
+        kinds.filter_map(kind).collect()
+    }
+
     /// A key by name.
     pub fn key(&self, name: &str) -> Option<&Key> {
         self.keys.iter().find(|key| key.name == name)

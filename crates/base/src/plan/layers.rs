@@ -20,6 +20,9 @@ use toml::{
 /// The tables of a project file.
 const TABLES: [&str; 4] = ["project", "sources", "steps", "policy"];
 
+/// Tables whose keys other crates give meaning to.
+pub const GUESTS: [&str; 5] = ["agents", "tools", "mcp", "knowledge", "remotes"];
+
 /// One text of the configuration. Spans of all texts live in one number range: each starts at `base`.
 pub(super) struct Text {
     base: usize,
@@ -179,7 +182,7 @@ impl<'a> Merged<'a> {
         if path.iter().any(String::is_empty) {
             return Err(Error::usage(format!("`{key}` is not a key")).help("write `--set step.key=value`"));
         }
-        if !TABLES.contains(&path[0].as_str()) {
+        if TABLES.into_iter().chain(GUESTS).all(|table| table != path[0]) {
             let steps: Vec<(String, String)> = self
                 .steps_mut()
                 .map(|(name, step)| {
@@ -237,12 +240,13 @@ impl<'a> Merged<'a> {
 
     /// The typed form of the tree.
     pub(super) fn typed(&self) -> Result<ProjectFile> {
+        let known = || TABLES.into_iter().chain(GUESTS);
         for (key, _) in self.root.iter() {
-            if !TABLES.contains(&key.get_ref().as_ref()) {
+            if known().all(|table| table != key.get_ref().as_ref()) {
                 let report = Error::input(format!("unknown table `{}`", key.get_ref()));
-                let near = nearest(key.get_ref(), TABLES);
-                let help =
-                    near.map_or(format!("tables: {}", TABLES.join(", ")), |near| format!("did you mean `{near}`?"));
+                let near = nearest(key.get_ref(), known());
+                let all = || format!("tables: {}", known().collect::<Vec<_>>().join(", "));
+                let help = near.map_or_else(all, |near| format!("did you mean `{near}`?"));
                 return Err(self.place(report, key.span()).help(help));
             }
         }
@@ -300,7 +304,7 @@ impl<'a> Merged<'a> {
     }
 
     /// What a table says, in its typed form.
-    fn conforming<T>(
+    pub(super) fn conforming<T>(
         &self,
         form: &Table,
         value: &Spanned<DeValue<'a>>,
