@@ -5,6 +5,7 @@ mod either;
 mod gbnf;
 mod guidance;
 mod schema;
+mod tags;
 mod thoughts;
 mod vocabulary;
 
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub use either::Either;
 pub use schema::{Spacing, prepared_schema};
+pub use tags::{Tag, Tags};
 pub use thoughts::Thoughts;
 
 /// Constraints that are kept for later requests.
@@ -40,6 +42,8 @@ pub enum Form {
     Choice(Vec<String>),
     /// What this grammar derives: Lark's syntax, or GBNF's (`root ::= …`).
     Grammar(String),
+    /// Free text in which some beginnings open a form.
+    Tags(Tags),
     /// What this grammar derives: the engine's own Lark, in which tokens can be named by their ids.
     Lark(String),
 }
@@ -56,6 +60,7 @@ impl Form {
             Form::Regex(regex) => format!("regex {regex}"),
             Form::Choice(choices) => format!("choice {}", json!(choices)),
             Form::Grammar(grammar) => format!("grammar {grammar}"),
+            Form::Tags(tags) => format!("tags {tags:?}"),
             Form::Lark(grammar) => format!("lark {grammar}"),
         }
     }
@@ -117,6 +122,7 @@ impl Constraints {
             Form::Regex(regex) => factory.regex(regex).map_err(Error::input),
             Form::Choice(choices) => lark(&choice_grammar(choices)?),
             Form::Grammar(text) if gbnf::is_gbnf(text) => lark(&gbnf::to_lark(text)?),
+            Form::Tags(tags) => lark(&tags::grammar(tags)?),
             Form::Grammar(text) | Form::Lark(text) => lark(text),
         }
     }

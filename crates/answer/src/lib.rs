@@ -42,7 +42,7 @@ mod tests;
 mod told;
 
 pub use beams::BeamSearch;
-pub use constraint::{Constraints, Either, FORM_BYTES_MAX, Form, Spacing, Thoughts, prepared_schema};
+pub use constraint::{Constraints, Either, FORM_BYTES_MAX, Form, Spacing, Tag, Tags, Thoughts, prepared_schema};
 pub use defaults::{SamplingDefaults, SamplingWish};
 pub use encoder::{Chances, TextEncoder, encoder_inputs, likeliest};
 pub use error::AnswerError;

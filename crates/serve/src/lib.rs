@@ -10,6 +10,7 @@ mod app;
 mod batch;
 mod batches;
 mod dialects;
+mod in_house;
 mod listen;
 mod metrics;
 mod model;
@@ -25,6 +26,7 @@ mod tests;
 pub use batch::{BatchSummary, run_batch};
 pub use batches::FilesOptions;
 pub use dialects::responses::StoreLimits;
+pub use in_house::{HouseAnswer, InHouse};
 pub use listen::serve;
 pub use model::{
     Ability, AdapterEntry, AdapterSources, Adapters, LabelAbility, Models, NotServed, Served, ServedAdapter, Serving,

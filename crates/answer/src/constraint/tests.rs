@@ -234,3 +234,29 @@ fn whatever_is_drawn_is_valid() {
         assert!(value["items"].as_array().unwrap().iter().all(Value::is_number), "{text}");
     }
 }
+
+#[test]
+fn tags_stand_in_free_text() {
+    let tag = |begin: &str, schema| Tag { begin: begin.into(), schema, end: "</f>".into() };
+    let object = json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]});
+    let tags = vec![tag("<f=x>", object), tag("<f=y>", json!({"enum": ["q"]})), tag("[", json!({"type": "boolean"}))];
+    let wanted = Tags { tags, triggers: vec!["<f=".into(), "[".into()], at_least_one: false, stop_after_first: false };
+    let (one, two) = ("<f=x>{\"a\": 1}</f>", "[true</f>");
+    let bad = ["<f=x>{\"a\": \"b\"}</f>", "a <f=z>", "a <f=y>\"r\"</f>", "[null</f>"];
+    let mixed = format!("a {one} b\n{two} c");
+    check(&Form::Tags(wanted.clone()), &["", "plain < text", one, &mixed], &bad);
+    let must = Tags { at_least_one: true, ..wanted.clone() };
+    check(&Form::Tags(must.clone()), &[one, &mixed], &["", "plain"]);
+    let once = Tags { stop_after_first: true, ..must };
+    check(&Form::Tags(once), &[one, "a [false</f>"], &["", &mixed]);
+    let constraints = Constraints::new(&tokenizer());
+    for (wrong, expected) in [
+        (Tags { triggers: vec!["<f=".into()], ..wanted.clone() }, "no trigger begins the tag `[`"),
+        (Tags { triggers: vec!["<f=".into(), "[".into(), "(".into()], ..wanted.clone() }, "`(` begins no tag"),
+        (Tags { tags: vec![], ..wanted.clone() }, "from 1 to 128 tags"),
+        (Tags { tags: vec![tag("[", json!({"not": {}}))], triggers: vec!["[".into()], ..wanted }, "not"),
+    ] {
+        let error = constraints.of(&Form::Tags(wrong)).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}

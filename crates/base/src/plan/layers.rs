@@ -21,7 +21,7 @@ use toml::{
 const TABLES: [&str; 4] = ["project", "sources", "steps", "policy"];
 
 /// Tables whose keys other crates give meaning to.
-pub const GUESTS: [&str; 5] = ["agents", "tools", "mcp", "knowledge", "remotes"];
+pub const GUESTS: [&str; 4] = ["agents", "models", "tools", "mcp"];
 
 /// One text of the configuration. Spans of all texts live in one number range: each starts at `base`.
 pub(super) struct Text {

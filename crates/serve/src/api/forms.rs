@@ -1,7 +1,7 @@
 //! What an answer must be, in the words of OpenAI's `response_format`, of vLLM's `structured_outputs` and its older
 //! `guided_…`, and of llama-server's `json_schema` and `grammar`. Knows no tokens.
 
-use narthex_answer::{Form, Spacing};
+use narthex_answer::{Form, Spacing, Tag, Tags};
 use narthex_http::{ApiError, Fields};
 use serde_json::Value;
 
@@ -82,9 +82,10 @@ fn read_response_format(fields: &mut Fields) -> Result<Option<AskedForm>, ApiErr
             let pattern = format.string("pattern")?.ok_or_else(|| format.missing("pattern"))?;
             Some(Form::Regex(pattern))
         }
+        "structural_tag" => Some(Form::Tags(read_tags(&mut format)?)),
         kind => {
             let message = format!(
-                "`response_format.type` must be text, json_object, json_schema, regex or grammar, not `{kind}`"
+                "`response_format.type` must be text, json_object, json_schema, structural_tag, regex or grammar, not `{kind}`"
             );
             return Err(ApiError::field("response_format.type", message));
         }
@@ -115,16 +116,90 @@ fn read_structured(fields: &mut Fields) -> Result<Option<AskedForm>, ApiError> {
         only_one(&found, &Some(form.clone()))?;
         found = Some(form);
     }
-    wanted.unsupported("structural_tag", &[])?;
+    if let Some(mut tags) = read_tag_object(&mut wanted)? {
+        let form = AskedForm { form: Form::Tags(read_tags(&mut tags)?), field: wanted.name("structural_tag") };
+        tags.finish()?;
+        only_one(&found, &Some(form.clone()))?;
+        found = Some(form);
+    }
     // Which engine another server should take.
     wanted.take("backend");
     wanted.take("disable_fallback");
     wanted.finish()?;
     if found.is_none() {
-        let message = "`structured_outputs` must have one of `json`, `regex`, `choice`, `grammar` and `json_object`";
+        let message = "`structured_outputs` must have one of `json`, `regex`, `choice`, `grammar`, `json_object` and `structural_tag`";
         return Err(ApiError::field("structured_outputs", message));
     }
     Ok(found)
+}
+
+/// vLLM's `structured_outputs.structural_tag`: an object, or one as text.
+fn read_tag_object(wanted: &mut Fields) -> Result<Option<Fields>, ApiError> {
+    let Some(value) = wanted.take("structural_tag") else { return Ok(None) };
+    let value = match value {
+        Value::String(text) => serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        other => other,
+    };
+    let name = wanted.name("structural_tag");
+    let Value::Object(map) = value else {
+        return Err(ApiError::field(&name, format!("`{name}` must be an object, or one as text")));
+    };
+    let mut fields = wanted.inner(map, &name);
+    fields.take("type");
+    Ok(Some(fields))
+}
+
+/// Tags in either of vLLM's forms: `structures` with `triggers`, or `format` with `triggered_tags`.
+fn read_tags(fields: &mut Fields) -> Result<Tags, ApiError> {
+    if let Some(mut format) = fields.object("format")? {
+        let kind = format.string("type")?.ok_or_else(|| format.missing("type"))?;
+        if kind != "triggered_tags" {
+            let name = format.name("type");
+            return Err(ApiError::field(&name, format!("`{name}` must be triggered_tags, not `{kind}`")));
+        }
+        let at_least_one = format.flag("at_least_one")?.unwrap_or(false);
+        let stop_after_first = format.flag("stop_after_first")?.unwrap_or(false);
+        let tags = read_list(&mut format, "tags", |tag| {
+            let mut content = tag.object("content")?.ok_or_else(|| tag.missing("content"))?;
+            content.unsupported("type", &["json_schema".into()])?;
+            let schema = content.take("json_schema").ok_or_else(|| content.missing("json_schema"))?;
+            content.finish()?;
+            Ok(schema)
+        })?;
+        let triggers = read_triggers(&mut format)?;
+        format.finish()?;
+        return Ok(Tags { tags, triggers, at_least_one, stop_after_first });
+    }
+    let schema = |tag: &mut Fields| tag.take("schema").ok_or_else(|| tag.missing("schema"));
+    let tags = read_list(fields, "structures", schema)?;
+    Ok(Tags { tags, triggers: read_triggers(fields)?, at_least_one: false, stop_after_first: false })
+}
+
+fn read_list(
+    fields: &mut Fields,
+    list: &'static str,
+    schema: impl Fn(&mut Fields) -> Result<Value, ApiError>,
+) -> Result<Vec<Tag>, ApiError> {
+    let name = fields.name(list);
+    let wrong = || ApiError::field(&name, format!("`{name}` must be a list of objects"));
+    let Some(Value::Array(values)) = fields.take(list) else { return Err(wrong()) };
+    let read = |(index, value)| {
+        let Value::Object(map) = value else { return Err(wrong()) };
+        let mut tag = fields.inner(map, &format!("{name}[{index}]"));
+        let begin = tag.string("begin")?.ok_or_else(|| tag.missing("begin"))?;
+        let end = tag.string("end")?.unwrap_or_default();
+        let schema = schema(&mut tag)?;
+        tag.finish()?;
+        Ok(Tag { begin, schema, end })
+    };
+    values.into_iter().enumerate().map(read).collect()
+}
+
+fn read_triggers(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
+    let name = fields.name("triggers");
+    let wrong = || ApiError::field(&name, format!("`{name}` must be a list of strings"));
+    let Some(Value::Array(values)) = fields.take("triggers") else { return Err(wrong()) };
+    values.into_iter().map(|value| value.as_str().map(String::from).ok_or_else(wrong)).collect()
 }
 
 fn read_kind(kind: &str, field: &str, value: Value, spacing: &Spacing) -> Result<AskedForm, ApiError> {
@@ -184,6 +259,9 @@ mod tests {
         ] {
             check(body, Ok(Some(asked.clone())));
         }
+        let tag = Tag { begin: "<f=a>".into(), schema: json!({"type": "string"}), end: "</f>".into() };
+        let triggers = vec!["<f".to_string()];
+        let tags = Form::Tags(Tags { tags: vec![tag], triggers, at_least_one: false, stop_after_first: false });
         let tight = Spacing { pattern: None, none: true, closed: true };
         for (body, form) in [
             (json!({}), None),
@@ -191,6 +269,17 @@ mod tests {
             (json!({"response_format": {"type": "json_object"}}), Some(Form::object())),
             (json!({"structured_outputs": {"json_object": true}}), Some(Form::object())),
             (json!({"structured_outputs": {"regex": "a+"}}), Some(Form::Regex("a+".into()))),
+            (
+                json!({"response_format": {"type": "structural_tag", "triggers": ["<f"],
+                    "structures": [{"begin": "<f=a>", "schema": {"type": "string"}, "end": "</f>"}]}}),
+                Some(tags.clone()),
+            ),
+            (
+                json!({"structured_outputs": {"structural_tag": json!({"type": "structural_tag", "format": {
+                    "type": "triggered_tags", "triggers": ["<f"], "tags": [{"begin": "<f=a>", "end": "</f>",
+                    "content": {"type": "json_schema", "json_schema": {"type": "string"}}}]}}).to_string()}}),
+                Some(tags),
+            ),
             (json!({"guided_choice": ["a", "b"]}), Some(Form::Choice(vec!["a".into(), "b".into()]))),
             (json!({"grammar": "root ::= \"x\""}), Some(Form::Grammar("root ::= \"x\"".into()))),
             (
@@ -212,7 +301,7 @@ mod tests {
             (json!({"response_format": "json"}), "response_format: `response_format` must be an object"),
             (
                 json!({"response_format": {"type": "xml"}}),
-                "response_format.type: `response_format.type` must be text, json_object, json_schema, regex or grammar, not `xml`",
+                "response_format.type: `response_format.type` must be text, json_object, json_schema, structural_tag, regex or grammar, not `xml`",
             ),
             (
                 json!({"response_format": {"type": "json_schema"}}),
@@ -224,7 +313,7 @@ mod tests {
             ),
             (
                 json!({"structured_outputs": {}}),
-                "structured_outputs: `structured_outputs` must have one of `json`, `regex`, `choice`, `grammar` and `json_object`",
+                "structured_outputs: `structured_outputs` must have one of `json`, `regex`, `choice`, `grammar`, `json_object` and `structural_tag`",
             ),
             (
                 json!({"structured_outputs": {"regex": "a", "choice": ["b"]}}),
@@ -233,6 +322,14 @@ mod tests {
             (
                 json!({"guided_regex": "a", "response_format": {"type": "json_object"}}),
                 "guided_regex: `response_format` and `guided_regex` ask for two forms of one answer: set one",
+            ),
+            (
+                json!({"response_format": {"type": "structural_tag", "structures": [{"end": "x"}], "triggers": []}}),
+                "response_format.structures[0].begin: the field `response_format.structures[0].begin` is missing",
+            ),
+            (
+                json!({"structured_outputs": {"structural_tag": {"format": {"type": "sequence"}}}}),
+                "structured_outputs.structural_tag.format.type: `structured_outputs.structural_tag.format.type` must be triggered_tags, not `sequence`",
             ),
             (json!({"guided_choice": "a"}), "guided_choice: `guided_choice` must be a list of strings"),
             (json!({"guided_json": "{"}), "guided_json: `guided_json` must be a JSON schema"),
