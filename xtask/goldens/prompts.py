@@ -75,7 +75,6 @@ CASES = [
     ("two results", [SYSTEM, ASK, says("", TWO), *RESULTS], TOOLS, True, {}),
     ("letters", [user("\"é\" <b> & '🦀'\\n\t{{ x }} {% y %}"), says("", [("get_weather", NESTED)]), gives("{\"a\": [\"<é>\"]}\n")], TOOLS, True, {}),
     ("turns", [SYSTEM, ASK, says("", ONE), RESULTS[0], says("Mild."), user("Thanks"), says("Welcome."), user("And later?")], TOOLS, True, {}),
-    ("turns, closed", [ASK, says("", ONE), RESULTS[0], says("Mild.")], TOOLS, False, {}),
     ("calls in turn", [ASK, says("", ONE), RESULTS[0], says("", [("note", {"text": "21.5\n\"mild\""})], first=2),
                        gives("kept", 2, "note")], TOOLS, True, {}),
     ("thoughts", [ASK, says("", ONE, reasoning_content="I need\nthe weather."), RESULTS[0],
@@ -121,6 +120,12 @@ def render(template, messages, tools, prompt, others):
         return None
 
 
+def between(earlier, text, place):
+    first = len(os.path.commonprefix([earlier, text]))
+    last = len(os.path.commonprefix([earlier[first:][::-1], text[first:][::-1]]))
+    return [place, first, text[first:len(text) - last], last]
+
+
 def line(value):
     return json.dumps(value, ensure_ascii=False)
 
@@ -136,14 +141,14 @@ def main():
                 texts.append(None)
                 before.append("")
                 continue
-            # Much is as in an earlier text: only which, and how many characters are the same, is written.
-            same, base = max((len(os.path.commonprefix([earlier, text])), -place) for place, earlier in enumerate(before))
-            texts.append([-base, same, text[same:]])
+            # Much is as in an earlier text: which, how much of its beginning and of its end, and what is between.
+            texts.append(min((between(earlier, text, place) for place, earlier in enumerate(before)), key=lambda found: len(found[2])))
             before.append(text)
         templates.append(f"{line(path.stem)}: [\n" + ",\n".join(map(line, texts)) + "\n]")
-    cases = [{"name": name, "messages": messages, "tools": tools or [], "prompt": prompt, "others": others}
-             for name, messages, tools, prompt, others in CASES]
-    made = {"jinja2": jinja2.__version__, "transformers": transformers.__version__, "now": NOW, "tokens": TOKENS}
+    known = {tool["function"]["name"]: tool for _, _, tools, *_ in CASES for tool in tools or []}
+    cases = [{"name": name, "messages": messages, "tools": [tool["function"]["name"] for tool in tools or []], "prompt": prompt,
+              "others": others} for name, messages, tools, prompt, others in CASES]
+    made = {"jinja2": jinja2.__version__, "transformers": transformers.__version__, "now": NOW, "tokens": TOKENS, "tools": known}
     (folder / "prompts.json").write_text(
         line(made)[:-1] + ', "cases": [\n' + ",\n".join(map(line, cases)) + '\n], "templates": {\n' + ",\n".join(templates) + "\n}}\n",
         encoding="utf-8")
