@@ -4,7 +4,7 @@
     cargo build --release --workspace --examples
     venv/bin/python xtask/checks/template_check.py FOLDER_OF_TEMPLATES [--show NAME]
 
-Every `NAME.jinja` renders sixteen kinds of conversations; where there is a `NAME_training.jinja`, its `{% generation %}` parts of a conversation
+Every `NAME.jinja` renders sixteen kinds of conversations, and those of `xtask/goldens/prompts.py`; where there is a `NAME_training.jinja`, its `{% generation %}` parts of a conversation
 of two turns are compared with what ours trains with the plain template.
 """
 
@@ -15,9 +15,13 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 from collections import Counter
 
 from transformers.utils import chat_template_utils
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "goldens"))
+import prompts  # noqa: E402
 
 parser = argparse.ArgumentParser()
 parser.add_argument("folder", type=pathlib.Path)
@@ -92,6 +96,18 @@ for path in sorted(options.folder.glob("*.jinja")):
         else:
             counts["text: different"] += 1
             listed.append(f"DIFFERENT {path.stem} {kind}:\n  {found['text'][-300:]!r}\n  {expected[0][-300:]!r}")
+    for kind, messages, tools, prompt, others in prompts.CASES:
+        ours.stdin.write(json.dumps({"template": template, "tokens": prompts.TOKENS, "input": {"prompt": prompt, "others": others},
+                                     "conversation": {"messages": messages, "tools": tools or []}}) + "\n")
+        ours.stdin.flush()
+        found, expected = json.loads(ours.stdout.readline()), prompts.render(template, messages, tools, prompt, others)
+        verdict = ("same" if found.get("text") == expected else "the reference refuses, ours answers" if expected is None
+                   else "refused here" if "error" in found else "different")
+        counts["prompts: " + verdict] += 1
+        if verdict == "refused here":
+            listed.append(f"refused {path.stem} {kind}: {found['error'][:160]}")
+        if verdict == "different":
+            listed.append(f"DIFFERENT {path.stem} {kind}:\n  {found['text'][-300:]!r}\n  {expected[-300:]!r}")
     training = path.with_name(path.stem + "_training.jinja")
     if not training.exists():
         continue
@@ -117,4 +133,4 @@ for path in sorted(options.folder.glob("*.jinja")):
             listed.append(f"show {path.stem} {kind}: {len(found['documents'])} documents\n  ours {mine}\n  TRL  {trained}")
 print("\n".join(listed))
 print(dict(counts), "of", sum(counts.values()))
-raise SystemExit(bool(counts["text: different"]))
+raise SystemExit(bool(counts["text: different"] + counts["prompts: different"]))

@@ -1,12 +1,13 @@
 //! Conversations through a chat template, for checks against transformers and TRL (`xtask/checks/template_check.py`).
 //!
 //! Each line of the standard input is `{"template": …, "tokens": {"bos_token": …}, "conversation": …}`; each line of
-//! the output is `{"text": …, "prompted": …, "documents": [[text, [what is trained, …]], …]}` or `{"error": …}`.
+//! the output is `{"text": …, "prompted": …, "documents": [[text, [what is trained, …]], …]}` or `{"error": …}`. With
+//! `"input": {"prompt": …, "others": {…}}` it is `{"text": …}` alone.
 
 use narthex_base::{Conversation, Error, Result};
-use narthex_text::{ChatTemplate, Tokenizer};
+use narthex_text::{ChatInput, ChatTemplate, Tokenizer};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::{
     collections::BTreeMap,
     io::{BufRead, Write},
@@ -21,11 +22,30 @@ struct Question {
     template: String,
     tokens: BTreeMap<String, String>,
     conversation: Conversation,
+    input: Option<Asked>,
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    prompt: bool,
+    others: Map<String, Value>,
+}
+
+fn rendered(template: &ChatTemplate, conversation: &Conversation, asked: &Asked) -> Result<String> {
+    let mut others = asked.others.clone();
+    let unfinished = others.remove("unfinished").is_some();
+    let Conversation { messages, tools } = conversation;
+    let (add_generation_prompt, others) = (asked.prompt, Some(&others));
+    let input = ChatInput { messages, tools, add_generation_prompt, others, ..ChatInput::default() };
+    if unfinished { template.render_unfinished(&input) } else { template.render_input(&input) }
 }
 
 fn answer(bytes: &Tokenizer, line: &str) -> Result<Value> {
     let asked: Question = serde_json::from_str(line).map_err(|error| Error::input("not a question").cause(error))?;
     let template = ChatTemplate::with_clock(&asked.template, asked.tokens, Arc::new(|| NOW))?;
+    if let Some(input) = &asked.input {
+        return Ok(json!({"text": rendered(&template, &asked.conversation, input)?}));
+    }
     let Conversation { messages, tools } = &asked.conversation;
     let render = |prompt: bool| template.render_with_tools(messages, tools, prompt);
     let mut documents = Vec::new();

@@ -210,6 +210,8 @@ mod tests {
             ("in the format of [func_name1(params_name1=params_value1, params_name2", "pythonic"),
             ("respond with a pythonic function call wrapped in <function_calls></function_calls> XML tags", "olmo3"),
             ("\"<|tool_call_start|>[\" + (tool_calls_ns.tool_calls | join(\", \")) + \"]<|tool_call_end|>\"", "lfm2"),
+            ("\"List of tools: <|tool_list_start|>[\"", "lfm2"),
+            ("ns.system_prompt + (\"\\n\" if ns.system_prompt else \"\") + \"List of tools: [\"", "lfm2"),
             ("{{ '[TOOL_CALLS]' + message['content']|string + eos_token }}", "mistral"),
             ("respond with <|tool_call|> followed by a JSON list of tools used.", "granite"),
             ("functools[{\"name\": [function name], \"arguments\": [function arguments as JSON]}, ...]", "phi4"),
@@ -228,7 +230,15 @@ mod tests {
         ] {
             assert_eq!(of_template(template).map(|syntax| syntax.name()), Some(name), "{template}");
         }
-        for template in ["{{ '<|im_start|>' + message['role'] }}", "<TOOLCALL>[", "<seed:tool_call>", ""] {
+        for template in [
+            "{{ '<|im_start|>' + message['role'] }}",
+            "<TOOLCALL>[",
+            "<seed:tool_call>",
+            "",
+            "within <tool_call></tool_call> XML tags. <tool_calls>[{\"name\": <function-name-1>, \"arguments\": <args-dict-1>}]",
+            "{%- set toolcall_begin_token = ns_token ~ '<tool_call>' -%} {%- set _args = tool_call.arguments -%}",
+            "ONLY reply in the following format:\n<{start_tag}={function_name}>{parameters}{end_tag}\n<function=x> '<|python_tag|>'",
+        ] {
             assert!(of_template(template).is_none(), "{template}");
         }
     }

@@ -7,8 +7,10 @@
 pub mod calls;
 mod config;
 mod config_keys;
+mod messages;
 mod pair;
 mod python;
+mod repr;
 mod sequence;
 mod shard;
 mod stream;

@@ -1,8 +1,9 @@
 //! What chat templates expect from Python and Jinja2: `json.dumps`, `strftime`, `raise_exception`, methods of strings,
 //! and filters and tests where the template engine's own differ. Knows template values, but no messages.
 
+use crate::repr::{float_repr, formatted, text_of};
 use minijinja::{
-    Environment, Error, ErrorKind, Output, State, Value,
+    Environment, Error, ErrorKind, State, Value,
     value::{Kwargs, Tuple, ValueKind, from_args},
 };
 use std::fmt::{self, Write};
@@ -45,6 +46,7 @@ pub(crate) fn add_to(environment: &mut Environment) {
     environment.add_filter("truncate", truncate);
     environment.add_filter("indent", indent);
     environment.add_filter("string", |value: &Value| text_of(value));
+    environment.add_filter("format", formatted);
     environment.add_filter("upper", |value: &Value| Ok::<_, Error>(text_of(value)?.to_uppercase()));
     environment.add_filter("lower", |value: &Value| Ok::<_, Error>(text_of(value)?.to_lowercase()));
     environment.add_filter("trim", |value: &Value, characters: Option<String>| -> Result<String, Error> {
@@ -78,27 +80,6 @@ pub(crate) fn add_to(environment: &mut Environment) {
         matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String | ValueKind::Undefined)
     });
     environment.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
-}
-
-/// Writes a value as Python's `str` does.
-pub(crate) fn format(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
-    match value.kind() {
-        ValueKind::Number if !value.is_integer() => Ok(out.write_str(&text_of(value)?)?),
-        _ => minijinja::escape_formatter(out, state, value),
-    }
-}
-
-/// A value as Python's `str` gives it.
-fn text_of(value: &Value) -> Result<String, Error> {
-    Ok(match value.kind() {
-        ValueKind::Number if !value.is_integer() => match float_repr(f64::try_from(value.clone())?).as_str() {
-            "NaN" => "nan".into(),
-            "Infinity" => "inf".into(),
-            "-Infinity" => "-inf".into(),
-            other => other.into(),
-        },
-        _ => value.to_string(),
-    })
 }
 
 /// Markup's `escape`.
@@ -482,23 +463,6 @@ impl Dump {
     }
 }
 
-/// Python's `repr(float)`: the shortest digits that read back, with an exponent below 1e-4 and from 1e16.
-fn float_repr(number: f64) -> String {
-    if number.is_nan() {
-        return "NaN".into();
-    }
-    if number.is_infinite() {
-        return if number > 0.0 { "Infinity" } else { "-Infinity" }.into();
-    }
-    let scientific = format!("{number:e}");
-    let (digits, exponent) = scientific.split_once('e').expect("{:e} writes an exponent");
-    let exponent: i32 = exponent.parse().expect("{:e} writes an integer exponent");
-    match exponent {
-        -4..=15 => format!("{number:?}"),
-        _ => format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs()),
-    }
-}
-
 const MONTHS: [&str; 12] = [
     "January",
     "February",
@@ -642,23 +606,5 @@ mod tests {
         }
         assert!(strftime("%Q", 0).is_err());
         assert!(strftime("100%", 0).is_err());
-    }
-
-    #[test]
-    fn floats_as_python_writes_them() {
-        for (number, expected) in [
-            (1.0, "1.0"),
-            (0.1, "0.1"),
-            (-2.5, "-2.5"),
-            (1e16, "1e+16"),
-            (1.5e-7, "1.5e-07"),
-            (1e-4, "0.0001"),
-            (123_456_789_012_345.0, "123456789012345.0"),
-            (1e15, "1000000000000000.0"),
-            (0.0, "0.0"),
-            (1e300, "1e+300"),
-        ] {
-            assert_eq!(float_repr(number), expected);
-        }
     }
 }

@@ -3,12 +3,14 @@
 
 use crate::{
     config::TokenizerConfig,
+    messages::{as_template_value, extended, from_json},
     python::{self, Raised},
+    repr,
     tokenizer::Tokenizer,
 };
 use minijinja::{Environment, Value, syntax::SyntaxConfig};
-use narthex_base::{Conversation, Error, Message, MessageContent, Result, Role, ToolCall};
-use serde_json::{Value as Json, json};
+use narthex_base::{Conversation, Error, Message, Result, Role};
+use serde_json::Value as Json;
 use std::{
     collections::BTreeMap,
     fmt,
@@ -30,6 +32,8 @@ pub const CHATML: &str = "\
 const TEMPLATE_FUEL: u64 = 10_000_000;
 const NAME: &str = "chat template";
 
+/// The name of tools in templates that tell between those called in tags and those called in code.
+const XML_TOOLS: &str = "xml_tools";
 /// The name by which a template's parts in `{% generation %}` know that their borders are to be marked.
 const MARKING: &str = "narthex_marks_generation";
 /// Marks where such a part begins and ends: no characters of any text.
@@ -90,7 +94,7 @@ impl ChatTemplate {
         environment.set_unknown_method_callback(|state, value, method, args| {
             python::unknown_method(state, value, method, args)
         });
-        environment.set_formatter(python::format);
+        environment.set_formatter(repr::format);
         environment.set_fuel(Some(TEMPLATE_FUEL));
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| failed(&error))?);
@@ -138,6 +142,29 @@ impl ChatTemplate {
         self.rendered_input(input, false)
     }
 
+    /// The same up to where the text of the last message ends, so that the model goes on with it. White space at that
+    /// end stays where the template keeps it.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`], and if there is no message, its text is empty, or the template changes it.
+    pub fn render_unfinished(&self, input: &ChatInput) -> Result<String> {
+        let changed = || Error::input("the chat template changes the last message: it cannot be continued");
+        let (last, before) = input.messages.split_last().ok_or_else(|| Error::input("no message can be continued"))?;
+        // Searching for the text itself would find it in the mark behind it, or where it was said before. The space
+        // tells whether the template trims.
+        let mark = format!("{} ", MARKS[0]);
+        let (marked, kept) = extended(last, &mark).ok_or_else(changed)?;
+        let messages = [before, &[marked]].concat();
+        let mut text = self.render_input(&ChatInput { messages: &messages, ..*input })?;
+        let end = text.rfind(MARKS[0]).filter(|end| text[..*end].trim_end().ends_with(&kept)).ok_or_else(changed)?;
+        let trims = !text[end..].starts_with(&mark);
+        text.truncate(end);
+        if trims {
+            text.truncate(text.trim_end().len());
+        }
+        Ok(text)
+    }
+
     /// The same with the tools that the model may call.
     ///
     /// # Errors
@@ -176,6 +203,11 @@ impl ChatTemplate {
             ("add_generation_prompt", Value::from(*add_generation_prompt)),
             (MARKING, Value::from(mark)),
         ]);
+        // SmolLM3 knows tools by another name, which requests don't have.
+        let chosen = |(name, _): &(&str, Value)| [XML_TOOLS, "python_tools"].contains(name);
+        if self.0.source.contains(XML_TOOLS) && !context.iter().any(chosen) {
+            context.push((XML_TOOLS, list(tools)));
+        }
         context.extend(self.0.tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str()))));
         let template = self.0.environment.get_template(NAME).map_err(|error| failed(&error))?;
         template.render(Value::from_pairs(context)).map_err(|error| failed(&error))
@@ -305,67 +337,6 @@ impl fmt::Debug for ChatTemplate {
     }
 }
 
-/// The names under which messages bring reasoning: the standard one first.
-const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
-
-/// A message as transformers 5.24 hands it to a template: with the keys that say something, arguments of calls as
-/// objects, and reasoning under the names that templates know it by.
-fn as_template_value(message: &Message) -> Value {
-    // A role of the template's own goes over ours.
-    let role = message.others.get("role").and_then(Json::as_str).unwrap_or_else(|| message.role.as_str());
-    let mut keys = vec![("role", Value::from(role))];
-    match &message.content {
-        MessageContent::Text(text) => keys.push(("content", Value::from(text.as_str()))),
-        MessageContent::Parts(parts) => keys.push(("content", from_json(&json!(parts)))),
-        MessageContent::Nothing => {}
-    }
-    if !message.tool_calls.is_empty() {
-        keys.push(("tool_calls", Value::from_iter(message.tool_calls.iter().map(call_as_template_value))));
-    }
-    for (key, text) in [("tool_call_id", &message.tool_call_id), ("name", &message.name)] {
-        keys.extend(text.as_deref().map(|text| (key, Value::from(text))));
-    }
-    let said = |key: &&str| message.others.get(*key).filter(|value| !value.is_null());
-    let reasoning = REASONING.iter().find_map(said);
-    if let Some(reasoning) = reasoning.filter(|_| said(&"thinking").is_none()) {
-        keys.push(("thinking", from_json(reasoning)));
-    }
-    let taken = [REASONING[0], "role"];
-    let others = message.others.iter().filter(|(key, value)| !taken.contains(&key.as_str()) && !value.is_null());
-    keys.extend(others.map(|(key, value)| (key.as_str(), from_json(value))));
-    keys.extend(reasoning.map(|reasoning| (REASONING[0], from_json(reasoning))));
-    Value::from_pairs(keys)
-}
-
-fn call_as_template_value(call: &ToolCall) -> Value {
-    let written = call.function.arguments.as_str();
-    // What a model wrote need not be JSON; templates that print it as it is get it so.
-    let arguments = match serde_json::from_str::<Json>(written) {
-        Ok(object @ Json::Object(_)) => from_json(&object),
-        _ => Value::from(written),
-    };
-    let function = [("name", Value::from(call.function.name.as_str())), ("arguments", arguments)];
-    let id = (!call.id.is_empty()).then(|| ("id", Value::from(call.id.as_str())));
-    let rest = [("type", from_json(&json!(call.kind))), ("function", Value::from_pairs(function))];
-    Value::from_pairs(id.into_iter().chain(rest))
-}
-
-/// JSON as templates see it, keys in their order.
-fn from_json(json: &Json) -> Value {
-    match json {
-        Json::Null => Value::from(()),
-        Json::Bool(flag) => Value::from(*flag),
-        Json::Number(number) => match (number.as_u64(), number.as_i64()) {
-            (Some(whole), _) => Value::from(whole),
-            (_, Some(whole)) => Value::from(whole),
-            _ => Value::from(number.as_f64().unwrap_or(f64::NAN)),
-        },
-        Json::String(text) => Value::from(text.as_str()),
-        Json::Array(list) => Value::from_iter(list.iter().map(from_json)),
-        Json::Object(map) => Value::from_pairs(map.iter().map(|(key, value)| (key.as_str(), from_json(value)))),
-    }
-}
-
 /// Bytes of content and end-of-turn token at the start of a rendered turn.
 fn answer_len(turn: &str, content: &str) -> usize {
     let kept = content.trim();
@@ -446,6 +417,7 @@ fn generation_tag(text: &str) -> Option<(String, usize)> {
 mod tests {
     use super::*;
     use crate::tokenizer::tests::{SPECIAL, trained};
+    use serde_json::json;
 
     fn chat(turns: &[(&str, &str)]) -> Vec<Message> {
         let role = |name: &str| match name {
@@ -648,6 +620,52 @@ mod tests {
         let source = "{% for m in messages %}{{ m.role }}: {{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}\n\
             {% endfor %}{% if add_generation_prompt %}assistant: <think>\n{% endif %}";
         assert_eq!(trained_text(source, &[("u", "x"), ("a", "y")]), "y<|endoftext|>");
+    }
+
+    #[test]
+    fn what_cannot_go_on_is_refused() {
+        let parts: Message = serde_json::from_str(
+            r#"{"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"},
+                {"type": "image_url", "image_url": {"url": "data:x"}}]}"#,
+        )
+        .unwrap();
+        let silent: Message = serde_json::from_str(r#"{"role": "assistant", "content": null}"#).unwrap();
+        let each_part = "{% for m in messages %}{% for p in m.content %}{{ p.text }}|{% endfor %}{% endfor %}";
+        for (source, messages, expected) in [
+            (
+                CHATML,
+                chat(&[("u", "x"), ("a", "im")]),
+                Some("<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\nim"),
+            ),
+            (each_part, vec![parts], Some("a|b")),
+            ("{{ messages[-1].content | trim }}!", chat(&[("a", " x\n ")]), Some("x")),
+            (CHATML, vec![], None),
+            (CHATML, chat(&[("u", "x"), ("a", "")]), None),
+            (CHATML, vec![silent], None),
+            ("{{ messages[0].content }}", chat(&[("u", "x"), ("a", "y")]), None),
+            ("{{ messages[-1].content | upper }}", chat(&[("a", "y")]), None),
+        ] {
+            let template = ChatTemplate::new(source, None, None).unwrap();
+            let found = template.render_unfinished(&ChatInput { messages: &messages, ..ChatInput::default() });
+            assert_eq!(found.ok().as_deref(), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn tools_go_under_the_name_that_a_template_knows() {
+        // As SmolLM3's.
+        let tools = [json!({"name": "f"})];
+        let source =
+            "{% for t in xml_tools %}{{ t.name }}{% endfor %}{% for t in python_tools %}:{{ t.name }}{% endfor %}";
+        let template = ChatTemplate::new(source, None, None).unwrap();
+        for (others, expected) in [
+            (json!({}), "f"),
+            (json!({"xml_tools": [{"name": "g"}]}), "g"),
+            (json!({"python_tools": [{"name": "g"}]}), ":g"),
+        ] {
+            let input = ChatInput { tools: &tools, others: others.as_object(), ..ChatInput::default() };
+            assert_eq!(template.render_input(&input).unwrap(), expected, "{others}");
+        }
     }
 
     #[test]

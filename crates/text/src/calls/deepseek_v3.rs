@@ -38,12 +38,13 @@ impl CallSyntax for DeepseekV3 {
     }
 
     fn reader(&self, _: &[Tool], token: TokenOf<'_>, sure: bool) -> Box<dyn CallReader> {
+        let fenced = self.fenced;
         Waiting::reader(self.markers(), token, sure, move |input| async move {
             // A grammar leaves text before the section free.
             let mut openings = if sure { vec![SECTION] } else { vec![SECTION, OPEN] };
             while let Some(open) = input.text_until(&openings).await {
                 openings = vec![SECTION, OPEN];
-                let calls = read(&input, open).await;
+                let calls = read(&input, open, fenced).await;
                 input.settle(calls);
             }
         })
@@ -68,7 +69,7 @@ impl CallSyntax for DeepseekV3 {
     }
 }
 
-async fn read(input: &Input, open: &str) -> Read<()> {
+async fn read(input: &Input, open: &str, fenced: bool) -> Read<()> {
     if open == SECTION {
         input.space().await;
         input.literal(OPEN).await?;
@@ -78,6 +79,11 @@ async fn read(input: &Input, open: &str) -> Read<()> {
     if input.peek().await == Some(Symbol::Char('{')) {
         input.call(name, None);
         input.json_arguments().await?;
+    } else if !fenced && input.maybe(CLOSE).await {
+        input.call(name, None);
+        input.arguments("{}");
+        input.maybe_close(SECTION_END).await;
+        return Ok(());
     } else {
         let (name, _) = input.name(&["\n"]).await?;
         input.literal("```json").await?;
@@ -112,6 +118,8 @@ mod tests {
             ("Hi.«S»«O»f«P»{\"a\": 1}«C»«E»", "Hi.|f{\"a\": 1}"),
             ("«S»«O»f«P»{}«C»\n«O»g«P»{\"b\":\"}\"}«C»«E» \n", "f{}|g{\"b\":\"}\"}"),
             ("«O»f«P»{}«C» more", "f{}| more"),
+            ("«S»«O»f«P»«C»\n«O»g«P» «C»«E»", "f{}|g{}"),
+            ("«S»«O»f«P»", "«S»«O»f«P»"),
             ("«S»«O»f«P»{}«C»«O»g«P»{\"b\"", "f{}|«O»g«P»{\"b\""),
             (
                 "«S»«O»function«P»f\n```json\n{\"a\": \"```\"}\n```«C»\n«O»function«P»g\n```json\n{}\n```«C»«E»",

@@ -24,7 +24,9 @@ impl CallSyntax for Hermes {
     }
 
     fn fits(&self, template: &str) -> bool {
-        template.contains(OPEN) && template.contains("arguments")
+        // Apriel shows a list of calls between tags of another name.
+        let shown = ["\"arguments\":", "\\\"arguments\\\":"].iter().any(|key| template.contains(key));
+        template.contains(OPEN) && shown && !template.contains("<tool_calls>")
     }
 
     fn markers(&self) -> &'static [&'static str] {

@@ -68,8 +68,12 @@ async fn read(input: &Input, open: &str) -> Read<()> {
     }
     input.space().await;
     input.call(name, Some(id));
-    input.json_arguments().await?;
-    input.close(CLOSE).await?;
+    if input.maybe(CLOSE).await {
+        input.arguments("{}");
+    } else {
+        input.json_arguments().await?;
+        input.close(CLOSE).await?;
+    }
     input.maybe_close(SECTION_END).await;
     Ok(())
 }
@@ -98,6 +102,8 @@ mod tests {
             ),
             ("«O»f:3«A»{}«C»", "f#f:3{}"),
             ("«S»«O»f«A»{}«C»«E»", "f#f{}"),
+            ("«S»«O»functions.f:0«A»«C»«O»functions.g:1«A» «C»«E»", "f#functions.f:0{}|g#functions.g:1{}"),
+            ("«S»«O»functions.f:0«A»", "«S»«O»functions.f:0«A»"),
             ("«S»«O»functions.f:0«A»{}«C»«O»functions.g:1«A»{", "f#functions.f:0{}|«O»functions.g:1«A»{"),
             ("«S»«O»functions.:0«A»{}«C»«E»", "«S»«O»functions.:0«A»{}«C»«E»"),
             ("«S»«O»functions.f:0«A»1«C»«E»", "«S»«O»functions.f:0«A»1«C»«E»"),

@@ -26,7 +26,8 @@ impl CallSyntax for Llama3Json {
     }
 
     fn fits(&self, template: &str) -> bool {
-        template.contains(OPEN) || template.contains(ASKED)
+        // Functionary calls code with the token, and tools otherwise.
+        (template.contains(OPEN) && !template.contains("<function=")) || template.contains(ASKED)
     }
 
     fn markers(&self) -> &'static [&'static str] {

@@ -75,6 +75,14 @@ fn read_number(text: &str) -> Read<Value> {
     if let Ok(number @ Value::Number(_)) = serde_json::from_str(&text) {
         return Ok(number);
     }
+    let (sign, digits) = if let Some(digits) = text.strip_prefix('-') { ("-", digits) } else { ("", &*text) };
+    for (mark, radix) in [("0x", 16), ("0o", 8), ("0b", 2)] {
+        if let Some(digits) = digits.to_ascii_lowercase().strip_prefix(mark) {
+            let unsigned = digits.starts_with(|char: char| char.is_ascii_alphanumeric());
+            let number = i64::from_str_radix(&format!("{sign}{digits}"), radix).ok().filter(|_| unsigned);
+            return number.map(Value::from).ok_or(Broken);
+        }
+    }
     // Python's forms that JSON lacks: `.5`, `1.`, `+1`. Infinity and NaN have no JSON.
     if text.contains(|char: char| char.is_ascii_alphabetic() && !"eE".contains(char)) {
         return Err(Broken);
@@ -162,7 +170,17 @@ async fn read_escape(input: &Input, text: &mut String) -> Read<()> {
         'r' => text.push('\r'),
         'b' => text.push('\u{8}'),
         'f' => text.push('\u{c}'),
-        '0' => text.push('\0'),
+        'a' => text.push('\u{7}'),
+        'v' => text.push('\u{b}'),
+        digit @ '0'..='7' => {
+            let mut code = digit.to_digit(8).unwrap_or_default();
+            for _ in 0..2 {
+                let Some(digit) = input.peek_char().await.and_then(|char| char.to_digit(8)) else { break };
+                input.advance();
+                code = code * 8 + digit;
+            }
+            text.push(char::from_u32(code).ok_or(Broken)?);
+        }
         '\\' | '\'' | '"' | '/' => text.push(char),
         '\n' => {}
         'x' => text.push(char::from_u32(read_hex(input, 2).await?).ok_or(Broken)?),
@@ -220,10 +238,13 @@ mod tests {
             (".5", json!(0.5)),
             ("1_000", json!(1000)),
             ("07", json!(7)),
+            ("0x1F", json!(31)),
+            ("-0b101", json!(-5)),
             ("True", json!(true)),
             ("null", json!(null)),
             ("'it\\'s'", json!("it's")),
             (r#""a\n\t\\ \x41 \u00e9 \ud83d\ude00 \q""#, json!("a\n\t\\ A é 😀 \\q")),
+            (r"'\0\101\7z\a\v\x00'", json!("\0A\u{7}z\u{7}\u{b}\0")),
             ("''", json!("")),
             ("'''a 'b' \"c\"\n'''", json!("a 'b' \"c\"\n")),
             ("[1, 'a', [], (2, 3),]", json!([1, "a", [], [2, 3]])),
@@ -232,9 +253,25 @@ mod tests {
         ] {
             assert_eq!(read(text), Some(value), "{text}");
         }
-        for text in
-            ["", "x", "'a", "[1", "{1}", "1e999", "nan", "inf", "b'z'", "f(1)", "1 2", "0x1g", "'\\ud800'", "--1"]
-        {
+        for text in [
+            "",
+            "x",
+            "'a",
+            "[1",
+            "{1}",
+            "1e999",
+            "nan",
+            "inf",
+            "b'z'",
+            "f(1)",
+            "1 2",
+            "0x1g",
+            "0x",
+            "0x-1",
+            "0b2",
+            "'\\ud800'",
+            "--1",
+        ] {
             assert_eq!(read(text), None, "{text}");
         }
         assert_eq!(read(&"[".repeat(5000)), None);

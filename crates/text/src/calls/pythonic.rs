@@ -28,8 +28,8 @@ static LIST: Dialect = PYTHON;
 pub(super) struct Pythonic {
     name: &'static str,
     others: &'static [&'static str],
-    /// What tells a template.
-    sign: &'static str,
+    /// What tells a template, each of them.
+    signs: &'static [&'static str],
     /// The markers around the calls; none: calls are what the whole answer is.
     markers: &'static [&'static str],
     /// Calls may begin the answer without a marker.
@@ -39,12 +39,12 @@ pub(super) struct Pythonic {
 }
 
 pub(super) static BARE: Pythonic =
-    Pythonic { name: "pythonic", others: &[], sign: "[func_name1(", markers: &[], bare: true, list: true };
+    Pythonic { name: "pythonic", others: &[], signs: &["[func_name1("], markers: &[], bare: true, list: true };
 
 pub(super) static LLAMA4: Pythonic = Pythonic {
     name: "llama4_pythonic",
     others: &[],
-    sign: "<|python_start|>",
+    signs: &["<|python_start|>"],
     markers: &["<|python_start|>", "<|python_end|>"],
     bare: true,
     list: true,
@@ -53,7 +53,7 @@ pub(super) static LLAMA4: Pythonic = Pythonic {
 pub(super) static OLMO3: Pythonic = Pythonic {
     name: "olmo3",
     others: &[],
-    sign: "<function_calls>",
+    signs: &["<function_calls>"],
     markers: &["<function_calls>", "</function_calls>"],
     bare: false,
     list: false,
@@ -62,7 +62,8 @@ pub(super) static OLMO3: Pythonic = Pythonic {
 pub(super) static LFM2: Pythonic = Pythonic {
     name: "lfm2",
     others: &[],
-    sign: "<|tool_call_start|>",
+    // LFM2's first templates and LFM2.5's only list the tools.
+    signs: &["<|tool_call_start|>", "<|tool_list_start|>", "\"List of tools: [\""],
     markers: &["<|tool_call_start|>", "<|tool_call_end|>"],
     bare: false,
     list: true,
@@ -78,7 +79,7 @@ impl CallSyntax for Pythonic {
     }
 
     fn fits(&self, template: &str) -> bool {
-        template.contains(self.sign) && !template.contains(super::llama3_json::ASKED)
+        self.signs.iter().any(|sign| template.contains(sign)) && !template.contains(super::llama3_json::ASKED)
     }
 
     fn markers(&self) -> &'static [&'static str] {
