@@ -2,7 +2,7 @@
 //! who asks.
 
 use crate::{constraint::Constraints, defaults::SamplingDefaults, error::AnswerError};
-use narthex_base::{Error, Message, Result};
+use narthex_base::{Message, Result};
 use narthex_infer::{Generates, Request, Sampling};
 use narthex_text::{ChatInput, ChatTemplate, Tokenizer};
 use std::sync::Arc;
@@ -50,16 +50,8 @@ impl TextModel {
     /// If there is no template, it refuses the messages, or the tokenizer cannot encode its text.
     pub fn chat_text(&self, input: &ChatInput, continues: bool, special: bool) -> Result<ChatPrompt, AnswerError> {
         let template = self.template.as_ref().ok_or(AnswerError::NoTemplate)?;
-        let mut text = template.render_input(input).map_err(AnswerError::Refused)?;
-        if let (true, Some(last)) = (continues, input.messages.last()) {
-            let said = last.text();
-            let said = said.trim_end();
-            let end = text.rfind(said).map(|at| at + said.len()).filter(|_| !said.is_empty());
-            let end = end.ok_or_else(|| {
-                AnswerError::Refused(Error::input("the chat template changes the last message: it cannot be continued"))
-            })?;
-            text.truncate(end);
-        }
+        let rendered = if continues { template.render_unfinished(input) } else { template.render_input(input) };
+        let text = rendered.map_err(AnswerError::Refused)?;
         let ids = self.tokenizer.encode(&text, special).map_err(AnswerError::Refused)?;
         Ok(ChatPrompt { text, ids })
     }
