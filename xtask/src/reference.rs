@@ -1,7 +1,11 @@
 //! The tables of keys in the reference of `narthex.toml`, written from the configuration's own types. Knows the page's
-//! markers and Markdown; what a key means stands at its field in `base`.
+//! markers and Markdown; what a key means stands at its field in `base`,
+//! or in the crate that gives the table its meaning.
 
+use narthex_agent::AgentDefinition;
 use narthex_base::config::{Form, Key, Kind, Policy, Project, Source, Table, bare};
+use narthex_mcp::McpSettings;
+use narthex_tools::{endpoint::Endpoint, settings::ToolSettings};
 use serde_json::Value;
 use std::fs;
 
@@ -44,6 +48,13 @@ fn table_named(name: &str) -> Option<Table> {
         "project" => Table::of::<Project>(),
         "sources" => Table::of::<Source>(),
         "policy" => Table::of::<Policy>(),
+        "agents" => Table::of::<AgentDefinition>(),
+        "models" => Table::of::<Endpoint>(),
+        "mcp" => Table::of::<McpSettings>(),
+        "tools" => {
+            let kind = parts.next()?;
+            Table::kinds_of::<ToolSettings>().into_iter().find(|(word, _)| word == kind)?.1
+        }
         "steps" => (Kind::named(parts.next()?)?.table)(),
         _ => return None,
     };

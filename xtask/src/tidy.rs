@@ -17,7 +17,7 @@ usage: cargo xtask tidy
 /// The crates in chain order, and the crates of ours that each may use. No other edge is allowed.
 /// Tests (`[dev-dependencies]`) are free.
 #[rustfmt::skip]
-const EDGES: [(&str, &[&str]); 18] = [
+const EDGES: [(&str, &[&str]); 23] = [
     ("base",    &[]),
     ("ledger",  &["base"]),
     ("openness", &["base"]),
@@ -35,17 +35,25 @@ const EDGES: [(&str, &[&str]); 18] = [
     ("serve",   &["base", "openness", "text", "infer", "answer", "http"]),
     ("run",     &["base", "ledger", "openness", "text", "data", "kernels", "model", "infer", "answer", "shelf", "train"]),
     ("oci",     &["base"]),
-    ("cli",     &["base", "ledger", "openness", "text", "kernels", "model", "infer", "answer", "shelf", "train", "http", "serve", "run", "hub", "oci"]),
+    ("agent",   &["base"]),
+    ("tools",   &["base", "agent"]),
+    ("mcp",     &["base", "agent"]),
+    ("a2a",     &["base", "agent"]),
+    ("agent-api", &["base", "agent", "http"]),
+    ("cli",     &["base", "agent", "tools", "mcp", "a2a", "agent-api", "ledger", "openness", "text", "kernels", "model", "infer", "answer", "shelf", "train", "http", "serve", "run", "hub", "oci"]),
 ];
 
 /// Heavy dependencies, with all that is named `NAME-…`, and the only crates that may use them.
 #[rustfmt::skip]
-const HEAVY: [(&str, &[&str]); 5] = [
-    ("axum",       &["http", "serve"]),
+const HEAVY: [(&str, &[&str]); 8] = [
+    ("a2a",        &["a2a"]),
+    ("axum",       &["http", "serve", "agent-api", "mcp", "a2a"]),
     ("burn",       &["kernels", "model", "infer", "train"]),
     ("datafusion", &["data"]),
     ("llguidance", &["answer"]),
-    ("sqlx",       &["ledger"]),
+    ("reqwest",    &["tools", "mcp", "a2a"]),
+    ("rmcp",       &["mcp"]),
+    ("sqlx",       &["ledger", "agent", "a2a"]),
 ];
 
 /// What may not stand in a Rust file, and why. Split, so that this file does not hold it either.

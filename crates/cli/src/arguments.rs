@@ -1,5 +1,7 @@
 //! The command line: every verb. What a verb takes stands beside it, in `commands/`.
 
+#[cfg(feature = "agents")]
+use crate::commands::agent::Agent;
 use crate::commands::{
     bench::Bench,
     chat::Chat,
@@ -82,6 +84,14 @@ Examples:
 Example:
   narthex batch base requests.jsonl answers.jsonl")]
     Batch(Batch),
+    /// Run agents of a project, or offer them to others
+    #[cfg(feature = "agents")]
+    #[command(after_help = "\
+Examples:
+  narthex agent run librarian \"How do I serve two models?\"
+  narthex agent serve --port 8010
+  narthex agent ls")]
+    Agent(Agent),
     /// List artifacts
     #[command(after_help = "\
 Example:

@@ -55,6 +55,8 @@ fn run(command: Option<Command>, style: style::Style) -> Result<()> {
         Some(Command::Embed(args)) => commands::embed::run(&args),
         Some(Command::Classify(args)) => commands::classify::run(&args),
         Some(Command::Serve(args)) => commands::serve::run(&args),
+        #[cfg(feature = "agents")]
+        Some(Command::Agent(args)) => commands::agent::run(args),
         Some(Command::Batch(args)) => commands::serve::batch(&args, style),
         Some(Command::Ls(args)) => commands::look::ls(&args),
         Some(Command::Show(args)) => commands::look::show(&args),

@@ -40,7 +40,7 @@ pub use model_folder::{import_manifest, is_model_folder, model_files};
 pub use narthex_openness::Shown;
 pub use opened::{Judged, OpenedModel, Purpose, Shelf};
 pub use papers::{check_folder, papers_in, provenance_of, whole_provenance, with_subject};
-pub use project::{PlanOptions, has_plan, open_ledger, read_plan, root_of};
+pub use project::{PlanOptions, has_plan, layers, open_ledger, read_plan, root_of};
 pub use pulled::{PulledFrom, already_pulled, check_model_config, check_model_folder, pulled_component, pulled_model};
 pub use ready::{KV_CACHE_MEMORY_SHARE, Ready, ReadyEncoder, ReadyOptions, ReadyText, kv_cache_bytes};
 pub use reference::{Reference, help_for, no_model};

@@ -26,6 +26,14 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 /// # Errors
 /// If there is no project file, or it is wrong.
 pub fn read_plan(path: &Path, options: &PlanOptions) -> Result<Plan> {
+    Plan::resolve(&layers(path, options)?)
+}
+
+/// The texts that such a plan is resolved from, for those who read tables of their own in them.
+///
+/// # Errors
+/// If there is no project file, or it cannot be read.
+pub fn layers(path: &Path, options: &PlanOptions) -> Result<Layers> {
     let file = if path.is_file() { path.to_path_buf() } else { path.join(FILE) };
     if !file.is_file() {
         return Err(Error::input(format!("there is no {FILE} in {}", root_of(path).display()))
@@ -35,7 +43,7 @@ pub fn read_plan(path: &Path, options: &PlanOptions) -> Result<Plan> {
         Some(path) if path.is_file() => Some((path.display().to_string(), read(path)?)),
         _ => None,
     };
-    Plan::resolve(&Layers {
+    Ok(Layers {
         file_name: file.display().to_string(),
         file: read(&file)?,
         user_file,

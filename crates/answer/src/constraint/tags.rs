@@ -1,5 +1,5 @@
-//! Free text in which some beginnings open a form, as vLLM's structural tags have it: what follows the beginning is JSON
-//! of a schema, up to the tag's end. Makes a grammar of it; knows no tokens.
+//! Free text in which some beginnings open a form, as vLLM's structural tags have it: what follows the beginning is
+//! JSON of a schema, up to the tag's end. Makes a grammar of it; knows no tokens.
 
 use super::schema::{Spacing, prepared_schema};
 use narthex_base::{Error, Result};

@@ -36,7 +36,13 @@ pub enum ConfigCommand {
 
 pub fn run(args: &Config) -> Result<()> {
     match &args.command {
-        ConfigCommand::Schema => print_json(&Plan::schema()),
+        ConfigCommand::Schema => {
+            #[cfg_attr(not(feature = "agents"), expect(unused_mut, reason = "agents add their tables"))]
+            let mut schema = Plan::schema();
+            #[cfg(feature = "agents")]
+            super::agent::tables::add_to(&mut schema);
+            print_json(&schema);
+        }
         ConfigCommand::Show { project, settings, output } => {
             let values = read_plan(project, &plan_options(project, settings)?)?.values();
             if output.json {

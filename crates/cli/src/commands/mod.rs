@@ -4,6 +4,8 @@
 mod absent;
 #[cfg(feature = "serve")]
 pub mod adapters;
+#[cfg(feature = "agents")]
+pub mod agent;
 pub mod bench;
 pub mod bench_machine;
 #[cfg(feature = "run")]

@@ -123,7 +123,7 @@ pub fn run(args: &Serve) -> Result<()> {
     let mut http = HttpOptions {
         host: args.host.clone(),
         port: args.port,
-        api_keys: args.api_key.iter().cloned().map(ApiKey::Plain).collect(),
+        api_keys: api_keys(&args.api_key, args.api_key_file.as_deref())?,
         allowed_hosts: args.allowed_host.clone(),
         allowed_origins: args.allowed_origin.clone(),
         strict_fields: args.strict_fields,
@@ -133,19 +133,7 @@ pub fn run(args: &Serve) -> Result<()> {
         ..HttpOptions::default()
     };
     http.limits.shutdown_s = args.shutdown_timeout;
-    if args.api_key.iter().any(|key| key.trim().is_empty()) {
-        return Err(
-            Error::usage("the API key is empty").help("give a key, or leave `--api-key` and NARTHEX_API_KEY out")
-        );
-    }
-    if let Some(path) = &args.api_key_file {
-        http.api_keys.extend(read_keys(path)?);
-    }
-    let is_local =
-        |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    if http.api_keys.is_empty() && !is_local(&http.host) {
-        noteln!("warning: whoever reaches {}:{} may use this server: `--api-key` asks for a key", http.host, http.port);
-    }
+    warn_if_open(&http);
     let files = args.files_dir.clone().map(FilesOptions::new);
     let options = ServeOptions { http, files, ..ServeOptions::default() };
     let sources = sources(args)?;
@@ -241,6 +229,29 @@ pub fn batch(args: &Batch, style: Style) -> Result<()> {
     Ok(())
 }
 
+/// The keys of flags and of a file.
+pub(super) fn api_keys(keys: &[String], file: Option<&Path>) -> Result<Vec<ApiKey>> {
+    if keys.iter().any(|key| key.trim().is_empty()) {
+        return Err(
+            Error::usage("the API key is empty").help("give a key, or leave `--api-key` and NARTHEX_API_KEY out")
+        );
+    }
+    let mut all: Vec<ApiKey> = keys.iter().cloned().map(ApiKey::Plain).collect();
+    if let Some(path) = file {
+        all.extend(read_keys(path)?);
+    }
+    Ok(all)
+}
+
+/// Says so where whoever reaches the server may use it.
+pub(super) fn warn_if_open(http: &HttpOptions) {
+    let is_local =
+        |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if http.api_keys.is_empty() && !is_local(&http.host) {
+        noteln!("warning: whoever reaches {}:{} may use this server: `--api-key` asks for a key", http.host, http.port);
+    }
+}
+
 /// Keys or their digests, one a line; empty lines and those that begin with `#` do not count.
 fn read_keys(path: &Path) -> Result<Vec<ApiKey>> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::io("cannot read", path, error))?;
@@ -293,7 +304,7 @@ fn listen(
 }
 
 /// Ready on the first SIGINT or SIGTERM.
-async fn stop_signal() {
+pub(super) async fn stop_signal() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {

@@ -1,0 +1,207 @@
+//! The agents of a project with all that they need: models loaded or reached, tools made, servers of tools connected to.
+//! Knows the project file and the crates that each table belongs to.
+
+use super::house::House;
+use crate::commands::{base_options, shelf, source::Source};
+use narthex_agent::{
+    AgentDefinition, AgentError, Agents, Durability, Kit, OpenAiModel, Output, RunView, Runner, SqliteStore,
+    Surroundings, Tool,
+};
+use narthex_base::{
+    Error, Result,
+    plan::{Layers, guests},
+};
+use narthex_mcp::{ClientOptions, McpServer, McpSettings};
+use narthex_serve::{InHouse, Models, ServeOptions};
+use narthex_shelf::{ReadyOptions, layers, root_of};
+use narthex_tools::{
+    endpoint::{Elsewhere, Endpoint},
+    fetch::fetch,
+    files::files,
+    openapi::openapi,
+    settings::ToolSettings,
+    shell::shell,
+};
+use serde_json::{Map, Value};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Whose runs they are where nobody says who asks.
+pub(super) const TENANT: &str = "local";
+
+/// Bytes of a file with a schema.
+const SCHEMA_BYTES_MAX: u64 = 1 << 20;
+
+/// What a project says of agents.
+pub(super) struct Project {
+    root: PathBuf,
+    layers: Layers,
+    pub agents: Vec<(String, AgentDefinition)>,
+}
+
+/// Agents that can be asked, and what must live as long as they do.
+pub(super) struct Ready {
+    pub runner: Arc<Runner>,
+    /// Their servers of tools end with them.
+    _servers: Vec<McpServer>,
+}
+
+impl Project {
+    /// Reads the project's file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let layers = layers(path, &base_options(&[]))?;
+        let root = root_of(path);
+        let mut agents: Vec<(String, AgentDefinition)> = guests(&layers, "agents")?;
+        for (name, agent) in &mut agents {
+            if let Some(Output::File(file)) = &agent.output {
+                agent.output = Some(Output::Schema(read_schema(name, &root.join(file))?));
+            }
+        }
+        Ok(Self { root, layers, agents })
+    }
+
+    /// Where a file lies that agents keep, in a folder that is there.
+    pub fn state(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.root.join(".narthex");
+        std::fs::create_dir_all(&folder).map_err(|error| Error::io("cannot make", &folder, error))?;
+        Ok(folder.join(name))
+    }
+
+    /// A run of whoever sits here.
+    pub async fn run(&self, run: &str) -> Result<RunView> {
+        let onlooker = Runner::new(vec![], Kit::default(), self.store().await?, Surroundings::default())?;
+        onlooker.run(TENANT, run).await.map_err(error_of)
+    }
+
+    /// The store of runs, made if there is none.
+    pub async fn store(&self) -> Result<Arc<SqliteStore>> {
+        let path = self.state("agents.db")?;
+        let store = SqliteStore::open(&path, Durability::Disk).await;
+        store
+            .map(Arc::new)
+            .map_err(|error| Error::input("the runs of agents cannot be opened").at(path.display(), None).cause(error))
+    }
+
+    /// An agent by its name.
+    pub fn agent(&self, name: &str) -> Result<&AgentDefinition> {
+        self.agents.iter().find(|(known, _)| known == name).map(|(_, agent)| agent).ok_or_else(|| {
+            let names: Vec<&str> = self.agents.iter().map(|(name, _)| name.as_str()).collect();
+            let error = Error::input(format!("there is no agent `{name}`"));
+            match names.is_empty() {
+                true => error.help("write one into narthex.toml: `[agents.NAME]` with `model = \"REF\"`"),
+                false => error.help(format!("agents: {}", names.join(", "))),
+            }
+        })
+    }
+
+    /// These agents and those that they may ask, ready to run; all without names.
+    pub async fn ready(&self, names: &[&str]) -> Result<Ready> {
+        let agents = self.with_others(names)?;
+        let mut kit = Kit { models: self.models(&agents)?, tools: self.tools()? };
+        let mut servers = vec![];
+        for server in self.servers(&agents).await? {
+            kit.tools.extend(server.tools());
+            for (tool, why) in server.left_out() {
+                noteln!("warning: the tool `{tool}` of `{}` is left out: {why}", server.name());
+            }
+            servers.push(server);
+        }
+        let store = self.store().await?;
+        let surroundings =
+            Surroundings { warn: Arc::new(|what| noteln!("warning: {what}")), ..Surroundings::default() };
+        let runner = Arc::new(Runner::new(agents, kit, store, surroundings)?);
+        Ok(Ready { runner, _servers: servers })
+    }
+
+    /// The named agents and those that they name as tools, in the order of the file.
+    fn with_others(&self, names: &[&str]) -> Result<Vec<(String, AgentDefinition)>> {
+        let mut wanted: BTreeSet<String> = names.iter().map(|name| name.to_string()).collect();
+        if names.is_empty() {
+            wanted = self.agents.iter().map(|(name, _)| name.clone()).collect();
+        }
+        let mut open: Vec<String> = wanted.iter().cloned().collect();
+        while let Some(name) = open.pop() {
+            for other in self.agent(&name)?.tools.iter().filter_map(|tool| tool.strip_prefix("agent:")) {
+                if wanted.insert(other.to_string()) {
+                    open.push(other.to_string());
+                }
+            }
+        }
+        Ok(self.agents.iter().filter(|(name, _)| wanted.contains(name)).cloned().collect())
+    }
+
+    /// Every model that these agents name: somebody's, if `[models.NAME]` says so, or one of ours, loaded.
+    fn models(&self, agents: &[(String, AgentDefinition)]) -> Result<BTreeMap<String, Arc<dyn narthex_agent::Model>>> {
+        let endpoints: BTreeMap<String, Endpoint> = guests(&self.layers, "models")?.into_iter().collect();
+        let names: BTreeSet<&str> = agents.iter().flat_map(|(_, agent)| agent.models()).collect();
+        let mut found: BTreeMap<String, Arc<dyn narthex_agent::Model>> = BTreeMap::new();
+        let mut models = Models::within(None);
+        for name in &names {
+            if let Some(endpoint) = endpoints.get(*name) {
+                let served = endpoint.model.as_deref().unwrap_or(name);
+                let model = OpenAiModel::new(*name, served, Arc::new(Elsewhere::new(name, endpoint)?));
+                found.insert(name.to_string(), Arc::new(model));
+                continue;
+            }
+            let mut source = Source::new(shelf(&self.root), name.to_string(), ReadyOptions::default());
+            source.name = Some(name.to_string());
+            models.add(Arc::new(source).start()?)?;
+        }
+        let house = Arc::new(House(InHouse::new(models, &ServeOptions::default())?));
+        for name in names.into_iter().filter(|name| !endpoints.contains_key(*name)) {
+            found.insert(name.into(), Arc::new(OpenAiModel::new(name, name, house.clone())));
+        }
+        Ok(found)
+    }
+
+    /// Every tool that `[tools.NAME]` describes. Relative paths start in the project's folder.
+    fn tools(&self) -> Result<Vec<Arc<dyn Tool>>> {
+        let mut tools = vec![];
+        for (name, settings) in guests::<ToolSettings>(&self.layers, "tools")? {
+            tools.extend(match settings.below(&self.root) {
+                ToolSettings::Shell(settings) => shell(&name, &settings)?,
+                ToolSettings::OpenApi(settings) => openapi(&name, &settings)?,
+                ToolSettings::Files(settings) => files(&name, &settings)?,
+                ToolSettings::Fetch(settings) => fetch(&name, &settings)?,
+            });
+        }
+        Ok(tools)
+    }
+
+    /// The servers of tools that these agents use: those whose name begins the name of a tool.
+    async fn servers(&self, agents: &[(String, AgentDefinition)]) -> Result<Vec<McpServer>> {
+        let mut servers = vec![];
+        for (name, spec) in guests::<McpSettings>(&self.layers, "mcp")? {
+            let begins = format!("{name}.");
+            let is_used = agents.iter().flat_map(|(_, agent)| &agent.tools).any(|tool| tool.starts_with(&begins));
+            if is_used {
+                let spec = spec.spec(&name, &self.root)?;
+                noteln!("  {}", spec.describe());
+                servers.push(narthex_mcp::connect(spec, ClientOptions::default()).await?);
+            }
+        }
+        Ok(servers)
+    }
+}
+
+/// An agent's error as ours.
+pub(super) fn error_of(error: AgentError) -> Error {
+    match error {
+        AgentError::Failed(what) => Error::internal(what),
+        other => Error::input(other.to_string()),
+    }
+}
+
+/// The JSON Schema in a file.
+fn read_schema(agent: &str, path: &Path) -> Result<Map<String, Value>> {
+    let wrong = |what: &str| Error::input(format!("`output` of the agent `{agent}` {what}")).at(path.display(), None);
+    let bytes = std::fs::metadata(path).map_err(|error| Error::io("cannot read", path, error))?.len();
+    if bytes > SCHEMA_BYTES_MAX {
+        return Err(wrong(&format!("has {bytes} bytes, {SCHEMA_BYTES_MAX} at most")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| Error::io("cannot read", path, error))?;
+    serde_json::from_str(&text).map_err(|error| wrong("is no JSON Schema").cause(error))
+}

@@ -1,0 +1,114 @@
+//! `narthex agent serve`: the agents of a project behind a port. Knows routers and who is let in; no run.
+
+use super::project::Project;
+use crate::commands::serve::{api_keys, stop_signal, warn_if_open};
+use clap::Args;
+use narthex_a2a::{A2aOptions, Store as A2aStore};
+use narthex_agent::Agents;
+use narthex_agent_api::ApiOptions;
+use narthex_base::{Error, Result};
+use narthex_http::{HttpOptions, bind, entropy};
+use narthex_mcp::{Offer, ServerOptions};
+use std::{path::PathBuf, sync::Arc};
+
+/// The arguments of `narthex agent serve`.
+#[derive(Args)]
+pub(super) struct ServeArguments {
+    /// These agents; all by default
+    agents: Vec<String>,
+    #[command(flatten)]
+    project: super::ProjectFlag,
+    /// The address to listen on
+    #[arg(long, default_value = "127.0.0.1", help_heading = "HTTP")]
+    host: String,
+    /// The port to listen on; 0 takes any free one
+    #[arg(long, default_value_t = 8010, help_heading = "HTTP")]
+    port: u16,
+    /// Ask clients for this key; may be given several times
+    #[arg(long, env = "NARTHEX_API_KEY", hide_env_values = true, value_name = "KEY", help_heading = "HTTP")]
+    api_key: Vec<String>,
+    /// Ask clients for one of the keys in this file, one a line; `sha256:` begins a key's digest, `#` a comment
+    #[arg(long, value_name = "FILE", help_heading = "HTTP")]
+    api_key_file: Option<PathBuf>,
+    /// A further host name under which the server may be addressed, as by a reverse proxy
+    #[arg(long, value_name = "NAME", help_heading = "HTTP")]
+    allowed_host: Vec<String>,
+    /// Another site whose pages may use the server, as `https://chat.example`; `*` is any
+    #[arg(long, value_name = "ORIGIN", help_heading = "HTTP")]
+    allowed_origin: Vec<String>,
+}
+
+/// What an agent's card is asked for at: who it is and how it is reached is nobody's secret.
+const OPEN: &str = "/.well-known/";
+
+fn needs_key(path: &str) -> bool {
+    !path.starts_with(OPEN) && narthex_agent_api::needs_key(path)
+}
+
+/// `narthex agent serve`
+pub(super) async fn serve(args: ServeArguments) -> Result<()> {
+    let api_keys = api_keys(&args.api_key, args.api_key_file.as_deref())?;
+    let http = HttpOptions {
+        host: args.host.clone(),
+        port: args.port,
+        api_keys,
+        allowed_hosts: args.allowed_host.clone(),
+        allowed_origins: args.allowed_origin.clone(),
+        ..HttpOptions::default()
+    };
+    warn_if_open(&http);
+    let bound = bind(&http)?;
+    let address = format!("http://{}", bound.address());
+    let project = Project::read(&args.project.project)?;
+    let names: Vec<&str> = args.agents.iter().map(String::as_str).collect();
+    let ready = project.ready(&names).await?;
+    let agents: Arc<dyn Agents> = ready.runner.clone();
+    let taken_up = ready.runner.resume_all().await;
+    let taken_up = taken_up.map_err(|error| Error::input("runs cannot be taken up").cause(error))?;
+    tokio::spawn(ready.runner.keep_resuming());
+    let routes = narthex_agent_api::router(agents.clone(), ApiOptions::default())
+        .merge(narthex_mcp::router(offer(agents.clone()), mcp_options(&http)))
+        .merge(narthex_a2a::router(agents.clone(), a2a_options(&project, &address, !http.api_keys.is_empty()).await?));
+    for view in agents.list() {
+        noteln!("agent {}: {}", view.name, view.description);
+    }
+    if taken_up > 0 {
+        noteln!("  {taken_up} runs go on");
+    }
+    noteln!("  page            {address}/");
+    noteln!("  OpenAI API      {address}/v1");
+    noteln!("  Agent Protocol  {address}");
+    noteln!("  MCP             {address}/mcp");
+    noteln!("  A2A             {address}/.well-known/agent-card.json");
+    noteln!("  Ctrl-C ends");
+    let served =
+        tokio::task::spawn_blocking(move || narthex_http::serve(bound, routes, &http, needs_key, stop_signal()));
+    served.await.map_err(|error| Error::internal("the server broke").cause(error))?
+}
+
+/// What MCP's clients are offered: the agents, each as a tool.
+fn offer(agents: Arc<dyn Agents>) -> Offer {
+    Offer {
+        name: "narthex".into(),
+        title: Some("Agents of a Narthex project".into()),
+        version: env!("CARGO_PKG_VERSION").into(),
+        agents: Some(agents),
+        ..Offer::default()
+    }
+}
+
+fn mcp_options(http: &HttpOptions) -> ServerOptions {
+    let mut secret = [0; 32];
+    for part in secret.chunks_mut(8) {
+        part.copy_from_slice(&entropy().to_le_bytes());
+    }
+    // Who may ask at all is decided before its routes are reached.
+    let (allowed_hosts, allowed_origins) = (http.allowed_hosts.clone(), http.allowed_origins.clone());
+    ServerOptions { allowed_hosts, allowed_origins, ..ServerOptions::new(secret) }
+}
+
+async fn a2a_options(project: &Project, address: &str, bearer: bool) -> Result<A2aOptions> {
+    let store = A2aStore::open(&project.state("a2a.db")?).await?;
+    let warn: narthex_a2a::Warn = Arc::new(|what| noteln!("warning: {what}"));
+    Ok(A2aOptions { bearer, warn, ..A2aOptions::new(address, store) })
+}

@@ -1,0 +1,179 @@
+//! Agents as a user meets them: run in the terminal over a model behind an API, approved, forked, and offered to others.
+
+mod program;
+
+use program::{fail, narthex, post, succeed};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Stdio},
+};
+
+/// A server that speaks OpenAI's chat API: it asks for a search, then for a file to be written, then says what it found.
+fn model() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || listener.incoming().flatten().for_each(answer));
+    format!("http://{address}/v1")
+}
+
+fn answer(mut stream: TcpStream) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return;
+        }
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    let asked: Value = serde_json::from_slice(&body).unwrap();
+    let messages = asked["messages"].as_array().unwrap();
+    let results: Vec<&Value> = messages.iter().filter(|message| message["role"] == "tool").collect();
+    let calls = [
+        ("notes_search", json!({"pattern": "fennel"})),
+        ("notes_write", json!({"path": "out.md", "content": "written\n"})),
+    ];
+    let delta = match calls.get(results.len()) {
+        Some((name, arguments)) => {
+            let function = json!({"name": name, "arguments": arguments.to_string()});
+            json!({"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": function}]})
+        }
+        None => json!({"content": format!("Done: {}", results[1]["content"].as_str().unwrap())}),
+    };
+    let chunk = json!({"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]});
+    let text = format!("data: {chunk}\n\ndata: [DONE]\n\n");
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close";
+    let _ = write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+}
+
+/// A project with an agent that may read notes, and write them if somebody says so.
+fn project(folder: &Path) {
+    fs::create_dir_all(folder.join("notes")).unwrap();
+    fs::write(folder.join("notes/name.md"), "The narthex is the fennel stalk.\n").unwrap();
+    let text = format!(
+        "[project]\nname = \"desk\"\n[models.far]\nurl = \"{}\"\n[tools.notes]\nkind = \"files\"\nfolder = \"notes\"\n\
+         write = true\n[agents.clerk]\ndescription = \"Keeps notes.\"\nmodel = \"far\"\ntools = [\"notes.*\"]\n\
+         [agents.clerk.policy]\nrules = [{{ tool = \"notes.write\", then = \"ask\" }}]\n",
+        model()
+    );
+    fs::write(folder.join("narthex.toml"), text).unwrap();
+}
+
+fn runs(folder: &Path) -> Vec<Value> {
+    let listed: Value = serde_json::from_str(&succeed(folder, &["agent", "ls", "--json"])).unwrap();
+    listed["runs"].as_array().unwrap().clone()
+}
+
+#[test]
+fn what_writes_waits_for_a_person() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path();
+    project(folder);
+    let waits = fail(folder, &["agent", "run", "clerk", "Where does the name come from?"], 1);
+    assert!(waits.contains("waits") && waits.contains("narthex agent approve"), "{waits}");
+    let [run] = &runs(folder)[..] else { panic!("one run") };
+    let id = run["id"].as_str().unwrap();
+    assert_eq!((&run["status"], run["interrupts"][0]["call"][0].as_str()), (&json!("waiting"), Some("notes.write")));
+    assert!(!folder.join("notes/out.md").exists());
+    // Other arguments are judged anew, and they are what is done.
+    let edit = json!({"path": "other.md", "content": "edited\n"}).to_string();
+    let answer = succeed(folder, &["agent", "approve", id, "--edit", &edit]);
+    assert!(answer.starts_with("Done: "), "{answer}");
+    assert_eq!(fs::read_to_string(folder.join("notes/other.md")).unwrap(), "edited\n");
+    assert!(!folder.join("notes/out.md").exists());
+    let shown = succeed(folder, &["agent", "show", id]);
+    assert!(shown.contains("notes.search {\"pattern\":\"fennel\"} (allowed)"), "{shown}");
+    assert!(shown.contains("notes.write {\"path\":\"out.md\",\"content\":\"written\\n\"} (to be approved)"), "{shown}");
+    let error = fail(folder, &["agent", "approve", id], 1);
+    assert!(error.contains("waits for nothing"), "{error}");
+    // A copy up to the search asks again: no approval comes along.
+    let fork = fail(folder, &["agent", "fork", id, "--at", "3"], 1);
+    assert!(fork.contains("waits"), "{fork}");
+    let all = runs(folder);
+    assert_eq!((all.len(), all.iter().filter(|run| run["status"] == "done").count()), (2, 1));
+    let copy = all.iter().find(|run| run["status"] == "waiting").unwrap()["id"].as_str().unwrap();
+    let refused = succeed(folder, &["agent", "approve", copy, "--refuse", "not today"]);
+    assert!(refused.contains("not today"), "{refused}");
+    assert!(!folder.join("notes/out.md").exists());
+}
+
+#[test]
+fn mistakes_are_told_with_what_to_do() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path();
+    project(folder);
+    let text = fs::read_to_string(folder.join("narthex.toml")).unwrap();
+    for (from, to, expected) in [
+        ("agents.clerk", "agents.other", "agents: other"),
+        ("tools = [\"notes.*\"]", "tools = [\"note.*\"]", "there is no tool `note.*`"),
+        ("then = \"ask\"", "then = \"perhaps\"", "narthex.toml:"),
+        ("kind = \"files\"", "kind = \"file\"", "did you mean `files`?"),
+        ("description", "descripton", "did you mean `description`?"),
+    ] {
+        fs::write(folder.join("narthex.toml"), text.replace(from, to)).unwrap();
+        let error = fail(folder, &["agent", "run", "clerk", "x"], 1);
+        assert!(error.contains(expected), "{to}: {error}");
+    }
+    fs::write(folder.join("narthex.toml"), text).unwrap();
+    let error = fail(folder, &["agent", "show", "nothing"], 1);
+    assert!(error.contains("nothing"), "{error}");
+}
+
+/// A server of agents that runs until it is dropped.
+struct Desk(Child);
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn agents_are_offered_over_every_protocol() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path();
+    project(folder);
+    let mut desk = narthex(folder, &["agent", "serve", "--port", "0"]);
+    let mut desk = Desk(desk.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(desk.0.stderr.take().unwrap()).lines();
+    let mut told = lines.by_ref().map_while(Result::ok);
+    let page = told.find_map(|line| Some(line.split_once("page")?.1.trim().trim_end_matches('/').to_string())).unwrap();
+    std::thread::spawn(move || lines.count());
+    let get =
+        |path: &str| -> Value { ureq::get(format!("{page}{path}")).call().unwrap().body_mut().read_json().unwrap() };
+    assert_eq!(get("/v1/models")["data"][0]["id"], "clerk");
+    assert_eq!(get("/.well-known/agent-card.json")["name"], "clerk");
+    let asked = json!({"model": "clerk", "messages": [{"role": "user", "content": "Where from?"}]});
+    let answer = post(format!("{page}/v1/chat/completions"), &asked);
+    let run = answer["narthex"]["run"].as_str().unwrap().to_string();
+    let interrupt = answer["narthex"]["interrupts"][0]["id"].as_str().unwrap().to_string();
+    let approve = json!({"interrupt": interrupt, "approve": true, "by": "a test"});
+    let answered = ureq::post(format!("{page}/agents/runs/{run}/answers")).send_json(&approve);
+    assert!(answered.is_ok(), "{answered:?}");
+    for _ in 0..600 {
+        if get(&format!("/agents/runs/{run}"))["status"] == "done" {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!(fs::read_to_string(folder.join("notes/out.md")).unwrap(), "written\n");
+    let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}});
+    let hello =
+        ureq::post(format!("{page}/mcp")).header("accept", "application/json, text/event-stream").send_json(&ping);
+    assert_eq!(hello.unwrap().status(), 200);
+    // The terminal sees what came over HTTP.
+    assert!(succeed(folder, &["agent", "show", &run]).contains("a test (local) approved"));
+}
