@@ -52,10 +52,6 @@ impl Reply {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    pub fn status(&self) -> u16 {
-        self.status
-    }
-
     pub fn text(self, status: u16) -> String {
         let text = String::from_utf8_lossy(&self.body).into_owned();
         assert_eq!(self.status, status, "{text}");

@@ -263,10 +263,12 @@ async fn tell(
     // All of the run is read, for the state holds all of it; what the client saw already is not told again.
     let mut stretch = Stretch::follow(&*app.agents, tenant, &view.id, 0);
     stretch.through_waiting();
-    let mut number = after;
+    let (mut number, mut seen) = (after, after > 0);
     while let Some(told) = stretch.next().await? {
         let list = telling.piece(told.piece);
-        if told.number > 0 && told.number <= after {
+        seen &= told.number <= after;
+        if seen {
+            seen = told.number < after || !told.last;
             continue;
         }
         number = number.max(told.number);

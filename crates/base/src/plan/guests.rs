@@ -119,7 +119,8 @@ mod tests {
             ("[agents.b]\nmodel = \"x\"\n[agents.a]\n", "narthex.toml:5 error: the key `model` is missing"),
             ("[agents]\nb = 1\n", "narthex.toml:"),
         ] {
-            let found = wrong(guests::<Plain>(&layers(file), "agents"));
+            let plain = Layers { flags: vec![], ..layers(file) };
+            let found = wrong(guests::<Plain>(&plain, "agents"));
             assert!(found.contains(expected), "{found} for {file}");
         }
         for (file, expected) in [

@@ -22,7 +22,7 @@ use rmcp::{
         },
     },
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle};
 
 /// How one server is connected to.
@@ -73,7 +73,7 @@ impl Dial {
             Reach::Http { .. } => {
                 let client = client.map_or_else(http::client, Ok)?;
                 let stream_bytes_max = limits.stream_bytes_max;
-                Some(Bounded { client, stream_bytes_max, too_long: too_long.clone() })
+                Some(Bounded { client, stream_bytes_max, too_long: too_long.clone(), unreached: Arc::default() })
             }
         };
         Ok(Self { spec, limits, ears, too_long, http })

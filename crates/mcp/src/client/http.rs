@@ -15,7 +15,11 @@ use rmcp::{
     },
 };
 use sse_stream::Sse;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::sync::watch;
 
 /// Bytes of what an authorization server answers.
@@ -27,6 +31,10 @@ const OAUTH_S: u64 = 30;
 /// Seconds to reach a server.
 const REACH_S: u64 = 15;
 
+/// Seconds that a connection which nobody uses is kept: less than the 5 after which servers on Node close theirs. A
+/// request on one that is closed just then fails, and nobody knows whether it was heard.
+const KEPT_S: u64 = 4;
+
 type Headers = HashMap<HeaderName, HeaderValue>;
 type Events = BoxStream<'static, std::result::Result<Sse, SseError>>;
 type Outcome<T> = std::result::Result<T, StreamableHttpError<reqwest::Error>>;
@@ -37,7 +45,10 @@ type Outcome<T> = std::result::Result<T, StreamableHttpError<reqwest::Error>>;
 pub fn client_builder() -> reqwest::ClientBuilder {
     // Whoever came first is as good: both are ring's.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).connect_timeout(Duration::from_secs(REACH_S))
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(Duration::from_secs(REACH_S))
+        .pool_idle_timeout(Duration::from_secs(KEPT_S))
 }
 
 /// Our own client.
@@ -55,9 +66,21 @@ pub(super) struct Bounded {
     pub stream_bytes_max: usize,
     /// Told when a stream ended because it brought too much: the SDK would only ask for the rest, again and again.
     pub too_long: watch::Sender<u64>,
+    /// Why an authorization server was last not reached: the SDK says no more than that a request failed.
+    pub unreached: Arc<Mutex<Option<String>>>,
 }
 
 impl Bounded {
+    /// Keeps why an authorization server was not reached.
+    fn note(&self, error: &reqwest::Error) {
+        let mut deepest: &dyn std::error::Error = error;
+        while let Some(source) = deepest.source() {
+            deepest = source;
+        }
+        let said = format!("{error}: {deepest}");
+        *self.unreached.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
+    }
+
     /// A stream that ends with its first error, and with one once it brought too much.
     fn events(&self, events: Events) -> Events {
         let (too_long, bytes_max) = (self.too_long.clone(), self.stream_bytes_max);
@@ -174,7 +197,9 @@ impl OAuthHttpClient for Bounded {
         Box::pin(async move {
             let mut request = reqwest::Request::try_from(request.request)?;
             request.timeout_mut().get_or_insert(Duration::from_secs(OAUTH_S));
-            let response = self.client.execute(request).await?;
+            // Nothing is asked twice in a short time, and a kept connection may be closed just when it is used again.
+            request.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+            let response = self.client.execute(request).await.inspect_err(|error| self.note(error))?;
             let mut answer = http::Response::builder().status(response.status());
             for (name, value) in response.headers() {
                 answer = answer.header(name, value);
@@ -200,7 +225,8 @@ mod tests {
     #[tokio::test]
     async fn streams_end() {
         let (too_long, told) = watch::channel(0);
-        let bounded = Bounded { client: client().unwrap(), stream_bytes_max: 100, too_long };
+        let client = client().unwrap();
+        let bounded = Bounded { client, stream_bytes_max: 100, too_long, unreached: Arc::default() };
         for (data_bytes, expected) in [(9, 10), (99, 1), (100, 0), (0, 100)] {
             let event = Sse { event: None, data: Some("x".repeat(data_bytes)), id: None, retry: None };
             // Endless.

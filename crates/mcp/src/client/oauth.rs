@@ -103,7 +103,12 @@ pub(super) async fn log_in(
 ) -> Result<AuthClient<Bounded>> {
     let failed = |error: AuthError| {
         let what = format!("cannot log in to the MCP server `{server}`");
-        Error::input(what).cause(error).help("check the address, and that the server's authorization server is up")
+        let help = "check the address, and that the server's authorization server is up";
+        let error = Error::input(what).cause(error).help(help);
+        match http.unreached.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(why) => error.cause(why),
+            None => error,
+        }
     };
     let manager = manager(oauth, server, url, http).await.map_err(failed)?;
     let mut state = OAuthState::Unauthorized(manager);

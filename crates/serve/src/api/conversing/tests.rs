@@ -201,7 +201,7 @@ async fn an_answer_can_be_continued() {
     let reply = post(&router, PATH, &body).await.json(200);
     assert_eq!(reply["choices"][0]["message"]["content"], "hello  world");
     let prompt = testing::tokenizer().decode(&engine.requests().pop().unwrap().prompt, false).unwrap();
-    assert!(prompt.ends_with("<|im_start|>assistant\nhello"), "{prompt}");
+    assert!(prompt.ends_with("<|im_start|>assistant\nhello "), "{prompt}");
     let mut wrong = body;
     wrong["add_generation_prompt"] = true.into();
     assert_eq!(post(&router, PATH, &wrong).await.json(400)["error"]["param"], "continue_final_message");
