@@ -115,8 +115,8 @@ impl Maker {
 
     fn tools(&self, agent: &str, definition: &AgentDefinition, with_what_is_left: bool) -> Result<Vec<Equipped>> {
         let mut tools: Vec<Equipped> = Vec::new();
-        for name in definition.tools.iter().cloned() {
-            let found = match self.found(agent, &name) {
+        for name in &definition.tools {
+            let found = match self.found(agent, name) {
                 Ok(found) => found,
                 Err(_) if with_what_is_left => continue,
                 Err(error) => return Err(error),

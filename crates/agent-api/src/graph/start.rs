@@ -46,7 +46,7 @@ pub(super) async fn begin(
     // A thread may have been noted again since its last run.
     let last = last_run(app, tenant, &thread).await?;
     let noted = app.opened.get(&tenant.0, &thread).map(|empty| empty.metadata);
-    let noted = noted.or(last.as_ref().map(|run| find::metadata(run).1)).unwrap_or_else(Map::new);
+    let noted = noted.or(last.as_ref().map(|run| find::metadata(run).1)).unwrap_or_default();
     let ours = json!({"thread_metadata": noted, "multitask_strategy": request.strategy.as_str()});
     let ask = Ask {
         agent,
