@@ -350,7 +350,7 @@ mod tests {
         check(used("train", "[dependencies]\nserde = \"1\"\nnarthex-data = { path = \"x\" }\n"), &[(3, "`data`")]);
         check(used("cli", "[dependencies]\nburn.workspace = true\n"), &[(2, "only kernels, model, infer, train may")]);
         check(used("run", "[dependencies]\nfast = { package = \"burn-cuda\" }\n"), &[(2, "`burn-cuda`")]);
-        check(used("base", "[target.'cfg(unix)'.dependencies]\nsqlx = \"1\"\n"), &[(2, "only ledger may")]);
+        check(used("base", "[target.'cfg(unix)'.dependencies]\nsqlx = \"1\"\n"), &[(2, "only ledger, agent, a2a may")]);
     }
 
     #[test]

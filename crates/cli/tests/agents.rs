@@ -130,6 +130,29 @@ fn mistakes_are_told_with_what_to_do() {
     assert!(error.contains("nothing"), "{error}");
 }
 
+#[test]
+fn a_model_of_ours_answers_in_this_process() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path();
+    let gguf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../formats/tests/golden/gguf/llama.gguf");
+    fs::copy(gguf, folder.join("llama.gguf")).unwrap();
+    succeed(folder, &["import", "llama.gguf", "--name", "tiny"]);
+    succeed(folder, &["export", "tiny", "whole"]);
+    let path = folder.join("whole/tokenizer_config.json");
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    config["chat_template"] = json!("{% for m in messages %}{{ m.content }} {% endfor %}");
+    fs::write(&path, config.to_string()).unwrap();
+    succeed(folder, &["import", "whole", "--name", "speaker"]);
+    let text = "[project]\nname = \"p\"\n[agents.a]\nmodel = \"speaker\"\nsampling = { temperature = 0.0, tokens_max = 4 }\n\
+                [agents.b]\nmodel = \"nobody\"\n";
+    fs::write(folder.join("narthex.toml"), text).unwrap();
+    let answers = [(); 2].map(|()| succeed(folder, &["agent", "run", "a", "a"]));
+    assert_eq!(answers[0], answers[1]);
+    assert!(!answers[0].trim().is_empty());
+    let error = fail(folder, &["agent", "run", "b", "a"], 1);
+    assert!(error.contains("nobody"), "{error}");
+}
+
 /// A server of agents that runs until it is dropped.
 struct Desk(Child);
 

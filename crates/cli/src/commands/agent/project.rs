@@ -100,7 +100,9 @@ impl Project {
     /// These agents and those that they may ask, ready to run; all without names.
     pub async fn ready(&self, names: &[&str]) -> Result<Ready> {
         let agents = self.with_others(names)?;
-        let mut kit = Kit { models: self.models(&agents)?, tools: self.tools()? };
+        // Opening a model asks the ledger, which waits.
+        let models = tokio::task::block_in_place(|| self.models(&agents))?;
+        let mut kit = Kit { models, tools: self.tools()? };
         let mut servers = vec![];
         for server in self.servers(&agents).await? {
             kit.tools.extend(server.tools());
