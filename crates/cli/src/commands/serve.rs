@@ -6,7 +6,7 @@ use crate::{
         engine::{EngineLimits, memory_bytes, tool_call_parser},
         models_file,
         openness::explain,
-        print_json, shelf, shelf_in,
+        print_json, shelf_in,
         source::{Source, reload},
     },
     flags::{ModelRef, Opening},
@@ -197,7 +197,7 @@ fn sources(args: &Serve) -> Result<Vec<Arc<Source>>> {
 /// Serves a model with the default options, as `run --serve` does.
 #[cfg(feature = "run")]
 pub fn serve_reference(project: &Path, reference: &str, port: u16) -> Result<()> {
-    let source = Source::new(shelf(project), reference.into(), ReadyOptions::default());
+    let source = Source::new(super::shelf(project), reference.into(), ReadyOptions::default());
     let http = HttpOptions { port, ..HttpOptions::default() };
     listen(vec![Arc::new(source)], None, false, &ServeOptions { http, ..ServeOptions::default() })
 }
