@@ -1,9 +1,13 @@
 //! What an answer must be: a form that a request names becomes a constraint over the model's tokens. Compiled once and
 //! kept; knows no wire format. What computes it is in `guidance`, and only there.
 
+mod apart;
 mod either;
+mod formats;
 mod gbnf;
 mod guidance;
+mod lark;
+mod meeting;
 mod schema;
 mod tags;
 mod thoughts;
@@ -113,17 +117,18 @@ impl Constraints {
     fn compile(&self, form: &Form) -> Result<Grammar> {
         let factory = self.factory.get_or_init(|| Factory::new(&self.tokenizer));
         let factory = factory.as_ref().map_err(|why| Error::internal(why.clone()))?;
-        let lark = |text: &str| factory.lark(text).map_err(Error::input);
+        let compiled = |text: &str| factory.lark(text).map_err(Error::input);
         match form {
             Form::Schema(schema, spacing) => {
                 let schema = prepared_schema(schema, spacing)?;
                 factory.schema(schema.clone()).map_err(|why| schema::explained(&schema, why))
             }
             Form::Regex(regex) => factory.regex(regex).map_err(Error::input),
-            Form::Choice(choices) => lark(&choice_grammar(choices)?),
-            Form::Grammar(text) if gbnf::is_gbnf(text) => lark(&gbnf::to_lark(text)?),
-            Form::Tags(tags) => lark(&tags::grammar(tags)?),
-            Form::Grammar(text) | Form::Lark(text) => lark(text),
+            Form::Choice(choices) => compiled(&choice_grammar(choices)?),
+            Form::Grammar(text) if gbnf::is_gbnf(text) => compiled(&gbnf::to_lark(text)?),
+            Form::Grammar(text) => lark::judged(text).and_then(|()| compiled(text)),
+            Form::Tags(tags) => compiled(&tags::grammar(tags)?),
+            Form::Lark(text) => compiled(text),
         }
     }
 }

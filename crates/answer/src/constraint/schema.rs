@@ -1,11 +1,24 @@
 //! JSON schemas before they are compiled: what cannot be honoured is refused by naming its keyword and place, what
 //! asks for nothing is taken out, and objects say of what they do not name that it is not there. Knows no tokens.
 
+use super::{
+    apart::{Placed, apart, place_in},
+    formats,
+    guidance::TOO_LONG,
+    meeting::Meetings,
+};
 use narthex_base::{Error, Result};
 use serde_json::{Map, Value, json};
+use std::collections::{BTreeSet, HashSet};
 
 /// Schemas within schemas at most.
 const DEPTH_MAX: usize = 64;
+
+/// Branches of a `oneOf` that are held against each other at most; of more, the compiler judges.
+const BRANCHES_MAX: usize = 64;
+
+/// Each `oneOf` that cannot be shown to be a choice is left open by itself, up to so many; of more, nothing is closed.
+const UNSETTLED_MAX: usize = 32;
 
 /// Keywords of drafts 4 to 2020-12 that restrict a value and that no grammar of ours can honour.
 const REFUSED: [&str; 17] = [
@@ -60,16 +73,94 @@ pub fn prepared_schema(schema: &Value, spacing: &Spacing) -> Result<Value> {
     if !schema.is_object() && !schema.is_boolean() {
         return Err(Error::input("a JSON schema must be an object or a boolean"));
     }
-    let mut prepared = schema.clone();
-    let mut walk = Walk { intersects: holds(schema, "allOf", 0), closed: spacing.closed };
-    walk.visit(&mut prepared, "", true, 0)?;
+    let mut prepared = with_choices_settled(schema, spacing)?;
     if prepared == json!(true) {
         prepared = json!({});
+    }
+    if let Some((keyword, where_it_is)) = Meetings::of(&prepared).too_many() {
+        let place = place_of(schema, keyword, String::new()).unwrap_or_default();
+        return Err(refused(&place, &format!("the keyword `{keyword}` is not supported {where_it_is}")));
     }
     if let Value::Object(map) = &mut prepared {
         map.insert("x-guidance".into(), written(spacing, holds_control(schema)));
     }
     Ok(prepared)
+}
+
+/// The schema, each `oneOf` in it settled: where no value can fit two branches, it is an `anyOf` to the compiler. A
+/// value is written by a branch that is closed, and must not fit another as it was, which may be open. Where that
+/// cannot be shown, nothing within the branches is closed, and the compiler judges.
+fn with_choices_settled(schema: &Value, spacing: &Spacing) -> Result<Value> {
+    let mut open = BTreeSet::new();
+    loop {
+        let mut prepared = schema.clone();
+        let mut walk = Walk {
+            intersects: holds(schema, "allOf", 0),
+            closed: spacing.closed,
+            open: &open,
+            choices: vec![],
+            visited: HashSet::new(),
+            referred: vec![],
+        };
+        walk.visit(&mut prepared, "", true, 0)?;
+        walk.visit_referred(&mut prepared)?;
+        let (settled, unsettled): (Vec<String>, Vec<String>) =
+            walk.choices.into_iter().partition(|place| is_choice(place, &prepared, schema));
+        let known = open.len();
+        let all = unsettled.len() > UNSETTLED_MAX;
+        for place in if all { vec![String::new()] } else { unsettled } {
+            let branches = if all { place } else { format!("{place}/oneOf") };
+            leave_open(&branches, schema, &mut open);
+        }
+        if open.len() == known {
+            settled.iter().for_each(|place| settle(place, &mut prepared));
+            return Ok(prepared);
+        }
+    }
+}
+
+/// Whether what one branch of a `oneOf` writes fits no other.
+fn is_choice(place: &str, prepared: &Value, original: &Value) -> bool {
+    let branches = |root| {
+        let list = Value::pointer(root, &format!("{place}/oneOf")).and_then(Value::as_array);
+        list.into_iter().flatten().map(move |schema| Placed { root, schema })
+    };
+    let written: Vec<Placed<'_>> = branches(prepared).collect();
+    let asked: Vec<Placed<'_>> = branches(original).collect();
+    written.len() <= BRANCHES_MAX
+        && (0..written.len()).all(|i| (0..asked.len()).all(|j| i == j || apart(written[i], asked[j])))
+}
+
+/// Puts a place, and all that is referred to from within it, on the list of those that are not closed.
+fn leave_open(place: &str, root: &Value, open: &mut BTreeSet<String>) {
+    if open.insert(place.to_string())
+        && let Some(schema) = root.pointer(place)
+    {
+        references(schema, 0).iter().for_each(|place| leave_open(place, root, open));
+    }
+}
+
+/// The places that are referred to from within a value.
+fn references(value: &Value, depth: usize) -> Vec<String> {
+    let inner: Vec<&Value> = match value {
+        _ if depth > 2 * DEPTH_MAX => vec![],
+        Value::Object(map) => map.values().collect(),
+        Value::Array(list) => list.iter().collect(),
+        _ => vec![],
+    };
+    let here = value.get("$ref").and_then(Value::as_str).and_then(place_in);
+    here.into_iter().chain(inner.into_iter().flat_map(|inner| references(inner, depth + 1))).collect()
+}
+
+/// Makes the `oneOf` at a place an `anyOf`.
+fn settle(place: &str, prepared: &mut Value) {
+    let Some(Value::Object(map)) = prepared.pointer_mut(place) else { return };
+    let beside = map.contains_key("anyOf");
+    let pairs = std::mem::take(map);
+    map.extend(pairs.into_iter().map(|(key, value)| match key.as_str() {
+        "oneOf" if !beside => ("anyOf".to_string(), value),
+        _ => (key, value),
+    }));
 }
 
 /// Whether a text of the schema holds a character that JSON can only write by its number.
@@ -109,14 +200,31 @@ fn holds(value: &Value, keyword: &str, depth: usize) -> bool {
     }
 }
 
-struct Walk {
+struct Walk<'a> {
     /// Several schemas must hold at once somewhere: what one does not name another may.
     intersects: bool,
     /// Objects are closed whatever they say.
     closed: bool,
+    /// Places within which nothing is closed.
+    open: &'a BTreeSet<String>,
+    /// Places that hold a `oneOf`.
+    choices: Vec<String>,
+    visited: HashSet<String>,
+    /// Places that are referred to.
+    referred: Vec<String>,
 }
 
-impl Walk {
+impl Walk<'_> {
+    /// Looks at those that are referred to and stand where no keyword holds schemas.
+    fn visit_referred(&mut self, root: &mut Value) -> Result<()> {
+        while let Some(place) = self.referred.pop() {
+            if let Some(schema) = root.pointer_mut(&place).filter(|_| !self.visited.contains(&place)) {
+                self.visit(schema, &place, true, 0)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Looks at a schema; `alone` if no other must hold for the same value.
     fn visit(&mut self, schema: &mut Value, path: &str, alone: bool, depth: usize) -> Result<()> {
         let map = match schema {
@@ -127,10 +235,15 @@ impl Walk {
         if depth > DEPTH_MAX {
             return Err(refused(path, &format!("schemas may be {DEPTH_MAX} deep at most")));
         }
+        self.visited.insert(path.to_string());
         Self::judge(map, path)?;
+        self.referred.extend(map.get("$ref").and_then(Value::as_str).and_then(place_in));
+        if map.get("oneOf").is_some_and(Value::is_array) {
+            self.choices.push(path.to_string());
+        }
         let beside = ["properties", "patternProperties", "additionalProperties", "required", "$ref"];
         let plain = !beside.iter().any(|key| map.contains_key(*key));
-        self.close(map, alone);
+        self.close(map, path, alone);
         for key in ONE {
             if let Some(inner) = map.get_mut(key).filter(|inner| !inner.is_array()) {
                 self.visit(inner, &format!("{path}/{key}"), true, depth + 1)?;
@@ -150,6 +263,7 @@ impl Walk {
         for key in NAMED {
             let Some(Value::Object(named)) = map.get_mut(key) else { continue };
             for (name, inner) in named.iter_mut() {
+                let name = name.replace('~', "~0").replace('/', "~1");
                 self.visit(inner, &format!("{path}/{key}/{name}"), true, depth + 1)?;
             }
         }
@@ -180,6 +294,7 @@ impl Walk {
         if map.get("format").is_some_and(|format| !format.as_str().is_some_and(|name| FORMATS.contains(&name))) {
             map.shift_remove("format");
         }
+        formats::narrow(map);
         for keyword in WHOLE {
             let whole =
                 map.get(keyword).and_then(Value::as_f64).filter(|number| *number >= 0.0 && number.fract() == 0.0);
@@ -211,17 +326,23 @@ impl Walk {
 
     /// An object that names its properties, and says nothing of others, has no others: so does a model know when to
     /// stop. Not where another schema may name more of the same object.
-    fn close(&self, map: &mut Map<String, Value>, alone: bool) {
+    fn close(&self, map: &mut Map<String, Value>, path: &str, alone: bool) {
         let Some(Value::Object(properties)) = map.get("properties") else { return };
         let named = |key: &Value| key.as_str().is_some_and(|key| properties.contains_key(key));
         let required = map.get("required").and_then(Value::as_array).is_none_or(|list| list.iter().all(named));
         let others = ["patternProperties", "minProperties", "allOf", "anyOf", "oneOf", "$ref"];
         let open = others.iter().any(|key| map.contains_key(*key));
         let silent = !map.contains_key("additionalProperties");
-        if required && !open && alone && !self.intersects && (silent || self.closed) {
+        let left = self.open.iter().any(|place| path.strip_prefix(place.as_str()).is_some_and(begins_a_step));
+        if required && !open && alone && !left && !self.intersects && (silent || self.closed) {
             map.insert("additionalProperties".into(), json!(false));
         }
     }
+}
+
+/// Whether this is the rest of a pointer behind a whole step.
+fn begins_a_step(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with('/')
 }
 
 /// Something at a place of a schema, as a JSON pointer, that is refused.
@@ -236,11 +357,27 @@ pub(super) fn explained(schema: &Value, why: String) -> Error {
         ("oneOf", "oneOf", "is only supported where no value can fit two of its branches"),
         ("circular references", "$ref", "to a schema around it is not supported beside other keywords"),
         ("multipleOf", "multipleOf", "is not supported here"),
+        (TOO_LONG, "multipleOf", "is not supported with so large a number"),
+        (TOO_LONG, "pattern", "is not supported where it takes so long to tell what may come first"),
+        ("min/maxProperties", "minProperties", "is only supported where all named properties are required"),
+        ("min/maxProperties", "maxProperties", "is only supported where all named properties are required"),
+        ("integer range", "minimum", "is not supported with so large a number"),
+        ("integer range", "maximum", "is not supported with so large a number"),
+        ("look-around", "pattern", "is not supported with what looks around"),
+        ("lookarounds", "pattern", "is not supported with what looks around"),
+        ("regex parse error", "pattern", "is no regular expression of those that are supported"),
+        (
+            "Unable to determine if regex",
+            "pattern",
+            "is not supported where it takes so long to tell whether anything fits",
+        ),
         ("intersect", "allOf", "is not supported here"),
         ("patternProperty regexes", "patternProperties", "is only supported where no name can fit two of its patterns"),
         ("Anchor", "$ref", "is not supported to an anchor that only `$dynamicAnchor` makes"),
         ("not present in a registry", "$schema", "is not supported with a dialect of one's own"),
         ("not present in a registry", "$id", "is not supported where it stands for another document"),
+        ("NoExtensionBias", "$ref", "leaves nothing that can be written"),
+        ("NoExtensionBias", "allOf", "leaves nothing that can be written"),
         ("Unsatisfiable", "allOf", "leaves nothing that fits"),
         ("Unsatisfiable", "anyOf", "leaves nothing that fits"),
         ("Unsatisfiable", "oneOf", "leaves nothing that fits"),
@@ -317,12 +454,65 @@ mod tests {
         ] {
             check(schema, Ok(json!({"type": "string"})));
         }
-        check(json!({"format": "date"}), Ok(json!({"format": "date"})));
+        check(json!({"format": "uuid"}), Ok(json!({"format": "uuid"})));
         check(json!({"const": {"not": 1}}), Ok(json!({"const": {"not": 1}})));
         check(
             json!({"properties": {"not": {}}}),
             Ok(json!({"properties": {"not": {}}, "additionalProperties": false})),
         );
+    }
+
+    #[test]
+    fn a_choice_is_one_if_no_value_fits_two_branches_as_they_were() {
+        let object = |name: &str, more: &str| {
+            let mut schema = json!({"type": "object", "properties": {name: {}}, "required": [name]});
+            if !more.is_empty() {
+                schema["properties"][more] = json!({});
+                schema["required"] = json!([name, more]);
+            }
+            schema
+        };
+        let closed = |mut schema: Value| {
+            schema["additionalProperties"] = json!(false);
+            schema
+        };
+        let (a, b, both) = (object("a", ""), object("b", ""), object("a", "b"));
+        let (a2, b2, both2) = (closed(a.clone()), closed(b.clone()), closed(both.clone()));
+        check(json!({"oneOf": [{"type": "null"}, a]}), Ok(json!({"anyOf": [{"type": "null"}, a2]})));
+        check(json!({"oneOf": [a, b]}), Ok(json!({"anyOf": [a2, b2]})));
+        // `{"a": 0, "b": 0}` fits both.
+        check(json!({"oneOf": [a, both]}), Ok(json!({"oneOf": [a, both]})));
+        check(json!({"items": both, "oneOf": [a, both]}), Ok(json!({"items": both2, "oneOf": [a, both]})));
+        let referred = json!({"$defs": {"a": a, "ab": both}, "oneOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/ab"}]});
+        check(referred.clone(), Ok(referred));
+        let (one, other) = (json!({"$ref": "#/$defs/a"}), json!({"type": "string"}));
+        check(
+            json!({"$defs": {"a": a}, "oneOf": [one, other]}),
+            Ok(json!({"$defs": {"a": a2}, "anyOf": [one, other]})),
+        );
+        check(
+            json!({"anyOf": [{}], "oneOf": [{"type": "null"}]}),
+            Ok(json!({"anyOf": [{}], "oneOf": [{"type": "null"}]})),
+        );
+    }
+
+    #[test]
+    fn what_is_referred_to_elsewhere_is_seen_too() {
+        check(
+            json!({"x": {"y/z": {"properties": {"a": {}}, "example": 1}}, "$ref": "#/x/y~1z"}),
+            Ok(json!({"x": {"y/z": {"properties": {"a": {}}, "additionalProperties": false}}, "$ref": "#/x/y~1z"})),
+        );
+        check(json!({"x": {"not": {}}, "$ref": "#/x"}), Err("the keyword `not` is not supported at `/x`"));
+        check(json!({"x": {"not": {}}}), Ok(json!({"x": {"not": {}}})));
+    }
+
+    #[test]
+    fn too_many_patterns_for_one_text_are_refused() {
+        let many = |keyword: &str| json!({keyword: vec![json!({"type": "string", "pattern": "a.{2}b"}); 13]});
+        let expected =
+            "the keyword `pattern` is not supported where more than 12 of them may be for one text at `/allOf/0`";
+        check(many("allOf"), Err(expected));
+        check(many("anyOf"), Ok(many("anyOf")));
     }
 
     #[test]

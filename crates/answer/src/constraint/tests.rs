@@ -79,6 +79,48 @@ fn forms_let_nothing_else_pass() {
 }
 
 #[test]
+fn formats_are_what_they_say() {
+    let format = |name: &str| schema(json!({"type": "string", "format": name}));
+    let long = format!("\"{}a\"", "a.".repeat(126));
+    let longer = format!("\"{}aa\"", "a.".repeat(126));
+    for (name, good, bad) in [
+        (
+            "date",
+            vec!["\"2024-02-29\"", "\"2000-02-29\"", "\"0004-02-29\"", "\"2026-12-31\""],
+            vec!["\"2023-02-29\"", "\"1900-02-29\"", "\"0000-01-01\"", "\"2026-04-31\"", "\"2026-1-1\""],
+        ),
+        (
+            "time",
+            vec!["\"23:59:59Z\"", "\"00:00:00.125+01:00\""],
+            vec!["\"23:59:60Z\"", "\"24:00:00Z\"", "\"12:00:00\""],
+        ),
+        ("date-time", vec!["\"2024-02-29T12:00:00Z\""], vec!["\"2023-02-29T12:00:00Z\"", "\"2024-02-29T12:00:60Z\""]),
+        ("hostname", vec!["\"a.example\"", &long], vec![&longer, "\"-a\""]),
+    ] {
+        check(&format(name), &good, &bad);
+    }
+    let both = schema(json!({"type": "string", "format": "date", "pattern": "^20"}));
+    check(&both, &["\"2024-02-29\""], &["\"1999-01-01\"", "\"2023-02-29\"", "\"20\""]);
+}
+
+#[test]
+fn of_a_choice_one_branch_fits() {
+    let (text, number) = (json!({"type": "string"}), json!({"type": "integer"}));
+    let object = |names: &[&str]| {
+        let properties: serde_json::Map<String, Value> =
+            names.iter().map(|name| (name.to_string(), number.clone())).collect();
+        json!({"type": "object", "properties": properties, "required": names})
+    };
+    let choice =
+        |a: Value, b: Value| schema(json!({"$defs": {"text": text, "object": object(&["a"])}, "oneOf": [a, b]}));
+    let referred = |name: &str| json!({"$ref": format!("#/$defs/{name}")});
+    check(&choice(json!({"type": "null"}), referred("text")), &["null", "\"a\""], &["1", "nul"]);
+    check(&choice(referred("object"), object(&["b"])), &["{\"a\": 1}", "{\"b\": 1}"], &["{\"a\": 1, \"b\": 1}", "{}"]);
+    let error = Constraints::new(&tokenizer()).of(&choice(object(&["a"]), object(&["a", "b"]))).unwrap_err();
+    assert!(error.what().starts_with("the keyword `oneOf` is only supported"), "{error}");
+}
+
+#[test]
 fn what_is_no_form_is_refused_with_its_reason() {
     let constraints = Constraints::new(&tokenizer());
     for (form, expected) in [
@@ -87,6 +129,18 @@ fn what_is_no_form_is_refused_with_its_reason() {
         (
             schema(json!({"properties": {"a": {"oneOf": [{"type": "string"}, {"type": "string", "minLength": 2}]}}})),
             "the keyword `oneOf` is only supported where no value can fit two of its branches at `/properties/a`",
+        ),
+        (
+            schema(json!({"properties": {"a": {"type": "integer", "multipleOf": 999_983}}})),
+            "the keyword `multipleOf` is not supported with so large a number at `/properties/a`",
+        ),
+        (
+            schema(json!({"type": "string", "pattern": "a(?=b)"})),
+            "the keyword `pattern` is not supported with what looks around",
+        ),
+        (
+            Form::Grammar(format!("start: A\nA: {}", vec!["/a.{2}b/"; 20].join(" & "))),
+            "the operator `&` of more than 12 expressions is not supported",
         ),
         (schema(json!({"enum": []})), ""),
         (schema(json!({"type": "integer", "minimum": 5, "maximum": 3})), ""),
