@@ -8,7 +8,7 @@ use std::{
 };
 
 /// So many are kept, of all tenants together, the newest ones.
-pub(crate) const OPENED_MAX: usize = 10_000;
+pub(crate) const OPENED_MAX: usize = 2_000;
 
 /// A conversation without runs.
 #[derive(Clone, Debug, PartialEq)]

@@ -28,6 +28,9 @@ async function load() {
     at("key-form").hidden = true;
     at("agents").replaceChildren(...agents.map(agentButton));
     at("agents").querySelector("button")?.click();
+    // The stream of runs begins with the last ones; what waits may be older.
+    const { runs } = await get("agents/runs?status=waiting&limit=100");
+    runs.forEach(keepApprovals);
     guarded(watch)();
   } catch (error) {
     if (error.status !== 401) return showError(error);
