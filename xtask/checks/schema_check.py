@@ -68,8 +68,9 @@ def ask(schema, seed=0, tokens=1):
         "temperature": 1,
         "seed": seed,
     } | ({"model": options.model} if options.model else {})
+    encoded = json.dumps(body).encode()
     begun = time.monotonic()
-    reply = client.post(f"{base}/v1/chat/completions", json=body)
+    reply = client.post(f"{base}/v1/chat/completions", content=encoded, headers={"content-type": "application/json"})
     return reply, time.monotonic() - begun
 
 
@@ -157,6 +158,13 @@ bombs = {
     "pattern that looks back": {"type": "string", "pattern": "^(.*a.{30})+$"},
     "patterns at once": {"allOf": [{"type": "string", "pattern": f"a.{{{i}}}b"} for i in range(1, 40)]},
     "many patterns": {"type": "object", "patternProperties": {f"^.*{i}.*{i}.*$": {"type": "integer"} for i in range(100)}},
+    "many that may be left out": {"type": "object", "properties": {f"{i:x}": {} for i in range(20_000)}, "additionalProperties": False},
+    "many that are required": {"type": "object", "properties": {f"{i:x}": {} for i in range(12_000)}, "required": [f"{i:x}" for i in range(12_000)]},
+    "a large object as a value": {"const": {f"{i:x}": i for i in range(15_000)}},
+    "many patterns of names": {"type": "object", "patternProperties": {f"^{i:x}x$": {"type": "integer"} for i in range(2000)}},
+    "a long pattern": {"type": "string", "pattern": "^" + "a?" * 40_000 + "$"},
+    "a long way of references": {"$defs": {f"{i:x}": {"$ref": f"#/$defs/{i + 1:x}"} for i in range(7000)} | {"1b58": {}}, "$ref": "#/$defs/0"},
+    "choices that may all be": {"oneOf": [{"type": "object", "properties": {"k": {}, f"n{i}": {}}, "required": ["k"]} for i in range(500)]},
     "wide choices": {"anyOf": [{"type": "object", "properties": {f"p{i}": {"type": "integer"}}, "required": [f"p{i}"]} for i in range(2000)]},
     "loops": {"$ref": "#"},
     "loops of all": {"$defs": {"a": {"allOf": [{"$ref": "#/$defs/b"}]}, "b": {"allOf": [{"$ref": "#/$defs/a"}]}}, "$ref": "#/$defs/a"},

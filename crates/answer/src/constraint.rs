@@ -32,6 +32,9 @@ const KEPT_MAX: usize = 128;
 /// Bytes of a form at most.
 pub const FORM_BYTES_MAX: usize = 256 << 10;
 
+/// Bytes of a regular expression at most: the work of each step may grow with their square.
+const REGEX_BYTES_MAX: usize = 8 << 10;
+
 /// Choices at most.
 const CHOICES_MAX: usize = 4096;
 
@@ -123,6 +126,9 @@ impl Constraints {
                 let schema = prepared_schema(schema, spacing)?;
                 factory.schema(schema.clone()).map_err(|why| schema::explained(&schema, why))
             }
+            Form::Regex(regex) if regex.len() > REGEX_BYTES_MAX => {
+                Err(Error::input(format!("it is too large: {} bytes, {REGEX_BYTES_MAX} at most", regex.len())))
+            }
             Form::Regex(regex) => factory.regex(regex).map_err(Error::input),
             Form::Choice(choices) => compiled(&choice_grammar(choices)?),
             Form::Grammar(text) if gbnf::is_gbnf(text) => compiled(&gbnf::to_lark(text)?),
@@ -133,7 +139,8 @@ impl Constraints {
     }
 }
 
-/// A grammar of one of these texts.
+/// A grammar of one of these texts. They are one word to the engine, of which it follows thousands at once; of rules only
+/// two.
 fn choice_grammar(choices: &[String]) -> Result<String> {
     if choices.is_empty() || choices.len() > CHOICES_MAX {
         return Err(Error::input(format!("there must be from 1 to {CHOICES_MAX} choices")));
@@ -142,7 +149,7 @@ fn choice_grammar(choices: &[String]) -> Result<String> {
         return Err(Error::input("a choice must not be empty"));
     }
     let choices: Vec<String> = choices.iter().map(|choice| Value::from(choice.as_str()).to_string()).collect();
-    Ok(format!("start: {}\n", choices.join(" | ")))
+    Ok(format!("start: CHOICE\nCHOICE: {}\n", choices.join(" | ")))
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 /// Schemas within schemas that are looked into.
 const DEPTH_MAX: usize = 24;
 
-/// Pairs of schemas that are compared for one answer.
-const PAIRS_MAX: usize = 20_000;
+/// Looks at a schema that all comparisons for one schema may take together: some 20 ms. Beyond, nothing is shown.
+const LOOKS_MAX: usize = 200_000;
 
 const NULL: u8 = 1;
 const BOOLEAN: u8 = 2;
@@ -56,36 +56,6 @@ impl<'a> Placed<'a> {
             (None, Some(Value::Array(values))) => Some(values.iter().collect()),
             _ => None,
         }
-    }
-
-    /// The kinds of values that may fit.
-    fn kinds(self, depth: usize) -> u8 {
-        let Some(map) = self.map() else { return if self.schema == &Value::Bool(false) { 0 } else { ALL } };
-        if depth == 0 {
-            return ALL;
-        }
-        if map.contains_key("$ref") {
-            return self.referred().map_or(ALL, |target| target.kinds(depth - 1));
-        }
-        let mut kinds = match map.get("type") {
-            Some(Value::String(name)) => kind_named(name),
-            Some(Value::Array(names)) => {
-                names.iter().filter_map(Value::as_str).fold(0, |all, name| all | kind_named(name))
-            }
-            _ => ALL,
-        };
-        if let Some(values) = self.literals() {
-            kinds &= values.iter().fold(0, |all, value| all | kind_of(value));
-        }
-        for schema in self.list("allOf").into_iter().flatten() {
-            kinds &= schema.kinds(depth - 1);
-        }
-        for keyword in ["anyOf", "oneOf"] {
-            if let Some(list) = self.list(keyword) {
-                kinds &= list.iter().fold(0, |all, schema| all | schema.kinds(depth - 1));
-            }
-        }
-        kinds
     }
 
     /// What a property of this name must be, as far as it is said.
@@ -153,23 +123,62 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Whether no value fits both.
-pub(super) fn apart(a: Placed<'_>, b: Placed<'_>) -> bool {
-    Comparison { pairs: PAIRS_MAX }.apart(a, b, DEPTH_MAX)
+/// Comparisons of the schemas within one schema.
+pub(super) struct Comparisons {
+    /// Looks that may still be taken.
+    looks: usize,
 }
 
-struct Comparison {
-    /// Pairs that may still be compared.
-    pairs: usize,
-}
+impl Comparisons {
+    pub(super) fn new() -> Self {
+        Self { looks: LOOKS_MAX }
+    }
 
-impl Comparison {
-    fn apart(&mut self, a: Placed<'_>, b: Placed<'_>, depth: usize) -> bool {
-        if depth == 0 || self.pairs == 0 {
+    /// Whether no value fits both.
+    pub(super) fn apart(&mut self, a: Placed<'_>, b: Placed<'_>) -> bool {
+        self.shown_apart(a, b, DEPTH_MAX)
+    }
+
+    fn may_look(&mut self) -> bool {
+        self.looks = self.looks.saturating_sub(1);
+        self.looks > 0
+    }
+
+    /// The kinds of values that may fit.
+    fn kinds(&mut self, of: Placed<'_>, depth: usize) -> u8 {
+        let Some(map) = of.map() else { return if of.schema == &Value::Bool(false) { 0 } else { ALL } };
+        if depth == 0 || !self.may_look() {
+            return ALL;
+        }
+        if map.contains_key("$ref") {
+            return of.referred().map_or(ALL, |target| self.kinds(target, depth - 1));
+        }
+        let mut kinds = match map.get("type") {
+            Some(Value::String(name)) => kind_named(name),
+            Some(Value::Array(names)) => {
+                names.iter().filter_map(Value::as_str).fold(0, |all, name| all | kind_named(name))
+            }
+            _ => ALL,
+        };
+        if let Some(values) = of.literals() {
+            kinds &= values.iter().fold(0, |all, value| all | kind_of(value));
+        }
+        for schema in of.list("allOf").into_iter().flatten() {
+            kinds &= self.kinds(schema, depth - 1);
+        }
+        for keyword in ["anyOf", "oneOf"] {
+            if let Some(list) = of.list(keyword) {
+                kinds &= list.iter().fold(0, |all, schema| all | self.kinds(*schema, depth - 1));
+            }
+        }
+        kinds
+    }
+
+    fn shown_apart(&mut self, a: Placed<'_>, b: Placed<'_>, depth: usize) -> bool {
+        if depth == 0 || !self.may_look() {
             return false;
         }
-        self.pairs -= 1;
-        let kinds = a.kinds(depth) & b.kinds(depth);
+        let kinds = self.kinds(a, depth) & self.kinds(b, depth);
         if kinds == 0 || self.part_apart(a, b, depth - 1) || self.part_apart(b, a, depth - 1) {
             return true;
         }
@@ -190,13 +199,14 @@ impl Comparison {
     /// Whether a part of `a` that must hold, too, is apart from `b`.
     fn part_apart(&mut self, a: Placed<'_>, b: Placed<'_>, depth: usize) -> bool {
         if a.map().is_some_and(|map| map.contains_key("$ref")) {
-            return a.referred().is_some_and(|target| self.apart(target, b, depth));
+            return a.referred().is_some_and(|target| self.shown_apart(target, b, depth));
         }
-        if a.list("allOf").into_iter().flatten().any(|part| self.apart(part, b, depth)) {
+        if a.list("allOf").into_iter().flatten().any(|part| self.shown_apart(part, b, depth)) {
             return true;
         }
         ["anyOf", "oneOf"].iter().any(|keyword| {
-            a.list(keyword).is_some_and(|list| !list.is_empty() && list.iter().all(|part| self.apart(*part, b, depth)))
+            a.list(keyword)
+                .is_some_and(|list| !list.is_empty() && list.iter().all(|part| self.shown_apart(*part, b, depth)))
         })
     }
 
@@ -206,7 +216,7 @@ impl Comparison {
         names.sort_unstable();
         names.dedup();
         names.into_iter().any(|name| match (a.property(name), b.property(name)) {
-            (Some(one), Some(other)) => self.apart(one, other, depth),
+            (Some(one), Some(other)) => self.shown_apart(one, other, depth),
             (Some(only), None) | (None, Some(only)) => only.schema == &Value::Bool(false),
             (None, None) => false,
         })
@@ -241,7 +251,7 @@ mod tests {
         }});
         for (a, b) in [(&a, &b), (&b, &a)] {
             let (one, other) = (Placed { root: &root, schema: a }, Placed { root: &root, schema: b });
-            assert_eq!(apart(one, other), expected, "{a} {b}");
+            assert_eq!(Comparisons::new().apart(one, other), expected, "{a} {b}");
         }
     }
 

@@ -12,15 +12,18 @@ use serde_json::Value;
 use std::{
     collections::VecDeque,
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Mutex, PoisonError},
+    thread,
 };
 use toktrie::{InferenceCapabilities, SimpleVob};
 
 /// Work at most to tell what may come first: some 30 ms. The most of 1,896 schemas of JSONSchemaBench is 161,748.
 const FIRST_FUEL: u64 = 500_000;
 
-/// What is said if that is not enough.
+/// The stack of a thread that compiles. Only what is used of it takes memory.
+const STACK_BYTES: usize = 256 << 20;
+
+/// What is said if that work is not enough.
 pub(super) const TOO_LONG: &str = "it takes too long to tell what may come first";
 
 /// Makes grammars for one vocabulary.
@@ -67,26 +70,33 @@ impl Factory {
         if lexer.get_fuel() == 0 { Err(TOO_LONG.into()) } else { Ok(()) }
     }
 
-    /// Compiles a grammar, and sees that something can come of it.
-    fn grammar(&self, grammar: impl FnOnce() -> TopLevelGrammar) -> Result<Grammar, String> {
-        let compiled = catch_unwind(AssertUnwindSafe(|| {
-            let (limits, tokens) = (self.parsers.limits().clone(), self.parsers.tok_env().clone());
-            let made = GrammarInit::Serialized(grammar()).to_internal(Some(tokens), limits);
-            let (rules, words) = made.map_err(|error| format!("{error:#}"))?;
-            self.can_begin(&words)?;
-            let parser = self.parsers.create_parser_from_init_default(GrammarInit::Internal(rules, words));
-            let parser = parser.map_err(|error| format!("{error:#}"))?;
-            let mut state = State { matcher: Matcher::new(Ok(parser)), pending: VecDeque::new(), end: self.end };
-            if let Some(why) = state.matcher.get_error() {
-                return Err(why);
-            }
-            state.look_ahead();
-            match state.now()? {
-                Allowed::Only { tokens, end: false } if tokens.is_empty() => Err("nothing fits it".into()),
-                _ => Ok(Grammar(Mutex::new(state))),
-            }
-        }));
-        compiled.unwrap_or_else(|_| Err("it is not understood".into()))
+    /// Compiles a grammar, and sees that something can come of it. The engine calls itself for each part of a list, so it
+    /// gets a stack for as many as a form may have: 12,000 properties went through two megabytes, and the process with them.
+    fn grammar(&self, grammar: impl FnOnce() -> TopLevelGrammar + Send) -> Result<Grammar, String> {
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().name("form".into()).stack_size(STACK_BYTES);
+            let compiling = thread.spawn_scoped(scope, || self.compiled(grammar()));
+            let compiling = compiling.map_err(|error| format!("there is no thread to compile it: {error}"))?;
+            compiling.join().unwrap_or_else(|_| Err("it is not understood".into()))
+        })
+    }
+
+    fn compiled(&self, grammar: TopLevelGrammar) -> Result<Grammar, String> {
+        let (limits, tokens) = (self.parsers.limits().clone(), self.parsers.tok_env().clone());
+        let made = GrammarInit::Serialized(grammar).to_internal(Some(tokens), limits);
+        let (rules, words) = made.map_err(|error| format!("{error:#}"))?;
+        self.can_begin(&words)?;
+        let parser = self.parsers.create_parser_from_init_default(GrammarInit::Internal(rules, words));
+        let parser = parser.map_err(|error| format!("{error:#}"))?;
+        let mut state = State { matcher: Matcher::new(Ok(parser)), pending: VecDeque::new(), end: self.end };
+        if let Some(why) = state.matcher.get_error() {
+            return Err(why);
+        }
+        state.look_ahead();
+        match state.now()? {
+            Allowed::Only { tokens, end: false } if tokens.is_empty() => Err("nothing fits it".into()),
+            _ => Ok(Grammar(Mutex::new(state))),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a client's grammar in Lark's syntax may bring together: expressions that must hold at once, and JSON schemas
 //! within. Knows no more of the syntax than where its texts, expressions and remarks begin and end.
 
-use super::meeting::{Meetings, TEXTS_MAX};
+use super::meeting::{Meetings, PATTERN_SQUARES_MAX, TEXTS_MAX};
 use narthex_base::{Error, Result};
 use serde_json::Value;
 
@@ -10,8 +10,13 @@ use serde_json::Value;
 /// # Errors
 /// If too many expressions must hold at once.
 pub(super) fn judged(grammar: &str) -> Result<()> {
-    if intersections(grammar) > TEXTS_MAX {
+    let (intersections, squares) = counted(grammar);
+    if intersections > TEXTS_MAX {
         return Err(Error::input(format!("the operator `&` of more than {TEXTS_MAX} expressions is not supported")));
+    }
+    if squares > PATTERN_SQUARES_MAX {
+        let most = PATTERN_SQUARES_MAX.isqrt();
+        return Err(Error::input(format!("regular expressions of some {most} bytes or more are not supported")));
     }
     for (at, keyword) in grammar.match_indices("%json") {
         let rest = &grammar[at + keyword.len()..];
@@ -24,19 +29,23 @@ pub(super) fn judged(grammar: &str) -> Result<()> {
     Ok(())
 }
 
-/// How many `&` stand outside of texts, expressions and remarks.
-fn intersections(grammar: &str) -> usize {
-    let (mut count, mut rest) = (0, grammar);
+/// How many `&` stand outside of texts, expressions and remarks, and the squares of the bytes of expressions.
+fn counted(grammar: &str) -> (usize, usize) {
+    let (mut intersections, mut squares, mut rest) = (0, 0, grammar);
     while let Some(first) = rest.chars().next() {
         rest = &rest[first.len_utf8()..];
         match first {
-            '&' => count += 1,
+            '&' => intersections += 1,
             '/' if rest.starts_with('/') => rest = &rest[rest.find('\n').unwrap_or(rest.len())..],
-            '"' | '/' => rest = behind(rest, first),
+            '"' => rest = behind(rest, first),
+            '/' => {
+                let bytes = rest.len() - behind(rest, first).len();
+                (squares, rest) = (squares + bytes * bytes, &rest[bytes..]);
+            }
             _ => {}
         }
     }
-    count
+    (intersections, squares)
 }
 
 /// What stands behind the next of these marks on the line that no backslash precedes.
@@ -71,6 +80,8 @@ mod tests {
         check(&format!("start: \"a\" // {}", many("x", " & ")), true);
         check(&format!("start: A\nA: {}", many("/a.b/", " & ")), false);
         check(&format!("start: \"\\\"\" A\nA: {}", many("/a.b/", "&")), false);
+        check(&format!("start: /{}/ /b/", "a?".repeat(4000)), true);
+        check(&format!("start: /b/ /{}/", "a?".repeat(4100)), false);
         check("start: %json {\"type\": \"object\"}", true);
         let all = many("{\"pattern\": \"a.b\"}", ", ");
         check(&format!("start: %json {{\"allOf\": [{all}]}}"), false);

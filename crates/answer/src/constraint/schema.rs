@@ -2,23 +2,23 @@
 //! asks for nothing is taken out, and objects say of what they do not name that it is not there. Knows no tokens.
 
 use super::{
-    apart::{Placed, apart, place_in},
+    apart::{Comparisons, Placed, place_in},
     formats,
     guidance::TOO_LONG,
     meeting::Meetings,
 };
 use narthex_base::{Error, Result};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 /// Schemas within schemas at most.
 const DEPTH_MAX: usize = 64;
 
-/// Branches of a `oneOf` that are held against each other at most; of more, the compiler judges.
-const BRANCHES_MAX: usize = 64;
-
 /// Each `oneOf` that cannot be shown to be a choice is left open by itself, up to so many; of more, nothing is closed.
 const UNSETTLED_MAX: usize = 32;
+
+/// Rounds in which more is left open, because what was a choice is none with that.
+const ROUNDS_MAX: usize = 4;
 
 /// Keywords of drafts 4 to 2020-12 that restrict a value and that no grammar of ours can honour.
 const REFUSED: [&str; 17] = [
@@ -73,13 +73,13 @@ pub fn prepared_schema(schema: &Value, spacing: &Spacing) -> Result<Value> {
     if !schema.is_object() && !schema.is_boolean() {
         return Err(Error::input("a JSON schema must be an object or a boolean"));
     }
+    if let Some((keyword, where_it_is)) = Meetings::of(schema).too_many() {
+        let place = place_of(schema, keyword, String::new()).unwrap_or_default();
+        return Err(refused(&place, &format!("the keyword `{keyword}` is not supported {where_it_is}")));
+    }
     let mut prepared = with_choices_settled(schema, spacing)?;
     if prepared == json!(true) {
         prepared = json!({});
-    }
-    if let Some((keyword, where_it_is)) = Meetings::of(&prepared).too_many() {
-        let place = place_of(schema, keyword, String::new()).unwrap_or_default();
-        return Err(refused(&place, &format!("the keyword `{keyword}` is not supported {where_it_is}")));
     }
     if let Value::Object(map) = &mut prepared {
         map.insert("x-guidance".into(), written(spacing, holds_control(schema)));
@@ -91,7 +91,8 @@ pub fn prepared_schema(schema: &Value, spacing: &Spacing) -> Result<Value> {
 /// value is written by a branch that is closed, and must not fit another as it was, which may be open. Where that
 /// cannot be shown, nothing within the branches is closed, and the compiler judges.
 fn with_choices_settled(schema: &Value, spacing: &Spacing) -> Result<Value> {
-    let mut open = BTreeSet::new();
+    let (mut open, mut comparisons) = (HashSet::new(), Comparisons::new());
+    let mut round = 0;
     loop {
         let mut prepared = schema.clone();
         let mut walk = Walk {
@@ -105,12 +106,13 @@ fn with_choices_settled(schema: &Value, spacing: &Spacing) -> Result<Value> {
         walk.visit(&mut prepared, "", true, 0)?;
         walk.visit_referred(&mut prepared)?;
         let (settled, unsettled): (Vec<String>, Vec<String>) =
-            walk.choices.into_iter().partition(|place| is_choice(place, &prepared, schema));
+            walk.choices.into_iter().partition(|place| is_choice(place, &prepared, schema, &mut comparisons));
         let known = open.len();
-        let all = unsettled.len() > UNSETTLED_MAX;
-        for place in if all { vec![String::new()] } else { unsettled } {
-            let branches = if all { place } else { format!("{place}/oneOf") };
-            leave_open(&branches, schema, &mut open);
+        if unsettled.len() > UNSETTLED_MAX || round == ROUNDS_MAX {
+            open.insert(String::new());
+        } else {
+            unsettled.iter().for_each(|place| leave_open(format!("{place}/oneOf"), schema, &mut open));
+            round += 1;
         }
         if open.len() == known {
             settled.iter().for_each(|place| settle(place, &mut prepared));
@@ -120,23 +122,24 @@ fn with_choices_settled(schema: &Value, spacing: &Spacing) -> Result<Value> {
 }
 
 /// Whether what one branch of a `oneOf` writes fits no other.
-fn is_choice(place: &str, prepared: &Value, original: &Value) -> bool {
+fn is_choice(place: &str, prepared: &Value, original: &Value, comparisons: &mut Comparisons) -> bool {
     let branches = |root| {
         let list = Value::pointer(root, &format!("{place}/oneOf")).and_then(Value::as_array);
         list.into_iter().flatten().map(move |schema| Placed { root, schema })
     };
     let written: Vec<Placed<'_>> = branches(prepared).collect();
     let asked: Vec<Placed<'_>> = branches(original).collect();
-    written.len() <= BRANCHES_MAX
-        && (0..written.len()).all(|i| (0..asked.len()).all(|j| i == j || apart(written[i], asked[j])))
+    (0..written.len()).all(|i| (0..asked.len()).all(|j| i == j || comparisons.apart(written[i], asked[j])))
 }
 
 /// Puts a place, and all that is referred to from within it, on the list of those that are not closed.
-fn leave_open(place: &str, root: &Value, open: &mut BTreeSet<String>) {
-    if open.insert(place.to_string())
-        && let Some(schema) = root.pointer(place)
-    {
-        references(schema, 0).iter().for_each(|place| leave_open(place, root, open));
+fn leave_open(place: String, root: &Value, open: &mut HashSet<String>) {
+    let mut places = vec![place];
+    while let Some(place) = places.pop() {
+        if let Some(schema) = root.pointer(&place).filter(|_| !open.contains(&place)) {
+            places.extend(references(schema, 0));
+        }
+        open.insert(place);
     }
 }
 
@@ -206,7 +209,7 @@ struct Walk<'a> {
     /// Objects are closed whatever they say.
     closed: bool,
     /// Places within which nothing is closed.
-    open: &'a BTreeSet<String>,
+    open: &'a HashSet<String>,
     /// Places that hold a `oneOf`.
     choices: Vec<String>,
     visited: HashSet<String>,
@@ -333,16 +336,12 @@ impl Walk<'_> {
         let others = ["patternProperties", "minProperties", "allOf", "anyOf", "oneOf", "$ref"];
         let open = others.iter().any(|key| map.contains_key(*key));
         let silent = !map.contains_key("additionalProperties");
-        let left = self.open.iter().any(|place| path.strip_prefix(place.as_str()).is_some_and(begins_a_step));
+        let mut around = path.match_indices('/').map(|(at, _)| &path[..at]).chain([path]);
+        let left = around.any(|place| self.open.contains(place));
         if required && !open && alone && !left && !self.intersects && (silent || self.closed) {
             map.insert("additionalProperties".into(), json!(false));
         }
     }
-}
-
-/// Whether this is the rest of a pointer behind a whole step.
-fn begins_a_step(rest: &str) -> bool {
-    rest.is_empty() || rest.starts_with('/')
 }
 
 /// Something at a place of a schema, as a JSON pointer, that is refused.
@@ -365,6 +364,7 @@ pub(super) fn explained(schema: &Value, why: String) -> Error {
         ("integer range", "maximum", "is not supported with so large a number"),
         ("look-around", "pattern", "is not supported with what looks around"),
         ("lookarounds", "pattern", "is not supported with what looks around"),
+        ("lookarounds", "patternProperties", "is not supported with what looks around"),
         ("regex parse error", "pattern", "is no regular expression of those that are supported"),
         (
             "Unable to determine if regex",

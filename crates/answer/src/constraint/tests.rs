@@ -78,6 +78,23 @@ fn forms_let_nothing_else_pass() {
     );
 }
 
+/// As many as there may be, all of which may come next.
+#[test]
+fn choices_may_be_many() {
+    let choices: Vec<String> = (0..CHOICES_MAX).map(|i| format!("x{i}")).collect();
+    check(&Form::Choice(choices), &["x0", "x17", "x4095"], &["x", "x4096", "x00"]);
+}
+
+/// The engine calls itself for each property, and threads of a server have small stacks.
+#[test]
+fn many_properties_need_no_large_stack() {
+    let names: Vec<String> = (0..10_000).map(|i| format!("{i:x}")).collect();
+    let properties: serde_json::Map<String, Value> = names.iter().map(|name| (name.clone(), json!({}))).collect();
+    let form = schema(json!({"type": "object", "properties": properties, "required": names}));
+    let compiled = || Constraints::new(&tokenizer()).of(&form).map(drop);
+    std::thread::scope(|scope| scope.spawn(compiled).join().unwrap()).unwrap();
+}
+
 #[test]
 fn formats_are_what_they_say() {
     let format = |name: &str| schema(json!({"type": "string", "format": name}));
