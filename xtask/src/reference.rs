@@ -2,6 +2,7 @@
 //! markers and Markdown; what a key means stands at its field in `base`,
 //! or in the crate that gives the table its meaning.
 
+use narthex_a2a::RemoteSettings;
 use narthex_agent::AgentDefinition;
 use narthex_base::config::{Form, Key, Kind, Policy, Project, Source, Table, bare};
 use narthex_mcp::McpSettings;
@@ -51,6 +52,7 @@ fn table_named(name: &str) -> Option<Table> {
         "agents" => Table::of::<AgentDefinition>(),
         "models" => Table::of::<Endpoint>(),
         "mcp" => Table::of::<McpSettings>(),
+        "remotes" => Table::of::<RemoteSettings>(),
         "tools" => {
             let kind = parts.next()?;
             Table::kinds_of::<ToolSettings>().into_iter().find(|(word, _)| word == kind)?.1

@@ -17,7 +17,7 @@ usage: cargo xtask tidy
 /// The crates in chain order, and the crates of ours that each may use. No other edge is allowed.
 /// Tests (`[dev-dependencies]`) are free.
 #[rustfmt::skip]
-const EDGES: [(&str, &[&str]); 23] = [
+const EDGES: [(&str, &[&str]); 24] = [
     ("base",    &[]),
     ("ledger",  &["base"]),
     ("openness", &["base"]),
@@ -29,23 +29,24 @@ const EDGES: [(&str, &[&str]); 23] = [
     ("model",   &["base", "kernels"]),
     ("infer",   &["base", "kernels", "model"]),
     ("answer",  &["base", "text", "infer"]),
-    ("shelf",   &["base", "ledger", "openness", "formats", "text", "kernels", "model", "infer", "answer"]),
+    ("knowledge", &["base"]),
+    ("shelf",   &["base", "ledger", "openness", "formats", "text", "kernels", "model", "infer", "answer", "knowledge"]),
     ("train",   &["base", "text", "kernels", "model"]),
     ("http",    &["base"]),
     ("serve",   &["base", "openness", "text", "infer", "answer", "http"]),
-    ("run",     &["base", "ledger", "openness", "text", "data", "kernels", "model", "infer", "answer", "shelf", "train"]),
+    ("run",     &["base", "knowledge", "ledger", "openness", "text", "data", "kernels", "model", "infer", "answer", "shelf", "train"]),
     ("oci",     &["base"]),
     ("agent",   &["base"]),
-    ("tools",   &["base", "agent"]),
+    ("tools",   &["base", "agent", "knowledge"]),
     ("mcp",     &["base", "agent"]),
     ("a2a",     &["base", "agent"]),
     ("agent-api", &["base", "agent", "http"]),
-    ("cli",     &["base", "agent", "tools", "mcp", "a2a", "agent-api", "ledger", "openness", "text", "kernels", "model", "infer", "answer", "shelf", "train", "http", "serve", "run", "hub", "oci"]),
+    ("cli",     &["base", "agent", "knowledge", "tools", "mcp", "a2a", "agent-api", "ledger", "openness", "text", "kernels", "model", "infer", "answer", "shelf", "train", "http", "serve", "run", "hub", "oci"]),
 ];
 
 /// Heavy dependencies, with all that is named `NAME-…`, and the only crates that may use them.
 #[rustfmt::skip]
-const HEAVY: [(&str, &[&str]); 8] = [
+const HEAVY: [(&str, &[&str]); 9] = [
     ("a2a",        &["a2a"]),
     ("axum",       &["http", "serve", "agent-api", "mcp", "a2a"]),
     ("burn",       &["kernels", "model", "infer", "train"]),
@@ -54,6 +55,7 @@ const HEAVY: [(&str, &[&str]); 8] = [
     ("reqwest",    &["tools", "mcp", "a2a"]),
     ("rmcp",       &["mcp"]),
     ("sqlx",       &["ledger", "agent", "a2a"]),
+    ("tantivy",    &["knowledge"]),
 ];
 
 /// What may not stand in a Rust file, and why. Split, so that this file does not hold it either.

@@ -1,7 +1,6 @@
 //! What stands in front of the official routers: who asks, which version, how large, and in which media type it is
 //! answered. Knows HTTP, not what is asked.
 
-use crate::options::Caller;
 use a2a::{A2AError, JsonRpcId, JsonRpcResponse, TypedDetail, error_reason, errordetails::PROTOCOL_DOMAIN};
 use axum::{
     Json,
@@ -12,6 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use narthex_base::Caller;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicBool, Ordering};
 

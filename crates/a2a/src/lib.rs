@@ -26,6 +26,7 @@ pub mod screen;
 #[cfg(test)]
 #[path = "../tests/scripted/mod.rs"]
 mod scripted;
+mod settings;
 mod signature;
 mod store;
 mod task;
@@ -34,8 +35,9 @@ mod wire;
 
 pub use client::{RemoteAgent, connect};
 pub use client_options::ClientOptions;
-pub use options::{A2aLimits, A2aOptions, Caller, Clock, PushLimits, Warn};
+pub use options::{A2aLimits, A2aOptions, Clock, PushLimits, Warn};
 pub use router::router;
 pub use screen::Screen;
+pub use settings::RemoteSettings;
 pub use signature::{CardKey, CardSigner};
 pub use store::Store;

@@ -13,16 +13,6 @@ pub type Warn = Arc<dyn Fn(&str) + Send + Sync>;
 /// Milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// Who asks: an axum extension of the request, set by whoever has authenticated the caller. Runs, tasks and push
-/// configs belong to it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Caller(pub String);
-
-impl Caller {
-    /// Who asks where nobody was authenticated.
-    pub const LOCAL: &str = "local";
-}
-
 /// How agents are offered over A2A.
 #[derive(Clone)]
 pub struct A2aOptions {

@@ -2,8 +2,9 @@
 
 mod scripted;
 
-use narthex_a2a::{A2aOptions, Caller, CardSigner, Screen, Store, router};
+use narthex_a2a::{A2aOptions, CardSigner, Screen, Store, router};
 use narthex_agent::{Agents, Answer, Ask, RunStatus};
+use narthex_base::Caller;
 use reqwest::{Method, StatusCode};
 use scripted::{Script, Scripted, Step, agent, interrupt, said};
 use serde_json::{Value, json};

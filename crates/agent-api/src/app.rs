@@ -1,15 +1,10 @@
 //! What all handlers share: the agents, the options, the conversations that are open but empty, and who asks.
 
-use crate::{
-    opened::Opened,
-    options::{ApiOptions, Caller},
-};
+use crate::{opened::Opened, options::ApiOptions};
 use axum::{extract::FromRequestParts, http::request::Parts};
 use narthex_agent::Agents;
+use narthex_base::Caller;
 use std::{convert::Infallible, sync::Arc};
-
-/// The tenant of a request that names none.
-const LOCAL: &str = "local";
 
 /// What all handlers share.
 #[derive(Clone)]
@@ -27,7 +22,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Tenant {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(parts.extensions.get::<Caller>().map_or(LOCAL, |Caller(name)| name).to_string()))
+        Ok(Self(parts.extensions.get::<Caller>().map_or(Caller::LOCAL, |Caller(name)| name).to_string()))
     }
 }
 

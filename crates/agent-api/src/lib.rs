@@ -3,7 +3,7 @@
 //!
 //! It knows HTTP and other people's forms. It knows no model, no tool and no store: whoever has agents hands them in as
 //! [`Agents`](narthex_agent::Agents), and every request is made for the tenant that an outer layer names with
-//! [`Caller`].
+//! [`Caller`](narthex_base::Caller).
 //!
 //! # What holds for all of it
 //! - A run outlives the request that began it: a client that goes away stops nothing, unless it asked for that
@@ -35,5 +35,5 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use options::{ApiOptions, Caller};
+pub use options::ApiOptions;
 pub use router::{needs_key, router};

@@ -24,10 +24,6 @@ impl Default for ApiOptions {
     }
 }
 
-/// Whoever asks, as an extension of the request that an outer layer sets. Without it, it is `local`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller(pub String);
-
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -2,7 +2,7 @@
 
 pub mod fake;
 
-use crate::{ApiOptions, Caller, needs_key, router};
+use crate::{ApiOptions, needs_key, router};
 use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
@@ -10,6 +10,7 @@ use axum::{
 };
 use fake::{BEGIN_MS, Fake};
 use narthex_agent::{Interrupt, RunStatus, RunView};
+use narthex_base::Caller;
 use narthex_http::{HttpOptions, Observers, guarded};
 use serde_json::{Map, Value, json};
 use std::sync::{

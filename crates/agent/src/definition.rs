@@ -23,6 +23,10 @@ pub struct AgentDefinition {
     /// `agent:NAME` for another agent.
     #[serde(default)]
     pub tools: Vec<String>,
+    /// Knowledge that every question is looked up in before the model answers: steps of kind `knowledge`, or artifacts.
+    /// Answers name what was found. `retrieve.NAME` among the tools lets the model look things up itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub knowledge: Vec<String>,
     /// Where a run ends, whatever the model wants.
     #[serde(default)]
     pub limits: Limits,
@@ -171,6 +175,7 @@ impl AgentDefinition {
             model: model.into(),
             instructions: String::new(),
             tools: vec![],
+            knowledge: vec![],
             limits: Limits::default(),
             policy: PolicyRules::default(),
             retry: Retry::default(),

@@ -8,6 +8,7 @@ use crate::{
     clock::Clock,
     definition::{AgentDefinition, Output},
     judge::{Act, Equipped},
+    looks_up::{LooksUp, RETRIEVE},
     model::Model,
     policy::Policy,
     schema::Schema,
@@ -98,11 +99,26 @@ impl Maker {
         Ok(Agent {
             name: name.to_string(),
             definition: definition.clone(),
+            models: self.models(definition, &tools).map_err(about)?,
             tools,
-            models: definition.models().map(|model| self.model(model)).collect::<Result<_>>().map_err(about)?,
             policy: Policy::compile(&definition.policy).map_err(about)?,
             output,
         })
+    }
+
+    /// The models in the order in which they are asked, behind what is looked up first.
+    fn models(&self, definition: &AgentDefinition, tools: &[Equipped]) -> Result<Vec<Arc<dyn Model>>> {
+        let mut models = definition.models().map(|model| self.model(model)).collect::<Result<Vec<_>>>()?;
+        let names = definition.knowledge.iter().map(|name| format!("{RETRIEVE}{name}"));
+        let first: BTreeSet<String> = names.filter(|name| tools.iter().any(|t| t.definition.name == *name)).collect();
+        if !first.is_empty() {
+            let offered = first.iter().filter(|name| definition.tools.iter().any(|tool| means(tool, name)));
+            let offered: BTreeSet<String> = offered.cloned().collect();
+            for model in &mut models {
+                *model = Arc::new(LooksUp::new(model.clone(), first.clone(), offered.clone()));
+            }
+        }
+        Ok(models)
     }
 
     fn model(&self, name: &str) -> Result<Arc<dyn Model>> {
@@ -115,8 +131,9 @@ impl Maker {
 
     fn tools(&self, agent: &str, definition: &AgentDefinition, with_what_is_left: bool) -> Result<Vec<Equipped>> {
         let mut tools: Vec<Equipped> = Vec::new();
-        for name in &definition.tools {
-            let found = match self.found(agent, name) {
+        let knowledge = definition.knowledge.iter().map(|name| format!("{RETRIEVE}{name}"));
+        for name in definition.tools.iter().cloned().chain(knowledge) {
+            let found = match self.found(agent, &name) {
                 Ok(found) => found,
                 Err(_) if with_what_is_left => continue,
                 Err(error) => return Err(error),
@@ -153,16 +170,21 @@ impl Maker {
         if let Some(tool) = builtin(name, agent, &self.store, &self.clock) {
             return Ok(vec![(tool.definition().clone(), Act::Call(tool))]);
         }
-        let fits = |tool: &&Arc<dyn Tool>| match name.strip_suffix('*') {
-            Some(beginning) => tool.definition().name.starts_with(beginning),
-            None => tool.definition().name == name,
-        };
+        let fits = |tool: &&Arc<dyn Tool>| means(name, &tool.definition().name);
         let found: Vec<_> = self.kit.tools.iter().filter(fits).collect();
         if found.is_empty() {
             let names = self.kit.tools.iter().map(|tool| tool.definition().name.as_str());
             return Err(not_there("tool", name, nearest(name, names)));
         }
         Ok(found.into_iter().map(|tool| (tool.definition().clone(), Act::Call(tool.clone()))).collect())
+    }
+}
+
+/// Whether a name in a definition means a tool: its own, or `files.*` for all that begin so.
+fn means(name: &str, tool: &str) -> bool {
+    match name.strip_suffix('*') {
+        Some(beginning) => tool.starts_with(beginning),
+        None => tool == name,
     }
 }
 

@@ -18,6 +18,7 @@ mod event;
 mod judge;
 mod kit;
 mod load;
+mod looks_up;
 mod model;
 mod openai;
 mod policy;
@@ -44,6 +45,7 @@ pub use definition::{AgentDefinition, Context, Limits, Output, Price, Retry, Sam
 pub use event::{Checked, Created, Decision, Edit, Event, JudgedCall, Parent, Purpose, Stamped, Verdict};
 pub use kit::Kit;
 pub use load::{THREAD_RUNS_MAX, earlier, load};
+pub use looks_up::RETRIEVE;
 pub use model::{Delta, Ended, Model, ModelAnswer, ModelFailure, ModelRequest, Wish};
 pub use openai::{OpenAiModel, Reply, Transport};
 pub use policy::{Pattern, Policy, PolicyRules, RegexPattern, Rule, Then};

@@ -1,10 +1,13 @@
 //! Text in, vectors, scores or labels out: an encoder with its tokenizer and prompts. Knows neither where it comes from
 //! nor who asks.
 
-use narthex_base::Result;
+use narthex_base::{Error, Result};
 use narthex_infer::{EncoderInput, Encodes};
 use narthex_text::{SequenceTokenizer, TokenSequence};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, mpsc::sync_channel},
+};
 
 /// An encoder with its tokenizer and prompts.
 pub struct TextEncoder {
@@ -43,6 +46,40 @@ impl TextEncoder {
         }
         let prompted: Vec<String> = texts.iter().map(|text| format!("{prompt}{text}")).collect();
         self.tokenizer.texts(&prompted.iter().map(String::as_str).collect::<Vec<_>>(), tokens_max)
+    }
+
+    /// A vector for each text behind the prompt; waits for them. What is longer than the model reads is cut.
+    ///
+    /// # Errors
+    /// If a text cannot be encoded, or the engine has stopped.
+    pub fn vectors(&self, prompt: &str, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
+        self.numbers(self.texts(prompt, texts, self.engine.context())?)
+    }
+
+    /// How well each passage answers a question, by a model that scores pairs; waits for it.
+    ///
+    /// # Errors
+    /// If a text cannot be encoded, the engine has stopped, or the model gives anything but one number for a pair.
+    pub fn scores(&self, question: &str, passages: &[&str]) -> Result<Vec<f32>> {
+        let questions = vec![question; passages.len()];
+        let pairs = self.tokenizer.pairs(&questions, passages, self.engine.context())?;
+        let one = |numbers: Vec<f32>| match numbers.as_slice() {
+            [score] => Ok(*score),
+            other => Err(Error::input(format!("the model gives {} numbers for a pair, not one score", other.len()))
+                .help("name a cross-encoder with one label")),
+        };
+        self.numbers(pairs)?.into_iter().map(one).collect()
+    }
+
+    fn numbers(&self, sequences: Vec<TokenSequence>) -> Result<Vec<Vec<f32>>> {
+        if sequences.is_empty() {
+            return Ok(vec![]);
+        }
+        let (sender, numbers) = sync_channel(1);
+        let ticket = self.engine.submit(encoder_inputs(sequences), Box::new(move |outcome| _ = sender.send(outcome)));
+        let _ticket = ticket.map_err(|error| Error::internal("the engine takes no texts").cause(error))?;
+        let outcome = numbers.recv().map_err(|_| Error::internal("the engine has stopped"))?;
+        outcome.map_err(Error::internal)
     }
 }
 

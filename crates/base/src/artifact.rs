@@ -29,6 +29,8 @@ pub enum ArtifactKind {
     Model,
     /// A model that tells a column of rows from others, in Hugging Face layout.
     Predictor,
+    /// Passages of files, found by words and by meaning.
+    Knowledge,
     /// Figures of an evaluation.
     Evaluation,
     /// A model with everything needed to pass it on.
@@ -37,7 +39,7 @@ pub enum ArtifactKind {
 
 impl ArtifactKind {
     /// All kinds, in the order in which they are made.
-    pub const ALL: [ArtifactKind; 10] = [
+    pub const ALL: [ArtifactKind; 11] = [
         ArtifactKind::Source,
         ArtifactKind::Documents,
         ArtifactKind::Chat,
@@ -46,6 +48,7 @@ impl ArtifactKind {
         ArtifactKind::Tokens,
         ArtifactKind::Model,
         ArtifactKind::Predictor,
+        ArtifactKind::Knowledge,
         ArtifactKind::Evaluation,
         ArtifactKind::Bundle,
     ];
@@ -61,6 +64,7 @@ impl ArtifactKind {
             ArtifactKind::Tokens => "tokens",
             ArtifactKind::Model => "model",
             ArtifactKind::Predictor => "predictor",
+            ArtifactKind::Knowledge => "knowledge",
             ArtifactKind::Evaluation => "evaluation",
             ArtifactKind::Bundle => "bundle",
         }

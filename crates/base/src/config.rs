@@ -16,9 +16,10 @@ use std::collections::BTreeMap;
 
 pub use form::{Bound, Bounds, Form, Key, Table, bare, grouped};
 pub use kind::{
-    Accepts, BundleStep, Complaint, DataOutput, DataStep, EvalStep, FitStep, IntegerKind, Kind, Learning, Lora,
-    ModelShape, Normalize, QuantizeStep, SourceForm, SplitBy, StepInput, StepKind, TextWeights, TokenizeStep,
-    TrainStep, TuneMethod, TuneStep, Verb,
+    Accepts, BundleStep, Complaint, DataOutput, DataStep, EvalStep, FitStep, IntegerKind, Kind, KnowledgeStep,
+    Learning, LoadLimits, Lora, ModelShape, Normalize, QuantizeStep, SearchMode, SearchSettings, SourceForm, SplitBy,
+    SplitSettings, SplitUnit, Stemming, StepInput, StepKind, TextWeights, TokenizeStep, TrainStep, TuneMethod,
+    TuneStep, Verb,
 };
 pub use policy::{Policy, PolicyRule, Use, Verdict};
 pub use preference::{Preference, PreferenceLoss, TuneObjective};

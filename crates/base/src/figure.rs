@@ -47,6 +47,8 @@ pub enum Better {
 impl Figure {
     /// Documents kept, or conversations.
     pub const DOCUMENTS: Figure = Figure::new("documents", Unit::Count, Better::Neither);
+    /// Passages that can be found.
+    pub const PASSAGES: Figure = Figure::new("passages", Unit::Count, Better::Neither);
     /// Tokens of the training part.
     pub const TRAIN_TOKENS: Figure = Figure::new("train_tokens", Unit::Count, Better::Neither);
     /// The size of the files.

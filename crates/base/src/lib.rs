@@ -4,6 +4,7 @@
 //! built, compared and printed in a test without touching the machine.
 
 pub mod artifact;
+mod caller;
 pub mod chat;
 pub mod component;
 pub mod config;
@@ -22,6 +23,7 @@ pub mod random;
 pub mod text_file;
 
 pub use artifact::{ArtifactKind, Checkpoint, FileEntry, Manifest, Parent, Passed, Recipe, ShardDigests};
+pub use caller::Caller;
 pub use chat::{Conversation, FunctionCall, Message, MessageContent, Part, Role, ToolCall, ToolKind};
 pub use component::{Component, ComponentKind, Content, Evidence, Maker};
 pub use declared::DeclaredOrigin;

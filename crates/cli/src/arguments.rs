@@ -17,6 +17,7 @@ use crate::commands::{
     quantize::Quantize,
     recheck::{Reproduce, Verify},
     run::Run,
+    search::Search,
     serve::{Batch, Serve},
     signing::{Sign, VerifySignature},
     step_verb::StepVerb,
@@ -71,6 +72,12 @@ Example:
 Example:
   narthex classify spam \"You have won a prize\"")]
     Classify(Classify),
+    /// Find passages of knowledge that answer a question, with file and place
+    #[command(after_help = "\
+Examples:
+  narthex search handbook \"How do I serve two models?\"
+  narthex search handbook \"--models-memory-bytes\" --mode words --limit 3")]
+    Search(Search),
     /// Answer over the OpenAI API, with a chat page at /
     #[command(after_help = "\
 Examples:

@@ -54,6 +54,7 @@ fn run(command: Option<Command>, style: style::Style) -> Result<()> {
         Some(Command::Chat(args)) => commands::chat::run(&args, style),
         Some(Command::Embed(args)) => commands::embed::run(&args),
         Some(Command::Classify(args)) => commands::classify::run(&args),
+        Some(Command::Search(args)) => commands::search::run(&args),
         Some(Command::Serve(args)) => commands::serve::run(&args),
         #[cfg(feature = "agents")]
         Some(Command::Agent(args)) => commands::agent::run(args),

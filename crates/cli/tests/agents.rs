@@ -2,59 +2,21 @@
 
 mod program;
 
-use program::{fail, narthex, post, succeed};
+use program::{Desk, calls, chat_server, fail, post, succeed};
 use serde_json::{Value, json};
-use std::{
-    fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
-    path::Path,
-    process::{Child, Stdio},
-};
+use std::{fs, path::Path};
 
-/// A server that speaks OpenAI's chat API: it asks for a search, then for a file to be written, then says what it found.
+/// A model that asks for a search, then for a file to be written, then says what it found.
 fn model() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || listener.incoming().flatten().for_each(answer));
-    format!("http://{address}/v1")
-}
-
-fn answer(mut stream: TcpStream) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).unwrap_or(0) == 0 {
-            return;
+    chat_server(|asked| {
+        let messages = asked["messages"].as_array().unwrap();
+        let results: Vec<&Value> = messages.iter().filter(|message| message["role"] == "tool").collect();
+        match results.len() {
+            0 => calls("notes_search", json!({"pattern": "fennel"})),
+            1 => calls("notes_write", json!({"path": "out.md", "content": "written\n"})),
+            _ => json!({"content": format!("Done: {}", results[1]["content"].as_str().unwrap())}),
         }
-        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-        if line.trim().is_empty() {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
-    let asked: Value = serde_json::from_slice(&body).unwrap();
-    let messages = asked["messages"].as_array().unwrap();
-    let results: Vec<&Value> = messages.iter().filter(|message| message["role"] == "tool").collect();
-    let calls = [
-        ("notes_search", json!({"pattern": "fennel"})),
-        ("notes_write", json!({"path": "out.md", "content": "written\n"})),
-    ];
-    let delta = match calls.get(results.len()) {
-        Some((name, arguments)) => {
-            let function = json!({"name": name, "arguments": arguments.to_string()});
-            json!({"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": function}]})
-        }
-        None => json!({"content": format!("Done: {}", results[1]["content"].as_str().unwrap())}),
-    };
-    let chunk = json!({"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]});
-    let text = format!("data: {chunk}\n\ndata: [DONE]\n\n");
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close";
-    let _ = write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+    })
 }
 
 /// A project with an agent that may read notes, and write them if somebody says so.
@@ -153,27 +115,13 @@ fn a_model_of_ours_answers_in_this_process() {
     assert!(error.contains("nobody"), "{error}");
 }
 
-/// A server of agents that runs until it is dropped.
-struct Desk(Child);
-
-impl Drop for Desk {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn agents_are_offered_over_every_protocol() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path();
     project(folder);
-    let mut desk = narthex(folder, &["agent", "serve", "--port", "0"]);
-    let mut desk = Desk(desk.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
-    let mut lines = BufReader::new(desk.0.stderr.take().unwrap()).lines();
-    let mut told = lines.by_ref().map_while(Result::ok);
-    let page = told.find_map(|line| Some(line.split_once("page")?.1.trim().trim_end_matches('/').to_string())).unwrap();
-    std::thread::spawn(move || lines.count());
+    let desk = Desk::open(folder, &[]);
+    let page = &desk.address;
     let get =
         |path: &str| -> Value { ureq::get(format!("{page}{path}")).call().unwrap().body_mut().read_json().unwrap() };
     assert_eq!(get("/v1/models")["data"][0]["id"], "clerk");

@@ -25,26 +25,32 @@ const FOLDER_DEPTH: usize = 32;
 /// Buffer between a decompressor and the reader of rows.
 const BUFFER_BYTES: usize = 1 << 18;
 
-/// The files that patterns stand for: a file, a folder (all files of a known format in it and
-/// below, hidden ones left out), or a glob (`*`, `?`, `[…]`, `{…}`, `**`). Relative patterns start
-/// at `base`. Sorted by path, each file once.
+/// The files that patterns stand for: a file, a folder (all files in it and below that `belongs` takes, hidden ones and
+/// licences left out), or a glob (`*`, `?`, `[…]`, `{…}`, `**`). Relative patterns start at `base`. Sorted by path, each
+/// file once. `kinds` names what belongs, for messages.
 ///
 /// # Errors
 /// If a pattern matches nothing or is not a glob, or a folder can't be read.
-pub fn expand(base: &Path, patterns: &[String]) -> Result<Vec<PathBuf>> {
+pub fn expand_to(
+    base: &Path,
+    patterns: &[String],
+    belongs: impl Fn(&Path) -> bool,
+    kinds: &str,
+) -> Result<Vec<PathBuf>> {
     let mut files = BTreeSet::new();
     for pattern in patterns {
         let path = base.join(pattern);
         let found = if path.is_dir() {
-            walk(&path)?.into_iter().filter(|file| Format::of_path(file).is_some() && !is_paper(file)).collect()
+            walk(&path)?.into_iter().filter(|file| belongs(file) && !is_paper(file)).collect()
         } else if path.exists() {
             vec![path.clone()]
         } else {
             matching(base, pattern)?
         };
         if found.is_empty() && path.is_dir() {
-            return Err(Error::input(format!("the folder `{pattern}` holds no file of a known format"))
-                .help("known are .txt, .jsonl, .csv, .tsv and .parquet; name other files one by one, with `format`"));
+            return Err(
+                Error::input(format!("the folder `{pattern}` holds no file of a known format")).help(kinds.to_string())
+            );
         }
         if found.is_empty() {
             return Err(Error::input(format!("no file matches `{pattern}`"))
@@ -54,6 +60,15 @@ pub fn expand(base: &Path, patterns: &[String]) -> Result<Vec<PathBuf>> {
         files.extend(found);
     }
     Ok(files.into_iter().collect())
+}
+
+/// As [`expand_to`], of files of rows.
+///
+/// # Errors
+/// As [`expand_to`].
+pub fn expand(base: &Path, patterns: &[String]) -> Result<Vec<PathBuf>> {
+    let kinds = "known are .txt, .jsonl, .csv, .tsv and .parquet; name other files one by one, with `format`";
+    expand_to(base, patterns, |file| Format::of_path(file).is_some(), kinds)
 }
 
 /// Whether a file of a folder says under which terms the others are, so that it is no data.

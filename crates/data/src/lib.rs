@@ -21,14 +21,16 @@ mod spec;
 mod split;
 mod statistics;
 mod table;
+mod tables;
 
 #[cfg(test)]
 mod tests;
 
 pub use documents::Record;
-pub use files::expand;
+pub use files::{expand, expand_to};
 pub use output::{count_rows, read_chats, read_pairs, read_records, read_texts};
 pub use prepare::prepare;
 pub use preview::{Preview, preview};
 pub use spec::{DataOutput, Format, Normalize, PrepareSpec, SourceSpec, Split, SplitBy, TextRows};
 pub use statistics::Statistics;
+pub use tables::{Rows, Tables};

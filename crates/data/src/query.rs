@@ -130,7 +130,7 @@ async fn plan(context: &SessionContext, sql: &str, tables: &[Arc<Table>]) -> Res
     let logical = context.state().create_logical_plan(sql).await.map_err(fail)?;
     let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     if let Err(error) = only_reads.verify_plan(&logical) {
-        let what = Error::input("the transform may only be a SELECT").cause(message(&error));
+        let what = Error::input("the query may only be a SELECT").cause(message(&error));
         return Err(what
             .cause(format!("the query is: {sql}"))
             .help("files are read through sources, and written by the step"));
@@ -154,7 +154,7 @@ fn refuse_chance(plan: &LogicalPlan, sql: &str) -> Result<Result<()>, DataFusion
     })?;
     Ok(match found {
         None => Ok(()),
-        Some(expression) => Err(Error::input("the transform gives other rows each time")
+        Some(expression) => Err(Error::input("the query gives other rows each time")
             .cause(format!("`{expression}` depends on chance"))
             .cause(format!("the query is: {sql}"))
             .help("order or choose by a column, for instance `row`")),
@@ -196,7 +196,7 @@ fn message(error: &DataFusionError) -> String {
 fn query_error(error: &DataFusionError, sql: &str, tables: &[Arc<Table>]) -> Error {
     let known: Vec<String> = tables.iter().map(|table| table.describe()).collect();
     let also = if tables.len() == 1 { format!(", also named {ONLY}") } else { String::new() };
-    Error::input("the transform can't be run")
+    Error::input("the query can't be run")
         .cause(message(error))
         .cause(format!("the query is: {sql}"))
         .help(format!("these tables can be queried: {}{also}", known.join("; ")))

@@ -10,6 +10,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use narthex_base::Caller;
 use std::{net::IpAddr, sync::Arc};
 
 /// The rules, made once from the options.
@@ -19,8 +20,7 @@ pub(crate) struct Guard {
     allowed_hosts: Vec<String>,
     /// In small letters; `*` is any.
     allowed_origins: Vec<String>,
-    /// SHA-256, so that comparing takes the same time for all keys of all lengths.
-    keys: Vec<[u8; 32]>,
+    keys: Vec<ApiKey>,
     /// Whether requests to a path must carry a key.
     needs_key: fn(&str) -> bool,
 }
@@ -31,7 +31,7 @@ impl Guard {
             loopback: is_loopback(&options.host),
             allowed_hosts: options.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
             allowed_origins: options.allowed_origins.iter().map(|origin| origin.to_ascii_lowercase()).collect(),
-            keys: options.api_keys.iter().map(ApiKey::sha256).collect(),
+            keys: options.api_keys.clone(),
             needs_key,
         }
     }
@@ -86,10 +86,10 @@ impl Guard {
         self.allowed_hosts.iter().any(|host| host == name)
     }
 
-    /// Whether the request carries one of the keys.
-    fn check_key(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    /// Who asks, if the request carries one of the keys.
+    fn check_key(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         if self.keys.is_empty() {
-            return Ok(());
+            return Ok(Caller::local());
         }
         let refused = |what: &str| Err(ApiError::request(StatusCode::UNAUTHORIZED, what, Some("invalid_api_key")));
         // Anthropic's clients send it so.
@@ -101,10 +101,11 @@ impl Guard {
         else {
             return refused("an API key is needed: `Authorization: Bearer KEY`");
         };
-        let given = ApiKey::Plain(key.trim().into()).sha256();
+        let given = ApiKey::new(key.trim());
         // No early exit: the time tells neither which key nor how much of it was right.
-        let known = self.keys.iter().fold(false, |known, key| known | equal(key, &given));
-        if known { Ok(()) } else { refused("this API key is not known to the server") }
+        let same = |key: &ApiKey| equal(key.sha256(), given.sha256());
+        let known = self.keys.iter().fold(None, |known, key| if same(key) { Some(key) } else { known });
+        known.map_or_else(|| refused("this API key is not known to the server"), |key| Ok(key.caller().clone()))
     }
 }
 
@@ -135,13 +136,13 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// Applies the rules before any handler runs.
-pub(crate) async fn check(guard: Arc<Guard>, request: Request, next: Next) -> Response {
+pub(crate) async fn check(guard: Arc<Guard>, mut request: Request, next: Next) -> Response {
     let authority = request.uri().authority().map(|authority| authority.as_str());
-    let mut outcome = guard.check_site(request.headers(), authority);
-    let path = request.uri().path();
-    if outcome.is_ok() && (guard.needs_key)(path) {
-        outcome = guard.check_key(request.headers());
-    }
+    let outcome = guard.check_site(request.headers(), authority);
+    let outcome = outcome.and_then(|()| match (guard.needs_key)(request.uri().path()) {
+        true => guard.check_key(request.headers()),
+        false => Ok(Caller::local()),
+    });
     let origin = guard.shared_with(request.headers());
     // What a browser asks before it sends another site's request (<https://fetch.spec.whatwg.org>, CORS preflight); it
     // carries no key.
@@ -151,7 +152,10 @@ pub(crate) async fn check(guard: Arc<Guard>, request: Request, next: Next) -> Re
     let wanted = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let mut response = match outcome {
         _ if asks => StatusCode::NO_CONTENT.into_response(),
-        Ok(()) => next.run(request).await,
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
         Err(error) => error.into_response(),
     };
     if let Some(origin) = origin {
@@ -226,22 +230,23 @@ mod tests {
     #[test]
     fn keys() {
         // printf %s two | sha256sum
-        let two = ApiKey::parse("sha256:3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3").unwrap();
-        let guard =
-            guarding(HttpOptions { api_keys: vec![ApiKey::Plain("one".into()), two], ..HttpOptions::default() });
+        let two = "sha256:3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3 team-a";
+        let api_keys = vec![ApiKey::new("one"), ApiKey::parse(two).unwrap()];
+        let guard = guarding(HttpOptions { api_keys, ..HttpOptions::default() });
+        assert!(ApiKey::parse("key a b").is_err(), "a caller's name has no blanks");
         assert!(ApiKey::parse("sha256:3fc4").is_err() && ApiKey::parse(&format!("sha256:{}", "é".repeat(32))).is_err());
         for (credentials, expected) in [
-            ("Bearer one", true),
-            ("bearer two", true),
-            ("Bearer tw", false),
-            ("Bearer ", false),
-            ("Bearer", false),
-            ("Basic one", false),
-            ("one", false),
+            ("Bearer one", Some("local")),
+            ("bearer two", Some("team-a")),
+            ("Bearer tw", None),
+            ("Bearer ", None),
+            ("Bearer", None),
+            ("Basic one", None),
+            ("one", None),
         ] {
             assert_eq!(
-                guard.check_key(&headers(&[(header::AUTHORIZATION, credentials)])).is_ok(),
-                expected,
+                guard.check_key(&headers(&[(header::AUTHORIZATION, credentials)])).ok(),
+                expected.map(|name: &str| Caller(name.into())),
                 "{credentials}"
             );
         }

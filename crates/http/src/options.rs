@@ -1,42 +1,55 @@
 //! Where to listen and whom to answer. Plain data: nothing here reads files or listens.
 
 use crate::tls::TlsFiles;
+use narthex_base::Caller;
 use sha2::{Digest, Sha256};
 use std::{fmt, path::PathBuf};
 
-/// A key that clients show.
+/// A key that clients show, and who they are then.
 #[derive(Clone, PartialEq, Eq)]
-pub enum ApiKey {
-    /// As it is.
-    Plain(String),
-    /// Its SHA-256.
-    Sha256([u8; 32]),
+pub struct ApiKey {
+    /// SHA-256 of the key: comparing takes the same time for all keys of all lengths.
+    sha256: [u8; 32],
+    caller: Caller,
 }
 
 impl ApiKey {
-    /// Reads `sha256:` and 64 hexadecimal digits, or the key itself.
-    ///
-    /// # Errors
-    /// If the digits are not that.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let Some(digits) = text.strip_prefix("sha256:") else { return Ok(Self::Plain(text.into())) };
-        let mut digest = [0; 32];
-        let wrong =
-            || "`sha256:` needs 64 hexadecimal digits behind it, as `printf %s KEY | sha256sum` shows".to_string();
-        if digits.len() != 2 * digest.len() || !digits.is_ascii() {
-            return Err(wrong());
-        }
-        for (i, byte) in digest.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).map_err(|_| wrong())?;
-        }
-        Ok(Self::Sha256(digest))
+    /// A key as it is, of [`Caller::LOCAL`].
+    pub fn new(key: &str) -> Self {
+        Self { sha256: Sha256::digest(key.as_bytes()).into(), caller: Caller::local() }
     }
 
-    pub(crate) fn sha256(&self) -> [u8; 32] {
-        match self {
-            ApiKey::Plain(key) => Sha256::digest(key.as_bytes()).into(),
-            ApiKey::Sha256(digest) => *digest,
+    /// Reads `KEY` or `KEY CALLER`, where the key may be `sha256:` and 64 hexadecimal digits.
+    ///
+    /// # Errors
+    /// If the digits are not that, or the caller's name is none.
+    pub fn parse(line: &str) -> Result<Self, String> {
+        let (key, caller) = line.split_once(char::is_whitespace).map_or((line, None), |(k, c)| (k, Some(c.trim())));
+        let caller = match caller {
+            None => Caller::local(),
+            Some(name) => Caller::named(name).ok_or_else(|| {
+                format!("`{name}` cannot be whose key it is: a name has 1 to 64 of A–Z a–z 0–9 _ - .")
+            })?,
+        };
+        let Some(digits) = key.strip_prefix("sha256:") else { return Ok(Self { caller, ..Self::new(key) }) };
+        let mut sha256 = [0; 32];
+        let wrong =
+            || "`sha256:` needs 64 hexadecimal digits behind it, as `printf %s KEY | sha256sum` shows".to_string();
+        if digits.len() != 2 * sha256.len() || !digits.is_ascii() {
+            return Err(wrong());
         }
+        for (i, byte) in sha256.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).map_err(|_| wrong())?;
+        }
+        Ok(Self { sha256, caller })
+    }
+
+    pub(crate) fn sha256(&self) -> &[u8; 32] {
+        &self.sha256
+    }
+
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
     }
 }
 

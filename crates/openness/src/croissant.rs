@@ -105,6 +105,7 @@ fn description(subject: &Subject) -> String {
         ArtifactKind::Tokens => "A tokenizer and the tokens of documents",
         ArtifactKind::Rows => "Rows of named columns",
         ArtifactKind::Model | ArtifactKind::Predictor | ArtifactKind::Bundle => "A model",
+        ArtifactKind::Knowledge => "Passages of files, with an index",
         ArtifactKind::Evaluation => "Figures of an evaluation",
     };
     let mut origins: Vec<String> =

@@ -24,6 +24,7 @@ mod verify;
 pub use estimate::Estimate;
 pub use events::LineageEvents;
 pub use memory::{MemoryNeed, MemoryPlan};
+pub use narthex_data::{Rows, Tables};
 pub use project::{OpenOptions, Project, SourceCode};
 pub use pulled_data::pulled_dataset;
 pub use quantize::{QuantizeOptions, quantizing};

@@ -2,12 +2,13 @@
 //! documents with those that are learnt. Changes nothing.
 
 use crate::{project::Project, source};
-use narthex_base::{ArtifactKind, Error, Observer, Result};
-use narthex_data::{Preview, preview, read_chats, read_pairs, read_records, read_texts};
+use narthex_base::{ArtifactKind, Error, Observer, Result, config::TextRows};
+use narthex_data::{Format, Preview, SourceSpec, Tables, preview, read_chats, read_pairs, read_records, read_texts};
 use narthex_ledger::Artifact;
 use narthex_text::{TokenShard, Tokenizer};
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// A part of a document in tokens: of one kind, learnt or only read.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -38,6 +39,34 @@ pub struct Range<'a> {
 pub fn source_preview(project: &Project, name: &str, rows: usize, observer: Observer) -> Result<Preview> {
     let found = project.plan.sources.get(name).ok_or_else(|| Error::input(format!("there is no source `{name}`")))?;
     preview(&source::spec(project, name, found)?, rows, observer)
+}
+
+/// Sources and data steps of a project as tables that can be asked.
+///
+/// # Errors
+/// If there is no such source or step, it holds no rows or is not made yet, or a file can't be read.
+pub fn tables(project: &Project, names: &[String], observer: Observer) -> Result<Tables> {
+    let spec = |name: &String| match project.plan.sources.get(name) {
+        Some(source) => source::spec(project, name, source),
+        None => {
+            let artifact = project
+                .ledger
+                .resolve(name)
+                .map_err(|error| error.context(format!("there is no source `{name}`, and no data of that name")))?;
+            let files = ["train.parquet", "validation.parquet"].map(|file| artifact.path(file));
+            let files: Vec<_> = files.into_iter().filter(|file| file.is_file()).collect();
+            if files.is_empty() {
+                return Err(Error::input(format!(
+                    "`{name}` holds no rows: it is of the kind {}",
+                    artifact.manifest.kind
+                ))
+                .help("name a source, or a `data` step"));
+            }
+            let (rows, columns) = (TextRows::File, BTreeMap::new());
+            Ok(SourceSpec { quotes: None, name: name.clone(), files, format: Format::Parquet, rows, columns })
+        }
+    };
+    Tables::open(names.iter().map(spec).collect::<Result<_>>()?, observer)
 }
 
 /// Documents of a `tokenize` step, each as runs of tokens that are learnt or not, and how many there are.

@@ -6,19 +6,33 @@ use narthex_base::{
     config::{OneOrMany, Source, SourceForm, SourceFormat, TextRows},
     plan::InputKind,
 };
-use narthex_data::{Format, SourceSpec, expand};
+use narthex_data::{Format, SourceSpec, expand, expand_to};
+use narthex_knowledge::FileKind;
 use narthex_ledger::{Artifact, RunRecord};
 use narthex_shelf::{HubCard, Terms, model_files};
 use std::path::PathBuf;
 
 /// The files of a source, in order.
-pub(crate) fn files(project: &Project, source: &Source) -> Result<Vec<PathBuf>> {
-    expand(&project.root, &source.path.to_vec())
+pub(crate) fn files(project: &Project, name: &str, source: &Source) -> Result<Vec<PathBuf>> {
+    let (root, paths) = (&project.root, source.path.to_vec());
+    if !forms(project, name).any(|form| form == SourceForm::Files) {
+        return expand(root, &paths);
+    }
+    let belongs = |path: &std::path::Path| FileKind::of_name(&path.to_string_lossy()).is_some();
+    expand_to(root, &paths, belongs, "known are .txt, .md, .html, .pdf and .docx")
+}
+
+/// What the steps of the plan take a source for.
+fn forms<'p>(project: &'p Project, name: &'p str) -> impl Iterator<Item = SourceForm> + 'p {
+    let inputs = project.plan.steps.iter().flat_map(|planned| &planned.inputs);
+    inputs
+        .filter(move |input| input.kind == InputKind::Source && input.name == name)
+        .filter_map(|input| input.accepts.source)
 }
 
 /// What the data crate reads of a source.
 pub(crate) fn spec(project: &Project, name: &str, source: &Source) -> Result<SourceSpec> {
-    let files = files(project, source)?;
+    let files = files(project, name, source)?;
     let format = match source.format {
         SourceFormat::Text => Format::Text,
         SourceFormat::Jsonl => Format::Jsonl,
@@ -67,7 +81,8 @@ pub(crate) fn manifest(project: &Project, name: &str, source: &Source) -> Result
     if !is_model && let Ok(spec) = spec(project, name, source) {
         refuse_idle_keys(name, source, spec.format)?;
     }
-    let paths = if is_model { model_files(&model_folder(project, name, source)?)? } else { files(project, source)? };
+    let paths =
+        if is_model { model_files(&model_folder(project, name, source)?)? } else { files(project, name, source)? };
     let mut entries = Vec::new();
     for path in paths {
         let mut entry = project.ledger.digest_file(&path)?;
@@ -122,9 +137,8 @@ pub(crate) fn manifest(project: &Project, name: &str, source: &Source) -> Result
 
 /// What a source of files is: a document where a bundle takes it for one, else data.
 fn kind_of(project: &Project, name: &str) -> ComponentKind {
-    let mut inputs = project.plan.steps.iter().flat_map(|planned| &planned.inputs);
-    let document = inputs.find_map(|input| match input.accepts.source {
-        Some(SourceForm::Document(kind)) if input.kind == InputKind::Source && input.name == name => Some(kind),
+    let document = forms(project, name).find_map(|form| match form {
+        SourceForm::Document(kind) => Some(kind),
         _ => None,
     });
     document.unwrap_or(ComponentKind::Datasets)

@@ -28,7 +28,8 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let port = arguments.next().unwrap_or_else(|| "8000".into());
     let port = port.parse().map_err(|error| Error::usage(format!("`{port}` is not a port")).cause(error))?;
-    let http = HttpOptions { port, api_keys: arguments.map(ApiKey::Plain).collect(), ..HttpOptions::default() };
+    let http =
+        HttpOptions { port, api_keys: arguments.map(|key| ApiKey::new(&key)).collect(), ..HttpOptions::default() };
     let options = ServeOptions { http, ..ServeOptions::default() };
     let bound = bind(&options.http)?;
 

@@ -73,7 +73,7 @@ mod tests {
 
     #[tokio::test]
     async fn answers_as_the_server_does_without_its_key() {
-        let http = HttpOptions { api_keys: vec![ApiKey::Plain("secret".into())], ..HttpOptions::default() };
+        let http = HttpOptions { api_keys: vec![ApiKey::new("secret")], ..HttpOptions::default() };
         let models = Models::of(Arc::new(Serving::new(testing::model(testing::answer("yes")))));
         let house = InHouse::new(models, &ServeOptions { http, ..ServeOptions::default() }).unwrap();
         for (body, status, pointer, expected) in [

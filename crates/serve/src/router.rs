@@ -137,7 +137,7 @@ mod tests {
     #[tokio::test]
     async fn errors_outside_the_handlers_are_openai_objects() {
         let limits = HttpLimits { body_bytes_max: 100, ..HttpLimits::default() };
-        let api_keys = vec![ApiKey::Plain("secret".into())];
+        let api_keys = vec![ApiKey::new("secret")];
         let options = ServeOptions {
             http: HttpOptions { limits, api_keys, ..HttpOptions::default() },
             ..ServeOptions::default()
@@ -318,7 +318,7 @@ mod tests {
     #[tokio::test]
     async fn named_origins_may_ask() {
         let allowed_origins = vec!["https://Chat.example".into()];
-        let http = HttpOptions { allowed_origins, api_keys: vec![ApiKey::Plain("k".into())], ..HttpOptions::default() };
+        let http = HttpOptions { allowed_origins, api_keys: vec![ApiKey::new("k")], ..HttpOptions::default() };
         let router = testing::router_with(testing::answer("yes"), &ServeOptions { http, ..ServeOptions::default() });
         let asked = |method: &str, origin: &str| {
             let request = Request::builder().method(method).uri("/v1/models").header("origin", origin);

@@ -206,6 +206,11 @@ impl Shelf {
         self.findings_for(&known.papers, known.gap.as_deref(), reference, uses)
     }
 
+    /// The project's folder or file.
+    pub(crate) fn project(&self) -> &Path {
+        &self.project
+    }
+
     /// The project's ledger.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! `[tools.NAME]` of `narthex.toml`: one kind of tool with its settings. Makes no tool.
 
-use crate::{fetch::FetchTool, files::FilesTool, openapi::OpenApiTool, shell::ShellTool};
+use crate::{fetch::FetchTool, files::FilesTool, openapi::OpenApiTool, shell::ShellTool, sql::SqlTool};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ pub enum ToolSettings {
     Files(FilesTool),
     /// Pages of the web.
     Fetch(FetchTool),
+    /// Tables.
+    Sql(SqlTool),
 }
 
 impl ToolSettings {
@@ -33,6 +35,7 @@ impl ToolSettings {
             Self::OpenApi(api) => Self::OpenApi(OpenApiTool { file: root.join(&api.file), ..api }),
             Self::Files(files) => Self::Files(FilesTool { folder: root.join(&files.folder), ..files }),
             Self::Fetch(fetch) => Self::Fetch(fetch),
+            Self::Sql(sql) => Self::Sql(sql),
         }
     }
 }
@@ -48,6 +51,7 @@ mod tests {
             ("kind = \"openapi\"\nfile = \"a.yaml\"\nauth = { env = \"TOKEN\" }", Ok("OpenApi")),
             ("kind = \"files\"\nfolder = \".\"", Ok("Files")),
             ("kind = \"fetch\"\nhosts = [\"docs.rs\"]", Ok("Fetch")),
+            ("kind = \"sql\"\ntables = [\"orders\"]", Ok("Sql")),
             ("kind = \"files\"\nfolder = \".\"\nroot = 1", Err("unknown field `root`")),
             ("kind = \"shell\"\nfolder = \".\"", Err("missing field")),
             ("kind = \"python\"", Err("unknown variant")),
@@ -65,6 +69,6 @@ mod tests {
             }
         }
         let schema = serde_json::to_value(schemars::schema_for!(ToolSettings)).unwrap();
-        assert_eq!(schema["oneOf"].as_array().unwrap().len(), 4);
+        assert_eq!(schema["oneOf"].as_array().unwrap().len(), 5);
     }
 }

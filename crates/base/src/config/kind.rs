@@ -5,6 +5,7 @@ mod bundle;
 mod data;
 mod eval;
 mod fit;
+mod knowledge;
 mod quantize;
 mod tokenize;
 mod train;
@@ -14,6 +15,7 @@ pub use bundle::BundleStep;
 pub use data::{DataOutput, DataStep, Normalize, SplitBy};
 pub use eval::EvalStep;
 pub use fit::{FitStep, TextWeights};
+pub use knowledge::{KnowledgeStep, LoadLimits, SearchMode, SearchSettings, SplitSettings, SplitUnit, Stemming};
 pub use quantize::{IntegerKind, QuantizeStep};
 pub use tokenize::TokenizeStep;
 pub use train::{ModelShape, TrainStep};
@@ -113,6 +115,8 @@ pub struct Accepts {
 pub enum SourceForm {
     /// Files of data.
     Data,
+    /// Files to be read and cited: text, Markdown, HTML, PDF, DOCX.
+    Files,
     /// A model folder in Hugging Face layout.
     Model,
     /// A document that goes along with a bundle, and what it is there.

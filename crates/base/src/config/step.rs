@@ -1,7 +1,10 @@
 //! `[steps.NAME]`: the list of all kinds of steps. This is the one place here that a new kind is added to; what a
 //! kind is stands in its own file below `kind/`.
 
-use super::{BundleStep, DataStep, EvalStep, FitStep, Kind, QuantizeStep, StepKind, TokenizeStep, TrainStep, TuneStep};
+use super::{
+    BundleStep, DataStep, EvalStep, FitStep, Kind, KnowledgeStep, QuantizeStep, StepKind, TokenizeStep, TrainStep,
+    TuneStep,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::ops::Deref;
@@ -22,6 +25,8 @@ pub enum Step {
     Fit(FitStep),
     /// Rounds a model's weights to small integers.
     Quantize(QuantizeStep),
+    /// Reads files into passages that are found and cited.
+    Knowledge(KnowledgeStep),
     /// Measures a model.
     Eval(EvalStep),
     /// Packs a model with its papers.
@@ -40,6 +45,7 @@ impl Deref for Step {
             Step::Tune(step) => step,
             Step::Fit(step) => step,
             Step::Quantize(step) => step,
+            Step::Knowledge(step) => step,
             Step::Eval(step) => step,
             Step::Bundle(step) => step,
         }
@@ -48,13 +54,14 @@ impl Deref for Step {
 
 impl Step {
     /// What is known of each kind, in the order of the chain.
-    pub const KINDS: [&'static Kind; 8] = [
+    pub const KINDS: [&'static Kind; 9] = [
         &DataStep::KIND,
         &TokenizeStep::KIND,
         &TrainStep::KIND,
         &TuneStep::KIND,
         &FitStep::KIND,
         &QuantizeStep::KIND,
+        &KnowledgeStep::KIND,
         &EvalStep::KIND,
         &BundleStep::KIND,
     ];
@@ -99,6 +106,7 @@ mod tests {
                 ("tune", 3, true, Some(Use::Train)),
                 ("fit", 1, true, Some(Use::Train)),
                 ("quantize", 1, false, Some(Use::Train)),
+                ("knowledge", 1, false, None),
                 ("eval", 6, false, None),
                 ("bundle", 2, false, Some(Use::Redistribute)),
             ]

@@ -21,7 +21,7 @@ use toml::{
 const TABLES: [&str; 4] = ["project", "sources", "steps", "policy"];
 
 /// Tables whose keys other crates give meaning to.
-pub const GUESTS: [&str; 4] = ["agents", "models", "tools", "mcp"];
+pub const GUESTS: [&str; 5] = ["agents", "models", "tools", "mcp", "remotes"];
 
 /// One text of the configuration. Spans of all texts live in one number range: each starts at `base`.
 pub(super) struct Text {
@@ -246,7 +246,11 @@ impl<'a> Merged<'a> {
                 let report = Error::input(format!("unknown table `{}`", key.get_ref()));
                 let near = nearest(key.get_ref(), known());
                 let all = || format!("tables: {}", known().collect::<Vec<_>>().join(", "));
-                let help = near.map_or_else(all, |near| format!("did you mean `{near}`?"));
+                let help = match (crate::config::Kind::named(key.get_ref()), near) {
+                    (Some(kind), _) => format!("write a step: `[steps.NAME]` with `kind = \"{}\"`", kind.name),
+                    (None, Some(near)) => format!("did you mean `{near}`?"),
+                    (None, None) => all(),
+                };
                 return Err(self.place(report, key.span()).help(help));
             }
         }

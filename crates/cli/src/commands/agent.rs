@@ -5,6 +5,7 @@ mod look;
 mod project;
 mod serve;
 pub mod tables;
+mod tables_asked;
 mod work;
 
 use self::{

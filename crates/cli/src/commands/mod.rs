@@ -40,6 +40,7 @@ pub mod ranks;
 pub mod recheck;
 #[cfg(feature = "run")]
 pub mod run;
+pub mod search;
 #[cfg(feature = "run")]
 pub mod seat;
 #[cfg(feature = "serve")]

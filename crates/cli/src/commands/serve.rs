@@ -236,7 +236,7 @@ pub(super) fn api_keys(keys: &[String], file: Option<&Path>) -> Result<Vec<ApiKe
             Error::usage("the API key is empty").help("give a key, or leave `--api-key` and NARTHEX_API_KEY out")
         );
     }
-    let mut all: Vec<ApiKey> = keys.iter().cloned().map(ApiKey::Plain).collect();
+    let mut all: Vec<ApiKey> = keys.iter().map(|key| ApiKey::new(key)).collect();
     if let Some(path) = file {
         all.extend(read_keys(path)?);
     }
@@ -252,7 +252,7 @@ pub(super) fn warn_if_open(http: &HttpOptions) {
     }
 }
 
-/// Keys or their digests, one a line; empty lines and those that begin with `#` do not count.
+/// Keys or their digests, one a line, and perhaps whose they are; empty lines and those that begin with `#` do not count.
 fn read_keys(path: &Path) -> Result<Vec<ApiKey>> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::io("cannot read", path, error))?;
     let lines = text.lines().map(str::trim).enumerate();

@@ -4,7 +4,8 @@
 use serde_json::{Value, json};
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -140,4 +141,69 @@ impl Server {
 
 pub fn post(address: String, body: &Value) -> Value {
     ureq::post(address).send_json(body).unwrap().body_mut().read_json().unwrap()
+}
+
+/// A server that speaks OpenAI's chat API, streamed: `answer` says what the assistant says to a request.
+pub fn chat_server(answer: impl Fn(&Value) -> Value + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || listener.incoming().flatten().for_each(|stream| answer_one(stream, &answer)));
+    format!("http://{address}/v1")
+}
+
+fn answer_one(mut stream: TcpStream, answer: &dyn Fn(&Value) -> Value) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return;
+        }
+        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    let delta = answer(&serde_json::from_slice(&body).unwrap());
+    let chunk = json!({"choices": [{"index": 0, "delta": delta, "finish_reason": "stop"}]});
+    let text = format!("data: {chunk}\n\ndata: [DONE]\n\n");
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close";
+    let _ = write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+}
+
+/// What an assistant says who calls a tool.
+pub fn calls(name: &str, arguments: Value) -> Value {
+    let function = json!({"name": name, "arguments": arguments.to_string()});
+    json!({"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": function}]})
+}
+
+/// A server of agents that runs until it is dropped.
+pub struct Desk {
+    child: Child,
+    /// Where it answers, without a slash at the end.
+    pub address: String,
+}
+
+impl Desk {
+    /// Serves the agents of a project, with these arguments more.
+    pub fn open(folder: &Path, more: &[&str]) -> Self {
+        let args = [&["agent", "serve", "--port", "0"], more].concat();
+        let mut child = narthex(folder, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut told = lines.by_ref().map_while(Result::ok);
+        let address = told.find_map(|line| Some(line.split_once("page")?.1.trim().trim_end_matches('/').to_string()));
+        std::thread::spawn(move || lines.count());
+        Self { child, address: address.unwrap() }
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

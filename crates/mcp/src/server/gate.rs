@@ -13,6 +13,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use narthex_base::Caller;
 use serde_json::json;
 use std::{
     net::IpAddr,
@@ -24,10 +25,6 @@ pub(crate) const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
 
 /// Seconds after which a client that found too many sessions may try again.
 const CROWDED_RETRY_S: u64 = 10;
-
-/// The user of a request, for the handler.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Caller(pub String);
 
 /// The rules, made once.
 pub(crate) struct Gate {
@@ -99,8 +96,11 @@ impl Gate {
     }
 
     /// Whose request it is.
-    async fn check_token(&self, headers: &HeaderMap) -> Result<String, Response> {
-        let Some(access) = &self.access else { return Ok(LOCAL_TENANT.into()) };
+    /// Without rules of its own, whoever stands in front of it has said who asks: `known`.
+    async fn check_token(&self, headers: &HeaderMap, known: Option<Caller>) -> Result<String, Response> {
+        let Some(access) = &self.access else {
+            return Ok(known.map_or_else(|| LOCAL_TENANT.into(), |caller| caller.0));
+        };
         let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = token.and_then(|value| value.split_once(' '));
         let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
@@ -204,10 +204,11 @@ pub(crate) async fn check(gate: Arc<Gate>, mut request: Request, next: Next) -> 
         && origin.is_some()
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let wanted = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+    let known = request.extensions().get::<Caller>().cloned();
     let mut response = if asks {
         StatusCode::NO_CONTENT.into_response()
     } else {
-        match gate.check_token(request.headers()).await {
+        match gate.check_token(request.headers(), known).await {
             Err(response) => response,
             Ok(tenant) => {
                 request.extensions_mut().insert(Caller(tenant.clone()));

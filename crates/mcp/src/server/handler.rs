@@ -6,7 +6,6 @@ use super::{
     asking::{abilities, answers, failed, lacks, requests},
     calls,
     catalog::Catalog,
-    gate::Caller,
     tasks,
     watching::{Watched, listen, watch},
 };
@@ -15,6 +14,7 @@ use crate::{
     offer::{Level, PromptAsk, PromptReply, PromptView, Prompts, Question, Refusal, ResourceView},
 };
 use narthex_agent::Content;
+use narthex_base::Caller;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::*,

@@ -78,7 +78,7 @@ fn measure(context: &StepContext, step: &EvalStep, model: &LoadedModel) -> Resul
         let source = &context.project.plan.sources[&input.name];
         let answering = model.answering(Engine::start(model.decoder.clone(), EngineOptions::default())?);
         let mut items = Vec::new();
-        for file in source::files(context.project, source)? {
+        for file in source::files(context.project, &input.name, source)? {
             read_task(&file, &source.columns, step, &answering, &mut items)?;
         }
         let score = score_task(&answering, &items, step.max_answer_tokens, observer)?;

@@ -4,6 +4,7 @@ mod bundle;
 mod data;
 mod eval;
 mod fit;
+mod knowledge;
 mod quantize;
 mod tokenize;
 mod train;
@@ -74,6 +75,7 @@ pub(crate) fn make(context: &StepContext) -> Result<Made> {
         Step::Tune(step) => tune::make(context, step),
         Step::Fit(step) => fit::make(context, step),
         Step::Quantize(step) => quantize::make(context, step),
+        Step::Knowledge(step) => knowledge::make(context, step),
         Step::Eval(step) => eval::make(context, step),
         Step::Bundle(step) => bundle::make(context, step),
     }

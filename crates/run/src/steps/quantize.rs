@@ -186,7 +186,7 @@ fn of_files(files: &[PathBuf], model: &Path, len: usize) -> Result<Text> {
 /// The files of a source, as they were when it was recorded.
 fn source_files(context: &StepContext, name: &str, artifact: &Artifact) -> Result<Vec<PathBuf>> {
     match context.project.plan.sources.get(name) {
-        Some(source) => source::files(context.project, source),
+        Some(source) => source::files(context.project, name, source),
         None => Ok(artifact.manifest.files.iter().map(|file| context.project.root.join(&file.path)).collect()),
     }
 }

@@ -3,22 +3,24 @@
 
 use super::house::House;
 use crate::commands::{base_options, shelf, source::Source};
+use narthex_a2a::RemoteSettings;
 use narthex_agent::{
-    AgentDefinition, AgentError, Agents, Durability, Kit, OpenAiModel, Output, RunView, Runner, SqliteStore,
+    AgentDefinition, AgentError, Agents, Durability, Kit, OpenAiModel, Output, RETRIEVE, RunView, Runner, SqliteStore,
     Surroundings, Tool,
 };
 use narthex_base::{
-    Error, Result,
+    ArtifactKind, Error, Plan, Result,
     plan::{Layers, guests},
 };
 use narthex_mcp::{ClientOptions, McpServer, McpSettings};
 use narthex_serve::{InHouse, Models, ServeOptions};
-use narthex_shelf::{ReadyOptions, layers, root_of};
+use narthex_shelf::{Purpose, ReadyOptions, layers, root_of};
 use narthex_tools::{
     endpoint::{Elsewhere, Endpoint},
     fetch::fetch,
     files::files,
     openapi::openapi,
+    retrieve::retrieve,
     settings::ToolSettings,
     shell::shell,
 };
@@ -101,8 +103,10 @@ impl Project {
     pub async fn ready(&self, names: &[&str]) -> Result<Ready> {
         let agents = self.with_others(names)?;
         // Opening a model asks the ledger, which waits.
-        let models = tokio::task::block_in_place(|| self.models(&agents))?;
-        let mut kit = Kit { models, tools: self.tools()? };
+        let (models, mut tools) =
+            tokio::task::block_in_place(|| Ok::<_, Error>((self.models(&agents)?, self.knowledge(&agents)?)))?;
+        tools.extend(self.tools()?);
+        let mut kit = Kit { models, tools };
         let mut servers = vec![];
         for server in self.servers(&agents).await? {
             kit.tools.extend(server.tools());
@@ -111,6 +115,7 @@ impl Project {
             }
             servers.push(server);
         }
+        kit.tools.extend(self.remotes(&agents).await?);
         let store = self.store().await?;
         let surroundings =
             Surroundings { warn: Arc::new(|what| noteln!("warning: {what}")), ..Surroundings::default() };
@@ -168,9 +173,40 @@ impl Project {
                 ToolSettings::OpenApi(settings) => openapi(&name, &settings)?,
                 ToolSettings::Files(settings) => files(&name, &settings)?,
                 ToolSettings::Fetch(settings) => fetch(&name, &settings)?,
+                ToolSettings::Sql(settings) => super::tables_asked::sql_tool(&self.root, &name, &settings)?,
             });
         }
         Ok(tools)
+    }
+
+    /// What looks things up, for all knowledge that these agents name.
+    fn knowledge(&self, agents: &[(String, AgentDefinition)]) -> Result<Vec<Arc<dyn Tool>>> {
+        let named = agents.iter().flat_map(|(_, agent)| {
+            let tools = agent.tools.iter().filter_map(|tool| tool.strip_prefix(RETRIEVE));
+            agent.knowledge.iter().map(String::as_str).chain(tools)
+        });
+        let mut names = BTreeSet::new();
+        for name in named {
+            match name.strip_suffix('*') {
+                Some(begins) => names.extend(self.steps_of_knowledge()?.into_iter().filter(|n| n.starts_with(begins))),
+                None => _ = names.insert(name.to_string()),
+            }
+        }
+        let shelf = shelf(&self.root);
+        let mut tools = vec![];
+        for name in names {
+            let knowledge = Arc::new(shelf.knowledge(&name, Purpose::Serve, None)?);
+            let sources: Vec<&str> = knowledge.card().sources.iter().map(|source| source.name.as_str()).collect();
+            let (about, settings) = (sources.join(", "), knowledge.settings());
+            let search = Arc::new(move |question: &str, settings, files| knowledge.search(question, settings, files));
+            tools.push(retrieve(&name, &about, settings, search)?);
+        }
+        Ok(tools)
+    }
+
+    fn steps_of_knowledge(&self) -> Result<Vec<String>> {
+        let steps = Plan::resolve(&self.layers)?.steps.into_iter();
+        Ok(steps.filter(|step| step.step.yields() == ArtifactKind::Knowledge).map(|step| step.name).collect())
     }
 
     /// The servers of tools that these agents use: those whose name begins the name of a tool.
@@ -187,6 +223,25 @@ impl Project {
         }
         Ok(servers)
     }
+
+    /// The agents of others that these agents may ask.
+    async fn remotes(&self, agents: &[(String, AgentDefinition)]) -> Result<Vec<Arc<dyn Tool>>> {
+        let mut tools = vec![];
+        for (name, settings) in guests::<RemoteSettings>(&self.layers, "remotes")? {
+            if is_used(agents, &name) {
+                let remote = narthex_a2a::connect(&settings.url, settings.options(&name, &self.root)?).await?;
+                let signed = if remote.is_signed() { "its card is signed" } else { "its card is not signed" };
+                noteln!("  {name} is {} {} at {}; {signed}", remote.name(), remote.version(), settings.url);
+                tools.push(remote.tool());
+            }
+        }
+        Ok(tools)
+    }
+}
+
+/// Whether one of these agents names a tool.
+fn is_used(agents: &[(String, AgentDefinition)], name: &str) -> bool {
+    agents.iter().flat_map(|(_, agent)| &agent.tools).any(|tool| tool == name)
 }
 
 /// An agent's error as ours.

@@ -27,7 +27,7 @@ pub(super) struct ServeArguments {
     /// Ask clients for this key; may be given several times
     #[arg(long, env = "NARTHEX_API_KEY", hide_env_values = true, value_name = "KEY", help_heading = "HTTP")]
     api_key: Vec<String>,
-    /// Ask clients for one of the keys in this file, one a line; `sha256:` begins a key's digest, `#` a comment
+    /// Ask clients for one of the keys in this file, one a line, and behind it perhaps whose it is; `sha256:` begins a key's digest, `#` a comment
     #[arg(long, value_name = "FILE", help_heading = "HTTP")]
     api_key_file: Option<PathBuf>,
     /// A further host name under which the server may be addressed, as by a reverse proxy

@@ -1,5 +1,6 @@
 //! The tables of a project file that are about agents, as a JSON schema. Knows their types, reads nothing.
 
+use narthex_a2a::RemoteSettings;
 use narthex_agent::AgentDefinition;
 use narthex_mcp::McpSettings;
 use narthex_tools::{endpoint::Endpoint, settings::ToolSettings};
@@ -19,6 +20,8 @@ struct Tables {
     tools: BTreeMap<String, ToolSettings>,
     /// Servers of tools that speak MCP, by name: their tools are `NAME.TOOL`.
     mcp: BTreeMap<String, McpSettings>,
+    /// Agents of others, reached over A2A, by name: each is a tool of this name.
+    remotes: BTreeMap<String, RemoteSettings>,
 }
 
 /// Adds them to the schema of a project file.
