@@ -14,8 +14,8 @@ const KEY_BYTES_MAX: u64 = 64 << 10;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteSettings {
-    /// Where it is: its base, as `https://agent.example.com`, or its card. The operator names it, so it may be anywhere;
-    /// what its card names must be on the same host, or public.
+    /// Where it is: its base, as `https://agent.example.com`, or its card. The operator names it, so it may be
+    /// anywhere; what its card names must be on the same host, or public.
     pub url: String,
     /// The environment variable that holds the token it asks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -17,8 +17,8 @@ use narthex_agent::Agents;
 use std::sync::Arc;
 
 /// The routes over these agents. Whoever serves them puts [`narthex_http::guarded`] around, which limits bodies and
-/// names fields that nobody read, and a layer that sets [`Caller`](narthex_base::Caller) where there are several tenants.
-/// Needs a tokio runtime to run in.
+/// names fields that nobody read, and a layer that sets [`Caller`](narthex_base::Caller) where there are several
+/// tenants. Needs a tokio runtime to run in.
 pub fn router(agents: Arc<dyn Agents>, options: ApiOptions) -> Router {
     let mut router = own();
     if options.page {

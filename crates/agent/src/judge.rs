@@ -88,7 +88,10 @@ impl Judge<'_> {
             Ok(()) if delegate.is_some() && !self.may_delegate => {
                 Verdict::Wrong { why: "too many agents stand above this one: it cannot ask another".into() }
             }
-            Ok(()) => self.verdict(tool, equipped.definition.effect, &arguments),
+            Ok(()) => match self.verdict(tool, equipped.definition.effect, &arguments) {
+                Verdict::Allow if matches!(&equipped.act, Act::Call(tool) if tool.has_changed()) => Verdict::Ask,
+                verdict => verdict,
+            },
         };
         let (effect, digest) = (equipped.definition.effect, equipped.digest);
         JudgedCall { id: id.into(), tool: tool.into(), arguments, effect, digest, delegate, verdict }

@@ -1,6 +1,7 @@
-//! A model in front of which knowledge is looked up: every question of a person is asked of it first, and what is found
-//! stands before the question. So answers rest on sources with models that call no tools well, and name them with models
-//! that cite nothing. A [`Model`] around a [`Model`]: the loop sees calls of tools like others, which the policy judges.
+//! A model in front of which knowledge is looked up: every question of a person is asked of it first, and what is
+//! found stands before the question. So answers rest on sources with models that call no tools well, and name them
+//! with models that cite nothing. A [`Model`] around a [`Model`]: the loop sees calls of tools like others, which the
+//! policy judges.
 
 use crate::model::{Delta, Ended, Model, ModelAnswer, ModelFailure, ModelRequest};
 use futures::future::BoxFuture;
@@ -30,8 +31,8 @@ impl LooksUp {
         Self { model, first, offered }
     }
 
-    /// The calls that a request asks for before the model is asked: those of its tools that are asked first, if a person
-    /// has spoken last.
+    /// The calls that a request asks for before the model is asked: those of its tools that are asked first, if a
+    /// person has spoken last.
     fn calls(&self, request: &ModelRequest) -> Option<ModelAnswer> {
         let said = request.conversation.messages.last().filter(|message| message.role == Role::User)?;
         let question = said.text();

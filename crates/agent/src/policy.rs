@@ -153,7 +153,10 @@ impl Compiled {
         };
         match matcher {
             // `notes/**` is meant to stay below `notes`.
-            Matcher::Glob(glob) => glob.is_match(&*text) && !(self.then == Then::Allow && climbs(&text)),
+            Matcher::Glob(glob) => {
+                let fits = glob.is_match(&*text) || glob.is_match(plain(&text));
+                fits && !(self.then == Then::Allow && climbs(&text))
+            }
             Matcher::Regex(regex) => regex.is_match(&text),
         }
     }
@@ -162,6 +165,24 @@ impl Compiled {
 /// Whether a path has a part that leads upwards.
 fn climbs(text: &str) -> bool {
     text.split(['/', '\\']).any(|part| part == "..")
+}
+
+/// A path without what changes nothing in it: `./private//key` and `a/../private/key` are `private/key`, and a rule for
+/// that must not be passed by in other words. What is no path, as a URL, stays as it is.
+fn plain(text: &str) -> String {
+    if text.contains("://") {
+        return text.into();
+    }
+    let mut parts: Vec<&str> = vec![];
+    for part in text.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => _ = parts.pop(),
+            part => parts.push(part),
+        }
+    }
+    let root = if text.starts_with('/') { "/" } else { "" };
+    format!("{root}{}", parts.join("/"))
 }
 
 /// What a JSON pointer points at in arguments.
@@ -217,6 +238,27 @@ mod tests {
         let policy = Policy::compile(policy).unwrap();
         let arguments = arguments.as_object().unwrap().clone();
         assert_eq!(policy.judge(tool, effect, &arguments).0, expected, "{tool} {arguments:?}");
+    }
+
+    #[test]
+    fn a_path_in_other_words_is_the_same_path() {
+        let policy = rules(json!({"rules": [
+            {"tool": "read", "then": "deny", "arguments": {"/path": "private/**"}},
+            {"tool": "write", "then": "allow", "arguments": {"/path": "notes/**"}}]}));
+        for path in
+            ["private/key", "./private/key", "private//key", ".//private/./key", "a/../private/key", "private/x/../key"]
+        {
+            check(&policy, "read", Effect::Reads, json!({"path": path}), Then::Deny);
+        }
+        for (path, expected) in [
+            ("notes/a.md", Then::Allow),
+            ("./notes/a.md", Then::Allow),
+            ("notes/../private/key", Then::Deny),
+            ("private/../notes/a.md", Then::Deny),
+            ("https://example.org/notes//a", Then::Deny),
+        ] {
+            check(&policy, "write", Effect::Writes, json!({"path": path}), expected);
+        }
     }
 
     #[test]

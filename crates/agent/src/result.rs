@@ -11,27 +11,35 @@ use serde_json::Value;
 /// Bytes of one result that are kept; what a model reads is cut further.
 pub const RESULT_BYTES_MAX: usize = 16 << 20;
 
+/// Pieces of one result that are kept: each costs more than its bytes.
+const PIECES_MAX: usize = 1_000;
+
 /// The message of a call's result, cut to so many bytes.
 pub(crate) fn message(call: &str, tool: &str, result: &ToolResult, bytes_max: usize) -> Message {
-    let (mut parts, mut left) = (Vec::new(), bytes_max);
+    let (mut parts, mut left, mut out) = (Vec::new(), bytes_max, LeftOut::default());
     for content in &result.content {
-        match part(content) {
-            Part::Text { text } => {
+        let piece = part(content);
+        let bytes = part_bytes(&piece);
+        match piece {
+            Part::Text { text } if left > 0 && parts.len() < PIECES_MAX => {
                 let (kept, cut) = cut(&text, left);
-                left -= kept.len();
-                let note = if cut == 0 { String::new() } else { note(cut, text.len(), "limits.result_bytes") };
-                parts.push(Part::Text { text: format!("{kept}{note}") });
+                // Pieces of text are joined by line ends.
+                left = left.saturating_sub(kept.len() + 1);
+                out.add(cut, text.len());
+                parts.push(Part::Text { text: kept.to_string() });
             }
-            whole => {
-                let bytes = part_bytes(&whole);
-                if bytes > left {
-                    let note = note(bytes, bytes, "limits.result_bytes");
-                    parts.push(Part::Text { text: note.trim_start().to_string() });
-                } else {
-                    left -= bytes;
-                    parts.push(whole);
-                }
+            Part::Text { .. } => out.add(bytes, bytes),
+            whole if bytes <= left && parts.len() < PIECES_MAX => {
+                left -= bytes;
+                parts.push(whole);
             }
+            _ => out.add(bytes, bytes),
+        }
+    }
+    if let Some(note) = out.note("limits.result_bytes") {
+        match parts.last_mut() {
+            Some(Part::Text { text }) => text.push_str(&note),
+            _ => parts.push(Part::Text { text: note.trim_start().into() }),
         }
     }
     if let (true, Some(structured)) = (parts.is_empty(), &result.structured) {
@@ -92,32 +100,61 @@ fn cut(text: &str, bytes_max: usize) -> (&str, usize) {
     (kept, text.len() - kept.len())
 }
 
-fn note(cut: usize, of: usize, limit: &str) -> String {
-    format!("\n[{cut} of {of} bytes left out: `{limit}`; ask for less, or for another part]")
+/// What is left out of a result: told once, however many pieces it was in.
+#[derive(Default)]
+struct LeftOut {
+    cut: usize,
+    of: usize,
+}
+
+impl LeftOut {
+    /// Notes that so many bytes of a piece are left out; pieces that are whole are not spoken of.
+    fn add(&mut self, cut: usize, of: usize) {
+        if cut > 0 {
+            self.cut += cut;
+            self.of += of;
+        }
+    }
+
+    fn note(&self, limit: &str) -> Option<String> {
+        let Self { cut, of } = self;
+        (*cut > 0).then(|| format!("\n[{cut} of {of} bytes left out: `{limit}`; ask for less, or for another part]"))
+    }
 }
 
 /// The result with each of its texts and data cut to what is kept, and without data that could not be read again.
 pub(crate) fn bounded(mut result: ToolResult, bytes_max: usize) -> ToolResult {
-    let mut left = bytes_max;
-    for content in &mut result.content {
-        match content {
+    let (mut left, mut out) = (bytes_max, LeftOut::default());
+    let mut kept_pieces = 0;
+    result.content.retain_mut(|content| {
+        let has_room = kept_pieces < PIECES_MAX;
+        let is_kept = match content {
             Content::Text { text } | Content::Resource { text: Some(text), .. } => {
-                let (kept, cut) = cut(text, left);
-                let (kept, of) = (kept.len(), text.len());
+                let (kept, lost) = cut(text, if has_room { left } else { 0 });
+                let kept = kept.len();
                 left -= kept;
-                if cut > 0 {
-                    text.truncate(kept);
-                    text.push_str(&note(cut, of, "RESULT_BYTES_MAX"));
-                }
+                out.add(lost, text.len());
+                text.truncate(kept);
+                has_room && (kept > 0 || lost == 0)
             }
             Content::Image { data, .. } | Content::Audio { data, .. } | Content::Resource { blob: Some(data), .. } => {
-                if data.len() > left {
-                    *content = Content::Text { text: note(data.len(), data.len(), "RESULT_BYTES_MAX") };
-                } else {
+                let fits = has_room && data.len() <= left;
+                if fits {
                     left -= data.len();
+                } else {
+                    out.add(data.len(), data.len());
                 }
+                fits
             }
-            Content::Resource { .. } | Content::Link { .. } => {}
+            Content::Resource { .. } | Content::Link { .. } => has_room,
+        };
+        kept_pieces += usize::from(is_kept);
+        is_kept
+    });
+    if let Some(note) = out.note("RESULT_BYTES_MAX") {
+        match result.content.last_mut() {
+            Some(Content::Text { text }) => text.push_str(&note),
+            _ => result.content.push(Content::Text { text: note.trim_start().into() }),
         }
     }
     let unfit = |data: &Value| is_deeper(data, DEPTH_MAX) || data.to_string().len() > bytes_max;
@@ -158,6 +195,21 @@ mod tests {
         let content = vec![link, resource(Some("t"), None), resource(None, Some("AAAA"))];
         let all = "n: https://x\nf:1:\nt\nf:1: about 3 bytes of unknown type";
         check(ToolResult { content, ..ToolResult::default() }, 100, all);
+    }
+
+    #[test]
+    fn many_pieces_are_no_way_around_the_limit() {
+        let content: Vec<Content> = (0..300_000).map(|_| Content::Text { text: "x".into() }).collect();
+        let result = ToolResult { content, ..ToolResult::default() };
+        let read = message("c", "t", &result, 1000).text().len();
+        assert!(read < 1200, "{read}");
+        let kept = bounded(result, 1 << 20);
+        assert!(
+            kept.content.len() <= PIECES_MAX && kept.content.iter().all(|piece| matches!(piece, Content::Text { .. }))
+        );
+        let empty = ToolResult { content: vec![Content::Text { text: String::new() }; 5000], ..ToolResult::default() };
+        assert!(message("c", "t", &empty, 100).text().len() < 1200);
+        assert!(bounded(empty, 100).content.len() <= PIECES_MAX);
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub use surroundings::{NewId, Surroundings};
 const RUNS_AT_WORK_MAX: usize = 256;
 /// Runs that a sweep takes up at once; the next takes the others.
 const SWEPT_MAX: usize = 1000;
+/// Milliseconds between two looks whether runs were given back, and for all looks.
+const SETTLE_MS: u64 = 2;
+const SETTLE_MS_MAX: u64 = 5_000;
 /// Between two sweeps.
 const SWEEP_MS: u64 = 5000;
 
@@ -96,6 +99,16 @@ impl Runner {
     /// [`AgentError::Unknown`] if the tenant has no such run, [`AgentError::Input`] if it has no such step or message.
     pub async fn fork(&self, tenant: &str, run: &str, at: u64, edit: Option<Edit>) -> Result<String, AgentError> {
         self.inner.fork(tenant, run, at, edit).await
+    }
+
+    /// Waits until this process works on no run any more and has given them back, so that another can take them up at
+    /// once; a few seconds at most. To be called before the process ends.
+    pub async fn settle(&self) {
+        let clock = self.inner.surroundings.clock.clone();
+        let end_ms = clock.now_ms() + SETTLE_MS_MAX;
+        while self.at_work() > 0 && clock.now_ms() < end_ms {
+            clock.alarm(clock.now_ms() + SETTLE_MS).await;
+        }
     }
 
     /// How many runs this process works on now.

@@ -1,12 +1,19 @@
 //! JSON Schemas of arguments and answers, compiled once and asked often. Never reads a file or the network: a `$ref` to
 //! either is refused. Knows nothing of tools.
 
+mod cost;
+
+use crate::canonical::is_deeper;
 use boon::{Compiler, SchemaIndex, Schemas, UrlLoader};
 use serde_json::Value;
 use std::{collections::BTreeSet, error::Error};
 
 /// A larger schema is refused.
 const SCHEMA_BYTES_MAX: usize = 256 << 10;
+/// A schema that is nested deeper is refused.
+const SCHEMA_DEPTH_MAX: usize = 64;
+/// Parts of a schema that meet parts of a value, at most: a second's work.
+const MEETINGS_MAX: u64 = 1_000_000;
 /// So many complaints are told of one value.
 const COMPLAINTS_MAX: usize = 5;
 /// A complaint is cut there: it may quote the value.
@@ -18,6 +25,8 @@ const PLACE: &str = "https://schema.invalid/";
 pub struct Schema {
     schemas: Schemas,
     index: SchemaIndex,
+    /// The schema itself where it refers to parts of itself, so that it may take longer than it is long.
+    refers: Option<Value>,
 }
 
 struct Nowhere;
@@ -34,6 +43,9 @@ impl Schema {
     /// # Errors
     /// What is wrong with the schema, in words.
     pub fn compile(schema: &Value) -> Result<Self, String> {
+        if is_deeper(schema, SCHEMA_DEPTH_MAX) {
+            return Err(format!("the schema has more than {SCHEMA_DEPTH_MAX} levels"));
+        }
         let bytes = schema.to_string().len();
         if bytes > SCHEMA_BYTES_MAX {
             return Err(format!("the schema has {bytes} bytes, and {SCHEMA_BYTES_MAX} are the limit"));
@@ -42,14 +54,17 @@ impl Schema {
         compiler.use_loader(Box::new(Nowhere));
         compiler.add_resource(PLACE, schema.clone()).map_err(|error| format!("{error:#}"))?;
         let index = compiler.compile(PLACE, &mut schemas).map_err(|error| format!("{error:#}"))?;
-        Ok(Self { schemas, index })
+        Ok(Self { schemas, index, refers: cost::refers(schema).then(|| schema.clone()) })
     }
 
     /// Whether a value is valid.
     ///
     /// # Errors
-    /// What is wrong with it and where, for a model to mend.
+    /// What is wrong with it and where, for a model to mend; or that finding out would take too long.
     pub fn check(&self, value: &Value) -> Result<(), String> {
+        if self.refers.as_ref().is_some_and(|schema| cost::meetings(schema, value) > MEETINGS_MAX) {
+            return Err("its schema leads too often to the same parts of it to be checked".into());
+        }
         self.schemas.validate(value, self.index).map_err(|error| {
             let mut complaints = BTreeSet::new();
             leaves(&error, &mut complaints);
@@ -98,6 +113,9 @@ mod tests {
         check(&schema, json!([]), Some("the whole"));
         check(&json!(true), json!(1), None);
         check(&json!(false), json!(1), Some("the whole"));
+        let twice = json!({"anyOf": [{"items": {"$ref": "#"}}, {"items": {"$ref": "#"}}]});
+        check(&twice, json!([[1]]), None);
+        check(&twice, (0..40).fold(json!(1), |inner, _| json!([inner])), Some("too often"));
     }
 
     #[test]
@@ -109,6 +127,8 @@ mod tests {
             (json!({"$ref": "https://example.org/a.json"}), "not fetched"),
             (json!({"$schema": "https://example.org/draft"}), "not fetched"),
             (large, "limit"),
+            ((0..70).fold(json!({}), |inner, _| json!({"properties": inner})), "levels"),
+            (json!({"type": "string", "pattern": "^(?=a)"}), ""),
         ] {
             let error = Schema::compile(&schema).err().unwrap();
             assert!(error.contains(part), "{error}");

@@ -145,6 +145,12 @@ pub trait Tool: Send + Sync {
     /// How it is described. Stays as it is for as long as this is: a tool that has changed is another one.
     fn definition(&self) -> &ToolDefinition;
 
+    /// Whether it is described otherwise than when somebody last took it as it was: then a person is asked, whatever a
+    /// rule allows.
+    fn has_changed(&self) -> bool {
+        false
+    }
+
     /// Calls it. Dropping the future cancels the call, as far as it can be.
     fn call(&self, call: Call, progress: Progress) -> BoxFuture<'static, Result<ToolResult, ToolFailure>>;
 }

@@ -139,8 +139,8 @@ impl Constraints {
     }
 }
 
-/// A grammar of one of these texts. They are one word to the engine, of which it follows thousands at once; of rules only
-/// two.
+/// A grammar of one of these texts. They are one word to the engine, of which it follows thousands at once; of rules
+/// only two.
 fn choice_grammar(choices: &[String]) -> Result<String> {
     if choices.is_empty() || choices.len() > CHOICES_MAX {
         return Err(Error::input(format!("there must be from 1 to {CHOICES_MAX} choices")));

@@ -3,6 +3,7 @@
 #[cfg(feature = "agents")]
 use crate::commands::agent::Agent;
 use crate::commands::{
+    LOAD_DOCUMENT,
     bench::Bench,
     chat::Chat,
     classify::Classify,
@@ -76,7 +77,8 @@ Example:
     #[command(after_help = "\
 Examples:
   narthex search handbook \"How do I serve two models?\"
-  narthex search handbook \"--models-memory-bytes\" --mode words --limit 3")]
+  narthex search handbook \"--models-memory-bytes\" --mode words --limit 3
+  narthex search handbook --file questions.txt > found.jsonl")]
     Search(Search),
     /// Answer over the OpenAI API, with a chat page at /
     #[command(after_help = "\
@@ -190,4 +192,12 @@ Examples:
   narthex config show hello
   narthex config schema > narthex.schema.json")]
     Config(Config),
+    /// Read a document of a stranger from standard input: how Narthex calls itself
+    #[command(name = LOAD_DOCUMENT, hide = true)]
+    LoadDocument {
+        /// What it is
+        kind: String,
+        /// What it may cost
+        limits: String,
+    },
 }

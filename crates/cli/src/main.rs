@@ -76,6 +76,9 @@ fn run(command: Option<Command>, style: style::Style) -> Result<()> {
         Some(Command::Bench(args)) => commands::bench::run(&args.command),
         Some(Command::Plan(args)) => commands::plan::run(&args),
         Some(Command::Config(args)) => commands::config::run(&args),
+        Some(Command::LoadDocument { kind, limits }) => {
+            narthex_knowledge::load_here(&kind, &limits, std::io::stdin().lock(), std::io::stdout().lock())
+        }
     }
 }
 

@@ -4,8 +4,9 @@
 
 use narthex_base::{Error, Result};
 use std::{
+    borrow::Cow,
     fmt::Arguments,
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind, IsTerminal, Write},
     ops::ControlFlow,
     sync::{Mutex, PoisonError},
 };
@@ -49,9 +50,27 @@ pub fn remark(text: Arguments) {
 pub fn stream(text: &str) -> ControlFlow<()> {
     attempt(|| {
         let mut stdout = io::stdout().lock();
+        let text = if stdout.is_terminal() { plain(text) } else { text.into() };
         stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
     });
     if is_lost() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+/// A text of somebody else's, with what would command a terminal, or turn the direction of writing, shown instead of
+/// done: it could overwrite what a person is asked to approve.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    let commands = |c: char| {
+        (c.is_control() && !matches!(c, '\n' | '\t'))
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(commands) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if commands(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown.into()
 }
 
 /// Whether what is written to stdout is lost: its reader has gone, or its disk is full.
@@ -78,5 +97,23 @@ pub fn attempt(write: impl FnOnce() -> io::Result<()>) {
     let mut failure = FAILURE.lock().unwrap_or_else(PoisonError::into_inner);
     if failure.is_none() {
         *failure = write().err();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_commands_a_terminal_is_shown() {
+        for (text, expected) in [
+            ("plain\ttext\nä 漢 🦀", "plain\ttext\nä 漢 🦀"),
+            ("\u{1b}[2Kover", "\\u{1b}[2Kover"),
+            ("a\u{7}\u{7f}\u{9b}2K", "a\\u{7}\\u{7f}\\u{9b}2K"),
+            ("exe\u{202e}txt", "exe\\u{202e}txt"),
+            ("over\rwritten", "over\\rwritten"),
+        ] {
+            assert_eq!(plain(text), expected);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Colour and plain tables. `NO_COLOR` is honoured; nothing is coloured when stderr is not a terminal.
 
+use crate::output::plain;
 use narthex_base::Error;
 use std::io::IsTerminal;
 
@@ -37,15 +38,15 @@ impl Style {
 
     /// `error:`, `at:`, `cause:` and `help:` lines on stderr.
     pub fn print_error(self, error: &Error) {
-        noteln!("{} {}", self.paint("1;31", "error:"), error.what());
+        noteln!("{} {}", self.paint("1;31", "error:"), plain(error.what()));
         if let Some(place) = error.place() {
-            noteln!("{} {place}", self.paint("1", "   at:"));
+            noteln!("{} {}", self.paint("1", "   at:"), plain(&place.to_string()));
         }
         for cause in error.causes() {
-            noteln!("{} {cause}", self.paint("1", "cause:"));
+            noteln!("{} {}", self.paint("1", "cause:"), plain(&cause.to_string()));
         }
         if let Some(help) = error.help_text() {
-            noteln!("{} {help}", self.paint("1;36", " help:"));
+            noteln!("{} {}", self.paint("1;36", " help:"), plain(help));
         }
     }
 }

@@ -33,7 +33,7 @@ fn passages_are_found_with_file_place_and_licence() {
     project(folder, "");
     succeed(folder, &["run"]);
     let found = search(folder, "How long is the warranty?", &["--limit", "1"]);
-    assert_eq!(found[0]["source"], "handbook/ovens.md:7-9");
+    assert_eq!(found[0]["source"], "handbook/ovens.md:9");
     assert_eq!((&found[0]["passage"]["license"], found.len()), (&json!("CC-BY-4.0"), 1));
     let shown = succeed(folder, &["search", "handbook", "descaled"]);
     assert!(shown.starts_with("[1] handbook/kettles.txt:1 (CC-BY-4.0)\n"), "{shown}");
@@ -99,7 +99,7 @@ fn answers_of_agents_rest_on_what_was_looked_up() {
     assert!(error.contains("handbook"), "what is not made cannot be asked: {error}");
     succeed(folder, &["run"]);
     let answer = succeed(folder, &["agent", "run", "clerk", "How long is the warranty?"]);
-    let seen = "It said: [1] handbook/ovens.md:7-9 (CC-BY-4.0)\n    Ovens > Warranty\n    It lasts five years.\n";
+    let seen = "It said: [1] handbook/ovens.md:9 (CC-BY-4.0)\n    Ovens > Warranty\n    It lasts five years.\n";
     assert!(answer.starts_with(seen) && answer.trim_end().ends_with("How long is the warranty?"), "{answer}");
 }
 

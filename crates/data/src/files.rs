@@ -25,9 +25,9 @@ const FOLDER_DEPTH: usize = 32;
 /// Buffer between a decompressor and the reader of rows.
 const BUFFER_BYTES: usize = 1 << 18;
 
-/// The files that patterns stand for: a file, a folder (all files in it and below that `belongs` takes, hidden ones and
-/// licences left out), or a glob (`*`, `?`, `[…]`, `{…}`, `**`). Relative patterns start at `base`. Sorted by path, each
-/// file once. `kinds` names what belongs, for messages.
+/// The files that patterns stand for: a file, a folder (all files in it and below that `belongs` takes, hidden ones
+/// and licences left out), or a glob (`*`, `?`, `[…]`, `{…}`, `**`). Relative patterns start at `base`. Sorted by
+/// path, each file once. `kinds` names what belongs, for messages.
 ///
 /// # Errors
 /// If a pattern matches nothing or is not a glob, or a folder can't be read.

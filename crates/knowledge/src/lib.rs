@@ -30,7 +30,7 @@ pub use build::{EMBED_BATCH, Making, Progress, Report, build};
 pub use document::{Block, BlockForm, Document, HEADING_LEVEL_MAX, Mark};
 pub use embed::{Embed, EmbedKind, Rerank};
 pub use kind::FileKind;
-pub use load::{InProcess, LOAD_VERSION, Load, load_bytes};
+pub use load::{Apart, InProcess, LOAD_VERSION, Load, load_bytes, load_here};
 pub use passage::Passage;
 pub use place::{Place, PlaceUnit};
 pub use render::render;

@@ -1,7 +1,8 @@
 //! Bytes of a file to a document, within limits. A parser's panic is an error like others. A parser that overruns its
 //! stack or hangs can be ended only from outside: whoever reads files of strangers calls this in a process of its own,
-//! which [`Load`] leaves room for. Knows no folders and no passages.
+//! which is what [`Apart`] does. Knows no folders and no passages.
 
+mod apart;
 #[cfg(feature = "documents")]
 mod docx;
 mod html;
@@ -9,6 +10,8 @@ mod markdown;
 #[cfg(feature = "documents")]
 mod pdf;
 mod plain;
+
+pub use apart::{Apart, load_here};
 
 use crate::{document::Document, encoding::decode, kind::FileKind, limits::Budget};
 use narthex_base::{Error, Result, config::LoadLimits};

@@ -68,8 +68,8 @@ pub(crate) fn globs(globs: &[String]) -> Result<GlobSet> {
     set.build().map_err(wrong)
 }
 
-/// The files of a source that are wanted, in the order of their names: those that can be read, and the names of those of
-/// no kind that is.
+/// The files of a source that are wanted, in the order of their names: those that can be read, and the names of those
+/// of no kind that is.
 pub(crate) fn files(source: &Source, wanted: &Wanted) -> (Vec<SourceFile>, Vec<String>) {
     let mut files: Vec<&(PathBuf, String)> = source.files.iter().filter(|(_, name)| wanted.takes(name)).collect();
     files.sort_by(|a, b| a.1.cmp(&b.1));

@@ -122,7 +122,7 @@ async fn who_cannot_be_asked_is_told() {
         let server = connect(over_http(&offered(offer, options()).await, revision), ClientOptions::default()).await;
         let server = server.unwrap();
         let result = call(&server.tools()[0], json!({"message": "Write to Bob"})).await.unwrap();
-        assert!(result.is_error && text(&result).contains("narthex agent answer r1"), "{}", text(&result));
+        assert!(result.is_error && text(&result).contains("narthex agent approve r1"), "{}", text(&result));
         assert!(script.look().answers.is_empty() && script.look().cancelled.is_empty());
     }
 }

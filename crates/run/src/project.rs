@@ -1,6 +1,7 @@
 //! A project whose steps are run: its plan, its ledger, and what a bundle may take along.
 
 use narthex_base::{Plan, Result};
+use narthex_knowledge::Apart;
 use narthex_ledger::Ledger;
 use narthex_shelf::{PlanOptions, read_plan, root_of};
 use narthex_train::{Alone, World};
@@ -16,6 +17,8 @@ pub struct OpenOptions {
     pub plan: PlanOptions,
     /// The source code of the running program, for bundles that take it along.
     pub source_code: Option<SourceCode>,
+    /// Reads what strangers wrote in binary, in a process of its own; in this one without.
+    pub loader: Option<Apart>,
 }
 
 /// The source code of Narthex as one file.
@@ -37,6 +40,8 @@ pub struct Project {
     pub ledger: Ledger,
     /// The source code of the running program, for bundles that take it along.
     pub source_code: Option<SourceCode>,
+    /// Reads what strangers wrote in binary, in a process of its own; in this one without.
+    pub(crate) loader: Option<Apart>,
     /// The processes that run it together.
     pub(crate) world: Arc<dyn World + Send>,
 }
@@ -44,7 +49,7 @@ pub struct Project {
 impl Project {
     /// A project of these parts, run by one process.
     pub(crate) fn of(root: PathBuf, plan: Plan, ledger: Ledger, source_code: Option<SourceCode>) -> Self {
-        Self { root, plan, ledger, source_code, world: Arc::new(Alone) }
+        Self { root, plan, ledger, source_code, loader: None, world: Arc::new(Alone) }
     }
 
     /// The number of this process among those that run the project together, from 0.
@@ -60,6 +65,6 @@ impl Project {
         let plan = read_plan(path, &options.plan)?;
         let root = root_of(path);
         let ledger = Ledger::open(&root.join(".narthex"))?;
-        Ok(Self::of(root, plan, ledger, options.source_code))
+        Ok(Self { loader: options.loader.clone(), ..Self::of(root, plan, ledger, options.source_code) })
     }
 }

@@ -125,8 +125,8 @@ impl ReadyKnowledge {
 }
 
 impl Shelf {
-    /// Opens knowledge, to be asked. Without `SearchMode::Words` the encoder that made its vectors is loaded too, and the
-    /// model that puts passages in order, if it names one.
+    /// Opens knowledge, to be asked. Without `SearchMode::Words` the encoder that made its vectors is loaded too, and
+    /// the model that puts passages in order, if it names one.
     ///
     /// # Errors
     /// If the reference is unknown or no knowledge, a file of it is not what was stored, a model that it was made with

@@ -40,6 +40,10 @@ pub struct FilesTool {
     /// or be run by other programs.
     #[serde(default)]
     pub hidden: bool,
+    /// Globs of what is not there for these tools, below the folder: `private/**`, `**/*.pem`. A rule of the policy
+    /// about `/path` does not hold a search or a list of the folder above; this does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
     /// Bytes of a file that is read, searched or written.
     #[serde(default = "file_bytes_max")]
     #[schemars(range(min = 1, max = 67_108_864))]
@@ -72,7 +76,7 @@ pub fn files(name: &str, settings: &FilesTool) -> Result<Vec<Arc<dyn Tool>>, Err
     let reading = Arc::new(Reading {
         result_bytes_max: within(name, "result_bytes_max", settings.result_bytes_max, 100..=RESULT_BYTES_MAX)?,
         file_bytes_max: within(name, "file_bytes_max", settings.file_bytes_max, 1..=FILE_BYTES_MAX)?,
-        beneath: Beneath::open(&settings.folder, settings.hidden)
+        beneath: Beneath::open(&settings.folder, settings.hidden, &settings.exclude)
             .map_err(|error| error.context(format!("the tool `{name}` cannot be made")))?,
         writes: Mutex::new(()),
     });

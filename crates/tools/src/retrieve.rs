@@ -1,5 +1,5 @@
-//! What looks passages up in knowledge: a question in, passages with file and place out, which an answer can cite. Knows
-//! how they are shown, not how they are found.
+//! What looks passages up in knowledge: a question in, passages with file and place out, which an answer can cite.
+//! Knows how they are shown, not how they are found.
 
 use crate::described::{Described, Outcome, optional_number, refused, string};
 use narthex_agent::{Effect, RETRIEVE, Tool, ToolFailure, ToolResult};

@@ -81,10 +81,23 @@ pub(super) fn drive<'a>(
 ) -> BoxFuture<'a, Result<(), String>> {
     Box::pin(async move {
         let failed = |error: StoreError| error.to_string();
-        let now_ms = inner.now_ms();
         let owner = &inner.surroundings.owner;
-        let Some(lease) = inner.store().lease(run, owner, now_ms, now_ms + LEASE_MS).await.map_err(failed)? else {
-            return Ok(());
+        let given_up_ms = inner.now_ms() + LEASE_MS + RENEW_MS;
+        let (lease, now_ms) = loop {
+            let now_ms = inner.now_ms();
+            if let Some(lease) = inner.store().lease(run, owner, now_ms, now_ms + LEASE_MS).await.map_err(failed)? {
+                break (lease, now_ms);
+            }
+            // A process that ended without giving the run back holds it for a while: whoever answered a question then
+            // would wait for nobody. One that lives goes on by itself.
+            let state = load(inner.store(), tenant, run).await.map_err(failed)?.map(|step| step.state);
+            if now_ms >= given_up_ms || state.is_none_or(|state| due(&state).is_empty()) {
+                return Ok(());
+            }
+            tokio::select! {
+                () = notify.notified() => {}
+                () = inner.surroundings.clock.alarm(now_ms + POLL_MS) => {}
+            }
         };
         let step = load(inner.store(), tenant, run).await.map_err(failed)?;
         let state = step.ok_or_else(|| format!("there is no run `{run}`"))?.state;

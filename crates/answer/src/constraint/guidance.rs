@@ -70,8 +70,9 @@ impl Factory {
         if lexer.get_fuel() == 0 { Err(TOO_LONG.into()) } else { Ok(()) }
     }
 
-    /// Compiles a grammar, and sees that something can come of it. The engine calls itself for each part of a list, so it
-    /// gets a stack for as many as a form may have: 12,000 properties went through two megabytes, and the process with them.
+    /// Compiles a grammar, and sees that something can come of it. The engine calls itself for each part of a list, so
+    /// it gets a stack for as many as a form may have: 12,000 properties went through two megabytes, and the process
+    /// with them.
     fn grammar(&self, grammar: impl FnOnce() -> TopLevelGrammar + Send) -> Result<Grammar, String> {
         thread::scope(|scope| {
             let thread = thread::Builder::new().name("form".into()).stack_size(STACK_BYTES);

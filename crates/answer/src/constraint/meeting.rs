@@ -1,6 +1,6 @@
-//! What a JSON schema may bring together: expressions for one text, properties of one object that may be left out, patterns
-//! of names, long patterns. The engine's work grows with the power of the first and the square of the others, and nothing
-//! stops it, so that too many are refused before. Knows no tokens.
+//! What a JSON schema may bring together: expressions for one text, properties of one object that may be left out,
+//! patterns of names, long patterns. The engine's work grows with the power of the first and the square of the others,
+//! and nothing stops it, so that too many are refused before. Knows no tokens.
 
 use super::apart::place_in;
 use serde_json::{Map, Value};
@@ -9,8 +9,8 @@ use std::collections::HashMap;
 /// Schemas within schemas that are looked into.
 const DEPTH_MAX: usize = 200;
 
-/// Expressions that may meet at one place at most, as far as [`Meetings`] can tell. Searches for `a.{i}b`, i from 1 to n, on
-/// one processor: n = 12 in 3 ms, 16 in 60 ms, 20 in a second.
+/// Expressions that may meet at one place at most, as far as [`Meetings`] can tell. Searches for `a.{i}b`, i from 1 to
+/// n, on one processor: n = 12 in 3 ms, 16 in 60 ms, 20 in a second.
 pub(super) const TEXTS_MAX: usize = 12;
 
 /// Squares of the number of an object's properties that may be left out, all objects together: 3,000 properties of one

@@ -9,7 +9,7 @@ mod tables_asked;
 mod work;
 
 use self::{
-    project::{Project, TENANT, error_of},
+    project::{Project, Ready, TENANT, error_of},
     work::{Telling, arguments_of, follow, person, said},
 };
 use crate::flags::JsonFlag;
@@ -179,7 +179,7 @@ async fn carry_out(command: AgentCommand) -> Result<()> {
             let ready = project.ready(&[&view.agent]).await?;
             let run = ready.runner.fork(TENANT, &run, at, edit).await.map_err(error_of)?;
             noteln!("run {run}");
-            follow(&*ready.runner, &run, 0, telling(&output)).await
+            finish(&ready, &run, 0, &output).await
         }
         AgentCommand::Approve { run, interrupt, edit, refuse, say, project, output } => {
             let project = Project::read(&project.project)?;
@@ -194,7 +194,7 @@ async fn carry_out(command: AgentCommand) -> Result<()> {
             };
             let ready = project.ready(&[&view.agent]).await?;
             ready.runner.answer(TENANT, &run, &interrupt, answer).await.map_err(error_of)?;
-            follow(&*ready.runner, &run, view.last_event, telling(&output)).await
+            finish(&ready, &run, view.last_event, &output).await
         }
         AgentCommand::Cancel { run, project } => {
             let project = Project::read(&project.project)?;
@@ -229,7 +229,14 @@ async fn ask(arguments: RunArguments) -> Result<()> {
     let ask = Ask { agent, tenant: TENANT.into(), messages, thread, key, metadata: Map::new() };
     let run = ready.runner.start(ask).await.map_err(error_of)?;
     noteln!("run {run}");
-    follow(&*ready.runner, &run, 0, telling(&output)).await
+    finish(&ready, &run, 0, &output).await
+}
+
+/// Follows a run until it ends or waits, and gives it back before this process ends.
+async fn finish(ready: &Ready, run: &str, after: u64, output: &JsonFlag) -> Result<()> {
+    let outcome = follow(&*ready.runner, run, after, telling(output)).await;
+    ready.runner.settle().await;
+    outcome
 }
 
 async fn resume(run: &str, project: &ProjectFlag, output: &JsonFlag) -> Result<()> {
@@ -237,7 +244,7 @@ async fn resume(run: &str, project: &ProjectFlag, output: &JsonFlag) -> Result<(
     let view = project.run(run).await?;
     let ready = project.ready(&[&view.agent]).await?;
     ready.runner.resume_all().await.map_err(|error| Error::input("runs cannot be taken up").cause(error))?;
-    follow(&*ready.runner, run, view.last_event, telling(output)).await
+    finish(&ready, run, view.last_event, output).await
 }
 
 /// What a run waits for: the one that is named, or its only one.

@@ -61,6 +61,8 @@ pub use absent::without_serve::{classify, embed, serve};
 use narthex_base::{Error, Result};
 use narthex_kernels::{ForceIsaError, Isa, force_isa};
 #[cfg(feature = "run")]
+use narthex_knowledge::Apart;
+#[cfg(feature = "run")]
 use narthex_run::{OpenOptions, SourceCode};
 use narthex_shelf::{PlanOptions, Reference, Shelf, read_plan};
 use std::path::{Path, PathBuf};
@@ -70,6 +72,9 @@ use std::path::{Path, PathBuf};
 static SOURCE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/source.tar.gz"));
 #[cfg(feature = "run")]
 const SOURCE_NAME: &str = concat!("narthex-", env!("CARGO_PKG_VERSION"), ".tar.gz");
+
+/// The verb by which this program reads one document of a stranger, in a process of its own.
+pub const LOAD_DOCUMENT: &str = "load-document";
 
 /// Makes kernels compute with the instruction set of this name, before anything is computed.
 ///
@@ -154,7 +159,9 @@ pub fn base_options(set: &[String]) -> PlanOptions {
 /// How a project is opened to be run: with the source code of this program, which bundles take along.
 #[cfg(feature = "run")]
 pub fn open_options(plan: PlanOptions) -> OpenOptions {
-    OpenOptions { plan, source_code: Some(SourceCode { name: SOURCE_NAME, bytes: SOURCE }) }
+    // A program that does not know where it lies reads everything itself.
+    let loader = std::env::current_exe().ok().map(|program| Apart::new(program, vec![LOAD_DOCUMENT.into()]));
+    OpenOptions { plan, source_code: Some(SourceCode { name: SOURCE_NAME, bytes: SOURCE }), loader }
 }
 
 /// What a project holds, to be opened under the policy that environment and the user's own file complete.

@@ -202,6 +202,9 @@ impl Dial {
     fn is_senseless(&self, error: &ClientInitializeError) -> bool {
         match error {
             ClientInitializeError::ExpectedInitResult(_) | ClientInitializeError::ExpectedInitResponse(_) => true,
+            // An answer to the newest revision's question that came when the older one's was awaited already.
+            ClientInitializeError::ConflictInitResponseId(..)
+            | ClientInitializeError::UncorrelatedErrorResponse { .. } => true,
             ClientInitializeError::ConnectionClosed(_) => self.http.is_none(),
             _ => false,
         }

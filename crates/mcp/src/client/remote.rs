@@ -3,7 +3,7 @@
 use super::link::{Link, Trouble};
 use crate::{convert, cut::cut, limits::ClientLimits, schema};
 use futures::future::BoxFuture;
-use narthex_agent::{Call, Content, Effect, Progress, Tool, ToolDefinition, ToolFailure, ToolResult};
+use narthex_agent::{Call, Content, Effect, Progress, Schema, Tool, ToolDefinition, ToolFailure, ToolResult};
 use rmcp::model::{CallToolRequestParams, CallToolResult};
 use serde_json::{Value, json};
 use std::sync::{
@@ -87,7 +87,7 @@ fn received(result: CallToolResult, output_schema: Option<&Value>, bytes_max: us
     let mut content: Vec<Content> = result.content.into_iter().map(convert::content).collect();
     let mut structured = result.structured_content;
     if let (Some(value), Some(schema), false) = (&structured, output_schema, is_error)
-        && let Err(why) = schema::compiled(schema).and_then(|schema| schema::fits(&schema, value))
+        && let Err(why) = Schema::compile(schema).and_then(|schema| schema.check(value))
     {
         content
             .push(Content::Text { text: format!("[the data does not fit the tool's schema and is left out: {why}]") });
@@ -120,7 +120,7 @@ pub(super) fn definition(
     let output_schema = tool.output_schema.as_ref().map(|schema| Value::Object((**schema).clone()));
     for schema in std::iter::once(&input_schema).chain(&output_schema) {
         schema::bounded(schema, limits.schema_bytes_max, limits.schema_depth_max)?;
-        schema::compiled(schema).map_err(|why| format!("its schema cannot be used: {why}"))?;
+        Schema::compile(schema).map_err(|why| format!("its schema cannot be used: {why}"))?;
     }
     match input_schema.get("type") {
         None => {}

@@ -221,7 +221,7 @@ pub(crate) fn outcome(view: &RunView) -> ToolResult {
             let run = &view.id;
             format!(
                 "the run {run} waits for an answer that this client cannot give: {}\nanswer it with `narthex agent \
-                 answer {run}`, then ask again with the thread {}",
+                 approve {run}`, then ask again with the thread {}",
                 questions.join("; "),
                 view.thread
             )

@@ -2,10 +2,8 @@
 //! question. Knows both revisions' forms, which are the same here.
 #![expect(deprecated, reason = "the newest revision still has sampling and roots, and the older one needs them")]
 
-use crate::{
-    offer::{Ability, Answered, Question, Refusal},
-    schema,
-};
+use crate::offer::{Ability, Answered, Question, Refusal};
+use narthex_agent::Schema;
 use rmcp::{
     ErrorData, RoleServer,
     model::{
@@ -89,7 +87,7 @@ pub(crate) fn answered(question: &Question, given: &Value) -> Option<Answered> {
         Question::Form { schema, .. } => match given.get("action")?.as_str()? {
             "accept" => {
                 let content = given.get("content").cloned().unwrap_or_else(|| Value::Object(Default::default()));
-                let fits = schema::compiled(schema).is_ok_and(|schema| schema::fits(&schema, &content).is_ok());
+                let fits = Schema::compile(schema).is_ok_and(|schema| schema.check(&content).is_ok());
                 match content {
                     Value::Object(fields) if fits => Some(Answered::Filled(fields)),
                     _ => None,

@@ -5,10 +5,8 @@ use crate::{
     convert,
     limits::ServerLimits,
     offer::{Dialogue, Level, Line, Offer},
-    schema,
 };
-use jsonschema::Validator;
-use narthex_agent::{Tool, ToolDefinition};
+use narthex_agent::{Schema, Tool, ToolDefinition};
 use narthex_base::Digest;
 use serde_json::Value;
 use std::{
@@ -36,7 +34,7 @@ pub(crate) struct Catalog {
     secret: [u8; 32],
     counter: AtomicU64,
     /// Of tools and dialogues, compiled once: the schema, or why it is none.
-    validators: HashMap<String, Result<Validator, String>>,
+    validators: HashMap<String, Result<Schema, String>>,
 }
 
 /// What a name stands for.
@@ -61,7 +59,7 @@ impl Catalog {
         let tools = offer.tools.iter().map(|tool| tool.definition());
         let definitions = tools.chain(offer.dialogues.iter().map(|dialogue| dialogue.definition()));
         let compile =
-            |definition: &ToolDefinition| (definition.name.clone(), schema::compiled(&definition.input_schema));
+            |definition: &ToolDefinition| (definition.name.clone(), Schema::compile(&definition.input_schema));
         let validators = definitions.map(compile).collect();
         Self {
             validators,
@@ -112,8 +110,8 @@ impl Catalog {
     pub fn fits(&self, found: &Found, arguments: &Value) -> Result<(), String> {
         let definition = found.definition();
         match (self.validators.get(&definition.name), found) {
-            (_, Found::Agent(_)) => schema::fits(&schema::compiled(&definition.input_schema)?, arguments),
-            (Some(Ok(validator)), _) => schema::fits(validator, arguments),
+            (_, Found::Agent(_)) => Schema::compile(&definition.input_schema)?.check(arguments),
+            (Some(Ok(validator)), _) => validator.check(arguments),
             (Some(Err(why)), _) => Err(format!("the tool's own schema is wrong: {why}")),
             (None, _) => Ok(()),
         }

@@ -6,7 +6,9 @@ use narthex_base::{
     ArtifactKind, Component, Figure, Result,
     config::{KnowledgeStep, SplitUnit},
 };
-use narthex_knowledge::{Characters, Embed, Estimated, InProcess, Making, Measure, Progress, Report, Source, build};
+use narthex_knowledge::{
+    Characters, Embed, Estimated, InProcess, Load, Making, Measure, Progress, Report, Source, build,
+};
 use narthex_ledger::Artifact;
 use narthex_shelf::{KnowledgeEncoder, OpenedModel};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -39,7 +41,7 @@ pub(super) fn make(context: &StepContext, step: &KnowledgeStep) -> Result<Made> 
         sources: &sources,
         measure,
         embed: encoder.as_ref().map(|encoder| encoder as &dyn Embed),
-        load: &InProcess,
+        load: context.project.loader.as_ref().map_or(&InProcess as &dyn Load, |loader| loader),
         previous: before.as_ref().map(|artifact| artifact.folder.as_path()),
     };
     let observer = context.observer;

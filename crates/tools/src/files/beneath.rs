@@ -1,6 +1,7 @@
 //! One folder that nothing gets out of: every path is opened by the kernel relative to the folder, with no step upwards
 //! and no symbolic link on the way, so that no check can be overtaken. Knows no tool and no text.
 
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use narthex_base::Error;
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
@@ -29,6 +30,7 @@ const PART: &str = ".narthex-part-";
 pub struct Beneath {
     root: OwnedFd,
     hidden: bool,
+    exclude: GlobSet,
 }
 
 /// A path below the folder: no empty names, no `.` and no `..`. Empty for the folder itself.
@@ -83,15 +85,26 @@ impl std::fmt::Display for Below {
 }
 
 impl Beneath {
-    /// Opens the folder. `hidden` says whether names that begin with a dot are there too.
+    /// Opens the folder. `hidden` says whether names that begin with a dot are there too, `exclude` what is not.
     ///
     /// # Errors
-    /// If it is no folder that can be read, or the system cannot keep paths below it.
-    pub fn open(folder: &Path, hidden: bool) -> Result<Self, Error> {
+    /// If it is no folder that can be read, a glob is none, or the system cannot keep paths below it.
+    pub fn open(folder: &Path, hidden: bool, exclude: &[String]) -> Result<Self, Error> {
+        let mut globs = GlobSetBuilder::new();
+        for text in exclude {
+            let glob = GlobBuilder::new(text).literal_separator(true).build();
+            globs.add(glob.map_err(|error| {
+                Error::input(format!("`{text}` in `exclude` is not a glob"))
+                    .cause(error.kind())
+                    .help("globs look like `private/**`")
+            })?);
+        }
+        let exclude =
+            globs.build().map_err(|error| Error::input("`exclude` cannot be used").cause(error.to_string()))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = fs::open(folder, flags, Mode::empty())
             .map_err(|error| Error::io("cannot open the folder", folder, error.into()))?;
-        let beneath = Self { root, hidden };
+        let beneath = Self { root, hidden, exclude };
         beneath.at(".", flags).map_err(|error| {
             Error::input(format!("this system cannot keep paths below {}", folder.display()))
                 .cause(std::io::Error::from(error))
@@ -125,7 +138,16 @@ impl Beneath {
         if names.len() > DEPTH_MAX {
             return Err(format!("`{text}` has more than {DEPTH_MAX} folders"));
         }
-        Ok(Below(names.into_iter().map(Into::into).collect()))
+        let path = Below(names.into_iter().map(Into::into).collect());
+        match self.is_excluded(&path) {
+            true => Err(format!("`{path}` is not for this tool")),
+            false => Ok(path),
+        }
+    }
+
+    /// Whether a path, or a folder above it, is left out.
+    fn is_excluded(&self, path: &Below) -> bool {
+        !self.exclude.is_empty() && (1..=path.0.len()).any(|names| self.exclude.is_match(path.0[..names].join("/")))
     }
 
     /// Whether a name is there for the tool. What is being written is not, whatever is set.
@@ -164,7 +186,7 @@ impl Beneath {
             let entry = entry.map_err(|error| explain(path, error))?;
             // A name that is no UTF-8 cannot be asked for.
             let Ok(name) = entry.file_name().to_str() else { continue };
-            if matches!(name, "." | "..") || !self.is_shown(name) {
+            if matches!(name, "." | "..") || !self.is_shown(name) || self.is_excluded(&path.join(name)) {
                 continue;
             }
             // Gone in the meantime.

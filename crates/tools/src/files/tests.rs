@@ -206,6 +206,28 @@ async fn files_are_read_and_found() {
     assert!(hidden.contains("s3cret"));
 }
 
+#[tokio::test]
+async fn what_is_excluded_is_not_there() {
+    let folder = project();
+    let settings = settings(folder.path(), "exclude = [\"src/**\", \"**/*.txt\"]");
+    for (operation, arguments) in [
+        ("read", json!({"path": "src/main.rs"})),
+        ("read", json!({"path": "./src//main.rs"})),
+        ("read", json!({"path": "a.txt"})),
+        ("write", json!({"path": "src/new.rs", "content": "x"})),
+        ("edit", json!({"path": "src/main.rs", "old": "two", "new": "2"})),
+    ] {
+        let failure = called(&settings, operation, arguments.clone()).await.unwrap_err();
+        assert!(failure.message.contains("is not for this tool"), "{arguments}: {failure:?}");
+    }
+    let found = called(&settings, "search", json!({"pattern": "fn main"})).await.unwrap();
+    assert!(!found.contains("main.rs:"), "{found}");
+    let listed = called(&settings, "list", json!({"depth": 3})).await.unwrap();
+    assert!(!listed.contains("main.rs") && !listed.contains("a.txt"), "{listed}");
+    let wrong = FilesTool { exclude: vec!["[".into()], ..settings };
+    assert!(files("f", &wrong).err().unwrap().to_string().contains("cannot be made"));
+}
+
 fn settings_hidden(folder: &Path) -> FilesTool {
     settings(folder, "hidden = true")
 }

@@ -1,7 +1,7 @@
 //! Runs as they are kept, shown: their list, and one step by step. Knows events; nothing runs here.
 
 use super::project::{Project, TENANT, error_of};
-use crate::{commands::print_json, style::table};
+use crate::{commands::print_json, output::plain, style::table};
 use narthex_agent::{
     Agents, Checked, Decision, Event, Kit, Page, RunFilter, RunStatus, RunView, Runner, Stamped, Surroundings, Verdict,
 };
@@ -61,17 +61,17 @@ pub(super) async fn show(project: &Project, run: &str, json: bool) -> Result<()>
     }
     outln!("{} of {}: {}", view.id, view.agent, word(view.status));
     if let Some(reason) = &view.reason {
-        outln!("  {reason}");
+        outln!("  {}", plain(reason));
     }
     let begun = steps.first().map_or(0, |step| step.at_ms);
     for (index, step) in steps.iter().enumerate() {
         let seconds = step.at_ms.saturating_sub(begun) as f64 / 1000.0;
-        outln!("{:>4} {seconds:>8.2} s  {}", index + 1, told(step));
+        outln!("{:>4} {seconds:>8.2} s  {}", index + 1, plain(&told(step)));
     }
     for interrupt in &view.interrupts {
-        outln!("waits: {}", interrupt.question);
+        outln!("waits: {}", plain(&interrupt.question));
         if let Some((tool, arguments)) = &interrupt.call {
-            outln!("  {tool} {arguments}");
+            outln!("  {} {}", plain(tool), plain(&arguments.to_string()));
         }
         outln!("  narthex agent approve {} {}", view.id, interrupt.id);
     }
@@ -134,7 +134,7 @@ fn told(step: &Stamped) -> String {
 
 /// One line, cut.
 fn short(text: &str, chars: usize) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = plain(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned();
     match line.char_indices().nth(chars) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,

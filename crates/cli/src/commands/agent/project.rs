@@ -2,7 +2,10 @@
 //! Knows the project file and the crates that each table belongs to.
 
 use super::house::House;
-use crate::commands::{base_options, shelf, source::Source};
+use crate::{
+    commands::{base_options, shelf, source::Source},
+    output::plain,
+};
 use narthex_a2a::RemoteSettings;
 use narthex_agent::{
     AgentDefinition, AgentError, Agents, Durability, Kit, OpenAiModel, Output, RETRIEVE, RunView, Runner, SqliteStore,
@@ -20,6 +23,7 @@ use narthex_tools::{
     fetch::fetch,
     files::files,
     openapi::openapi,
+    pinned::Pins,
     retrieve::retrieve,
     settings::ToolSettings,
     shell::shell,
@@ -103,22 +107,35 @@ impl Project {
     pub async fn ready(&self, names: &[&str]) -> Result<Ready> {
         let agents = self.with_others(names)?;
         // Opening a model asks the ledger, which waits.
-        let (models, mut tools) =
-            tokio::task::block_in_place(|| Ok::<_, Error>((self.models(&agents)?, self.knowledge(&agents)?)))?;
-        tools.extend(self.tools()?);
+        let (models, tools) = tokio::task::block_in_place(|| {
+            let mut tools = self.knowledge(&agents)?;
+            tools.extend(self.tools()?);
+            Ok::<_, Error>((self.models(&agents)?, tools))
+        })?;
         let mut kit = Kit { models, tools };
         let mut servers = vec![];
+        let mut theirs = self.remotes(&agents).await?;
         for server in self.servers(&agents).await? {
-            kit.tools.extend(server.tools());
+            theirs.extend(server.tools());
             for (tool, why) in server.left_out() {
-                noteln!("warning: the tool `{tool}` of `{}` is left out: {why}", server.name());
+                noteln!("warning: the tool `{}` of `{}` is left out: {}", plain(&tool), server.name(), plain(&why));
             }
             servers.push(server);
         }
-        kit.tools.extend(self.remotes(&agents).await?);
+        let pins = Pins::open(&self.state("tools.json")?)?;
+        for tool in theirs {
+            let tool = pins.pinned(tool)?;
+            if tool.has_changed() {
+                let name = plain(&tool.definition().name).into_owned();
+                noteln!(
+                    "warning: `{name}` is described otherwise than when it was first used here: its calls are asked about"
+                );
+            }
+            kit.tools.push(tool);
+        }
         let store = self.store().await?;
         let surroundings =
-            Surroundings { warn: Arc::new(|what| noteln!("warning: {what}")), ..Surroundings::default() };
+            Surroundings { warn: Arc::new(|what| noteln!("warning: {}", plain(&what))), ..Surroundings::default() };
         let runner = Arc::new(Runner::new(agents, kit, store, surroundings)?);
         Ok(Ready { runner, _servers: servers })
     }
@@ -231,7 +248,8 @@ impl Project {
             if is_used(agents, &name) {
                 let remote = narthex_a2a::connect(&settings.url, settings.options(&name, &self.root)?).await?;
                 let signed = if remote.is_signed() { "its card is signed" } else { "its card is not signed" };
-                noteln!("  {name} is {} {} at {}; {signed}", remote.name(), remote.version(), settings.url);
+                let (who, version) = (plain(remote.name()), plain(remote.version()));
+                noteln!("  {name} is {who} {version} at {}; {signed}", settings.url);
                 tools.push(remote.tool());
             }
         }

@@ -2,6 +2,7 @@
 
 use super::project::Project;
 use crate::commands::serve::{api_keys, stop_signal, warn_if_open};
+use crate::output::plain;
 use clap::Args;
 use narthex_a2a::{A2aOptions, Store as A2aStore};
 use narthex_agent::Agents;
@@ -109,6 +110,6 @@ fn mcp_options(http: &HttpOptions) -> ServerOptions {
 
 async fn a2a_options(project: &Project, address: &str, bearer: bool) -> Result<A2aOptions> {
     let store = A2aStore::open(&project.state("a2a.db")?).await?;
-    let warn: narthex_a2a::Warn = Arc::new(|what| noteln!("warning: {what}"));
+    let warn: narthex_a2a::Warn = Arc::new(|what| noteln!("warning: {}", plain(what)));
     Ok(A2aOptions { bearer, warn, ..A2aOptions::new(address, store) })
 }

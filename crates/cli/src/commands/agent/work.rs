@@ -2,6 +2,7 @@
 //! no models and no tools.
 
 use super::project::{TENANT, error_of};
+use crate::output::plain;
 use futures::StreamExt;
 use narthex_agent::{Agents, Answer, Delta, Interrupt, RunEvent, RunEventKind, RunStatus};
 use narthex_base::{Error, Result, Role};
@@ -76,7 +77,13 @@ pub(super) async fn follow(agents: &dyn Agents, run: &str, after: u64, telling: 
 fn answer(output: &Option<Value>, text: Option<String>) {
     match output {
         Some(output) => outln!("{}", serde_json::to_string_pretty(output).expect("JSON is written")),
-        None => outln!("{}", text.unwrap_or_default().trim_end()),
+        None => {
+            let text = text.unwrap_or_default();
+            match std::io::stdout().is_terminal() {
+                true => outln!("{}", plain(text.trim_end())),
+                false => outln!("{}", text.trim_end()),
+            }
+        }
     }
 }
 
@@ -86,10 +93,12 @@ fn tell(event: &RunEvent, telling: Telling) {
         return;
     }
     match &event.kind {
-        RunEventKind::ToolStarted { tool, arguments, .. } => noteln!("  {tool} {}", short(&arguments.to_string())),
+        RunEventKind::ToolStarted { tool, arguments, .. } => {
+            noteln!("  {} {}", plain(tool), short(&arguments.to_string()));
+        }
         RunEventKind::ToolProgress { done, of, word, .. } => {
             let of = of.map(|of| format!(" of {of}")).unwrap_or_default();
-            noteln!("    {done}{of} {}", word.as_deref().unwrap_or_default());
+            noteln!("    {done}{of} {}", short(word.as_deref().unwrap_or_default()));
         }
         RunEventKind::Message { message } if message.role == Role::Tool => noteln!("    {}", short(&message.text())),
         RunEventKind::Said { delta: Delta::Thought(_) | Delta::Text(_) }
@@ -102,7 +111,7 @@ fn tell(event: &RunEvent, telling: Telling) {
 
 /// One line, cut.
 fn short(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = plain(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned();
     match line.char_indices().nth(SHOWN_CHARS) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
@@ -117,13 +126,14 @@ fn ask(run: &str, interrupt: &Interrupt, telling: Telling) -> Result<Answer> {
         let help = format!("narthex agent approve {run}, or with --edit JSON, --refuse WHY or --say TEXT");
         return Err(Error::input(what).cause(call).help(help));
     }
-    noteln!("\n{}", interrupt.question);
+    noteln!("\n{}", plain(&interrupt.question));
     let by = person();
     let Some((tool, arguments)) = &interrupt.call else {
         note!("> ");
         return Ok(Answer::Say { value: said(&line()?) });
     };
-    noteln!("  {tool} {}", serde_json::to_string_pretty(arguments).expect("JSON is written"));
+    let arguments = serde_json::to_string_pretty(arguments).expect("JSON is written");
+    noteln!("  {} {}", plain(tool), plain(&arguments));
     loop {
         note!("[y]es, [n]o, or other arguments as JSON: ");
         let line = line()?;
