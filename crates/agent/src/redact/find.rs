@@ -1,6 +1,6 @@
-//! Where in a text something personal or secret stands: e-mail addresses, cards, phone numbers, bank accounts, addresses
-//! of machines, tokens. Forms, check digits and lengths only; knows no context and no meaning. One pass for each kind,
-//! with bounded looks to both sides of a candidate, so that time grows with the text and not faster.
+//! Where in a text something personal or secret stands: addresses of e-mail, cards, phone numbers, bank accounts,
+//! addresses of machines, tokens. Forms, check digits and lengths only; knows no context and no meaning. One pass for
+//! each kind, with bounded looks to both sides of a candidate, so that time grows with the text and not faster.
 
 use super::{
     numbers::{cards, ibans, phones},
