@@ -107,7 +107,7 @@ pub(super) fn ips(text: &str, found: &mut dyn FnMut(usize, usize)) {
     }
 }
 
-/// Forms of tokens. The part in the group `secret` is masked, or the whole where there is no such group. No form holds
+/// Forms of tokens. What stands in one of the named groups is masked, or the whole where there is none. No form holds
 /// a space behind a point, or a line end: texts are cut there while they stream.
 static SECRETS: LazyLock<Regex> = LazyLock::new(|| {
     let forms = [
