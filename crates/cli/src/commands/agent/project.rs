@@ -114,7 +114,7 @@ impl Project {
     pub async fn ready_and_told(&self, names: &[&str], still: Still) -> Result<Ready> {
         let Parts { agents, kit, servers } = self.parts(names, &|_| false).await?;
         let store = self.store().await?;
-        let warn = Arc::new(|what| noteln!("warning: {what}"));
+        let warn = Arc::new(|what: String| noteln!("warning: {what}"));
         let surroundings = Surroundings { warn, still, ..Surroundings::default() };
         let runner = Arc::new(Runner::new(agents, kit, store, surroundings)?);
         Ok(Ready { runner, _servers: servers })
