@@ -25,7 +25,7 @@ fn file(kind: &'static str, content: &'static str) -> Response {
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// The page and its files: path, kind and content.
-pub(crate) const FILES: [(&str, &str, &str); 10] = [
+pub(crate) const FILES: [(&str, &str, &str); 11] = [
     ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
     ("/page.css", "text/css; charset=utf-8", include_str!("page/page.css")),
     ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
@@ -34,6 +34,7 @@ pub(crate) const FILES: [(&str, &str, &str); 10] = [
     ("/server.js", SCRIPT, include_str!("page/server.js")),
     ("/approvals.js", SCRIPT, include_str!("page/approvals.js")),
     ("/chat.js", SCRIPT, include_str!("page/chat.js")),
+    ("/spans.js", SCRIPT, include_str!("page/spans.js")),
     ("/runs.js", SCRIPT, include_str!("page/runs.js")),
     ("/page.js", SCRIPT, include_str!("page/page.js")),
 ];

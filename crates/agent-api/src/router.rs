@@ -45,6 +45,7 @@ fn own() -> Router<App> {
         .route("/agents/runs", get(routes::list).post(routes::start))
         .route("/agents/runs/{id}", get(routes::get))
         .route("/agents/runs/{id}/events", get(routes::events))
+        .route("/agents/runs/{id}/trace", get(routes::trace))
         .route("/agents/runs/{id}/answers", post(routes::answer))
         .route("/agents/runs/{id}/cancel", post(routes::cancel))
 }

@@ -5,7 +5,7 @@ use crate::model::Delta;
 use futures::{future::BoxFuture, stream::BoxStream};
 use narthex_base::chat::Message;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Agents that can be asked.
 pub trait Agents: Send + Sync {
@@ -26,6 +26,13 @@ pub trait Agents: Send + Sync {
     /// Runs, the newest first.
     fn runs(&self, tenant: &str, filter: RunFilter, page: Page)
     -> BoxFuture<'static, Result<Vec<RunView>, AgentError>>;
+
+    /// A run and those below it as spans of OpenTelemetry: an OTLP request as JSON, without spans where nobody makes
+    /// any. What was said is in it only `with_content`.
+    fn spans(&self, tenant: &str, run: &str, with_content: bool) -> BoxFuture<'static, Result<Value, AgentError>> {
+        let _ = (tenant, run, with_content);
+        Box::pin(async { Ok(json!({"resourceSpans": []})) })
+    }
 
     /// Answers what a run waits for; it goes on.
     fn answer(

@@ -1,7 +1,10 @@
 //! What an agent is: the keys of `[agents.NAME]` in a project file. Knows their form and their defaults; who they name
 //! is looked up elsewhere.
 
-use crate::policy::PolicyRules;
+use crate::{
+    policy::PolicyRules,
+    redact::{Masker, Redact},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -48,6 +51,9 @@ pub struct AgentDefinition {
     /// The JSON Schema that the final answer is valid for, or the name of a file that holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Output>,
+    /// What is masked before it is kept, streamed or sent to a model: `email`, `card`, `phone`, `iban`, `ip`, `secret`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redact: Vec<Redact>,
     /// What a million tokens cost, by model; `limits.money` needs it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub prices: BTreeMap<String, Price>,
@@ -183,6 +189,7 @@ impl AgentDefinition {
             context: Context::default(),
             sampling: Sampling::default(),
             output: None,
+            redact: vec![],
             prices: BTreeMap::new(),
         }
     }
@@ -193,6 +200,11 @@ impl AgentDefinition {
             Some(Output::Schema(schema)) => Some(Value::Object(schema.clone())),
             Some(Output::File(_)) | None => None,
         }
+    }
+
+    /// What masks what the agent hears and says.
+    pub fn masker(&self) -> Masker {
+        Masker::new(&self.redact)
     }
 
     /// The models in the order in which they are asked.
@@ -222,6 +234,7 @@ mod tests {
         retry = { times = 1 }
         context = { keep = 4 }
         output = "answer.schema.json"
+        redact = ["email", "secret"]
         prices.small = { input = 1.0, output = 2.0 }
         [policy]
         default = "ask"
@@ -238,6 +251,7 @@ mod tests {
         assert_eq!((read.policy.default, read.policy.rules.len()), (Then::Ask, 2));
         assert_eq!(read.models().collect::<Vec<_>>(), ["small", "large"]);
         assert_eq!(read.cost("small", 1_000_000, 500_000), 2.0);
+        assert_eq!(read.redact, [Redact::Email, Redact::Secret]);
         assert_eq!(read.output, Some(Output::File("answer.schema.json".into())));
         let json = serde_json::to_string(&read).unwrap();
         assert_eq!(serde_json::from_str::<AgentDefinition>(&json).unwrap(), read);
@@ -253,6 +267,7 @@ mod tests {
             ("model = 'm'\nlimits = { model_call = 1 }", "model_call"),
             ("model = 'm'\n[policy]\ndefault = 'never'", "never"),
             ("model = 'm'\n[policy]\nrules = [{ tool = 'a', then = 'allow', argument = {} }]", "argument"),
+            ("model = 'm'\nredact = ['mail']", "mail"),
             ("instructions = ''", "model"),
         ] {
             let error = toml::from_str::<AgentDefinition>(text).unwrap_err().to_string();

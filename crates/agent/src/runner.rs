@@ -9,6 +9,7 @@ mod fork;
 mod inner;
 mod start;
 mod surroundings;
+mod trace;
 mod work;
 
 use crate::{
@@ -16,11 +17,13 @@ use crate::{
     definition::AgentDefinition,
     event::{Edit, Stamped},
     kit::{Kit, Maker},
+    spans::{RunLog, SERVICE, otlp, spans},
     store::{Store, StoreError},
 };
 use futures::{future::BoxFuture, stream::BoxStream};
 use inner::Inner;
 use narthex_base::{Error, Result};
+use serde_json::Value;
 use std::{future::Future, sync::Arc};
 
 pub use surroundings::{NewId, Surroundings};
@@ -92,6 +95,15 @@ impl Runner {
         self.inner.events(tenant, run).await
     }
 
+    /// A run with those below it, and the run at the top of the tree that it is part of: what
+    /// [`crate::spans()`] wants. Without `below`, it alone.
+    ///
+    /// # Errors
+    /// [`AgentError::Unknown`] if the tenant has no such run.
+    pub async fn trace(&self, tenant: &str, run: &str, below: bool) -> Result<(String, Vec<RunLog>), AgentError> {
+        self.inner.trace(tenant, run, below).await
+    }
+
     /// Begins a run as a copy of another up to one of its steps, perhaps with a message changed, and lets it go on from
     /// there. The other run stays as it is, and none of its approvals comes along. Returns the new run's id.
     ///
@@ -150,6 +162,15 @@ impl Agents for Runner {
     ) -> BoxFuture<'static, Result<Vec<RunView>, AgentError>> {
         let (inner, tenant) = (self.inner.clone(), tenant.to_string());
         Box::pin(async move { inner.views(&tenant, filter, page).await })
+    }
+
+    fn spans(&self, tenant: &str, run: &str, with_content: bool) -> BoxFuture<'static, Result<Value, AgentError>> {
+        let (inner, tenant, run) = (self.inner.clone(), tenant.to_string(), run.to_string());
+        Box::pin(async move {
+            let (root, logs) = inner.trace(&tenant, &run, true).await?;
+            let spans: Vec<_> = logs.iter().flat_map(|log| spans(&root, log, with_content)).collect();
+            Ok(otlp(&spans, SERVICE))
+        })
     }
 
     fn answer(

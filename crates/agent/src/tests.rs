@@ -3,9 +3,12 @@
 
 mod approvals;
 mod crash;
+mod evals;
 mod limits;
+mod redaction;
 mod runs;
 mod steps;
 mod stores;
 mod tenants;
+mod traces;
 mod world;

@@ -1,8 +1,9 @@
 // The list of runs, and what one of them did as a tree: each call of a tool with its arguments, times and result below
-// the message that asked for it.
+// the message that asked for it, as it happens; and once it ends or waits, where its time and its tokens went.
 
 import { at, block, chip, clock, guarded, make, wordsOf } from "./basics.js";
-import { events } from "./server.js";
+import { events, get } from "./server.js";
+import { spanTree } from "./spans.js";
 
 const SHOWN_MAX = 200;
 const items = new Map(); // run id to its line
@@ -37,7 +38,11 @@ const showTrace = guarded(async (run) => {
   at("close-trace").focus();
   const trace = new Trace(tree);
   const { signal } = stop;
-  for await (const told of events(`agents/runs/${encodeURIComponent(run.id)}/events`, signal)) trace.take(told);
+  const place = `agents/runs/${encodeURIComponent(run.id)}`;
+  for await (const told of events(`${place}/events`, signal)) trace.take(told);
+  const spans = spanTree(await get(`${place}/trace?content=true`), `Times and tokens of ${run.id}`);
+  // Another run may have been chosen in the meantime.
+  if (spans && !signal.aborted) at("trace-body").append(make("h2", { textContent: "Times and tokens" }), spans);
 });
 
 class Trace {

@@ -114,6 +114,18 @@ pub(crate) async fn events(
     }))
 }
 
+/// A run and those below it as spans: an OTLP request as JSON. What was said is in it with `content=true`.
+pub(crate) async fn trace(
+    State(app): State<App>,
+    tenant: Tenant,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    let with_content = params.flag("content")?;
+    app.agents.run(&tenant.0, &id).await.map_err(refused)?;
+    app.agents.spans(&tenant.0, &id, with_content).await.map(Json).map_err(refused)
+}
+
 /// Answers what a run waits for: `{"interrupt", "approve" | "edit" | "refuse" | "say", "by"}`.
 pub(crate) async fn answer(
     State(app): State<App>,

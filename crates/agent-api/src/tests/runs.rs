@@ -175,3 +175,13 @@ async fn agents_are_listed() {
     let list = get(&router, "/agents").await.json(200);
     assert_eq!(list["agents"][1]["tools"], json!([{"name": "look", "description": "does look"}]));
 }
+
+#[tokio::test]
+async fn a_run_as_spans() {
+    let (_, router) = fresh();
+    start(&router, "looker").await;
+    let trace = get(&router, "/agents/runs/run-1/trace?content=true").await.json(200);
+    assert_eq!(trace, json!({"resourceSpans": []}), "this agent makes none");
+    get(&router, "/agents/runs/run-2/trace").await.json(404);
+    get(&router, "/agents/runs/run-1/trace?content=perhaps").await.json(400);
+}

@@ -39,6 +39,8 @@ impl Inner {
                     let agent = self.agent_of(state).map_err(ours)?;
                     let policies = self.policies(state, &agent).map_err(ours)?;
                     let judge = Self::judge(state, &agent, &policies);
+                    let mut answer = answer.clone();
+                    state.definition().masker().answer(&mut answer);
                     let event = decide(state, question, &answer, self.now_ms(), |call, arguments| {
                         judge.arguments(&call.id, &call.tool, arguments)
                     });

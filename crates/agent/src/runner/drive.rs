@@ -16,6 +16,7 @@ use crate::{
     load::load,
     model::{ModelAnswer, ModelFailure},
     policy::Policy,
+    redact::Masker,
     result::{RESULT_BYTES_MAX, bounded},
     state::{CallState, Earlier, Phase, State},
     step::{Action, due},
@@ -107,7 +108,10 @@ pub(super) fn drive<'a>(
         let under_way = FuturesUnordered::new();
         let mut drive = Drive { inner, notify, lease, renew_at_ms, state, agent, policies, under_way, pausing: false };
         match drive.go().await {
-            Ok(()) => inner.report(&drive.state).await.map_err(|error| error.to_string()),
+            Ok(()) => {
+                (inner.surroundings.still)(tenant, run);
+                inner.report(&drive.state).await.map_err(|error| error.to_string())
+            }
             Err(Stop::Lost) => Ok(()),
             Err(Stop::Failed(why)) => Err(why),
         }
@@ -255,6 +259,12 @@ impl Drive<'_> {
         }
     }
 
+    /// What masks what the run hears and says: as the run began, and as the project says now.
+    fn masker(&self) -> Masker {
+        let now = self.inner.agent(&self.state.created.agent).map(|agent| agent.definition.redact.as_slice());
+        Masker::new(&[self.state.definition().redact.as_slice(), now.unwrap_or_default()].concat())
+    }
+
     async fn ask(&mut self, purpose: Purpose, index: usize) -> Result<(), Stop> {
         let Some(model) = self.agent.models.get(index).cloned() else {
             return Err(Stop::Failed(format!("the agent {} has no model numbered {index}", self.agent.name)));
@@ -263,7 +273,7 @@ impl Drive<'_> {
         let request = request(&self.state, purpose, &self.agent.tool_definitions());
         if self.append(Event::Asked { purpose, model: name }).await? {
             let asked = self.state.used.model_calls;
-            self.under_way.push(work::ask(self.inner, &self.state.run, asked, model, purpose, request));
+            self.under_way.push(work::ask(self.inner, &self.state.run, asked, model, purpose, request, self.masker()));
         }
         Ok(())
     }
@@ -286,7 +296,7 @@ impl Drive<'_> {
         if self.append(Event::Started { call: id.to_string() }).await? {
             let (run, tenant) = (self.state.run.clone(), self.state.tenant.clone());
             let call = Call { id: id.to_string(), run, tenant, arguments: judged.arguments };
-            self.under_way.push(work::call(self.inner, tool, call));
+            self.under_way.push(work::call(self.inner, tool, call, self.masker()));
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ impl Inner {
         tenant: &str,
         from: &str,
         at: u64,
-        edit: Option<Edit>,
+        mut edit: Option<Edit>,
     ) -> Result<String, AgentError> {
         let mut events = self.events(tenant, from).await?;
         if at == 0 || at > events.len() as u64 {
@@ -32,7 +32,8 @@ impl Inner {
         let (run, thread) = ((self.surroundings.new_id)("run"), (self.surroundings.new_id)("thread"));
         let before = earlier(self.store(), tenant, follows).await?;
         let state = fold(State::new(&run, tenant, before), &events).state;
-        if let Some(edit) = &edit {
+        if let Some(edit) = &mut edit {
+            state.definition().masker().content(&mut edit.content);
             check(&state, edit, from)?;
         }
         let first = Stamped {

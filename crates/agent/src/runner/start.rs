@@ -16,7 +16,7 @@ use narthex_base::{
     error::nearest,
 };
 use serde_json::{Map, Value};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Bytes of all that one ask says.
 const ASK_BYTES_MAX: usize = 8 << 20;
@@ -26,13 +26,16 @@ const NAME_BYTES_MAX: usize = 256;
 const CONFLICTS_MAX: usize = 10;
 
 impl Inner {
-    pub(super) async fn start(self: &Arc<Self>, ask: Ask) -> Result<String, AgentError> {
+    pub(super) async fn start(self: &Arc<Self>, mut ask: Ask) -> Result<String, AgentError> {
         check(&ask)?;
         let Some(agent) = self.agent(&ask.agent) else {
             let near = nearest(&ask.agent, self.agents.iter().map(|agent| agent.name.as_str()));
             let hint = near.map(|near| format!(": did you mean `{near}`?")).unwrap_or_default();
             return Err(AgentError::Unknown(format!("there is no agent `{}`{hint}", ask.agent)));
         };
+        let masker = agent.definition.masker();
+        ask.messages.iter_mut().for_each(|message| masker.message(message));
+        masker.fields(&mut ask.metadata);
         let new_id = &self.surroundings.new_id;
         let thread = ask.thread.clone().unwrap_or_else(|| new_id("thread"));
         for _ in 0..CONFLICTS_MAX {
@@ -77,15 +80,23 @@ impl Inner {
         };
         let mut guards = parent.created.guards.clone();
         guards.push(parent.definition().policy.clone());
+        // What the run above may not know, those below it do not keep either.
+        let mut definition = agent.definition.clone();
+        let kinds: BTreeSet<_> = definition.redact.iter().chain(&parent.definition().redact).copied().collect();
+        if kinds.len() > definition.redact.iter().collect::<BTreeSet<_>>().len() {
+            definition.redact = kinds.into_iter().collect();
+        }
+        let mut task = Message::new(Role::User, task);
+        definition.masker().message(&mut task);
         let run = child_id(&parent.run, call);
         let created = Created {
             agent: agent.name.clone(),
-            definition: agent.definition.clone(),
+            definition,
             guards,
             thread: format!("{run}-thread"),
             follows: None,
             parent: Some(Parent { run: parent.run.clone(), call: call.to_string() }),
-            messages: vec![Message::new(Role::User, task)],
+            messages: vec![task],
             metadata: Map::new(),
         };
         match self.create(&parent.tenant, run, None, created).await {

@@ -18,6 +18,8 @@ pub struct Surroundings {
     /// The process, as leases name it. One that starts again under its name takes its runs up at once; two at the same
     /// time need two names.
     pub owner: String,
+    /// Told that a run has ended or waits: its tenant and its id. Must not take long.
+    pub still: Arc<dyn Fn(&str, &str) + Send + Sync>,
     /// Told what nobody waits to hear: a run that could not be taken up, and why.
     pub warn: Arc<dyn Fn(String) + Send + Sync>,
 }
@@ -30,6 +32,7 @@ impl Default for Surroundings {
             new_id: Arc::new(new_id),
             seed: 0,
             owner: new_id("process"),
+            still: Arc::new(|_, _| {}),
             warn: Arc::new(|_| {}),
         }
     }

@@ -79,6 +79,8 @@ pub(super) struct World {
     pub(super) effects: Effects,
     names: Arc<AtomicUsize>,
     pub(super) warnings: Arc<Mutex<Vec<String>>>,
+    /// Runs that ended or waited, in this order.
+    pub(super) still: Arc<Mutex<Vec<String>>>,
 }
 
 impl World {
@@ -89,6 +91,7 @@ impl World {
             effects: Arc::default(),
             names: Arc::default(),
             warnings: Arc::default(),
+            still: Arc::default(),
         }
     }
 
@@ -109,12 +112,13 @@ impl World {
     }
 
     pub(super) fn surroundings(&self, owner: &str) -> Surroundings {
-        let (names, warnings) = (self.names.clone(), self.warnings.clone());
+        let (names, warnings, still) = (self.names.clone(), self.warnings.clone(), self.still.clone());
         Surroundings {
             clock: Arc::new(self.clock.clone()),
             new_id: Arc::new(move |what| format!("{what}-{}", names.fetch_add(1, Ordering::SeqCst))),
             seed: 7,
             owner: owner.into(),
+            still: Arc::new(move |tenant, run| still.lock().unwrap().push(format!("{tenant}/{run}"))),
             warn: Arc::new(move |what| warnings.lock().unwrap().push(what)),
         }
     }

@@ -1,11 +1,13 @@
 //! `narthex agent`: agents of a project, run in the terminal or offered to others, and their runs.
 
+mod eval;
 mod house;
 mod look;
 mod project;
 mod serve;
 pub mod tables;
 mod tables_asked;
+mod telemetry;
 mod work;
 
 use self::{
@@ -54,11 +56,24 @@ Example:
     Show {
         /// The run
         run: String,
+        /// Print it as spans of OpenTelemetry, with the runs below it: an OTLP request as JSON
+        #[arg(long, conflicts_with = "json")]
+        otlp: bool,
+        /// Print with the spans what people, models and tools said
+        #[arg(long, requires = "otlp")]
+        with_content: bool,
         #[command(flatten)]
         project: ProjectFlag,
         #[command(flatten)]
         output: JsonFlag,
     },
+    /// Let agents do the tasks of a file, and look whether they do what is expected
+    #[command(after_help = "\
+Examples:
+  narthex agent eval tasks.toml
+  narthex agent eval tasks.toml --record answers
+  narthex agent eval tasks.toml --replay answers --junit report.xml")]
+    Eval(eval::EvalArguments),
     /// Go on with a run that a crash or Ctrl-C stopped: nothing that had an effect is done again
     Resume {
         /// The run
@@ -168,9 +183,14 @@ async fn carry_out(command: AgentCommand) -> Result<()> {
         AgentCommand::Ls { agent, project, output } => {
             look::list(&Project::read(&project.project)?, agent.as_deref(), output.json).await
         }
-        AgentCommand::Show { run, project, output } => {
-            look::show(&Project::read(&project.project)?, &run, output.json).await
+        AgentCommand::Show { run, otlp, with_content, project, output } => {
+            let project = Project::read(&project.project)?;
+            if otlp {
+                return look::show_spans(&project, &run, with_content).await;
+            }
+            look::show(&project, &run, output.json).await
         }
+        AgentCommand::Eval(arguments) => eval::eval(arguments).await,
         AgentCommand::Resume { run, project, output } => resume(&run, &project, &output).await,
         AgentCommand::Fork { run, at, message, edit, project, output } => {
             let edit = message.zip(edit).map(|(message, text)| Edit { message, content: MessageContent::Text(text) });

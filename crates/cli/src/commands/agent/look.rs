@@ -45,6 +45,13 @@ pub(super) async fn list(project: &Project, agent: Option<&str>, json: bool) -> 
     Ok(())
 }
 
+/// The spans of a run and of those below it, as OTLP's JSON.
+pub(super) async fn show_spans(project: &Project, run: &str, with_content: bool) -> Result<()> {
+    let spans = onlooker(project).await?.spans(TENANT, run, with_content).await;
+    print_json(&spans.map_err(error_of)?);
+    Ok(())
+}
+
 /// How a run stands, in a word.
 fn word(status: RunStatus) -> String {
     json!(status).as_str().unwrap_or_default().to_string()

@@ -1,7 +1,7 @@
 //! The agents of a project with all that they need: models loaded or reached, tools made, servers of tools connected to.
 //! Knows the project file and the crates that each table belongs to.
 
-use super::house::House;
+use super::{house::House, telemetry::Still};
 use crate::{
     commands::{base_options, shelf, source::Source},
     output::plain,
@@ -46,6 +46,14 @@ pub(super) struct Project {
     root: PathBuf,
     layers: Layers,
     pub agents: Vec<(String, AgentDefinition)>,
+}
+
+/// Agents with what they are made of.
+pub(super) struct Parts {
+    pub agents: Vec<(String, AgentDefinition)>,
+    pub kit: Kit,
+    /// Tools end with their servers.
+    pub servers: Vec<McpServer>,
 }
 
 /// Agents that can be asked, and what must live as long as they do.
@@ -105,12 +113,27 @@ impl Project {
 
     /// These agents and those that they may ask, ready to run; all without names.
     pub async fn ready(&self, names: &[&str]) -> Result<Ready> {
+        self.ready_and_told(names, Arc::new(|_, _| {})).await
+    }
+
+    /// The same; `still` is told when a run ends or waits.
+    pub async fn ready_and_told(&self, names: &[&str], still: Still) -> Result<Ready> {
+        let Parts { agents, kit, servers } = self.parts(names, &|_| false).await?;
+        let store = self.store().await?;
+        let warn = Arc::new(|what: String| noteln!("warning: {}", plain(&what)));
+        let surroundings = Surroundings { warn, still, ..Surroundings::default() };
+        let runner = Arc::new(Runner::new(agents, kit, store, surroundings)?);
+        Ok(Ready { runner, _servers: servers })
+    }
+
+    /// These agents and those that they may ask, with their tools, and their models but for those that are left out.
+    pub async fn parts(&self, names: &[&str], left_out: &(dyn Fn(&str) -> bool + Sync)) -> Result<Parts> {
         let agents = self.with_others(names)?;
         // Opening a model asks the ledger, which waits.
         let (models, tools) = tokio::task::block_in_place(|| {
             let mut tools = self.knowledge(&agents)?;
             tools.extend(self.tools()?);
-            Ok::<_, Error>((self.models(&agents)?, tools))
+            Ok::<_, Error>((self.models(&agents, left_out)?, tools))
         })?;
         let mut kit = Kit { models, tools };
         let mut servers = vec![];
@@ -133,11 +156,7 @@ impl Project {
             }
             kit.tools.push(tool);
         }
-        let store = self.store().await?;
-        let surroundings =
-            Surroundings { warn: Arc::new(|what| noteln!("warning: {}", plain(&what))), ..Surroundings::default() };
-        let runner = Arc::new(Runner::new(agents, kit, store, surroundings)?);
-        Ok(Ready { runner, _servers: servers })
+        Ok(Parts { agents, kit, servers })
     }
 
     /// The named agents and those that they name as tools, in the order of the file.
@@ -158,9 +177,14 @@ impl Project {
     }
 
     /// Every model that these agents name: somebody's, if `[models.NAME]` says so, or one of ours, loaded.
-    fn models(&self, agents: &[(String, AgentDefinition)]) -> Result<BTreeMap<String, Arc<dyn narthex_agent::Model>>> {
+    fn models(
+        &self,
+        agents: &[(String, AgentDefinition)],
+        left_out: &dyn Fn(&str) -> bool,
+    ) -> Result<BTreeMap<String, Arc<dyn narthex_agent::Model>>> {
         let endpoints: BTreeMap<String, Endpoint> = guests(&self.layers, "models")?.into_iter().collect();
-        let names: BTreeSet<&str> = agents.iter().flat_map(|(_, agent)| agent.models()).collect();
+        let names = agents.iter().flat_map(|(_, agent)| agent.models()).filter(|name| !left_out(name));
+        let names: BTreeSet<&str> = names.collect();
         let mut found: BTreeMap<String, Arc<dyn narthex_agent::Model>> = BTreeMap::new();
         let mut models = Models::within(None);
         for name in &names {
@@ -173,6 +197,9 @@ impl Project {
             let mut source = Source::new(shelf(&self.root), name.to_string(), ReadyOptions::default());
             source.name = Some(name.to_string());
             models.add(Arc::new(source).start()?)?;
+        }
+        if names.iter().all(|name| found.contains_key(*name)) {
+            return Ok(found);
         }
         let house = Arc::new(House(InHouse::new(models, &ServeOptions::default())?));
         for name in names.into_iter().filter(|name| !endpoints.contains_key(*name)) {

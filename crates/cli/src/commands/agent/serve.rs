@@ -1,6 +1,9 @@
 //! `narthex agent serve`: the agents of a project behind a port. Knows routers and who is let in; no run.
 
-use super::project::Project;
+use super::{
+    project::Project,
+    telemetry::{Exporter, Still},
+};
 use crate::commands::serve::{api_keys, stop_signal, warn_if_open};
 use crate::output::plain;
 use clap::Args;
@@ -37,6 +40,12 @@ pub(super) struct ServeArguments {
     /// Another site whose pages may use the server, as `https://chat.example`; `*` is any
     #[arg(long, value_name = "ORIGIN", help_heading = "HTTP")]
     allowed_origin: Vec<String>,
+    /// Send spans of runs to this collector of OpenTelemetry, as `http://127.0.0.1:4318`
+    #[arg(long, value_name = "URL", help_heading = "Telemetry")]
+    otlp_endpoint: Option<String>,
+    /// Send with them what people, models and tools said
+    #[arg(long, requires = "otlp_endpoint", help_heading = "Telemetry")]
+    with_content: bool,
 }
 
 /// What an agent's card is asked for at: who it is and how it is reached is nobody's secret.
@@ -62,7 +71,13 @@ pub(super) async fn serve(args: ServeArguments) -> Result<()> {
     let address = format!("http://{}", bound.address());
     let project = Project::read(&args.project.project)?;
     let names: Vec<&str> = args.agents.iter().map(String::as_str).collect();
-    let ready = project.ready(&names).await?;
+    let exporter = args.otlp_endpoint.as_ref().map(|url| Exporter::new(url, args.with_content)).transpose()?;
+    let (exporter, still) =
+        exporter.map_or((None, Arc::new(|_: &str, _: &str| {}) as Still), |(exporter, still)| (Some(exporter), still));
+    let ready = project.ready_and_told(&names, still).await?;
+    if let Some(exporter) = exporter {
+        tokio::spawn(exporter.keep_sending(Arc::downgrade(&ready.runner)));
+    }
     let agents: Arc<dyn Agents> = ready.runner.clone();
     let taken_up = ready.runner.resume_all().await;
     let taken_up = taken_up.map_err(|error| Error::input("runs cannot be taken up").cause(error))?;
