@@ -53,8 +53,10 @@ pub use runner::{NewId, Runner, Surroundings};
 pub use schema::Schema;
 pub use state::{Approval, Asking, CallState, Earlier, Form, Outcome, Phase, State, Summary, Used};
 pub use step::{Action, Step, TODO, due, fold, step};
+#[cfg(feature = "postgres")]
+pub use store::PostgresStore;
 pub use store::{
     Append, Creation, Durability, EVENTS_MAX, Lease, Memory, NewRun, Row, SqliteStore, Standing, Store, StoreError,
-    Wait,
+    Wait, open_store,
 };
 pub use tool::{Call, Content, Effect, Progress, Tool, ToolDefinition, ToolFailure, ToolResult};
