@@ -79,13 +79,13 @@ impl Listing {
             let runs = agents.runs(tenant, self.filter.clone(), page.clone()).await?;
             let is_end = runs.len() < page.size;
             scanned += runs.len();
-            after = runs.last().map(|view| view.id.clone()).or(after);
+            after = runs.last().map(RunView::cursor).or(after);
             for view in runs.into_iter().filter(|view| self.takes(view)) {
                 listed.total += 1;
                 if listed.views.len() < self.page_size {
                     listed.views.push(view);
                 } else if listed.next.is_empty() {
-                    listed.next = listed.views.last().map(|view| view.id.clone()).unwrap_or_default();
+                    listed.next = listed.views.last().map(RunView::cursor).unwrap_or_default();
                 }
             }
             if is_end || scanned >= self.scanned_max {
@@ -114,7 +114,7 @@ impl Listing {
             if runs.len() < size {
                 break;
             }
-            after = runs.last().map(|view| view.id.clone());
+            after = runs.last().map(RunView::cursor);
         }
         Ok(total.max(least))
     }

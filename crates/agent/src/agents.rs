@@ -23,7 +23,7 @@ pub trait Agents: Send + Sync {
     /// all.
     fn follow(&self, tenant: &str, run: &str, after: u64) -> BoxStream<'static, Result<RunEvent, AgentError>>;
 
-    /// Runs, the newest first.
+    /// Runs, those first that changed last.
     fn runs(&self, tenant: &str, filter: RunFilter, page: Page)
     -> BoxFuture<'static, Result<Vec<RunView>, AgentError>>;
 
@@ -106,6 +106,13 @@ pub struct RunView {
     pub last_event: u64,
     /// What came with the [`Ask`].
     pub metadata: Map<String, Value>,
+}
+
+impl RunView {
+    /// Its place in the list of runs: a [`Page`] behind it holds no run twice, whatever has changed meanwhile.
+    pub fn cursor(&self) -> String {
+        format!("{}@{}", self.id, self.changed_ms)
+    }
 }
 
 /// How a run stands.
@@ -257,10 +264,21 @@ pub struct RunFilter {
 /// A part of a long list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
-    /// Behind the run of this id.
+    /// Behind the run of this [`RunView::cursor`], where it stood then; or of this id, where it stands now.
     pub after: Option<String>,
     /// So many at most.
     pub size: usize,
+}
+
+impl Page {
+    /// The run behind which it begins, and when that had changed, if that is known.
+    pub fn place(&self) -> Option<(&str, Option<u64>)> {
+        let after = self.after.as_deref()?;
+        match after.rsplit_once('@').and_then(|(run, at_ms)| Some((run, at_ms.parse().ok()?))) {
+            Some((run, at_ms)) => Some((run, Some(at_ms))),
+            None => Some((after, None)),
+        }
+    }
 }
 
 /// Why something cannot be had.

@@ -60,8 +60,10 @@ pub use schema::Schema;
 pub use spans::{RunLog, SERVICE, Span, SpanEvent, SpanKind, otlp, spans};
 pub use state::{Approval, Asking, CallState, Earlier, Form, Outcome, Phase, State, Summary, Used};
 pub use step::{Action, Step, TODO, due, fold, step};
+#[cfg(feature = "postgres")]
+pub use store::PostgresStore;
 pub use store::{
     Append, Creation, Durability, EVENTS_MAX, Lease, Memory, NewRun, Row, SqliteStore, Standing, Store, StoreError,
-    Wait,
+    Wait, open_store,
 };
 pub use tool::{Call, Content, Effect, Progress, Tool, ToolDefinition, ToolFailure, ToolResult};

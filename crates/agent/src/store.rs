@@ -1,7 +1,11 @@
 //! The seam between the loop and where runs are kept: an append-only log of events for each run, with a row that says
 //! how it stands. Whoever appends names the number that the event must get, so that of two writers one wins.
 
+mod database;
 mod packed;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod rows;
 mod sqlite;
 
 use crate::{
@@ -9,7 +13,10 @@ use crate::{
     event::{Parent, Stamped},
 };
 use futures::future::BoxFuture;
+use std::{path::Path, sync::Arc};
 
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStore;
 pub use sqlite::{Durability, SqliteStore};
 
 /// Events that are read at once: each may hold a whole result.
@@ -18,12 +25,45 @@ pub const EVENTS_MAX: usize = 32;
 /// What a store gives, later.
 pub type Wait<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
+/// The addresses of databases that are no files.
+const POSTGRES_SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
+/// The address of a file, written as one.
+const SQLITE_SCHEME: &str = "sqlite://";
+
+/// Opens the store at an address: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, or a file of SQLite's, which is made
+/// if it is not there. Two servers may have the same.
+///
+/// # Errors
+/// [`StoreError::Failed`] with what is wrong with it; or that it takes a program that was built otherwise, and how.
+pub async fn open_store(address: &str) -> Result<Arc<dyn Store>, StoreError> {
+    if POSTGRES_SCHEMES.iter().any(|scheme| address.starts_with(scheme)) {
+        return postgres(address).await;
+    }
+    let path = address.strip_prefix(SQLITE_SCHEME).unwrap_or(address);
+    if let Some((scheme, _)) = path.split_once("://") {
+        let known = "it is a path, `sqlite://PATH` or `postgres://USER@HOST/DATABASE`";
+        return Err(StoreError::Failed(format!("runs cannot be kept at an address of `{scheme}`: {known}")));
+    }
+    Ok(Arc::new(SqliteStore::open(Path::new(path), Durability::Disk).await?))
+}
+
+#[cfg(feature = "postgres")]
+async fn postgres(address: &str) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(Arc::new(PostgresStore::connect(address).await?))
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn postgres(_: &str) -> Result<Arc<dyn Store>, StoreError> {
+    let how = "build it with `cargo build --release -p narthex --features postgres`";
+    Err(StoreError::Failed(format!("this program was built without PostgreSQL: {how}")))
+}
+
 /// Where runs are kept. All methods but those on leases and sweeps see one tenant only.
 pub trait Store: Send + Sync + 'static {
     /// Keeps a new run with its first event.
     fn create(&self, new: NewRun) -> Wait<'_, Creation>;
 
-    /// Adds an event: all of it, or nothing.
+    /// Adds events: all of them, or none.
     fn append(&self, append: Append) -> Wait<'_, ()>;
 
     /// The next events of a run after this number, in their order, [`EVENTS_MAX`] at most; nothing if there are no
@@ -33,7 +73,7 @@ pub trait Store: Send + Sync + 'static {
     /// How a run stands.
     fn row<'a>(&'a self, tenant: &'a str, run: &'a str) -> Wait<'a, Option<Row>>;
 
-    /// The runs that a filter lets through, the newest first.
+    /// The runs that a filter lets through, those first that changed last; of two that changed at once, the newer.
     fn rows<'a>(&'a self, tenant: &'a str, filter: RunFilter, page: Page) -> Wait<'a, Vec<Row>>;
 
     /// The newest run of a conversation.
@@ -95,15 +135,15 @@ pub enum Creation {
     Known(String),
 }
 
-/// An event that is to be added.
+/// Events that are to be added to a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Append {
     /// The run.
     pub run: String,
-    /// The number that the event gets: one more than the run has.
+    /// The number that the first event gets: one more than the run has.
     pub number: u64,
-    /// The event.
-    pub stamped: Stamped,
+    /// The events, one or more.
+    pub stamped: Vec<Stamped>,
     /// How the run stands then.
     pub standing: Standing,
     /// The lease of whoever works on the run; none for an answer from outside.

@@ -302,8 +302,8 @@ impl Agents for Scripted {
         let mut views: Vec<RunView> = state.runs.values().filter(own).map(|run| run.view.clone()).collect();
         views.sort_by_key(|view| std::cmp::Reverse((view.changed_ms, view.id.clone())));
         let mut found = Ok(0);
-        if let Some(after) = &page.after {
-            let position = views.iter().position(|view| view.id == *after);
+        if let Some((after, _)) = page.place() {
+            let position = views.iter().position(|view| view.id == after);
             found = position.map(|position| position + 1).ok_or_else(|| AgentError::Unknown(format!("no run {after}")));
         }
         let fits = move |view: &RunView| {

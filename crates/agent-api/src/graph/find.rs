@@ -28,7 +28,7 @@ pub(super) async fn runs_of(app: &App, tenant: &str, thread: &str) -> Result<Vec
     Ok(runs)
 }
 
-/// Runs, the newest first, so many at most.
+/// Runs, those first that changed last, so many at most.
 pub(super) async fn collect(
     app: &App,
     tenant: &str,
@@ -37,7 +37,7 @@ pub(super) async fn collect(
 ) -> Result<Vec<RunView>, ApiError> {
     let mut runs: Vec<RunView> = vec![];
     while runs.len() < count_max {
-        let after = runs.last().map(|run| run.id.clone());
+        let after = runs.last().map(RunView::cursor);
         let page = Page { after, size: PAGE.min(count_max - runs.len()) };
         let wanted = page.size;
         let more = app.agents.runs(tenant, filter.clone(), page).await.map_err(refused)?;

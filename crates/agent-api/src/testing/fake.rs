@@ -413,7 +413,7 @@ impl Agents for Fake {
         };
         let of_tenant = runs.list.iter().rev().filter(|run| run.tenant == tenant).map(|run| &run.view);
         let mut list: Vec<RunView> = of_tenant.cloned().collect();
-        if let Some(after) = page.after {
+        if let Some((after, _)) = page.place() {
             let behind = list.iter().position(|view| view.id == after).map_or(list.len(), |place| place + 1);
             list.drain(..behind);
         }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     agents::RunStatus,
     canonical::{DEPTH_MAX, is_deeper},
-    event::{Checked, Event, Purpose},
+    event::{Checked, Event, Purpose, Stamped},
     judge::{Act, number_calls},
     kit::Agent,
     load::load,
@@ -19,7 +19,7 @@ use crate::{
     redact::Masker,
     result::{RESULT_BYTES_MAX, bounded},
     state::{CallState, Earlier, Phase, State},
-    step::{Action, due},
+    step::{Action, due, step},
     store::{Lease, StoreError},
     tool::{Call, ToolFailure, ToolResult},
     window::request,
@@ -38,6 +38,8 @@ const RENEW_MS: u64 = 10_000;
 const POLL_MS: u64 = 500;
 /// Waits that a model asks for are cut to this.
 const ASKED_WAIT_MS_MAX: u64 = 600_000;
+/// Events that are kept in one write.
+const EVENTS_AT_ONCE_MAX: usize = 64;
 /// A longer answer of a model is no answer.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -137,9 +139,9 @@ impl Drive<'_> {
                 }
             } else if let Some(call) = self.state.lapsed(now_ms).map(str::to_string) {
                 self.append(Event::Lapsed { call }).await?;
-            } else if self.time_up_ms().is_some_and(|at_ms| at_ms <= now_ms) {
+            } else if time_up_ms(&self.state).is_some_and(|at_ms| at_ms <= now_ms) {
                 self.append(Event::TimeUp).await?;
-            } else if let Some(action) = self.next_action() {
+            } else if let Some(action) = self.next_action(&self.state) {
                 self.begin(action, now_ms).await?;
             } else if !self.under_way.is_empty() {
                 self.wait(now_ms).await?;
@@ -149,24 +151,38 @@ impl Drive<'_> {
         }
     }
 
-    fn next_action(&self) -> Option<Action> {
-        due(&self.state).into_iter().find(|action| !(self.pausing && matches!(action, Action::Ask { .. })))
+    fn next_action(&self, state: &State) -> Option<Action> {
+        due(state).into_iter().find(|action| !(self.pausing && matches!(action, Action::Ask { .. })))
     }
 
-    /// When the limit of work is reached, if it works.
-    fn time_up_ms(&self) -> Option<u64> {
-        let left_ms =
-            self.state.definition().limits.wall_s.saturating_mul(1000).saturating_sub(self.state.used.worked_ms);
-        (self.state.status() == RunStatus::Running).then(|| self.state.changed_ms.saturating_add(left_ms))
-    }
-
-    /// Keeps an event; false if somebody else wrote first, and the state is what it is then.
+    /// Keeps an event, and with it those of what is to be done next, which is under way then: one write, where the disk
+    /// takes longer than all else of a step. False if somebody else wrote first, and the state is what it is then.
     async fn append(&mut self, event: Event) -> Result<bool, Stop> {
+        self.append_with(event, None).await
+    }
+
+    async fn append_with(&mut self, event: Event, work: Option<Work>) -> Result<bool, Stop> {
         let state = std::mem::replace(&mut self.state, State::new("", "", Earlier::default()));
         let (tenant, run) = (state.tenant.clone(), state.run.clone());
-        match self.inner.append(state, event, Some(&self.lease)).await {
-            Ok(next) => {
+        let (mut works, now_ms) = (Vec::from_iter(work), self.inner.now_ms());
+        let mut events = vec![Stamped { at_ms: now_ms, event }];
+        let mut next = step(state, &events[0]).state;
+        while events.len() < EVENTS_AT_ONCE_MAX
+            && next.outcome.is_none()
+            && next.lapsed(now_ms).is_none()
+            && !time_up_ms(&next).is_some_and(|at_ms| at_ms <= now_ms)
+            && let Some(action) = self.next_action(&next)
+            && let Ok(Some((event, work))) = self.prepare(&next, &action, now_ms)
+        {
+            let stamped = Stamped { at_ms: now_ms, event };
+            next = step(next, &stamped).state;
+            events.push(stamped);
+            works.extend(work);
+        }
+        match self.inner.keep(&next, events, Some(&self.lease)).await {
+            Ok(()) => {
                 self.state = next;
+                self.under_way.extend(works);
                 Ok(true)
             }
             Err(StoreError::Conflict) => {
@@ -223,7 +239,7 @@ impl Drive<'_> {
             Told,
             Late,
         }
-        let times = [Some(now_ms + POLL_MS), Some(self.renew_at_ms), self.time_up_ms()];
+        let times = [Some(now_ms + POLL_MS), Some(self.renew_at_ms), time_up_ms(&self.state)];
         let at_ms = times.into_iter().flatten().min().unwrap_or(now_ms);
         let woken = tokio::select! {
             biased;
@@ -247,15 +263,17 @@ impl Drive<'_> {
     }
 
     async fn begin(&mut self, action: Action, now_ms: u64) -> Result<(), Stop> {
+        if let Some((event, work)) = self.prepare(&self.state, &action, now_ms)? {
+            return self.append_with(event, work).await.map(drop);
+        }
         match action {
-            Action::Ask { not_before_ms, .. } if not_before_ms > now_ms => {
+            Action::Ask { not_before_ms, .. } => {
                 self.pausing = true;
-                self.under_way.push(work::pause(self.inner, not_before_ms - now_ms));
+                self.under_way.push(work::pause(self.inner, not_before_ms.saturating_sub(now_ms)));
                 Ok(())
             }
-            Action::Ask { purpose, model, .. } => self.ask(purpose, model).await,
-            Action::Start { call } => self.start(&call).await,
             Action::Delegate { call, agent } => self.delegate(&call, &agent).await,
+            Action::Start { .. } => Ok(()),
         }
     }
 
@@ -265,22 +283,30 @@ impl Drive<'_> {
         Masker::new(&[self.state.definition().redact.as_slice(), now.unwrap_or_default()].concat())
     }
 
-    async fn ask(&mut self, purpose: Purpose, index: usize) -> Result<(), Stop> {
+    /// The event that begins an action, and what is under way once that is kept; nothing for what takes more than that.
+    fn prepare(&self, state: &State, action: &Action, now_ms: u64) -> Result<Option<(Event, Option<Work>)>, Stop> {
+        Ok(match action {
+            Action::Ask { not_before_ms, .. } if *not_before_ms > now_ms => None,
+            Action::Ask { purpose, model, .. } => Some(self.ask(state, *purpose, *model)?),
+            Action::Start { call } => self.start(state, call),
+            Action::Delegate { .. } => None,
+        })
+    }
+
+    fn ask(&self, state: &State, purpose: Purpose, index: usize) -> Result<(Event, Option<Work>), Stop> {
         let Some(model) = self.agent.models.get(index).cloned() else {
             return Err(Stop::Failed(format!("the agent {} has no model numbered {index}", self.agent.name)));
         };
-        let name = self.state.definition().models().nth(index).unwrap_or_default().to_string();
-        let request = request(&self.state, purpose, &self.agent.tool_definitions());
-        if self.append(Event::Asked { purpose, model: name }).await? {
-            let asked = self.state.used.model_calls;
-            self.under_way.push(work::ask(self.inner, &self.state.run, asked, model, purpose, request, self.masker()));
-        }
-        Ok(())
+        let name = state.definition().models().nth(index).unwrap_or_default().to_string();
+        let request = request(state, purpose, &self.agent.tool_definitions());
+        let work =
+            work::ask(self.inner, &state.run, state.used.model_calls + 1, model, purpose, request, self.masker());
+        Ok((Event::Asked { purpose, model: name }, Some(work)))
     }
 
     /// Starts a call, if its tool is still the one that it was judged by.
-    async fn start(&mut self, id: &str) -> Result<(), Stop> {
-        let Some(CallState { judged, .. }) = self.state.call(id).cloned() else { return Ok(()) };
+    fn start(&self, state: &State, id: &str) -> Option<(Event, Option<Work>)> {
+        let CallState { judged, .. } = state.call(id)?.clone();
         let tool = match self.agent.tool(&judged.tool) {
             Some(equipped) if equipped.digest == judged.digest => match &equipped.act {
                 Act::Call(tool) => Some(tool.clone()),
@@ -289,16 +315,12 @@ impl Drive<'_> {
             _ => None,
         };
         let Some(tool) = tool else {
-            let judge = Inner::judge(&self.state, &self.agent, &self.policies);
-            let call = judge.arguments(id, &judged.tool, judged.arguments);
-            return self.append(Event::Rejudged { call }).await.map(drop);
+            let judge = Inner::judge(state, &self.agent, &self.policies);
+            return Some((Event::Rejudged { call: judge.arguments(id, &judged.tool, judged.arguments) }, None));
         };
-        if self.append(Event::Started { call: id.to_string() }).await? {
-            let (run, tenant) = (self.state.run.clone(), self.state.tenant.clone());
-            let call = Call { id: id.to_string(), run, tenant, arguments: judged.arguments };
-            self.under_way.push(work::call(self.inner, tool, call, self.masker()));
-        }
-        Ok(())
+        let (run, tenant) = (state.run.clone(), state.tenant.clone());
+        let call = Call { id: id.to_string(), run, tenant, arguments: judged.arguments };
+        Some((Event::Started { call: id.to_string() }, Some(work::call(self.inner, tool, call, self.masker()))))
     }
 
     async fn delegate(&mut self, id: &str, agent: &str) -> Result<(), Stop> {
@@ -306,7 +328,8 @@ impl Drive<'_> {
             self.agent.tool(&call.judged.tool).filter(|equipped| equipped.digest == call.judged.digest)
         });
         if still.is_none() {
-            return self.start(id).await;
+            let Some((event, work)) = self.start(&self.state, id) else { return Ok(()) };
+            return self.append_with(event, work).await.map(drop);
         }
         let child = child_id(&self.state.run, id);
         if self.append(Event::Delegated { call: id.to_string(), child }).await? {
@@ -407,6 +430,12 @@ impl Drive<'_> {
         let wait = (doubled as f64 * (1.0 - chance / 2.0)) as u64;
         failure.wait_ms.unwrap_or(0).min(ASKED_WAIT_MS_MAX).max(wait)
     }
+}
+
+/// When the limit of work is reached, if it works.
+fn time_up_ms(state: &State) -> Option<u64> {
+    let left_ms = state.definition().limits.wall_s.saturating_mul(1000).saturating_sub(state.used.worked_ms);
+    (state.status() == RunStatus::Running).then(|| state.changed_ms.saturating_add(left_ms))
 }
 
 /// An answer that can be kept.

@@ -166,16 +166,27 @@ impl Inner {
     pub(super) async fn append(&self, state: State, event: Event, lease: Option<&Lease>) -> Result<State, StoreError> {
         let stamped = Stamped { at_ms: self.now_ms(), event };
         let next = step(state, &stamped).state;
+        self.keep(&next, vec![stamped], lease).await?;
+        Ok(next)
+    }
+
+    /// Keeps the events that led to a state, all or none.
+    pub(super) async fn keep(
+        &self,
+        next: &State,
+        stamped: Vec<Stamped>,
+        lease: Option<&Lease>,
+    ) -> Result<(), StoreError> {
         let append = Append {
             run: next.run.clone(),
-            number: next.events,
+            number: next.events + 1 - stamped.len() as u64,
             stamped,
-            standing: standing(&next),
+            standing: standing(next),
             lease: lease.cloned(),
         };
         self.store().append(append).await?;
         self.hear(&next.run, || Heard::Changed);
-        Ok(next)
+        Ok(())
     }
 
     /// Keeps an event that comes from outside: what it is depends on the state, which may change meanwhile. Gives the

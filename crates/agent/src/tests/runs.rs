@@ -12,7 +12,6 @@ use crate::{
     scripted::{Scripted, call, say},
     state::{Earlier, State},
     step::fold,
-    store::{Durability, SqliteStore, Store},
 };
 use futures::{StreamExt, future::BoxFuture};
 use narthex_base::chat::{MessageContent, Role};
@@ -368,8 +367,8 @@ async fn a_thousand_steps_with_a_large_file_stay_small() {
     let run = begun(&runner, ask("a", "go")).await;
     assert_eq!(run.status, RunStatus::Done, "{:?}", run.reason);
     drop(runner);
-    let store = SqliteStore::open(&world.folder.path().join("runs.db"), Durability::Process).await.unwrap();
-    let (steps, bytes) = (store.row(TENANT, &run.id).await.unwrap().unwrap().events, store.bytes().await.unwrap());
+    let row = world.store().await.row(TENANT, &run.id).await.unwrap();
+    let (steps, bytes) = (row.unwrap().events, world.bytes().await);
     assert!(steps >= 1000 && bytes < 3 << 20, "{steps} steps, {bytes} bytes");
 }
 

@@ -27,6 +27,9 @@ use tokio::sync::Notify;
 
 pub(super) const TENANT: &str = "anna";
 pub(super) const NOW_MS: u64 = 1_700_000_000_000;
+/// The environment's word for a PostgreSQL server that all tests are to run over: `postgres://USER@HOST:PORT/DATABASE`.
+#[cfg(feature = "postgres")]
+pub(super) const POSTGRES: &str = "NARTHEX_TEST_POSTGRES";
 
 /// What tools did: run and call, with the tool and the arguments, in the order in which it was done.
 pub(super) type Effects = Arc<Mutex<Vec<(String, String, String)>>>;
@@ -81,6 +84,8 @@ pub(super) struct World {
     pub(super) warnings: Arc<Mutex<Vec<String>>>,
     /// Runs that ended or waited, in this order.
     pub(super) still: Arc<Mutex<Vec<String>>>,
+    #[cfg(feature = "postgres")]
+    schema: postgres::Schema,
 }
 
 impl World {
@@ -92,11 +97,28 @@ impl World {
             names: Arc::default(),
             warnings: Arc::default(),
             still: Arc::default(),
+            #[cfg(feature = "postgres")]
+            schema: postgres::Schema::default(),
         }
     }
 
+    /// The world's store, opened anew: a file, or a schema of the database that the environment names.
     pub(super) async fn store(&self) -> Arc<dyn Store> {
+        #[cfg(feature = "postgres")]
+        if let Ok(server) = std::env::var(POSTGRES) {
+            return Arc::new(self.schema.connect(&server).await);
+        }
         Arc::new(SqliteStore::open(&self.folder.path().join("runs.db"), Durability::Process).await.unwrap())
+    }
+
+    /// How many bytes the store takes.
+    pub(super) async fn bytes(&self) -> u64 {
+        #[cfg(feature = "postgres")]
+        if let Ok(server) = std::env::var(POSTGRES) {
+            return self.schema.connect(&server).await.bytes().await.unwrap();
+        }
+        let file = SqliteStore::open(&self.folder.path().join("runs.db"), Durability::Process).await.unwrap();
+        file.bytes().await.unwrap()
     }
 
     /// Five tools: two that read, two that write, one that reaches out.
@@ -298,6 +320,30 @@ impl Store for Dying {
     }
     fn recall<'a>(&'a self, tenant: &'a str, agent: &'a str, words: &'a str, count: usize) -> Wait<'a, Vec<Memory>> {
         self.read(self.inner.recall(tenant, agent, words, count))
+    }
+}
+
+/// A schema of a PostgreSQL database for one world, made when it is first wanted.
+#[cfg(feature = "postgres")]
+mod postgres {
+    use crate::store::PostgresStore;
+    use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+    use tokio::sync::OnceCell;
+
+    #[derive(Default)]
+    pub(super) struct Schema(OnceCell<String>);
+
+    impl Schema {
+        pub(super) async fn connect(&self, server: &str) -> PostgresStore {
+            let made = async || {
+                let name = crate::clock::new_id("world").replace('-', "_");
+                let mut connection = PgConnection::connect(server).await.unwrap();
+                connection.execute(AssertSqlSafe(format!("create schema {name}"))).await.unwrap();
+                name
+            };
+            let name = self.0.get_or_init(made).await;
+            PostgresStore::connect(&format!("{server}?options[search_path]={name}")).await.unwrap()
+        }
     }
 }
 
