@@ -2,8 +2,8 @@
 
 mod house;
 mod look;
-mod project;
-mod serve;
+pub(super) mod project;
+pub(super) mod serve;
 pub mod tables;
 mod tables_asked;
 mod work;
