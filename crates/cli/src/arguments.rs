@@ -2,6 +2,8 @@
 
 #[cfg(feature = "agents")]
 use crate::commands::agent::Agent;
+#[cfg(all(feature = "agents", feature = "run"))]
+use crate::commands::mcp::Mcp;
 use crate::commands::{
     LOAD_DOCUMENT,
     bench::Bench,
@@ -101,6 +103,14 @@ Examples:
   narthex agent serve --port 8010
   narthex agent ls")]
     Agent(Agent),
+    /// Offer a project to editors and assistants over MCP: tools, resources and prompts
+    #[cfg(all(feature = "agents", feature = "run"))]
+    #[command(after_help = "\
+Examples:
+  narthex mcp --project hello
+  narthex mcp --project hello --allow-writes --agents
+  narthex mcp --port 8020 --api-key \"$KEY\"")]
+    Mcp(Box<Mcp>),
     /// List artifacts
     #[command(after_help = "\
 Example:

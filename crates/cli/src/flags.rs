@@ -97,6 +97,29 @@ pub struct LedgerFlag {
     pub project: PathBuf,
 }
 
+/// Who may reach a server over HTTP, and how.
+#[cfg(feature = "agents")]
+#[derive(Args)]
+#[command(next_help_heading = "HTTP")]
+pub struct HttpFlags {
+    /// The address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Ask clients for this key; may be given several times
+    #[arg(long, env = "NARTHEX_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub api_key: Vec<String>,
+    /// Ask clients for one of the keys in this file, one a line, and behind it perhaps whose it is; `sha256:` begins a
+    /// key's digest, `#` a comment
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// A further host name under which the server may be addressed, as by a reverse proxy
+    #[arg(long, value_name = "NAME")]
+    pub allowed_host: Vec<String>,
+    /// Another site whose pages may use the server, as `https://chat.example`; `*` is any
+    #[arg(long, value_name = "ORIGIN")]
+    pub allowed_origin: Vec<String>,
+}
+
 /// How many threads compute.
 #[derive(Args)]
 pub struct ThreadsFlag {

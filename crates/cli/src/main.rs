@@ -58,6 +58,8 @@ fn run(command: Option<Command>, style: style::Style) -> Result<()> {
         Some(Command::Serve(args)) => commands::serve::run(&args),
         #[cfg(feature = "agents")]
         Some(Command::Agent(args)) => commands::agent::run(args),
+        #[cfg(all(feature = "agents", feature = "run"))]
+        Some(Command::Mcp(args)) => commands::mcp::run(&args),
         Some(Command::Batch(args)) => commands::serve::batch(&args, style),
         Some(Command::Ls(args)) => commands::look::ls(&args),
         Some(Command::Show(args)) => commands::look::show(&args),

@@ -1,9 +1,9 @@
 //! Between the forms of our seams and those of the SDK. Changes nothing on the way but what it says.
 
-use narthex_agent::{Content, ToolDefinition, ToolResult};
+use narthex_agent::{Content, Effect, ToolDefinition, ToolResult};
 use rmcp::model::{
     AudioContent, CallToolResult, ContentBlock, EmbeddedResource, ImageContent, JsonObject, Resource, ResourceContents,
-    TextContent, Tool,
+    TextContent, Tool, ToolAnnotations,
 };
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -11,8 +11,18 @@ use std::sync::Arc;
 /// A tool as the wire names it.
 pub(crate) fn tool(definition: &ToolDefinition) -> Tool {
     let mut tool = Tool::new(definition.name.clone(), definition.description.clone(), object(&definition.input_schema));
+    tool.annotations = hints(definition.effect);
     tool.output_schema = definition.output_schema.as_ref().map(|schema| Arc::new(object(schema)));
     tool
+}
+
+/// What a host may know of a call before it asks a person: whether it only reads, and whether it stays here.
+fn hints(effect: Effect) -> Option<ToolAnnotations> {
+    match effect {
+        Effect::Reads => Some(ToolAnnotations::new().read_only(true).open_world(false)),
+        Effect::Writes => Some(ToolAnnotations::new().read_only(false).open_world(false)),
+        Effect::Reaches => None,
+    }
 }
 
 fn object(schema: &Value) -> JsonObject {

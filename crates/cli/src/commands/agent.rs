@@ -3,8 +3,8 @@
 mod eval;
 mod house;
 mod look;
-mod project;
-mod serve;
+pub(super) mod project;
+pub(super) mod serve;
 pub mod tables;
 mod tables_asked;
 mod telemetry;

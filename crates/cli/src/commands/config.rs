@@ -6,8 +6,9 @@ use crate::{
     style::table,
 };
 use clap::{Args, Subcommand};
-use narthex_base::{Plan, Result};
+use narthex_base::{Plan, Result, plan::Origin};
 use narthex_shelf::read_plan;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// The arguments of `narthex config`.
@@ -34,21 +35,32 @@ pub enum ConfigCommand {
     Schema,
 }
 
+/// The JSON schema of a project file.
+pub fn schema() -> Value {
+    #[cfg_attr(not(feature = "agents"), expect(unused_mut, reason = "agents add their tables"))]
+    let mut schema = Plan::schema();
+    #[cfg(feature = "agents")]
+    super::agent::tables::add_to(&mut schema);
+    schema
+}
+
+/// Every value of a plan with its origin.
+pub fn values(plan: &Plan) -> Vec<Value> {
+    let entry = |(key, value, origin): (String, Value, Origin)| json!({"key": key, "value": value, "origin": origin.to_string()});
+    plan.values().into_iter().map(entry).collect()
+}
+
 pub fn run(args: &Config) -> Result<()> {
     match &args.command {
         ConfigCommand::Schema => {
-            #[cfg_attr(not(feature = "agents"), expect(unused_mut, reason = "agents add their tables"))]
-            let mut schema = Plan::schema();
-            #[cfg(feature = "agents")]
-            super::agent::tables::add_to(&mut schema);
-            print_json(&schema);
+            print_json(&schema());
         }
         ConfigCommand::Show { project, settings, output } => {
-            let values = read_plan(project, &plan_options(project, settings)?)?.values();
+            let plan = read_plan(project, &plan_options(project, settings)?)?;
             if output.json {
-                let entry = |(path, value, origin): (String, serde_json::Value, narthex_base::plan::Origin)| serde_json::json!({ "key": path, "value": value, "origin": origin.to_string() });
-                print_json(&values.into_iter().map(entry).collect::<Vec<_>>());
+                print_json(&values(&plan));
             } else {
+                let values = plan.values();
                 let rows =
                     values.into_iter().map(|(path, value, origin)| vec![path, value.to_string(), origin.to_string()]);
                 out!("{}", table(&rows.collect::<Vec<_>>()));

@@ -13,7 +13,9 @@ use narthex_run::{
     look::{Range, TokenRun, data_rows, source_preview, token_documents},
 };
 use narthex_shelf::has_plan;
+use serde::Serialize;
 use serde_json::{Value, json};
+use std::{path::Path, sync::atomic::AtomicBool};
 
 /// The arguments of `narthex data show`.
 #[derive(Args)]
@@ -48,16 +50,76 @@ pub enum Part {
     Validation,
 }
 
+impl Part {
+    /// As files are named by it.
+    pub fn name(self) -> &'static str {
+        if self == Part::Train { "train" } else { "validation" }
+    }
+}
+
+/// Rows of a source or an artifact, or documents in tokens, as `--json` shows them.
+#[cfg(feature = "agents")]
+pub fn seen(project: &Path, reference: &str, tokens: bool, range: Range, interrupt: &AtomicBool) -> Result<Value> {
+    if !tokens && let Some(project) = project_with_source(project, reference)? {
+        return Ok(json!(understood(&project, reference, range, interrupt)?));
+    }
+    let artifact = shelf(project).ledger()?.resolve(reference)?;
+    match tokens {
+        true => Ok(json!(token_documents(&artifact, range)?.0)),
+        false => Ok(json!(data_rows(&artifact, range)?)),
+    }
+}
+
+/// The project, if a source of it has this name.
+fn project_with_source(project: &Path, name: &str) -> Result<Option<Project>> {
+    if !has_plan(project) {
+        return Ok(None);
+    }
+    let project = Project::open(project, &open_options(base_options(&[])))?;
+    Ok(project.plan.sources.contains_key(name).then_some(project))
+}
+
+/// A source as it was understood.
+#[derive(Serialize)]
+struct Understood {
+    columns: Vec<Column>,
+    rows: Vec<Value>,
+    count: u64,
+    bad: u64,
+    bad_examples: Vec<String>,
+}
+
+/// A column of a source, and the type that a transform sees.
+#[derive(Serialize)]
+struct Column {
+    name: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+/// Rows of a source from `first` on, counted from 0.
+fn understood(project: &Project, name: &str, range: Range, interrupt: &AtomicBool) -> Result<Understood> {
+    let found =
+        source_preview(project, name, range.first.saturating_add(range.count), Observer::new(&|_| {}, interrupt))?;
+    let columns = found.columns.into_iter().map(|(name, kind)| Column { name, kind });
+    Ok(Understood {
+        columns: columns.collect(),
+        rows: found.rows.iter().skip(range.first).map(|row| json!(row)).collect(),
+        count: found.count,
+        bad: found.bad,
+        bad_examples: found.bad_examples,
+    })
+}
+
 pub fn run(args: &Show, style: Style) -> Result<()> {
-    let part = if args.part == Part::Train { "train" } else { "validation" };
+    let part = args.part.name();
     let first = usize::try_from(args.first - 1).unwrap_or(usize::MAX);
     let range = Range { part, first, count: args.count };
     let project = &args.ledger.project;
-    if !args.tokens && has_plan(project) {
-        let project = Project::open(project, &open_options(base_options(&[])))?;
-        if project.plan.sources.contains_key(&args.reference) {
-            return show_source(args, &project, style);
-        }
+    if !args.tokens
+        && let Some(project) = project_with_source(project, &args.reference)?
+    {
+        return show_source(args, &project, range, style);
     }
     let artifact = shelf(project).ledger()?.resolve(&args.reference)?;
     if !args.tokens {
@@ -93,22 +155,16 @@ fn print_rows(rows: &[Value], args: &Show) {
     }
 }
 
-fn show_source(args: &Show, project: &Project, style: Style) -> Result<()> {
+fn show_source(args: &Show, project: &Project, range: Range, style: Style) -> Result<()> {
     let interrupt = signals::interrupt_flag()?;
-    let wanted = usize::try_from(args.first - 1).unwrap_or(usize::MAX).saturating_add(args.count);
-    let mut found = source_preview(project, &args.reference, wanted, Observer::new(&|_| {}, &interrupt))?;
-    found.rows = found.rows.split_off(found.rows.len().min(wanted - args.count));
+    let found = understood(project, &args.reference, range, &interrupt)?;
     if args.output.json {
-        let columns: Vec<Value> =
-            found.columns.iter().map(|(name, kind)| json!({"name": name, "type": kind})).collect();
-        print_json(&json!({
-            "columns": columns, "rows": found.rows, "count": found.count, "bad": found.bad, "bad_examples": found.bad_examples,
-        }));
+        print_json(&found);
         return Ok(());
     }
     let head = vec!["column".to_string(), "type".into()];
     let rows: Vec<Vec<String>> = std::iter::once(head)
-        .chain(found.columns.iter().map(|(name, kind)| vec![name.clone(), kind.clone()]))
+        .chain(found.columns.iter().map(|column| vec![column.name.clone(), column.kind.clone()]))
         .collect();
     outln!("{}", table(&rows));
     found.rows.iter().for_each(|row| outln!("{}", serde_json::to_string(row).expect("JSON serializes")));

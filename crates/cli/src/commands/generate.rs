@@ -7,6 +7,7 @@ use narthex_answer::{SamplingWish, TextModel, Told};
 use narthex_base::{Error, Result};
 use narthex_infer::{Engine, EngineOptions, Request};
 use narthex_shelf::Purpose;
+use serde_json::{Value, json};
 use std::{io::Read, ops::ControlFlow};
 
 /// The arguments of `narthex generate`.
@@ -79,15 +80,20 @@ pub fn run(args: &Generate) -> Result<()> {
         output::stream(text)
     })?;
     if args.json {
-        print_json(&serde_json::json!({
-            "model": model.name, "prompt": prompt, "text": told.text, "prompt_tokens": ids.len(),
-            "completion_tokens": told.tokens, "finish_reason": told.reason.as_str(), "seconds": told.seconds,
-        }));
+        print_json(&told_json(&model.name, &prompt, ids.len(), &told));
     } else {
         outln!();
         noteln!("{}", summary(&told));
     }
     Ok(())
+}
+
+/// What was generated, as `--json` says it.
+pub fn told_json(model: &str, prompt: &str, prompt_tokens: usize, told: &Told) -> Value {
+    json!({
+        "model": model, "prompt": prompt, "text": told.text, "prompt_tokens": prompt_tokens,
+        "completion_tokens": told.tokens, "finish_reason": told.reason.as_str(), "seconds": told.seconds,
+    })
 }
 
 /// A request with the user's settings, the model's, or ours.

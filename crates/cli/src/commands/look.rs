@@ -7,8 +7,13 @@ use crate::{
 };
 use clap::{Args, builder::PossibleValuesParser};
 use narthex_base::{ArtifactKind, LineageNode, Result};
+use narthex_ledger::{Artifact, Listing};
 use narthex_openness::{lineage_html, openness};
-use std::time::{SystemTime, UNIX_EPOCH};
+use serde_json::{Value, json};
+use std::{
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// The arguments of `narthex ls`.
 #[derive(Args)]
@@ -47,12 +52,29 @@ pub struct Trace {
     pub html: bool,
 }
 
+/// The artifacts of a project, newest first: those that names point to now, or all; of one kind, or of every kind.
+pub fn listings(project: &Path, kind: Option<&str>, all: bool) -> Result<Vec<Listing>> {
+    let mut listings = shelf(project).ledger()?.list()?;
+    listings.retain(|listing| (all || listing.current) && kind.is_none_or(|kind| listing.kind.name() == kind));
+    Ok(listings)
+}
+
+/// An artifact as `--json` shows it.
+pub fn shown(artifact: &Artifact) -> Value {
+    let Artifact { digest, folder, manifest, run, .. } = artifact;
+    json!({"digest": digest, "folder": folder, "manifest": manifest, "run": run})
+}
+
+/// The tree of what an artifact was made from.
+pub fn lineage(project: &Path, reference: &str) -> Result<(Artifact, LineageNode)> {
+    let ledger = shelf(project).ledger()?;
+    let artifact = ledger.resolve(reference)?;
+    let lineage = ledger.lineage(artifact.digest)?;
+    Ok((artifact, lineage))
+}
+
 pub fn ls(args: &Ls) -> Result<()> {
-    let ledger = shelf(&args.ledger.project).ledger()?;
-    let mut listings = ledger.list()?;
-    listings.retain(|listing| {
-        (args.all || listing.current) && args.kind.as_ref().is_none_or(|kind| listing.kind.to_string() == *kind)
-    });
+    let listings = listings(&args.ledger.project, args.kind.as_deref(), args.all)?;
     if args.output.json {
         print_json(&listings);
         return Ok(());
@@ -91,9 +113,7 @@ pub fn show(args: &Look) -> Result<()> {
     let artifact = shelf(&args.ledger.project).ledger()?.resolve(&args.reference)?;
     let manifest = &artifact.manifest;
     if args.output.json {
-        print_json(&serde_json::json!({
-            "digest": artifact.digest, "folder": artifact.folder, "manifest": manifest, "run": artifact.run,
-        }));
+        print_json(&shown(&artifact));
         return Ok(());
     }
     outln!("{} ({})", artifact.name(), manifest.kind);
@@ -140,9 +160,7 @@ fn indent(text: &str) -> String {
 
 pub fn trace(args: &Trace) -> Result<()> {
     let (html, args) = (args.html, &args.look);
-    let ledger = shelf(&args.ledger.project).ledger()?;
-    let artifact = ledger.resolve(&args.reference)?;
-    let lineage = ledger.lineage(artifact.digest)?;
+    let (artifact, lineage) = lineage(&args.ledger.project, &args.reference)?;
     if args.output.json {
         print_json(&lineage);
         return Ok(());

@@ -22,6 +22,8 @@ pub mod embed;
 pub mod engine;
 pub mod generate;
 pub mod look;
+#[cfg(all(feature = "agents", feature = "run"))]
+pub mod mcp;
 #[cfg(feature = "serve")]
 mod models_file;
 #[cfg(feature = "run")]

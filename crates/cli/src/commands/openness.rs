@@ -40,6 +40,9 @@ pub struct License {
     pub output: JsonFlag,
 }
 
+/// What the policy is asked about.
+pub const USES: [Use; 3] = [Use::Train, Use::Redistribute, Use::ServeCommercially];
+
 /// How components and licences are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LicenseFormat {
@@ -75,7 +78,7 @@ pub fn license(args: &License) -> Result<()> {
     }
     let reference = args.reference.as_deref().ok_or_else(|| Error::usage("name an artifact"))?;
     if args.explain {
-        for uses in [Use::Train, Use::Redistribute, Use::ServeCommercially] {
+        for uses in USES {
             explain(&shelf(&args.ledger.project).judge(reference, uses)?);
         }
     }
@@ -84,24 +87,40 @@ pub fn license(args: &License) -> Result<()> {
 }
 
 fn write(subject: &Subject, format: LicenseFormat, args: &License, reference: &str) -> Result<()> {
-    match format {
-        LicenseFormat::Table => print_table(subject, args, reference),
-        LicenseFormat::Json => print_json(&json_of(subject)),
-        LicenseFormat::Mof => out!("{}", mof_yaml(subject)),
-        LicenseFormat::Spdx => print_json(&spdx(subject)),
-        LicenseFormat::Cyclonedx => print_json(&cyclonedx(subject)),
-        LicenseFormat::Croissant => print_json(&croissant(subject)),
-        LicenseFormat::ModelCard => print_yaml(&model_card_metadata(subject))?,
-        LicenseFormat::DatasetCard => print_yaml(&dataset_card_metadata(subject))?,
+    match document(subject, format)? {
+        None => print_table(subject, args, reference),
+        Some(Document::Json(value)) => print_json(&value),
+        Some(Document::Yaml(text)) => out!("{text}"),
     }
     Ok(())
 }
 
-fn print_yaml(value: &Value) -> Result<()> {
+/// What is said of an artifact, for programs.
+pub enum Document {
+    /// JSON, or JSON-LD.
+    Json(Value),
+    /// YAML.
+    Yaml(String),
+}
+
+/// What is said of an artifact in a format; nothing in the one for people.
+pub fn document(subject: &Subject, format: LicenseFormat) -> Result<Option<Document>> {
+    Ok(Some(match format {
+        LicenseFormat::Table => return Ok(None),
+        LicenseFormat::Json => Document::Json(json_of(subject)),
+        LicenseFormat::Mof => Document::Yaml(mof_yaml(subject)),
+        LicenseFormat::Spdx => Document::Json(spdx(subject)),
+        LicenseFormat::Cyclonedx => Document::Json(cyclonedx(subject)),
+        LicenseFormat::Croissant => Document::Json(croissant(subject)),
+        LicenseFormat::ModelCard => Document::Yaml(front_matter(&model_card_metadata(subject))?),
+        LicenseFormat::DatasetCard => Document::Yaml(front_matter(&dataset_card_metadata(subject))?),
+    }))
+}
+
+fn front_matter(value: &Value) -> Result<String> {
     let text = serde_saphyr::to_string(value)
         .map_err(|error| Error::internal("the metadata cannot be written").cause(error))?;
-    outln!("---\n{}\n---", text.trim_end());
-    Ok(())
+    Ok(format!("---\n{}\n---\n", text.trim_end()))
 }
 
 fn json_of(subject: &Subject) -> Value {

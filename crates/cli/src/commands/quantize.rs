@@ -1,6 +1,9 @@
 //! `narthex quantize`
 
-use super::{base_options, open_options, program, project_flag, run::go};
+use super::{
+    base_options, open_options, program, project_flag,
+    run::{go, reported},
+};
 use crate::style::{Style, bytes};
 use clap::{Args, ValueEnum};
 use narthex_base::{
@@ -63,7 +66,7 @@ pub fn run(args: &Quantize, style: Style) -> Result<()> {
     let run = RunOptions { to: Some(name.clone()), force, dry_run: false };
     let report = go(&project, &run, style, args.json, None)?;
     if args.json {
-        outln!("{}", serde_json::json!({ "type": "report", "rows": report.rows, "seconds": report.seconds }));
+        outln!("{}", reported(&report));
         return Ok(());
     }
     outln!("{name}");

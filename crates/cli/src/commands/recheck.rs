@@ -9,7 +9,8 @@ use crate::{
 };
 use clap::Args;
 use narthex_base::{Error, Event, Observer, Result};
-use narthex_run::ReproduceOptions;
+use narthex_run::{ReproduceOptions, Verified};
+use serde_json::Value;
 use std::{
     path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
@@ -98,20 +99,29 @@ pub fn reproduce(args: &Reproduce, style: Style) -> Result<()> {
     Ok(())
 }
 
+/// A seed that whoever trained could not know.
+pub fn seed_of_clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64)
+}
+
+/// What was checked, as `--json` says it.
+pub fn verified(found: &Verified, seed: u64) -> Result<Value> {
+    let mut value = serde_json::to_value(found).map_err(|error| Error::internal("no JSON").cause(error))?;
+    value["seed"] = seed.into();
+    Ok(value)
+}
+
 pub fn verify(args: &Verify, style: Style) -> Result<()> {
     set_threads(args.threads.threads)?;
     let interrupt = signals::interrupt_flag()?;
     let renderer = Renderer::new(style, false);
     let emit = |event| renderer.event(event);
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
-    let seed = args.seed.unwrap_or_else(clock);
+    let seed = args.seed.unwrap_or_else(seed_of_clock);
     let observer = Observer::new(&emit, &interrupt);
     let found = narthex_run::verify(&args.project, &args.reference, args.samples as usize, seed, observer)?;
     drop(renderer);
     if args.output.json {
-        let mut value = serde_json::to_value(&found).map_err(|error| Error::internal("no JSON").cause(error))?;
-        value["seed"] = seed.into();
-        print_json(&value);
+        print_json(&verified(&found, seed)?);
         return Ok(());
     }
     let mut rows = vec![["step", "from", "to", "time", ""].map(String::from).to_vec()];

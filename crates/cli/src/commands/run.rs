@@ -20,9 +20,11 @@ use narthex_base::{
 };
 use narthex_kernels::alloc::release;
 use narthex_run::{LineageEvents, Project, Row, RowState, RunOptions, RunReport};
+use serde_json::{Value, json};
 use std::{
     io::Write,
     path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
 };
 
 /// The arguments of `narthex run`.
@@ -154,10 +156,22 @@ pub(super) fn go(
 ) -> Result<RunReport> {
     let interrupt = signals::interrupt_flag()?;
     let renderer = Renderer::new(style, json);
+    watched(project, options, openlineage, &|event| renderer.event(event), &interrupt)
+}
+
+/// Runs a plan: events go to `tell`, a raised `interrupt` asks it to stop, and a server for OpenLineage, if there is
+/// one, is told too.
+pub fn watched(
+    project: &Project,
+    options: &RunOptions,
+    openlineage: Option<&str>,
+    tell: &(dyn Fn(Event) + Sync),
+    interrupt: &AtomicBool,
+) -> Result<RunReport> {
     let lineage = openlineage.filter(|_| !options.dry_run).map(|to| (LineageEvents::new(project), to));
-    let tell = |to: &str, event: &serde_json::Value| {
+    let post = |to: &str, event: &Value| {
         if let Err(error) = send(to, event) {
-            renderer.event(Event::Warning { step: String::new(), message: format!("no OpenLineage event: {error}") });
+            tell(Event::Warning { step: String::new(), message: format!("no OpenLineage event: {error}") });
         }
     };
     let emit = |event| {
@@ -168,13 +182,13 @@ pub(super) fn go(
         if let Some((events, to)) = &lineage
             && let Some(event) = events.event(&event)
         {
-            tell(to, &event);
+            post(to, &event);
         }
-        renderer.event(event)
+        tell(event)
     };
-    let outcome = project.run(options, Observer::new(&emit, &interrupt));
+    let outcome = project.run(options, Observer::new(&emit, interrupt));
     if let (Err(error), Some((events, to))) = (&outcome, &lineage) {
-        events.failed(error.what(), error.kind() == ErrorKind::Interrupted).iter().for_each(|event| tell(to, event));
+        events.failed(error.what(), error.kind() == ErrorKind::Interrupted).iter().for_each(|event| post(to, event));
     }
     outcome
 }
@@ -183,7 +197,7 @@ pub(super) fn go(
 const OPENLINEAGE_TIMEOUT_S: u64 = 5;
 
 /// Sends an event to an address, or adds it to a file as a line.
-fn send(to: &str, event: &serde_json::Value) -> std::result::Result<(), String> {
+fn send(to: &str, event: &Value) -> std::result::Result<(), String> {
     if to.starts_with("http://") || to.starts_with("https://") {
         let address =
             if to.contains("/api/") { to.to_string() } else { format!("{}/api/v1/lineage", to.trim_end_matches('/')) };
@@ -196,10 +210,15 @@ fn send(to: &str, event: &serde_json::Value) -> std::result::Result<(), String> 
     written.map_err(|error| format!("{to}: {error}"))
 }
 
+/// What a run did, as `--json` says it.
+pub fn reported(report: &RunReport) -> Value {
+    json!({"type": "report", "rows": report.rows, "seconds": report.seconds})
+}
+
 /// The table, and the next commands to type.
 fn finish(project: &Path, report: &RunReport, json: bool, dry_run: bool) {
     if json {
-        outln!("{}", serde_json::json!({ "type": "report", "rows": report.rows, "seconds": report.seconds }));
+        outln!("{}", reported(report));
         return;
     }
     if dry_run {

@@ -41,21 +41,20 @@ struct Lot {
     _ticket: Ticket,
 }
 
-/// Hands each text, its tokens and the encoder's numbers for it behind `prompt` to `write`; warns of texts that were
-/// cut.
+/// Hands each text, its tokens and the encoder's numbers for it behind `prompt` to `write`. Gives how many were longer
+/// than the model can read, and were cut.
 ///
 /// # Errors
 /// If a text cannot be read or encoded, or `write` fails.
 pub fn each(
     encoder: &TextEncoder,
     prompt: &str,
-    texts: &Texts,
+    mut texts: impl Iterator<Item = Result<String>>,
     mut write: impl FnMut(&str, usize, Vec<f32>) -> Result<()>,
-) -> Result<()> {
-    let mut lines = lines(texts)?;
+) -> Result<usize> {
     let (mut cut, mut under_way) = (0, VecDeque::new());
     loop {
-        let texts: Vec<String> = lines.by_ref().take(TEXTS_AT_ONCE).collect::<Result<_>>()?;
+        let texts: Vec<String> = texts.by_ref().take(TEXTS_AT_ONCE).collect::<Result<_>>()?;
         let done = texts.is_empty();
         if !done {
             let sequences = {
@@ -82,15 +81,19 @@ pub fn each(
             break;
         }
     }
+    Ok(cut)
+}
+
+/// Says so if texts were cut.
+pub fn warn_of_cut(cut: usize, encoder: &TextEncoder) {
     if cut > 0 {
         let context = encoder.engine.context();
         noteln!("warning: {cut} texts were longer than the model's {context} tokens and were cut");
     }
-    Ok(())
 }
 
 /// The texts of the command line, of the file, or of stdin.
-fn lines(texts: &Texts) -> Result<Box<dyn Iterator<Item = Result<String>>>> {
+pub fn lines(texts: &Texts) -> Result<Box<dyn Iterator<Item = Result<String>>>> {
     if let Some(path) = &texts.file {
         let file = File::open(path).map_err(|error| Error::io("cannot read", path, error))?;
         return Ok(Box::new(lines_of(BufReader::new(file), path.display().to_string())));

@@ -42,7 +42,7 @@ pub(super) const TENANT: &str = "local";
 const SCHEMA_BYTES_MAX: u64 = 1 << 20;
 
 /// What a project says of agents.
-pub(super) struct Project {
+pub(in crate::commands) struct Project {
     root: PathBuf,
     layers: Layers,
     pub agents: Vec<(String, AgentDefinition)>,
@@ -57,10 +57,21 @@ pub(super) struct Parts {
 }
 
 /// Agents that can be asked, and what must live as long as they do.
-pub(super) struct Ready {
+pub(in crate::commands) struct Ready {
     pub runner: Arc<Runner>,
     /// Their servers of tools end with them.
     _servers: Vec<McpServer>,
+}
+
+impl Ready {
+    /// Goes on with the runs that were interrupted, and with those of other processes that die. Says how many there
+    /// were.
+    pub async fn go_on(&self) -> Result<usize> {
+        let taken_up = self.runner.resume_all().await;
+        let taken_up = taken_up.map_err(|error| Error::input("runs cannot be taken up").cause(error))?;
+        tokio::spawn(self.runner.keep_resuming());
+        Ok(taken_up)
+    }
 }
 
 impl Project {

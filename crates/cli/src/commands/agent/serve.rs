@@ -4,8 +4,11 @@ use super::{
     project::Project,
     telemetry::{Exporter, Still},
 };
-use crate::commands::serve::{api_keys, stop_signal, warn_if_open};
-use crate::output::plain;
+use crate::{
+    commands::serve::{api_keys, stop_signal, warn_if_open},
+    flags::HttpFlags,
+    output::plain,
+};
 use clap::Args;
 use narthex_a2a::{A2aOptions, Store as A2aStore};
 use narthex_agent::Agents;
@@ -13,7 +16,7 @@ use narthex_agent_api::ApiOptions;
 use narthex_base::{Error, Result};
 use narthex_http::{HttpOptions, bind, entropy};
 use narthex_mcp::{Offer, ServerOptions};
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 /// The arguments of `narthex agent serve`.
 #[derive(Args)]
@@ -22,30 +25,32 @@ pub(super) struct ServeArguments {
     agents: Vec<String>,
     #[command(flatten)]
     project: super::ProjectFlag,
-    /// The address to listen on
-    #[arg(long, default_value = "127.0.0.1", help_heading = "HTTP")]
-    host: String,
     /// The port to listen on; 0 takes any free one
     #[arg(long, default_value_t = 8010, help_heading = "HTTP")]
     port: u16,
-    /// Ask clients for this key; may be given several times
-    #[arg(long, env = "NARTHEX_API_KEY", hide_env_values = true, value_name = "KEY", help_heading = "HTTP")]
-    api_key: Vec<String>,
-    /// Ask clients for one of the keys in this file, one a line, and behind it perhaps whose it is; `sha256:` begins a key's digest, `#` a comment
-    #[arg(long, value_name = "FILE", help_heading = "HTTP")]
-    api_key_file: Option<PathBuf>,
-    /// A further host name under which the server may be addressed, as by a reverse proxy
-    #[arg(long, value_name = "NAME", help_heading = "HTTP")]
-    allowed_host: Vec<String>,
-    /// Another site whose pages may use the server, as `https://chat.example`; `*` is any
-    #[arg(long, value_name = "ORIGIN", help_heading = "HTTP")]
-    allowed_origin: Vec<String>,
+    #[command(flatten)]
+    http: HttpFlags,
     /// Send spans of runs to this collector of OpenTelemetry, as `http://127.0.0.1:4318`
     #[arg(long, value_name = "URL", help_heading = "Telemetry")]
     otlp_endpoint: Option<String>,
     /// Send with them what people, models and tools said
     #[arg(long, requires = "otlp_endpoint", help_heading = "Telemetry")]
     with_content: bool,
+}
+
+/// What flags say of a server over HTTP.
+///
+/// # Errors
+/// If a key cannot be read.
+pub(in crate::commands) fn http_options(flags: &HttpFlags, port: u16) -> Result<HttpOptions> {
+    Ok(HttpOptions {
+        host: flags.host.clone(),
+        port,
+        api_keys: api_keys(&flags.api_key, flags.api_key_file.as_deref())?,
+        allowed_hosts: flags.allowed_host.clone(),
+        allowed_origins: flags.allowed_origin.clone(),
+        ..HttpOptions::default()
+    })
 }
 
 /// What an agent's card is asked for at: who it is and how it is reached is nobody's secret.
@@ -57,15 +62,7 @@ fn needs_key(path: &str) -> bool {
 
 /// `narthex agent serve`
 pub(super) async fn serve(args: ServeArguments) -> Result<()> {
-    let api_keys = api_keys(&args.api_key, args.api_key_file.as_deref())?;
-    let http = HttpOptions {
-        host: args.host.clone(),
-        port: args.port,
-        api_keys,
-        allowed_hosts: args.allowed_host.clone(),
-        allowed_origins: args.allowed_origin.clone(),
-        ..HttpOptions::default()
-    };
+    let http = http_options(&args.http, args.port)?;
     warn_if_open(&http);
     let bound = bind(&http)?;
     let address = format!("http://{}", bound.address());
@@ -79,9 +76,7 @@ pub(super) async fn serve(args: ServeArguments) -> Result<()> {
         tokio::spawn(exporter.keep_sending(Arc::downgrade(&ready.runner)));
     }
     let agents: Arc<dyn Agents> = ready.runner.clone();
-    let taken_up = ready.runner.resume_all().await;
-    let taken_up = taken_up.map_err(|error| Error::input("runs cannot be taken up").cause(error))?;
-    tokio::spawn(ready.runner.keep_resuming());
+    let taken_up = ready.go_on().await?;
     let routes = narthex_agent_api::router(agents.clone(), ApiOptions::default())
         .merge(narthex_mcp::router(offer(agents.clone()), mcp_options(&http)))
         .merge(narthex_a2a::router(agents.clone(), a2a_options(&project, &address, !http.api_keys.is_empty()).await?));
@@ -113,7 +108,8 @@ fn offer(agents: Arc<dyn Agents>) -> Offer {
     }
 }
 
-fn mcp_options(http: &HttpOptions) -> ServerOptions {
+/// How MCP is spoken beside or behind such a server.
+pub(in crate::commands) fn mcp_options(http: &HttpOptions) -> ServerOptions {
     let mut secret = [0; 32];
     for part in secret.chunks_mut(8) {
         part.copy_from_slice(&entropy().to_le_bytes());
