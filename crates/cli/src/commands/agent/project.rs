@@ -49,7 +49,7 @@ pub(in crate::commands) struct Project {
 }
 
 /// Agents with what they are made of.
-pub(super) struct Parts {
+pub(in crate::commands) struct Parts {
     pub agents: Vec<(String, AgentDefinition)>,
     pub kit: Kit,
     /// Tools end with their servers.
