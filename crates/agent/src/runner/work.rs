@@ -25,7 +25,8 @@ pub(super) enum Finished {
 
 pub(super) type Work = BoxFuture<'static, Finished>;
 
-/// Asks a model, and masks what it is sent and says. `asked` counts the requests of the run, so that a piece of an answer is known by its request.
+/// Asks a model, and masks what it is sent and says. `asked` counts the requests of the run, so that a piece of an
+/// answer is known by its request.
 pub(super) fn ask(
     inner: &Arc<Inner>,
     run: &str,

@@ -1,6 +1,6 @@
-//! Loading in a process of its own: a parser that overruns its stack, hangs or takes all memory ends there, and the file
-//! is left out like any other that cannot be read. Knows how bytes go to a program and a document comes back; not which
-//! program.
+//! Loading in a process of its own: a parser that overruns its stack, hangs or takes all memory ends there, and the
+//! file is left out like any other that cannot be read. Knows how bytes go to a program and a document comes back; not
+//! which program.
 
 use super::{Load, load_bytes};
 use crate::{document::Document, kind::FileKind};

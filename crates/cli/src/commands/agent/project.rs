@@ -8,8 +8,8 @@ use crate::{
 };
 use narthex_a2a::RemoteSettings;
 use narthex_agent::{
-    AgentDefinition, AgentError, Agents, Durability, Kit, OpenAiModel, Output, RETRIEVE, RunView, Runner, SqliteStore,
-    Surroundings, Tool,
+    AgentDefinition, AgentError, Agents, Kit, OpenAiModel, Output, RETRIEVE, RunView, Runner, Store, Surroundings,
+    Tool, open_store,
 };
 use narthex_base::{
     ArtifactKind, Error, Plan, Result,
@@ -37,6 +37,9 @@ use std::{
 
 /// Whose runs they are where nobody says who asks.
 pub(super) const TENANT: &str = "local";
+
+/// Names another store of runs than the file in the project: `postgres://USER@HOST/DATABASE`, or another file.
+const STORE_VARIABLE: &str = "NARTHEX_AGENT_STORE";
 
 /// Bytes of a file with a schema.
 const SCHEMA_BYTES_MAX: u64 = 1 << 20;
@@ -101,13 +104,21 @@ impl Project {
         onlooker.run(TENANT, run).await.map_err(error_of)
     }
 
-    /// The store of runs, made if there is none.
-    pub async fn store(&self) -> Result<Arc<SqliteStore>> {
-        let path = self.state("agents.db")?;
-        let store = SqliteStore::open(&path, Durability::Disk).await;
-        store
-            .map(Arc::new)
-            .map_err(|error| Error::input("the runs of agents cannot be opened").at(path.display(), None).cause(error))
+    /// The store of runs, made if there is none: the file in the project, or what `NARTHEX_AGENT_STORE` names.
+    pub async fn store(&self) -> Result<Arc<dyn Store>> {
+        let named = std::env::var(STORE_VARIABLE).ok().filter(|address| !address.is_empty());
+        let address = match &named {
+            Some(address) => address.clone(),
+            None => self.state("agents.db")?.to_string_lossy().into_owned(),
+        };
+        open_store(&address).await.map_err(|error| {
+            let error = Error::input("the runs of agents cannot be opened").cause(error);
+            match named {
+                // The address may hold a password.
+                Some(_) => error.help(format!("check {STORE_VARIABLE}")),
+                None => error.at(address, None),
+            }
+        })
     }
 
     /// An agent by its name.
