@@ -213,7 +213,7 @@ fn what_a_project_holds_is_told_as_the_verbs_tell_it() {
     assert_eq!(report, printed(folder, &["license", "tokens"]));
     assert_eq!(
         policy.as_array().unwrap().iter().filter(|finding| finding["use"] == "redistribute").count(),
-        1,
+        2,
         "{policy}"
     );
     let spdx = host.call("license_report", json!({"reference": "tokens", "format": "spdx"}));
@@ -263,7 +263,7 @@ fn mistakes_are_told_to_the_model_and_places_on_disk_are_not_reached() {
     writeln!(input, "this is no JSON\n").unwrap();
     fs::write(folder.join("narthex.toml"), PROJECT.replace("vocab_size", "vocabsize")).unwrap();
     let error = host.error("show_config", json!({}));
-    assert!(error.contains("narthex.toml:18") && error.contains("vocab_size"), "{error}");
+    assert!(error.contains("narthex.toml:19") && error.contains("vocab_size"), "{error}");
     host.leave();
     let nowhere = tempfile::tempdir().unwrap();
     assert!(fail(nowhere.path(), &["mcp"], 1).contains("there is no project"));

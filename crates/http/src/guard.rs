@@ -86,10 +86,10 @@ impl Guard {
         self.allowed_hosts.iter().any(|host| host == name)
     }
 
-    /// Who asks, if the request carries one of the keys.
-    fn check_key(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    /// Who asks, if the request carries one of the keys; nobody in particular where there are none.
+    fn check_key(&self, headers: &HeaderMap) -> Result<Option<Caller>, ApiError> {
         if self.keys.is_empty() {
-            return Ok(Caller::local());
+            return Ok(None);
         }
         let refused = |what: &str| Err(ApiError::request(StatusCode::UNAUTHORIZED, what, Some("invalid_api_key")));
         // Anthropic's clients send it so.
@@ -105,7 +105,7 @@ impl Guard {
         // No early exit: the time tells neither which key nor how much of it was right.
         let same = |key: &ApiKey| equal(key.sha256(), given.sha256());
         let known = self.keys.iter().fold(None, |known, key| if same(key) { Some(key) } else { known });
-        known.map_or_else(|| refused("this API key is not known to the server"), |key| Ok(key.caller().clone()))
+        known.map_or_else(|| refused("this API key is not known to the server"), |key| Ok(Some(key.caller().clone())))
     }
 }
 
@@ -141,7 +141,7 @@ pub(crate) async fn check(guard: Arc<Guard>, mut request: Request, next: Next) -
     let outcome = guard.check_site(request.headers(), authority);
     let outcome = outcome.and_then(|()| match (guard.needs_key)(request.uri().path()) {
         true => guard.check_key(request.headers()),
-        false => Ok(Caller::local()),
+        false => Ok(None),
     });
     let origin = guard.shared_with(request.headers());
     // What a browser asks before it sends another site's request (<https://fetch.spec.whatwg.org>, CORS preflight); it
@@ -153,7 +153,9 @@ pub(crate) async fn check(guard: Arc<Guard>, mut request: Request, next: Next) -
     let mut response = match outcome {
         _ if asks => StatusCode::NO_CONTENT.into_response(),
         Ok(caller) => {
-            request.extensions_mut().insert(caller);
+            if let Some(caller) = caller {
+                request.extensions_mut().insert(caller);
+            }
             next.run(request).await
         }
         Err(error) => error.into_response(),
@@ -246,7 +248,7 @@ mod tests {
         ] {
             assert_eq!(
                 guard.check_key(&headers(&[(header::AUTHORIZATION, credentials)])).ok(),
-                expected.map(|name: &str| Caller(name.into())),
+                expected.map(|name: &str| Some(Caller(name.into()))),
                 "{credentials}"
             );
         }

@@ -62,7 +62,7 @@ async fn tools_are_called() {
             (json!({"text": "fail"}), "it failed", true),
             (json!({"text": "break"}), "it broke", true),
             (json!({"text": 1}), "do not fit", true),
-            (json!({}), "required", true),
+            (json!({}), "missing properties", true),
             (json!({"text": "a", "more": 1}), "more", true),
         ] {
             let (result, told) = call_told(&tools[0], arguments.clone()).await;

@@ -278,9 +278,9 @@ impl Drive<'_> {
     }
 
     /// What masks what the run hears and says: as the run began, and as the project says now.
-    fn masker(&self) -> Masker {
-        let now = self.inner.agent(&self.state.created.agent).map(|agent| agent.definition.redact.as_slice());
-        Masker::new(&[self.state.definition().redact.as_slice(), now.unwrap_or_default()].concat())
+    fn masker(&self, state: &State) -> Masker {
+        let now = self.inner.agent(&state.created.agent).map(|agent| agent.definition.redact.as_slice());
+        Masker::new(&[state.definition().redact.as_slice(), now.unwrap_or_default()].concat())
     }
 
     /// The event that begins an action, and what is under way once that is kept; nothing for what takes more than that.
@@ -300,7 +300,7 @@ impl Drive<'_> {
         let name = state.definition().models().nth(index).unwrap_or_default().to_string();
         let request = request(state, purpose, &self.agent.tool_definitions());
         let work =
-            work::ask(self.inner, &state.run, state.used.model_calls + 1, model, purpose, request, self.masker());
+            work::ask(self.inner, &state.run, state.used.model_calls + 1, model, purpose, request, self.masker(state));
         Ok((Event::Asked { purpose, model: name }, Some(work)))
     }
 
@@ -320,7 +320,7 @@ impl Drive<'_> {
         };
         let (run, tenant) = (state.run.clone(), state.tenant.clone());
         let call = Call { id: id.to_string(), run, tenant, arguments: judged.arguments };
-        Some((Event::Started { call: id.to_string() }, Some(work::call(self.inner, tool, call, self.masker()))))
+        Some((Event::Started { call: id.to_string() }, Some(work::call(self.inner, tool, call, self.masker(state)))))
     }
 
     async fn delegate(&mut self, id: &str, agent: &str) -> Result<(), Stop> {

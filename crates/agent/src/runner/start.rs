@@ -46,6 +46,12 @@ impl Inner {
             }
             let last = self.store().last_of_thread(&ask.tenant, &thread).await?;
             if let Some(last) = last.as_ref().filter(|last| !last.status.is_final()) {
+                // It may be the one of this key, begun by somebody else since we looked.
+                if let Some(key) = &ask.key
+                    && let Some(known) = self.store().run_of_key(&ask.tenant, key).await?
+                {
+                    return Ok(known);
+                }
                 let what = format!("the run {} of this conversation is not over: answer or cancel it first", last.run);
                 return Err(AgentError::Busy(what));
             }

@@ -113,7 +113,7 @@ fn check(world: &World, view: &RunView, whole: &RunView, deaths: &[(usize, bool)
 async fn killed_at_every_write() {
     let mut unknown_in_all = 0;
     // The fewest writes that may be died at; those of a run below another count too.
-    for (agent, least) in [("worker", 46), ("boss", 66)] {
+    for (agent, least) in [("worker", 38), ("boss", 54)] {
         let (_, whole, unknown, lives) = through(agent, &[]).await;
         assert_eq!((whole.status, unknown, lives), (RunStatus::Done, 0, 1));
         let mut points = 0;

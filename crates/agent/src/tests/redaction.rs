@@ -85,7 +85,8 @@ async fn nothing_of_it_is_kept_sent_or_told() {
     }
     assert!(seen.contains("SQLite format 3") && seen.contains("[email]") && seen.contains("[iban]"));
     for secret in [MAIL, CARD, PHONE, IBAN, IP, TOKEN, "4111111111111111"] {
-        assert!(!seen.contains(secret), "{secret}");
+        let place = seen.find(secret).map(|at| &seen[seen.floor_char_boundary(at.saturating_sub(200))..at]);
+        assert_eq!(place, None, "{secret}");
     }
 }
 

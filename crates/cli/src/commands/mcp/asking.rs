@@ -228,7 +228,12 @@ fn embed(desk: &Desk, ask: Embed, watch: &Watch) -> Result<Value> {
     let mut data: Vec<Value> = vec![];
     let cut = each(&encoder.encoder, wish.prompt, ask.texts.into_iter().map(Ok), |text, tokens, vector| {
         watch.check()?;
-        data.push(json!({"text": text, "tokens": tokens, "embedding": shortened(vector, wish.dimensions)}));
+        // By way of text, in which a number of single precision has its own digits, as the verb writes it.
+        let written = serde_json::to_string(&shortened(vector, wish.dimensions));
+        let embedding: Value = written
+            .and_then(|written| serde_json::from_str(&written))
+            .map_err(|error| Error::internal("a vector is JSON").cause(error))?;
+        data.push(json!({"text": text, "tokens": tokens, "embedding": embedding}));
         Ok(())
     })?;
     Ok(json!({"model": ask.model, "data": data, "cut": cut}))
