@@ -55,7 +55,7 @@ pub use policy::{Pattern, Policy, PolicyRules, RegexPattern, Rule, Then};
 pub use recorded::{Recorder, Replayed};
 pub use redact::{Masker, Redact};
 pub use result::RESULT_BYTES_MAX;
-pub use runner::{NewId, Runner, Surroundings};
+pub use runner::{NewId, Runner, Still, Surroundings};
 pub use schema::Schema;
 pub use spans::{RunLog, SERVICE, Span, SpanEvent, SpanKind, otlp, spans};
 pub use state::{Approval, Asking, CallState, Earlier, Form, Outcome, Phase, State, Summary, Used};

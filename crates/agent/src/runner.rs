@@ -26,7 +26,7 @@ use narthex_base::{Error, Result};
 use serde_json::Value;
 use std::{future::Future, sync::Arc};
 
-pub use surroundings::{NewId, Surroundings};
+pub use surroundings::{NewId, Still, Surroundings};
 
 /// Runs that one process works on at once; further ones wait for their turn.
 const RUNS_AT_WORK_MAX: usize = 256;

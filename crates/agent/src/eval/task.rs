@@ -244,7 +244,7 @@ impl EvalFile {
 
     fn check_task(&self, task: &Task) -> Result<()> {
         self.agent_of(task)?;
-        if task.prompt.is_some() == !task.messages.is_empty() {
+        if task.prompt.is_some() != task.messages.is_empty() {
             return Err(Error::input("it has either `prompt` or `messages`"));
         }
         if !(1..=TIMES_MAX).contains(&self.times_of(task)) {

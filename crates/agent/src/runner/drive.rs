@@ -170,7 +170,7 @@ impl Drive<'_> {
         while events.len() < EVENTS_AT_ONCE_MAX
             && next.outcome.is_none()
             && next.lapsed(now_ms).is_none()
-            && !time_up_ms(&next).is_some_and(|at_ms| at_ms <= now_ms)
+            && time_up_ms(&next).is_none_or(|at_ms| at_ms > now_ms)
             && let Some(action) = self.next_action(&next)
             && let Ok(Some((event, work))) = self.prepare(&next, &action, now_ms)
         {

@@ -6,6 +6,9 @@ use std::sync::Arc;
 /// Makes a name that differs each time, for a run or a conversation: what the name begins with comes in.
 pub type NewId = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
+/// Told the tenant and the run when a run ends or waits.
+pub type Still = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
 /// What a runner takes from the machine that it runs on.
 #[derive(Clone)]
 pub struct Surroundings {
@@ -19,7 +22,7 @@ pub struct Surroundings {
     /// time need two names.
     pub owner: String,
     /// Told that a run has ended or waits: its tenant and its id. Must not take long.
-    pub still: Arc<dyn Fn(&str, &str) + Send + Sync>,
+    pub still: Still,
     /// Told what nobody waits to hear: a run that could not be taken up, and why.
     pub warn: Arc<dyn Fn(String) + Send + Sync>,
 }

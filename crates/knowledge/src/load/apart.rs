@@ -134,7 +134,7 @@ pub fn load_here(kind: &str, limits: &str, from: impl Read, mut to: impl Write) 
 /// Lowers a limit of this process, never beyond what it already has. A system that refuses leaves it as it was: the
 /// limits within the readers hold all the same.
 fn bound(resource: Resource, most: u64) {
-    let Rlimit { maximum, .. } = getrlimit(resource.clone());
+    let Rlimit { maximum, .. } = getrlimit(resource);
     let most = maximum.map_or(most, |maximum| maximum.min(most));
     _ = setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) });
 }
