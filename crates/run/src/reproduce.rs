@@ -129,10 +129,14 @@ pub(crate) fn require_machine(provenance: &Provenance) -> Result<()> {
             .cause(format!("this machine has: {}", names(Isa::available())))
             .help(format!("use a machine with {name}; other instruction sets need not give the same bytes"))
     })?;
-    force_isa(set).map_err(|_| {
-        Error::input(format!("the recipe was computed with {name}, and {} is in use here", isa().name()))
-            .help("leave NARTHEX_ISA out: the recipe says what it needs")
-    })
+    match force_isa(set) {
+        // A process that has computed already, as a server has, cannot change; single precision need not.
+        Err(_) if isa().in_single_precision() != set => {
+            Err(Error::input(format!("the recipe was computed with {name}, and {} is in use here", isa().name()))
+                .help("check it in a process of its own and without NARTHEX_ISA: the recipe says what it needs"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses recipes of other versions than this one follows.

@@ -22,6 +22,9 @@ const NOTICE_EVERY: Duration = Duration::from_millis(200);
 /// By how much progress grows at least: clients take no notice that does not say more than the last one.
 const LEAST_STEP: f64 = 1e-6;
 
+/// How far a step is whose work is done and which has not ended: its end has to say more.
+const STEP_ALL_BUT_DONE: f64 = 0.999;
+
 /// Warnings of one call that are given with its result.
 const WARNINGS_MAX: usize = 50;
 
@@ -243,7 +246,7 @@ impl Watch {
                 if seen.at.is_some_and(|at| at.elapsed() < NOTICE_EVERY) {
                     return;
                 }
-                let so_far = seen.done + (done as f64 / total.max(1) as f64).min(1.0);
+                let so_far = seen.done + STEP_ALL_BUT_DONE * (done as f64 / total.max(1) as f64).min(1.0);
                 let detail = if detail.is_empty() { String::new() } else { format!(", {detail}") };
                 let step = if step.is_empty() { String::new() } else { format!("{step}: ") };
                 self.say(&mut seen, so_far, of, &format!("{step}{done} of {total} {unit}{detail}"));
