@@ -425,8 +425,9 @@ fn a_run_tells_how_far_it_is_stops_when_it_is_cancelled_and_goes_on() {
     assert!(folder.join("exports/base/model.safetensors").is_file(), "{out}");
     let small = host.call("quantize", json!({"reference": "base", "to": "int8", "name": "small"}));
     assert_eq!((&small["name"], &small["rows"][0]["step"]), (&json!("small"), &json!("small")));
-    let made = host.call("reproduce", json!({"reference": "documents"}));
-    assert_eq!(made["digest"], made["steps"][0]["digest"]);
+    // It has computed already, with the instructions that this machine has; the recipe wants single precision.
+    let made = host.call("reproduce", json!({"reference": "base", "ignore_project_file": true}));
+    assert_eq!(Some(&made["digest"]), made["steps"].as_array().unwrap().last().map(|step| &step["digest"]));
     // A host that goes away leaves nothing half done: what it had begun is saved and goes on.
     let running = host.begin("tools/call", call("base.steps=100001"));
     loop {
