@@ -3,7 +3,8 @@
 //! The server maps tasks to runs: a message begins a run or answers what one waits for, and what a run does becomes
 //! updates of a task. It knows agents only by [`Agents`], and keeps in a small [`Store`] what runs do not hold. The
 //! protocol's types and bindings are the official crates'; nothing outside this crate sees them. It listens on no port
-//! and authenticates nobody: a layer around the [`router`] does, and says who asks with a [`Caller`].
+//! and authenticates nobody: a layer around the [`router`] does, and says who asks with a
+//! [`Caller`](narthex_base::Caller).
 //!
 //! The module `screen` knows nothing of A2A: it keeps whatever asks a URL of somebody else's away from this machine and
 //! the networks behind it.
