@@ -1,5 +1,6 @@
 //! Chores of this repository: `cargo xtask NAME`. No part of what users get.
 
+mod data_cases;
 mod dependencies;
 mod docs;
 mod kinds;
@@ -18,6 +19,7 @@ usage: cargo xtask CHORE
   dependencies  writes the list of crates that the default binary is built from
   reference     writes the tables of keys in the reference of narthex.toml
   docs          runs every command block of the documentation; `cargo xtask docs --help` tells more
+  data-cases    answers cases of the rules for texts, to be held beside those of datatrove
   page-test     drives the chat page in headless Chromium; `cargo xtask page-test --help` tells more";
 
 fn main() -> ExitCode {
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         Some(("dependencies", rest)) => dependencies::run(rest),
         Some(("docs", rest)) => docs::run(rest),
         Some(("reference", rest)) => reference::run(rest),
+        Some(("data-cases", rest)) => data_cases::run(rest),
         Some(("page-test", rest)) => page_test::run(rest),
         Some(("--help" | "-h" | "help", _)) => {
             println!("{USAGE}");

@@ -2,6 +2,7 @@
 //! The JSON schema, the check of a file and the tables of the reference are made from these types. Reading and
 //! resolving is `plan`'s work.
 
+mod filter;
 mod form;
 mod kind;
 mod policy;
@@ -14,6 +15,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+pub use filter::{
+    C4, C4Paragraphs, FilterName, FilterSettings, FinewebQuality, GopherQuality, GopherRepetition, NearDuplicates, Pii,
+    RunHash, SymbolLines,
+};
 pub use form::{Bound, Bounds, Form, Key, Table, bare, grouped};
 pub use kind::{
     Accepts, BundleStep, Complaint, DataOutput, DataStep, EvalStep, FitStep, IntegerKind, Kind, KnowledgeStep,

@@ -4,7 +4,7 @@
 use super::{Accepts, Complaint, Kind, SourceForm, StepInput, StepKind, Verb, inputs, require};
 use crate::{
     artifact::ArtifactKind,
-    config::{OneOrMany, Step, Table},
+    config::{FilterName, FilterSettings, NearDuplicates, OneOrMany, Step, Table},
     figure::Figure,
 };
 use schemars::JsonSchema;
@@ -28,9 +28,19 @@ pub struct DataStep {
     /// Unicode normalisation; line ends become `\n` in any case.
     #[serde(default)]
     pub normalize: Normalize,
+    /// Rules that keep, change or drop documents, in this order; only for `documents`. What they drop stands with its
+    /// reason in the artifact's `dropped.parquet`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<FilterName>,
+    /// What the rules are measured by, where it is not what was published.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub filter: FilterSettings,
     /// Removes documents whose text was seen before.
     #[serde(default = "yes")]
     pub deduplicate: bool,
+    /// Removes documents that are nearly the same as one before; only for `documents`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near_duplicates: Option<NearDuplicates>,
     /// How the validation part is chosen. `hash`: the content decides, so the split is stable when other documents come
     /// or go. `position`: the last part of the input.
     #[serde(default)]
@@ -128,10 +138,38 @@ impl StepKind for DataStep {
     }
 
     fn check(&self) -> Result<(), Complaint> {
-        require(!self.from.to_vec().is_empty(), "from", "`from` is empty", "name a source")
+        require(!self.from.to_vec().is_empty(), "from", "`from` is empty", "name a source")?;
+        let documents = self.output == DataOutput::Documents;
+        require(
+            documents || self.filters.is_empty(),
+            "filters",
+            "filters judge documents, and this step yields none",
+            "filter the documents in a step of their own, or leave `filters` out",
+        )?;
+        require(
+            documents || self.near_duplicates.is_none(),
+            "near_duplicates",
+            "near copies are looked for among documents, and this step yields none",
+            "leave `near_duplicates` out",
+        )?;
+        let twice = (1..self.filters.len()).find(|at| self.filters[..*at].contains(&self.filters[*at]));
+        require(twice.is_none(), "filters", "a filter is named twice", "name each filter once")?;
+        // Settings of a rule that is not applied would change nothing, which nobody means.
+        let unused = FilterName::ALL.into_iter().filter(|name| !self.filters.contains(name));
+        let unused = unused.into_iter().find(|name| self.filter.of(*name) != FilterSettings::default().of(*name));
+        require(
+            unused.is_none(),
+            "filter",
+            "a rule has settings that is not in `filters`",
+            "name it in `filters`, or take its settings away",
+        )
     }
 }
 
 fn yes() -> bool {
     true
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
