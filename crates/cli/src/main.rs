@@ -48,6 +48,7 @@ fn run(command: Option<Command>, style: style::Style) -> Result<()> {
         Some(Command::Run(args)) => commands::run::run(&args, style),
         Some(Command::Step(verb)) => match &verb.task {
             Task::Run(step) => commands::run::run_kind(verb.kind, step, style),
+            Task::Inspect(inspect) => commands::data_inspect::run(inspect, style),
             Task::Show(show) => commands::data_show::run(show, style),
         },
         Some(Command::Generate(args)) => commands::generate::run(&args),

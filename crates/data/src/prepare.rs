@@ -2,7 +2,9 @@
 
 use crate::{
     bad_rows::{Counts, EXAMPLES, Tally},
+    curation::{Candidate, Curation, DUPLICATE, Judged, NEAR_DUPLICATE},
     documents::{Item, chats, normalized, texts},
+    dropped::Dropped,
     files,
     output::Pending,
     pairs::pairs,
@@ -19,13 +21,22 @@ use serde::Serialize;
 use std::{collections::HashSet, io::Write, path::Path, sync::Arc};
 
 /// Reads the sources, runs the transform and writes `train.parquet`, `validation.parquet` (if its
-/// share is above 0) and `statistics.json` into `out_dir`. In order: normalise, drop empty
-/// documents, drop equal ones, split. The same files and specification give the same bytes.
+/// share is above 0), `dropped.parquet` (if documents are judged by rules or near copies) and `statistics.json` into
+/// `out_dir`. In order: normalise, drop empty documents, ask the rules, drop equal ones, drop near copies, split. The
+/// same files and specification give the same bytes.
 ///
 /// # Errors
 /// If a file can't be read, more rows than allowed are broken, the query fails or has the wrong
 /// columns, nothing is left on a side of the split, or the observer interrupts.
 pub fn prepare(spec: &PrepareSpec, out_dir: &Path, observer: Observer) -> Result<Statistics> {
+    prepare_some(spec, u64::MAX, out_dir, observer)
+}
+
+/// The same with the first rows only, to see what becomes of them.
+///
+/// # Errors
+/// As for [`prepare`].
+pub fn prepare_some(spec: &PrepareSpec, rows_max: u64, out_dir: &Path, observer: Observer) -> Result<Statistics> {
     if spec.source.is_empty() {
         return Err(Error::input("no source is given").help("name at least one source"));
     }
@@ -61,11 +72,24 @@ pub fn prepare(spec: &PrepareSpec, out_dir: &Path, observer: Observer) -> Result
         tally: tally.clone(),
         seen: HashSet::new(),
         splitter: Splitter::create(spec.split, whole_files, out_dir, column)?,
+        curation: Curation::new(spec, out_dir)?,
         results: Counts::default(),
         statistics: Statistics::default(),
         tables: tables.clone(),
     };
-    query::run(spec, &tables, &tally, total_bytes, observer, &mut |batch| intake.take(batch))?;
+    let asked = query::run(spec, &tables, &tally, total_bytes, observer, &mut |batch| {
+        let left = usize::try_from(rows_max - intake.results.rows).unwrap_or(usize::MAX);
+        intake.take(&batch.slice(0, batch.num_rows().min(left)))?;
+        match batch.num_rows() < left {
+            true => Ok(()),
+            // Nobody wants the rest: this ends the query.
+            false => Err(Error::interrupted("there are rows enough")),
+        }
+    });
+    match asked {
+        Err(_) if intake.results.rows == rows_max => {}
+        other => other?,
+    }
     observer.progress(total_bytes, total_bytes, "bytes", "reading");
     let statistics = intake.finish(observer)?;
     write_statistics(&statistics, out_dir)?;
@@ -78,6 +102,7 @@ struct Intake<'a> {
     tally: Arc<Tally>,
     seen: HashSet<[u8; 32]>,
     splitter: Splitter,
+    curation: Curation,
     /// Broken rows of the query's result.
     results: Counts,
     statistics: Statistics,
@@ -86,13 +111,15 @@ struct Intake<'a> {
 
 impl Intake<'_> {
     fn take(&mut self, batch: &RecordBatch) -> Result<()> {
-        let items = match self.spec.output {
+        let mut items = match self.spec.output {
             DataOutput::Documents => texts(batch)?,
             DataOutput::Chat => chats(batch)?,
             DataOutput::Pairs => pairs(batch)?,
             DataOutput::Rows => records(batch)?,
         };
+        let mut judged = self.judge(&mut items).into_iter();
         for item in items {
+            let row = self.results.rows;
             self.results.rows += 1;
             match item {
                 Item::Empty => self.statistics.empty_removed += 1,
@@ -100,11 +127,22 @@ impl Intake<'_> {
                     let place = self.place();
                     self.results.bad(place, &bad);
                 }
-                Item::Text(text) => {
-                    let text = normalized(text, self.spec.normalize);
-                    let bytes = text.len() as u64;
-                    self.keep(&text, bytes)?;
-                }
+                Item::Text(_) => match judged.next() {
+                    Some(Judged::Kept(candidate)) => self.candidate(row, candidate)?,
+                    Some(Judged::Dropped(rule, reason, text)) => {
+                        *self.statistics.reasons.entry(reason.name.into()).or_default() += 1;
+                        let (rule, value) = (rule.name(), Some(reason.value));
+                        self.curation.drop(Dropped {
+                            row,
+                            rule,
+                            reason: reason.name,
+                            value,
+                            of_row: None,
+                            text: &text,
+                        })?;
+                    }
+                    None => return Err(Error::internal("a text was not judged")),
+                },
                 Item::Chat(mut chat) => {
                     let bytes = self.normalize_chat(&mut chat.messages);
                     self.keep(&json(&chat)?, bytes)?;
@@ -127,6 +165,47 @@ impl Intake<'_> {
             }
         }
         self.tally.report(self.spec.source.len(), &Counts { rows: 0, ..self.results.clone() })
+    }
+
+    /// What the rules say of the texts of a batch, which are taken out of it.
+    fn judge(&self, items: &mut [Item]) -> Vec<Judged> {
+        let texts = items.iter_mut().filter_map(|item| match item {
+            Item::Text(text) => Some(std::mem::take(text)),
+            _ => None,
+        });
+        self.curation.judge(texts.collect(), |text| normalized(text, self.spec.normalize))
+    }
+
+    /// A document that the rules let through.
+    fn candidate(&mut self, row: u64, candidate: Candidate) -> Result<()> {
+        let text = &candidate.text;
+        if text.trim().is_empty() {
+            // A rule left nothing of it.
+            self.statistics.empty_removed += 1;
+            return Ok(());
+        }
+        if self.spec.deduplicate && !self.seen.insert(*candidate.hash.as_bytes()) {
+            self.statistics.duplicates_removed += 1;
+            return self.curation.drop(Dropped {
+                row,
+                rule: DUPLICATE,
+                reason: DUPLICATE,
+                value: None,
+                of_row: None,
+                text,
+            });
+        }
+        match self.curation.wait(row, candidate)? {
+            Some(candidate) => self.stays(&candidate.text, &candidate.hash),
+            None => Ok(()),
+        }
+    }
+
+    fn stays(&mut self, text: &str, hash: &blake3::Hash) -> Result<()> {
+        let bytes = text.len() as u64;
+        self.statistics.documents += 1;
+        self.statistics.bytes += bytes;
+        self.splitter.push(text, bytes, hash)
     }
 
     /// Where the row at hand stands: in the file, where no transform lies between.
@@ -162,12 +241,21 @@ impl Intake<'_> {
         self.splitter.push(text, bytes, &hash)
     }
 
-    fn finish(self, observer: Observer) -> Result<Statistics> {
+    fn finish(mut self, observer: Observer) -> Result<Statistics> {
+        let (statistics, splitter) = (&mut self.statistics, &mut self.splitter);
+        let near_copies = self.curation.release(observer, &mut |text| {
+            statistics.documents += 1;
+            statistics.bytes += text.len() as u64;
+            splitter.push(text, text.len() as u64, &blake3::hash(text.as_bytes()))
+        })?;
+        self.curation.finish()?;
         let (mut statistics, total) = (self.statistics, self.tally.total());
         statistics.rows_read = total.rows;
         statistics.bad_rows = total.bad;
-        statistics.reasons = total.reasons;
-        for (reason, count) in [("empty", statistics.empty_removed), ("duplicate", statistics.duplicates_removed)] {
+        statistics.reasons.extend(total.reasons);
+        let copies = statistics.duplicates_removed;
+        for (reason, count) in [("empty", statistics.empty_removed), (DUPLICATE, copies), (NEAR_DUPLICATE, near_copies)]
+        {
             if count > 0 {
                 statistics.reasons.insert(reason.into(), count);
             }

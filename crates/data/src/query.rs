@@ -3,6 +3,7 @@
 
 use crate::{
     bad_rows::Tally,
+    functions,
     in_order::InOrder,
     scan::provider,
     spec::{DataOutput, PrepareSpec},
@@ -19,12 +20,20 @@ use datafusion::{
 };
 use futures::StreamExt;
 use narthex_base::{Error, Observer, Result};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        mpsc::{SyncSender, sync_channel},
+    },
+    time::Duration,
+};
 
 /// Time between two looks at the observer.
 const TICK: Duration = Duration::from_millis(100);
 /// The name of the only source.
 const ONLY: &str = "source";
+/// Batches that are read before the last one is taken.
+const BATCHES_AHEAD: usize = 2;
 /// Planning recurses; a thread of its own gives it room.
 const STACK_BYTES: usize = 32 << 20;
 
@@ -38,30 +47,38 @@ pub(crate) fn run(
     tally: &Arc<Tally>,
     total_bytes: u64,
     observer: Observer,
-    take: &mut (dyn FnMut(&RecordBatch) -> Result<()> + Send),
+    take: &mut dyn FnMut(&RecordBatch) -> Result<()>,
 ) -> Result<()> {
-    let work = || {
+    let work = |batches: SyncSender<RecordBatch>| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.map_err(|error| Error::internal("cannot start the query's runtime").cause(error))?;
         runtime.block_on(async {
             let context = session(tables, tally)?;
             for sql in queries(spec, tables)? {
                 let stream = plan(&context, &sql, tables).await?;
-                pump(stream, &sql, tables, tally, total_bytes, observer, take).await?;
+                pump(stream, &sql, tables, tally, total_bytes, observer, &batches).await?;
             }
             Ok(())
         })
     };
     std::thread::scope(|scope| {
+        // While one batch is judged the next ones are read.
+        let (sender, batches) = sync_channel(BATCHES_AHEAD);
         let thread = std::thread::Builder::new().name("query".into()).stack_size(STACK_BYTES);
-        let thread =
-            thread.spawn_scoped(scope, work).map_err(|error| Error::internal("cannot start a thread").cause(error))?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let thread = thread
+            .spawn_scoped(scope, || work(sender))
+            .map_err(|error| Error::internal("cannot start a thread").cause(error))?;
+        let taken = batches.iter().try_for_each(|batch| take(&batch));
+        // Whoever still reads learns that nobody wants more.
+        drop(batches);
+        let asked = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        taken.and(asked)
     })
 }
 
 fn session(tables: &[Arc<Table>], tally: &Arc<Tally>) -> Result<SessionContext> {
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    functions::register(&context);
     for table in tables {
         let mut names = vec![table.spec.name.as_str()];
         if tables.len() == 1 && names[0] != ONLY {
@@ -169,7 +186,7 @@ async fn pump(
     tally: &Arc<Tally>,
     total_bytes: u64,
     observer: Observer<'_>,
-    take: &mut (dyn FnMut(&RecordBatch) -> Result<()> + Send),
+    batches: &SyncSender<RecordBatch>,
 ) -> Result<()> {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -179,7 +196,8 @@ async fn pump(
             _ = ticks.tick() => observer.progress(tally.bytes_done().min(total_bytes), total_bytes, "bytes", "reading"),
             batch = stream.next() => match batch {
                 None => return Ok(()),
-                Some(Ok(batch)) => take(&batch)?,
+                // The receiver is gone only where it has an error of its own.
+                Some(Ok(batch)) => batches.send(batch).map_err(|_| Error::interrupted("nobody wants the rest"))?,
                 Some(Err(error)) => {
                     return Err(tally.take_failure().unwrap_or_else(|| query_error(&error, sql, tables)));
                 }

@@ -1,6 +1,6 @@
 //! What to prepare: sources, transform, normalisation, split. Plain values; nothing is read here.
 
-pub use narthex_base::config::{DataOutput, Normalize, SplitBy, TextRows};
+pub use narthex_base::config::{DataOutput, FilterName, FilterSettings, NearDuplicates, Normalize, SplitBy, TextRows};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -104,6 +104,15 @@ pub struct PrepareSpec {
     pub output: DataOutput,
     /// Unicode normalisation. Line ends become LF in any case.
     pub normalize: Normalize,
+    /// Rules that documents are judged by, in this order.
+    #[serde(default)]
+    pub filters: Vec<FilterName>,
+    /// What they are measured by.
+    #[serde(default)]
+    pub filter: FilterSettings,
+    /// How near copies are found, of which only the first is kept.
+    #[serde(default)]
+    pub near_duplicates: Option<NearDuplicates>,
     /// Whether only the first of equal documents is kept.
     pub deduplicate: bool,
     /// Which documents are kept for validation.

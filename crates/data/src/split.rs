@@ -4,13 +4,10 @@
 use crate::{
     output::{DocumentWriter, Pending},
     spec::{Split, SplitBy},
+    spool::Spool,
 };
 use narthex_base::{Error, Observer, Result, random::Stream};
-use std::{
-    fs::File,
-    io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write},
-    path::Path,
-};
+use std::path::Path;
 
 /// Documents between two looks at the observer.
 const CHECK_DOCUMENTS: u64 = 1000;
@@ -32,14 +29,6 @@ pub(crate) struct Shares {
     pub validation: (u64, u64),
 }
 
-/// Documents on disk until their total is known: (bytes, length, string) each.
-struct Spool {
-    pending: Pending,
-    file: BufWriter<File>,
-    documents: u64,
-    total_bytes: u64,
-}
-
 impl Splitter {
     pub(crate) fn create(split: Split, cut: bool, folder: &Path, column: &str) -> Result<Self> {
         let fraction = split.validation_fraction;
@@ -51,11 +40,7 @@ impl Splitter {
         let validation =
             (fraction > 0.0).then(|| DocumentWriter::create(folder, "validation.parquet", column)).transpose()?;
         let spool = match (split.by, &validation) {
-            (SplitBy::Position, Some(_)) => {
-                let pending = Pending::new(folder, "documents.spool");
-                let file = BufWriter::new(pending.create()?);
-                Some(Spool { pending, file, documents: 0, total_bytes: 0 })
-            }
+            (SplitBy::Position, Some(_)) => Some(Spool::create(Pending::new(folder, "documents.spool"))?),
             _ => None,
         };
         Ok(Self { split, cut, train, validation, spool })
@@ -152,48 +137,6 @@ fn nearest_line_end(text: &str, at: usize) -> usize {
         (None, Some(after)) => after,
         (None, None) if at * 2 < bytes.len() => 0,
         (None, None) => bytes.len(),
-    }
-}
-
-impl Spool {
-    fn push(&mut self, text: &str, bytes: u64) -> Result<()> {
-        self.documents += 1;
-        self.total_bytes += bytes;
-        let length = text.len() as u64;
-        let mut write = |bytes: &[u8]| self.file.write_all(bytes);
-        let written = write(&bytes.to_le_bytes())
-            .and_then(|()| write(&length.to_le_bytes()))
-            .and_then(|()| write(text.as_bytes()));
-        written.map_err(|error| self.pending.failed("cannot write", error))
-    }
-
-    fn rewind(self) -> Result<SpoolReader> {
-        let Spool { pending, file, .. } = self;
-        let file = file.into_inner().map_err(|error| pending.failed("cannot write", error.into_error()))?;
-        let mut reader = SpoolReader { file: BufReader::new(file), pending };
-        reader.file.seek(SeekFrom::Start(0)).map_err(|error| reader.pending.failed("cannot read", error))?;
-        Ok(reader)
-    }
-}
-
-struct SpoolReader {
-    file: BufReader<File>,
-    pending: Pending,
-}
-
-impl SpoolReader {
-    fn next(&mut self) -> Result<(String, u64)> {
-        let mut read = || {
-            let (mut bytes, mut length) = ([0; 8], [0; 8]);
-            self.file.read_exact(&mut bytes)?;
-            self.file.read_exact(&mut length)?;
-            let mut text = vec![0; u64::from_le_bytes(length) as usize];
-            self.file.read_exact(&mut text)?;
-            Ok((text, u64::from_le_bytes(bytes)))
-        };
-        let (text, bytes) = read().map_err(|error| self.pending.failed("cannot read", error))?;
-        let text = String::from_utf8(text).map_err(|error| Error::internal("the spool is not UTF-8").cause(error))?;
-        Ok((text, bytes))
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     bad_rows::Tally,
     documents::{Record, json_of},
     query,
-    spec::{DataOutput, Normalize, PrepareSpec, SourceSpec, Split, SplitBy},
+    spec::{DataOutput, FilterSettings, Normalize, PrepareSpec, SourceSpec, Split, SplitBy},
     table::Table,
 };
 use narthex_base::{Error, Observer, Result};
@@ -55,6 +55,9 @@ impl Tables {
             transform: Some(sql.into()),
             output: DataOutput::Rows,
             normalize: Normalize::None,
+            filters: Vec::new(),
+            filter: FilterSettings::default(),
+            near_duplicates: None,
             deduplicate: false,
             split: Split { by: SplitBy::Position, validation_fraction: 0.0, seed: 0 },
             max_bad_rows: u64::MAX,

@@ -5,6 +5,7 @@
 mod card;
 mod estimate;
 mod events;
+pub mod inspect;
 pub mod look;
 mod material;
 mod memory;

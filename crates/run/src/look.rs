@@ -2,13 +2,12 @@
 //! documents with those that are learnt. Changes nothing.
 
 use crate::{project::Project, source};
-use narthex_base::{ArtifactKind, Error, Observer, Result, config::TextRows};
-use narthex_data::{Format, Preview, SourceSpec, Tables, preview, read_chats, read_pairs, read_records, read_texts};
+use narthex_base::{ArtifactKind, Error, Observer, Result};
+use narthex_data::{Preview, Tables, preview, read_chats, read_pairs, read_records, read_texts};
 use narthex_ledger::Artifact;
 use narthex_text::{TokenShard, Tokenizer};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 /// A part of a document in tokens: of one kind, learnt or only read.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -53,17 +52,15 @@ pub fn tables(project: &Project, names: &[String], observer: Observer) -> Result
                 .ledger
                 .resolve(name)
                 .map_err(|error| error.context(format!("there is no source `{name}`, and no data of that name")))?;
-            let files = ["train.parquet", "validation.parquet"].map(|file| artifact.path(file));
-            let files: Vec<_> = files.into_iter().filter(|file| file.is_file()).collect();
-            if files.is_empty() {
+            let found = source::of_artifact(name, &artifact);
+            if found.files.is_empty() {
                 return Err(Error::input(format!(
                     "`{name}` holds no rows: it is of the kind {}",
                     artifact.manifest.kind
                 ))
                 .help("name a source, or a `data` step"));
             }
-            let (rows, columns) = (TextRows::File, BTreeMap::new());
-            Ok(SourceSpec { quotes: None, name: name.clone(), files, format: Format::Parquet, rows, columns })
+            Ok(found)
         }
     };
     Tables::open(names.iter().map(spec).collect::<Result<_>>()?, observer)

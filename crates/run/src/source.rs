@@ -10,7 +10,7 @@ use narthex_data::{Format, SourceSpec, expand, expand_to};
 use narthex_knowledge::FileKind;
 use narthex_ledger::{Artifact, RunRecord};
 use narthex_shelf::{HubCard, Terms, model_files};
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// The files of a source, in order.
 pub(crate) fn files(project: &Project, name: &str, source: &Source) -> Result<Vec<PathBuf>> {
@@ -44,6 +44,19 @@ pub(crate) fn spec(project: &Project, name: &str, source: &Source) -> Result<Sou
     };
     let (quotes, columns) = (source.quotes, source.columns.clone());
     Ok(SourceSpec { quotes, name: name.into(), files, format, rows: source.rows, columns })
+}
+
+/// What the data crate reads of a data step.
+pub(crate) fn of_artifact(name: &str, artifact: &Artifact) -> SourceSpec {
+    let files = ["train.parquet", "validation.parquet"].map(|file| artifact.path(file));
+    SourceSpec {
+        quotes: None,
+        name: name.into(),
+        files: files.into_iter().filter(|path| path.is_file()).collect(),
+        format: Format::Parquet,
+        rows: TextRows::File,
+        columns: BTreeMap::new(),
+    }
 }
 
 fn common_format(name: &str, files: &[PathBuf]) -> Result<Format> {

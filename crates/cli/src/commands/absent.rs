@@ -57,6 +57,14 @@ pub mod without_run {
         }
     }
 
+    pub mod data_inspect {
+        pub use super::super::Anything as Inspect;
+
+        pub fn run(_: &Inspect, _: super::Style) -> super::Result<()> {
+            super::absent("data inspect", "run")
+        }
+    }
+
     pub mod data_show {
         pub use super::super::Anything as Show;
 

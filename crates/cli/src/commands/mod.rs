@@ -15,6 +15,8 @@ pub mod chat;
 pub mod classify;
 pub mod config;
 #[cfg(feature = "run")]
+pub mod data_inspect;
+#[cfg(feature = "run")]
 pub mod data_show;
 #[cfg(feature = "serve")]
 pub mod embed;
@@ -57,7 +59,7 @@ pub mod transfer;
 
 use crate::flags::{ModelRef, Opening, Settings};
 #[cfg(not(feature = "run"))]
-pub use absent::without_run::{bench_train, data_show, new, plan, pull_data, quantize, recheck, run};
+pub use absent::without_run::{bench_train, data_inspect, data_show, new, plan, pull_data, quantize, recheck, run};
 #[cfg(not(feature = "serve"))]
 pub use absent::without_serve::{classify, embed, serve};
 use narthex_base::{Error, Result};

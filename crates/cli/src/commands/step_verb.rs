@@ -1,7 +1,7 @@
 //! The verbs that run one step of a project: one for each kind of step that has such a verb, read off the list of
 //! kinds.
 
-use super::{data_show::Show, run::Step};
+use super::{data_inspect::Inspect, data_show::Show, run::Step};
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches, Subcommand, error::ErrorKind};
 use narthex_base::config::{self, Kind, Verb};
 
@@ -19,11 +19,14 @@ pub enum Task {
     Run(Box<Step>),
     /// Data is shown.
     Show(Show),
+    /// What became of data is shown.
+    Inspect(Inspect),
 }
 
 /// The kind of step whose verb can show things too, and how that is asked for.
 const SHOWS: &str = "data";
 const SHOW: &str = "show";
+const INSPECT: &str = "inspect";
 
 fn kinds() -> impl Iterator<Item = &'static Kind> {
     config::Step::KINDS.into_iter().filter(|kind| kind.verb == Verb::RunsStep)
@@ -38,7 +41,10 @@ fn with_show(verb: Command) -> Command {
     let about =
         "Show rows of a source or a step as they were understood, or documents in tokens with what is learnt of them";
     let show = Show::augment_args(Command::new(SHOW)).about(about);
-    verb.args_conflicts_with_subcommands(true).subcommand(show)
+    let about =
+        "Show what a step kept and dropped, by reason, with examples; or try other settings on a part of its rows";
+    let inspect = Inspect::augment_args(Command::new(INSPECT)).about(about);
+    verb.args_conflicts_with_subcommands(true).subcommand(show).subcommand(inspect)
 }
 
 impl FromArgMatches for StepVerb {
@@ -47,6 +53,7 @@ impl FromArgMatches for StepVerb {
         let (kind, inner) = found.ok_or_else(|| Error::new(ErrorKind::MissingSubcommand))?;
         let task = match inner.subcommand() {
             Some((SHOW, inner)) => Task::Show(Show::from_arg_matches(inner)?),
+            Some((INSPECT, inner)) => Task::Inspect(Inspect::from_arg_matches(inner)?),
             _ => Task::Run(Box::new(Step::from_arg_matches(inner)?)),
         };
         Ok(Self { kind, task })

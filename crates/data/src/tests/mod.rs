@@ -1,6 +1,7 @@
 //! Whole preparations on small files made here.
 
 mod broken;
+mod curated;
 
 use crate::*;
 use datafusion::{
@@ -94,6 +95,9 @@ fn plain(source: SourceSpec, transform: Option<&str>) -> PrepareSpec {
         transform: transform.map(str::to_string),
         output: DataOutput::Documents,
         normalize: Normalize::None,
+        filters: Vec::new(),
+        filter: FilterSettings::default(),
+        near_duplicates: None,
         deduplicate: false,
         split: Split { by: SplitBy::Position, validation_fraction: 0.0, seed: 0 },
         max_bad_rows: 0,

@@ -4,39 +4,19 @@ use super::{Made, StepContext};
 use crate::source;
 use narthex_base::{
     Component, Error, Result,
-    config::{DataStep, StepKind, TextRows},
+    config::{DataStep, StepKind},
 };
-use narthex_data::{Format, PrepareSpec, SourceSpec, Split, prepare};
-use std::collections::BTreeMap;
+use narthex_data::{PrepareSpec, SourceSpec, Split, prepare};
 
 pub(super) fn make(context: &StepContext, step: &DataStep) -> Result<Made> {
     let mut sources = Vec::new();
     for (input, artifact) in context.inputs {
         sources.push(match context.project.plan.sources.get(&input.name) {
             Some(source) => source::spec(context.project, &input.name, source)?,
-            None => SourceSpec {
-                quotes: None,
-                name: input.name.clone(),
-                files: ["train.parquet", "validation.parquet"]
-                    .map(|f| artifact.path(f))
-                    .into_iter()
-                    .filter(|p| p.is_file())
-                    .collect(),
-                format: Format::Parquet,
-                rows: TextRows::File,
-                columns: BTreeMap::new(),
-            },
+            None => source::of_artifact(&input.name, artifact),
         });
     }
-    let spec = PrepareSpec {
-        source: sources,
-        transform: step.transform.clone(),
-        output: step.output,
-        normalize: step.normalize,
-        deduplicate: step.deduplicate,
-        split: Split { by: step.split, validation_fraction: step.validation, seed: context.project.plan.project.seed },
-        max_bad_rows: step.max_bad_rows,
-    };
+    let spec = data_spec(step, sources, context.project.plan.project.seed);
     let statistics = prepare(&spec, context.files, context.observer)?;
     for example in &statistics.bad_row_examples {
         context.observer.warn(format!("left out {example}"));
@@ -54,4 +34,20 @@ pub(super) fn make(context: &StepContext, step: &DataStep) -> Result<Made> {
         }
     }
     Ok(Made::new(step.yields(), components, statistics.figures()))
+}
+
+/// What is prepared of these sources.
+pub(crate) fn data_spec(step: &DataStep, source: Vec<SourceSpec>, seed: u64) -> PrepareSpec {
+    PrepareSpec {
+        source,
+        transform: step.transform.clone(),
+        output: step.output,
+        normalize: step.normalize,
+        filters: step.filters.clone(),
+        filter: step.filter.clone(),
+        near_duplicates: step.near_duplicates.clone(),
+        deduplicate: step.deduplicate,
+        split: Split { by: step.split, validation_fraction: step.validation, seed },
+        max_bad_rows: step.max_bad_rows,
+    }
 }

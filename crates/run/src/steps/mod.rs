@@ -12,6 +12,7 @@ mod training;
 mod tune;
 
 use crate::project::Project;
+pub(crate) use data::data_spec;
 use narthex_base::{
     ArtifactKind, Component, ComponentKind, Digest, Error, Maker, Manifest, Observer, Passed, Result,
     config::{Step, TuneMethod},
