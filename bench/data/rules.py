@@ -52,7 +52,7 @@ def theirs(path: str, count: int) -> dict[str, tuple[float, int]]:
 
 def ours(program: str, path: str, count: int) -> dict[str, tuple[float, int]]:
     out = subprocess.run([program, path, str(count)], check=True, capture_output=True, text=True).stdout
-    rows = {row["name"]: (row["documents_s"], row["kept"]) for row in map(json.loads, out.splitlines())}
+    rows = {row["name"]: (row["documents_s"], row["kept"]) for row in map(json.loads, out.splitlines()) if "name" in row}
     return {name: rows[name] for name in ("fineweb", "minhash")}
 
 

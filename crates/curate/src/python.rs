@@ -1,5 +1,5 @@
-//! Text as Python takes it apart: which characters are spaces and letters, where lines end, what `strip` and `split` do.
-//! The published filters are written in Python, and a verdict hangs on these details. Knows no filter.
+//! Text as Python takes it apart: which characters are spaces and letters, where lines end, what `strip` and `split`
+//! do. The published filters are written in Python, and a verdict hangs on these details. Knows no filter.
 
 use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
 

@@ -1,5 +1,5 @@
-//! Documents on their way through the rules of `curate`: all of a batch at once on all cores, told of in their order. Near
-//! copies wait on disk until every document has been seen.
+//! Documents on their way through the rules of `curate`: all of a batch at once on all cores, told of in their order.
+//! Near copies wait on disk until every document has been seen.
 
 use crate::{
     dropped::{Dropped, DroppedWriter},
@@ -68,13 +68,11 @@ impl Curation {
 
     /// Asks the rules about normalised texts; the answers are in the order of the texts.
     pub fn judge(&self, texts: Vec<String>, normalize: impl Fn(String) -> String + Sync) -> Vec<Judged> {
-        let one = |text: String| match self.filters.judge(normalize(text)) {
+        let (filters, signer) = (&self.filters, self.near.as_ref().map(|near| &near.signer));
+        let one = |text: String| match filters.judge(normalize(text)) {
             Err((rule, reason, text)) => Judged::Dropped(rule, reason, text),
             Ok(text) => {
-                let keys = self.near.as_ref().and_then(|near| {
-                    let signature = near.signer.sign(&text)?;
-                    Some(near.signer.keys(&signature))
-                });
+                let keys = signer.and_then(|signer| Some(signer.keys(&signer.sign(&text)?)));
                 Judged::Kept(Candidate { hash: blake3::hash(text.as_bytes()), text, keys })
             }
         };

@@ -2,7 +2,8 @@
 //!
 //! This is the only user of DataFusion, which it runs inside; its own functions are synchronous.
 //! It knows files and rows, but no tokens and no models. What it writes are `train.parquet`,
-//! `validation.parquet`, `dropped.parquet` and `statistics.json`; [`read_texts`], [`read_chats`] and [`read_pairs`] read them back.
+//! `validation.parquet`, `dropped.parquet` and `statistics.json`; [`read_texts`], [`read_chats`] and [`read_pairs`]
+//! read them back.
 
 mod bad_rows;
 mod batches;

@@ -173,7 +173,8 @@ impl Intake<'_> {
             Item::Text(text) => Some(std::mem::take(text)),
             _ => None,
         });
-        self.curation.judge(texts.collect(), |text| normalized(text, self.spec.normalize))
+        let form = self.spec.normalize;
+        self.curation.judge(texts.collect(), |text| normalized(text, form))
     }
 
     /// A document that the rules let through.

@@ -1,8 +1,8 @@
 //! What a data step kept and dropped, by reason, with examples; and the same for settings that are only tried. Changes
 //! nothing.
 
-use crate::{project::Project, source, steps::data_spec};
-use narthex_base::{ArtifactKind, Error, Observer, Result, config::Step};
+use crate::{project::Project, steps::data_spec_of};
+use narthex_base::{ArtifactKind, Error, Observer, Result};
 use narthex_data::{DroppedDocument, Statistics, prepare_some, read_dropped};
 use narthex_ledger::Artifact;
 use serde::Serialize;
@@ -101,19 +101,7 @@ pub struct Trial<'a> {
 /// # Errors
 /// If there is no such step, what it needs is not made yet, a file can't be read, or nothing stays.
 pub fn try_out(project: &Project, trial: Trial, observer: Observer) -> Result<Inspection> {
-    let planned = project.plan.steps.iter().find(|planned| planned.name == trial.step);
-    let Some(Step::Data(step)) = planned.map(|planned| &planned.step) else {
-        return Err(Error::input(format!("there is no data step `{}` in narthex.toml", trial.step))
-            .help("name one: `narthex ls` lists the steps"));
-    };
-    let mut sources = Vec::new();
-    for name in step.from.to_vec() {
-        sources.push(match project.plan.sources.get(&name) {
-            Some(found) => source::spec(project, &name, found)?,
-            None => source::of_artifact(&name, &project.ledger.resolve(&name)?),
-        });
-    }
-    let spec = data_spec(step, sources, project.plan.project.seed);
+    let spec = data_spec_of(project, trial.step)?;
     let folder =
         tempfile::tempdir().map_err(|error| Error::io("cannot create a folder below", std::env::temp_dir(), error))?;
     let statistics = prepare_some(&spec, trial.rows, folder.path(), observer)?;

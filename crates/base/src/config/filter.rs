@@ -50,7 +50,7 @@ impl FilterName {
     }
 }
 
-/// What the rules of `filters` are measured by; 0 turns a bound off.
+/// What the rules of `filters` are measured by. 0 turns a bound off, but for `fineweb_quality`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FilterSettings {

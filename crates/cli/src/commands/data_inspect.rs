@@ -86,7 +86,7 @@ fn show(found: &Inspection, style: Style) {
     for reason in &found.reasons {
         rows.push(vec![reason.reason.clone(), reason.count.to_string(), share(reason.count)]);
     }
-    outln!("{}", table(&rows));
+    outln!("{}", table(&rows).trim_end());
     for reason in found.reasons.iter().filter(|reason| !reason.samples.is_empty()) {
         let rule = if reason.rule == reason.reason { String::new() } else { format!(" ({})", reason.rule) };
         outln!("\n{}{}", style.bold(&reason.reason), rule);

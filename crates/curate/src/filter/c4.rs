@@ -1,5 +1,5 @@
-//! C4's rules (Raffel et al., 2020), in datatrove's reading. Lines that fail go, and the text is what is left of it; the
-//! order of the rules decides which lines count.
+//! C4's rules (Raffel et al., 2020), in datatrove's reading. Lines that fail go, and the text is what is left of it;
+//! the order of the rules decides which lines count.
 
 use super::{Reason, Verdict};
 use crate::{

@@ -1,6 +1,6 @@
-//! Gopher's rules of repetition (Rae et al., 2021, table A1), in datatrove's reading: paragraphs, lines, the most frequent
-//! run of 2 to 4 words, runs of 5 to 10 words that stood before. Runs of words are equal if their characters are, one
-//! after the other; that is decided by comparing them, hashes only find where.
+//! Gopher's rules of repetition (Rae et al., 2021, table A1), in datatrove's reading: paragraphs, lines, the most
+//! frequent run of 2 to 4 words, runs of 5 to 10 words that stood before. Runs of words are equal if their characters
+//! are, one after the other; that is decided by comparing them, hashes only find where.
 
 use super::{Reason, Verdict};
 use crate::{

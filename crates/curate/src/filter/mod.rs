@@ -1,5 +1,5 @@
-//! The rules of `filters`, a file each: a text stays, stays with another text, or goes for a named reason. This is the one
-//! list that a new rule is added to. A rule sees one document and nothing else.
+//! The rules of `filters`, a file each: a text stays, stays with another text, or goes for a named reason. This is the
+//! one list that a new rule is added to. A rule sees one document and nothing else.
 
 mod c4;
 mod c4_paragraphs;

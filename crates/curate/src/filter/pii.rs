@@ -1,7 +1,7 @@
-//! Masks what names a person: e-mail addresses and IPv4 addresses as datatrove finds them, phone numbers in international
-//! form, and numbers of cards whose check digit is right (ISO/IEC 7812, Luhn). Replacements are taken in turn within a
-//! document and begin anew with the next, so that a document's text depends on nothing else; the peer carries on across
-//! documents. As with the peer, an IPv4 address may stand between any characters.
+//! Masks what names a person: e-mail addresses and IPv4 addresses as datatrove finds them, phone numbers in
+//! international form, and numbers of cards whose check digit is right (ISO/IEC 7812, Luhn). Replacements are taken in
+//! turn within a document and begin anew with the next, so that a document's text depends on nothing else; the peer
+//! carries on across documents. As with the peer, an IPv4 address may stand between any characters.
 
 use super::Verdict;
 use crate::{document::Document, simplify::pattern};

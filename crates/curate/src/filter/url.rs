@@ -1,5 +1,5 @@
-//! Drops documents by where they come from: lists of domains, addresses and words (Penedo et al., "RefinedWeb", 2023), as
-//! datatrove's `URLFilter`. Words of an address are compared as they are written, parts of words in lower case.
+//! Drops documents by where they come from: lists of domains, addresses and words (Penedo et al., "RefinedWeb", 2023),
+//! as datatrove's `URLFilter`. Words of an address are compared as they are written, parts of words in lower case.
 
 use super::{Reason, Verdict};
 use foldhash::fast::FixedState;
@@ -18,8 +18,9 @@ pub struct UnwantedUrls {
 }
 
 impl UnwantedUrls {
-    /// Registered domains or hosts, whole addresses, words of which one is too many, words of which `soft_limit` are, and
-    /// parts of words. Words are taken in lower case, and only their ASCII letters and digits count. Lines that begin with
+    /// Registered domains or hosts, whole addresses, words of which one is too many, words of which `soft_limit` are,
+    /// and parts of words. Words are taken in lower case, and only their ASCII letters and digits count. Lines that
+    /// begin with
     /// `#` are comments.
     pub fn new([domains, urls, words, soft_words, subwords]: [&[String]; 5], soft_limit: usize) -> Self {
         let plain = |list: &[String]| -> HashSet<String, FixedState> {

@@ -1,6 +1,6 @@
-//! The bands of all signatures, on disk: one file for each band, of (key, number of the document) in 12 bytes. Documents
-//! with the same key in one band are a pair. Whatever their number, no more than a named memory is used: a band that is
-//! larger is read several times, each time for another range of keys.
+//! The bands of all signatures, on disk: one file for each band, of (key, number of the document) in 12 bytes.
+//! Documents with the same key in one band are a pair. Whatever their number, no more than a named memory is used: a
+//! band that is larger is read several times, each time for another range of keys.
 
 use super::Clusters;
 use std::{
@@ -66,8 +66,8 @@ impl Bands {
         Ok(true)
     }
 
-    /// Which documents belong together, with so many bytes for sorting. `look` is called now and then with the part that
-    /// is done, and may stop it.
+    /// Which documents belong together, with so many bytes for sorting. `look` is called now and then with the part
+    /// that is done, and may stop it.
     ///
     /// # Errors
     /// If a file can't be read, or whatever `look` says.

@@ -1,5 +1,5 @@
-//! The Mersenne Twister of 32 bits (Matsumoto & Nishimura, 1998) with numpy's way of drawing whole numbers below a bound:
-//! the parameters of the hashes come from `numpy.random.RandomState(seed)`.
+//! The Mersenne Twister of 32 bits (Matsumoto & Nishimura, 1998) with numpy's way of drawing whole numbers below a
+//! bound: the parameters of the hashes come from `numpy.random.RandomState(seed)`.
 
 const SIZE: usize = 624;
 const PERIOD: usize = 397;

@@ -78,7 +78,14 @@ fn the_bytes_depend_neither_on_threads_nor_on_files() {
         .map(|at| match at % 7 {
             0 => "copy ".repeat(at),
             1 => GOOD.replace("an hour", &format!("{at} minutes")),
-            _ => GOOD.split_inclusive(' ').map(|word| format!("{word}{} ", (at * word.len()) % 91)).collect(),
+            _ => GOOD
+                .split(' ')
+                .enumerate()
+                .map(|(place, word)| {
+                    let letter = |n: usize| char::from(b'a' + (n % 26) as u8);
+                    format!("{word}{}{} ", letter(at * 31 + place * 7), letter(at + place / 26))
+                })
+                .collect(),
         })
         .collect();
     let mut last: Option<Vec<Vec<u8>>> = None;

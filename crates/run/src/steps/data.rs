@@ -1,10 +1,10 @@
 //! `data`: sources -> documents, conversations, pairs of answers or rows.
 
 use super::{Made, StepContext};
-use crate::source;
+use crate::{project::Project, source};
 use narthex_base::{
     Component, Error, Result,
-    config::{DataStep, StepKind},
+    config::{DataStep, Step, StepKind},
 };
 use narthex_data::{PrepareSpec, SourceSpec, Split, prepare};
 
@@ -37,7 +37,7 @@ pub(super) fn make(context: &StepContext, step: &DataStep) -> Result<Made> {
 }
 
 /// What is prepared of these sources.
-pub(crate) fn data_spec(step: &DataStep, source: Vec<SourceSpec>, seed: u64) -> PrepareSpec {
+fn data_spec(step: &DataStep, source: Vec<SourceSpec>, seed: u64) -> PrepareSpec {
     PrepareSpec {
         source,
         transform: step.transform.clone(),
@@ -50,4 +50,19 @@ pub(crate) fn data_spec(step: &DataStep, source: Vec<SourceSpec>, seed: u64) -> 
         split: Split { by: step.split, validation_fraction: step.validation, seed },
         max_bad_rows: step.max_bad_rows,
     }
+}
+
+/// What a data step of the project file would prepare. Steps that it needs must be made.
+pub(crate) fn data_spec_of(project: &Project, name: &str) -> Result<PrepareSpec> {
+    let planned = project.plan.steps.iter().find(|planned| planned.name == name);
+    let Some(Step::Data(step)) = planned.map(|planned| &planned.step) else {
+        return Err(Error::input(format!("there is no data step `{name}` in narthex.toml"))
+            .help("name one: `narthex ls` lists the steps"));
+    };
+    let spec = |name: String| match project.plan.sources.get(&name) {
+        Some(found) => source::spec(project, &name, found),
+        None => Ok(source::of_artifact(&name, &project.ledger.resolve(&name)?)),
+    };
+    let sources = step.from.to_vec().into_iter().map(spec).collect::<Result<_>>()?;
+    Ok(data_spec(step, sources, project.plan.project.seed))
 }

@@ -12,7 +12,7 @@ mod training;
 mod tune;
 
 use crate::project::Project;
-pub(crate) use data::data_spec;
+pub(crate) use data::data_spec_of;
 use narthex_base::{
     ArtifactKind, Component, ComponentKind, Digest, Error, Maker, Manifest, Observer, Passed, Result,
     config::{Step, TuneMethod},

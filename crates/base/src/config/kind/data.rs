@@ -38,7 +38,8 @@ pub struct DataStep {
     /// Removes documents whose text was seen before.
     #[serde(default = "yes")]
     pub deduplicate: bool,
-    /// Removes documents that are nearly the same as one before; only for `documents`.
+    /// Removes documents that are nearly the same as one before, if this table is there, even empty; only for
+    /// `documents`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub near_duplicates: Option<NearDuplicates>,
     /// How the validation part is chosen. `hash`: the content decides, so the split is stable when other documents come
