@@ -1,7 +1,7 @@
 //! C4's rules (Raffel et al., 2020), in datatrove's reading. Lines that fail go, and the text is what is left of it;
 //! the order of the rules decides which lines count.
 
-use super::{Reason, Verdict};
+use super::Verdict;
 use crate::{
     document::Document,
     python::{length, lines, split, strip},
@@ -47,13 +47,13 @@ pub(super) fn judge(document: &Document, rules: &C4) -> Verdict {
         }
         let lower = if line.is_ascii() { line.to_ascii_lowercase() } else { line.to_lowercase() };
         if rules.drop_lorem_ipsum && lower.contains("lorem ipsum") {
-            return Reason::new("lorem_ipsum", 1.0);
+            return Verdict::dropped("lorem_ipsum", 1.0);
         }
         if rules.drop_javascript && lower.contains("javascript") {
             continue;
         }
         if rules.drop_curly_brackets && line.contains('{') {
-            return Reason::new("curly_bracket", 1.0);
+            return Verdict::dropped("curly_bracket", 1.0);
         }
         if rules.drop_policies && POLICIES.iter().any(|policy| lower.contains(policy)) {
             continue;
@@ -64,7 +64,7 @@ pub(super) fn judge(document: &Document, rules: &C4) -> Verdict {
         kept.push(line);
     }
     if sentences < rules.min_sentences {
-        return Reason::new("too_few_sentences", sentences as f64);
+        return Verdict::dropped("too_few_sentences", sentences as f64);
     }
     let left = kept.join(if rules.by_line { "\n" } else { " " });
     let left = strip(&left);

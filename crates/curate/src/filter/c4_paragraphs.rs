@@ -1,10 +1,10 @@
 //! mC4's rule: enough long lines (Xue et al., 2021).
 
-use super::{Reason, Verdict};
+use super::Verdict;
 use crate::{document::Document, python::length};
 use narthex_base::config::C4Paragraphs;
 
 pub(super) fn judge(document: &Document, bounds: &C4Paragraphs) -> Verdict {
     let long = document.text.split('\n').filter(|line| length(line) as u64 >= bounds.min_length).count() as u64;
-    if long >= bounds.min_paragraphs { Verdict::Kept } else { Reason::new("too_few_paragraphs", long as f64) }
+    if long >= bounds.min_paragraphs { Verdict::Kept } else { Verdict::dropped("too_few_paragraphs", long as f64) }
 }

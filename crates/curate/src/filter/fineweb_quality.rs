@@ -1,6 +1,6 @@
 //! FineWeb's own rules (Penedo et al., 2024), in datatrove's reading.
 
-use super::{Reason, Verdict, gopher_repetition::duplicates};
+use super::{Verdict, gopher_repetition::duplicates};
 use crate::{
     document::Document,
     python::{length, strip},
@@ -13,7 +13,7 @@ pub(super) fn judge(document: &Document, bounds: &FinewebQuality, marks: &[char]
     let text = document.text;
     let lines: Vec<&str> = text.split('\n').filter(|line| !strip(line).is_empty()).collect();
     if lines.is_empty() {
-        return Reason::new("empty", 0.0);
+        return Verdict::dropped("empty", 0.0);
     }
     let tables = &*ENGLISH;
     let ends_well = |line: &str| match bounds.terminal_marks.is_empty() {
@@ -24,22 +24,22 @@ pub(super) fn judge(document: &Document, bounds: &FinewebQuality, marks: &[char]
     let all = lines.len() as f64;
     let share = lines.iter().filter(|line| ends_well(line)).count() as f64 / all;
     if share < bounds.min_terminal_lines && !(share == 0.0 && bounds.allow_no_terminal_line) {
-        return Reason::new("line_punct_ratio", share);
+        return Verdict::dropped("line_punct_ratio", share);
     }
     let short = |line: &&&str| length(line) as u64 <= bounds.short_line_length;
     let share = lines.iter().filter(short).count() as f64 / all;
     if share > bounds.max_short_lines {
-        return Reason::new("short_line_ratio", share);
+        return Verdict::dropped("short_line_ratio", share);
     }
     let ends = text.bytes().filter(|byte| *byte == b'\n').count();
     let (_, repeated) = duplicates(lines.into_iter());
     let share = repeated as f64 / (document.length() - ends) as f64;
     if share > bounds.max_duplicate_chars {
-        return Reason::new("char_dup_ratio", share);
+        return Verdict::dropped("char_dup_ratio", share);
     }
     let share = ends as f64 / document.words().len() as f64;
     if share > bounds.max_line_ends_per_word {
-        return Reason::new("list_ratio", share);
+        return Verdict::dropped("list_ratio", share);
     }
     Verdict::Kept
 }

@@ -2,7 +2,7 @@
 //! frequent run of 2 to 4 words, runs of 5 to 10 words that stood before. Runs of words are equal if their characters
 //! are, one after the other; that is decided by comparing them, hashes only find where.
 
-use super::{Reason, Verdict};
+use super::Verdict;
 use crate::{
     document::Document,
     python::{length, strip},
@@ -24,7 +24,7 @@ const DUPLICATED: [&str; 6] = [
 pub(super) fn judge(document: &Document, bounds: &GopherRepetition) -> Verdict {
     let text = document.text;
     if text.is_empty() {
-        return Reason::new("empty", 0.0);
+        return Verdict::dropped("empty", 0.0);
     }
     let all = document.length() as f64;
     let too_much = |value: f64, bound: f64| bound > 0.0 && value > bound;
@@ -43,11 +43,11 @@ pub(super) fn judge(document: &Document, bounds: &GopherRepetition) -> Verdict {
         let (duplicates, characters) = duplicates(parts.iter().copied());
         let share = duplicates as f64 / parts.len() as f64;
         if too_much(share, number) {
-            return Reason::new(by_number, share);
+            return Verdict::dropped(by_number, share);
         }
         let share = characters as f64 / all;
         if too_much(share, chars) {
-            return Reason::new(by_chars, share);
+            return Verdict::dropped(by_chars, share);
         }
     }
     let words = document.words();
@@ -58,14 +58,14 @@ pub(super) fn judge(document: &Document, bounds: &GopherRepetition) -> Verdict {
         let share = most as f64 / all;
         // The peer has no bound of 0 here: it would drop everything.
         if share > bound && bound > 0.0 {
-            return Reason::new(TOP[index], share);
+            return Verdict::dropped(TOP[index], share);
         }
     }
     let joined = Joined::new(words, &lengths);
     for (index, bound) in bounds.max_duplicate_ngram_chars.into_iter().enumerate() {
         let share = joined.repeated(index + 5) as f64 / all;
         if too_much(share, bound) {
-            return Reason::new(DUPLICATED[index], share);
+            return Verdict::dropped(DUPLICATED[index], share);
         }
     }
     Verdict::Kept
@@ -142,12 +142,14 @@ struct Joined {
     places: Vec<(u32, u32)>,
     /// The hash of everything before each word.
     hashes: Vec<u64>,
-    /// Powers of the base, by bytes.
+    /// Powers of the base, as far as most runs go.
     powers: Vec<u64>,
 }
 
 /// A prime: hashes are sums modulo 2^61 - 1.
 const MODULUS: u64 = (1 << 61) - 1;
+/// Powers that are kept.
+const POWERS: usize = 1 << 12;
 const BASE: u64 = 0x1234_5678_9abc_def1 % MODULUS;
 
 fn times(a: u64, b: u64) -> u64 {
@@ -179,9 +181,9 @@ impl Joined {
         }
         joined.places.push((joined.bytes.len() as u32, characters));
         joined.hashes.push(hash);
-        // No run has more than ten words.
+        // No run has more than ten words; a longer one gets its power by squaring.
         let mut power = 1;
-        for _ in 0..=(longest * 10).min(size) {
+        for _ in 0..=(longest * 10).min(POWERS) {
             joined.powers.push(power);
             power = times(power, BASE);
         }
@@ -194,8 +196,17 @@ impl Joined {
 
     fn hash(&self, first: usize, n: usize) -> u64 {
         let length = self.places[first + n].0 - self.places[first].0;
-        let sum = self.hashes[first + n] + MODULUS - times(self.hashes[first], self.powers[length as usize]);
+        let sum = self.hashes[first + n] + MODULUS - times(self.hashes[first], self.power(length as usize));
         if sum >= MODULUS { sum - MODULUS } else { sum }
+    }
+
+    fn power(&self, exponent: usize) -> u64 {
+        if let Some(power) = self.powers.get(exponent) {
+            return *power;
+        }
+        let half = self.power(exponent / 2);
+        let square = times(half, half);
+        if exponent.is_multiple_of(2) { square } else { times(square, BASE) }
     }
 
     /// Characters in runs of n words that stood before. Behind such a run the next one begins after it.

@@ -33,13 +33,13 @@ pub struct Reason {
     pub value: f64,
 }
 
-impl Reason {
-    fn new(name: &'static str, value: f64) -> Verdict {
-        Verdict::Dropped(Self { name, value })
+impl Verdict {
+    fn dropped(name: &'static str, value: f64) -> Self {
+        Verdict::Dropped(Reason { name, value })
     }
 }
 
-/// Reasons of what no rule can be asked about.
+/// The reason of what no rule can be asked about.
 const TOO_LONG: &str = "too_long";
 
 /// Rules in the order in which they are asked.
@@ -65,6 +65,9 @@ impl Filters {
     /// Asks one rule.
     pub fn ask(&self, rule: FilterName, document: &Document) -> Verdict {
         let settings = &self.settings;
+        if document.text.len() > MAX_TEXT_BYTES {
+            return Verdict::dropped(TOO_LONG, document.text.len() as f64);
+        }
         match rule {
             FilterName::GopherRepetition => gopher_repetition::judge(document, &settings.gopher_repetition),
             FilterName::GopherQuality => gopher_quality::judge(document, &settings.gopher_quality),
@@ -81,11 +84,6 @@ impl Filters {
     /// # Errors
     /// The first rule that drops it.
     pub fn judge(&self, text: String) -> Result<String, (FilterName, Reason, String)> {
-        let Some(first) = self.rules.first() else { return Ok(text) };
-        if text.len() > MAX_TEXT_BYTES {
-            let reason = Reason { name: TOO_LONG, value: text.len() as f64 };
-            return Err((*first, reason, text));
-        }
         let mut text = text;
         let mut next = 0;
         while next < self.rules.len() {

@@ -1,7 +1,7 @@
 //! Drops documents by where they come from: lists of domains, addresses and words (Penedo et al., "RefinedWeb", 2023),
 //! as datatrove's `URLFilter`. Words of an address are compared as they are written, parts of words in lower case.
 
-use super::{Reason, Verdict};
+use super::Verdict;
 use foldhash::fast::FixedState;
 use psl::{Psl, Type};
 use std::collections::HashSet;
@@ -50,23 +50,23 @@ impl UnwantedUrls {
         };
         for (name, of) in [(registered, "domain"), (whole, "subdomain")] {
             if self.domains.contains(name) {
-                return Reason::new(of, 1.0);
+                return Verdict::dropped(of, 1.0);
             }
         }
         if self.urls.contains(url) {
-            return Reason::new("url", 1.0);
+            return Verdict::dropped("url", 1.0);
         }
         let words: HashSet<&str, FixedState> = url.split(|c: char| !c.is_ascii_alphanumeric()).collect();
         if words.iter().any(|word| self.words.contains(*word)) {
-            return Reason::new("hard_blacklisted", 1.0);
+            return Verdict::dropped("hard_blacklisted", 1.0);
         }
         let soft = words.iter().filter(|word| self.soft_words.contains(**word)).count();
         if soft >= self.soft_limit {
-            return Reason::new("soft_blacklisted", soft as f64);
+            return Verdict::dropped("soft_blacklisted", soft as f64);
         }
         let joined = letters_and_digits(url);
         if self.subwords.iter().any(|word| joined.contains(word.as_str())) {
-            return Reason::new("blacklisted_subword", 1.0);
+            return Verdict::dropped("blacklisted_subword", 1.0);
         }
         Verdict::Kept
     }

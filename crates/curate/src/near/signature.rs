@@ -45,9 +45,13 @@ impl Signer {
         self.how.bands as usize
     }
 
-    /// The hashes of the text's runs of words, simplified, in their order.
+    /// The hashes of the text's runs of words, simplified, in their order; none of a text that is longer than
+    /// [`MAX_TEXT_BYTES`](tokens::MAX_TEXT_BYTES).
     pub fn runs(&self, text: &str) -> Vec<u64> {
         let text = simplify(text, &self.simplify);
+        if text.len() > tokens::MAX_TEXT_BYTES {
+            return Vec::new();
+        }
         let words = tokens::words(&text);
         let n = self.how.ngram as usize;
         let mut run = Vec::new();

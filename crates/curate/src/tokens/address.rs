@@ -16,13 +16,23 @@ pub(crate) fn is_address(tables: &Tables, text: &str) -> bool {
         scheme.chars().count() >= 2 && scheme.chars().all(|c| is_word(c) || matches!(c, '+' | '-' | '.'))
     });
     let starts = [Some(0), after_scheme.map(|end| end + 3)].into_iter().flatten();
-    let users = text.char_indices().filter(|(at, c)| *at > 0 && *c == '@').map(|(at, _)| at + 1);
+    // A user ends at an `@`; no host has one, so of those between two delimiters only the last can be it.
+    let mut end = text.len();
+    let users = text.rsplit(DELIMITERS).filter_map(|part| {
+        let start = end - part.len();
+        end = start.saturating_sub(1);
+        part.rfind('@').map(|at| start + at).filter(|at| *at > 0).map(|at| at + 1)
+    });
+    let users: Vec<usize> = users.collect();
     starts.chain(users).any(|start| is_place(tables, &text[start..]))
 }
 
+/// What ends a host.
+const DELIMITERS: [char; 4] = [':', '/', '?', '#'];
+
 /// Host or IPv4 address, port, path.
 fn is_place(tables: &Tables, text: &str) -> bool {
-    let end = text.find([':', '/', '?', '#']).unwrap_or(text.len());
+    let end = text.find(DELIMITERS).unwrap_or(text.len());
     let (host, rest) = text.split_at(end);
     is_rest(rest) && (is_ip(host) || is_host(tables, host))
 }
@@ -32,12 +42,12 @@ fn is_rest(text: &str) -> bool {
     let path = match text.strip_prefix(':') {
         None => text,
         Some(port) => {
-            let digits: usize = port.chars().take_while(|c| is_digit(*c)).map(char::len_utf8).sum();
-            let count = port[..digits].chars().count();
-            if !(2..=5).contains(&count) {
+            // More than five are no port, however many they are.
+            let digits: Vec<char> = port.chars().take(6).take_while(|c| is_digit(*c)).collect();
+            if !(2..=5).contains(&digits.len()) {
                 return false;
             }
-            &port[digits..]
+            &port[digits.into_iter().map(char::len_utf8).sum()..]
         }
     };
     path.is_empty() || path.starts_with(['/', '?', '#'])

@@ -4,6 +4,9 @@
 
 use super::tables::{BEFORE_DOT, ICON, LETTER, LOWER_OR_QUOTE, PREFIX, SUFFIX, Tables, UPPER, UPPER_OR_QUOTE};
 
+/// What may be cut off behind a digit is shorter; a test holds it.
+const LONGEST_UNIT_BYTES: usize = 16;
+
 const fn is_digit(c: char) -> bool {
     c.is_ascii_digit()
 }
@@ -48,8 +51,9 @@ pub(crate) fn suffix(tables: &Tables, text: &str) -> usize {
         }
         _ => {}
     }
-    // A unit or a currency needs a digit in front of it.
-    if text.bytes().any(|byte| byte.is_ascii_digit()) {
+    // A unit or a currency needs a digit in front of it, and is not long: looking no further keeps runs of a million marks
+    // as cheap as others.
+    if text.bytes().rev().take(LONGEST_UNIT_BYTES + 1).any(|byte| byte.is_ascii_digit()) {
         for piece in &tables.after_digit {
             if piece.len() <= longest {
                 break;
@@ -107,5 +111,16 @@ fn infix(tables: &Tables, text: &str, c: char, before: Option<char>) -> usize {
         }
         ':' | '<' | '>' | '=' | '/' if word_before && is(after, LETTER) => 1,
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokens::tables::ENGLISH;
+
+    #[test]
+    fn units_are_short() {
+        assert!(ENGLISH.after_digit.iter().all(|piece| piece.len() <= LONGEST_UNIT_BYTES));
     }
 }

@@ -88,7 +88,7 @@ impl Tables {
             after_digit: asset.currency.iter().chain(&asset.units).map(|s| s.as_str().into()).collect(),
             long_currency: Vec::new(),
         };
-        tables.after_digit.sort_by_key(|piece: &Box<str>| std::cmp::Reverse(piece.len()));
+        tables.after_digit.sort_by_key(|piece| std::cmp::Reverse(piece.len()));
         for (ranges, class) in [
             (asset.letters, LETTER),
             (asset.upper, UPPER),
