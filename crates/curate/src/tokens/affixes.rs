@@ -51,8 +51,8 @@ pub(crate) fn suffix(tables: &Tables, text: &str) -> usize {
         }
         _ => {}
     }
-    // A unit or a currency needs a digit in front of it, and is not long: looking no further keeps runs of a million marks
-    // as cheap as others.
+    // A unit or a currency needs a digit in front of it, and is not long: looking no further keeps runs of a million
+    // marks as cheap as others.
     if text.bytes().rev().take(LONGEST_UNIT_BYTES + 1).any(|byte| byte.is_ascii_digit()) {
         for piece in &tables.after_digit {
             if piece.len() <= longest {
