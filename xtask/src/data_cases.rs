@@ -310,3 +310,48 @@ fn without_repeated(texts: &[String], params: &Value) -> Vec<(usize, String)> {
     }
     kept
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// Without what is null, which the peer's answers have or leave out.
+    fn plain(value: &Value) -> Value {
+        match value {
+            Value::Object(fields) => {
+                let told = fields.iter().filter(|(_, value)| !value.is_null());
+                Value::Object(told.map(|(name, value)| (name.clone(), plain(value))).collect())
+            }
+            Value::Array(items) => items.iter().map(plain).collect(),
+            other => other.clone(),
+        }
+    }
+
+    #[test]
+    fn the_peers_answers() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/data-cases");
+        let mut counts = BTreeMap::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "jsonl") {
+                continue;
+            }
+            for line in std::fs::read_to_string(&path).unwrap().lines() {
+                let case: Value = serde_json::from_str(line).unwrap();
+                let function = case["function"].as_str().unwrap();
+                let output = answer(function, &case["params"], &case["input"]).expect("a function that is known");
+                let (mut output, mut expected) = (plain(&output), plain(&case["expected"]));
+                if function == "minhash_dedup" {
+                    // Of a cluster the peer keeps one that the order of its pairs decides, and as many.
+                    let kept = |value: &Value| value["kept"].as_array().unwrap().len();
+                    assert_eq!(kept(&output), kept(&expected), "{}", case["id"]);
+                    (output, expected) = (output["clusters"].take(), expected["clusters"].take());
+                }
+                assert_eq!(output, expected, "{}", case["id"]);
+                *counts.entry(function.to_string()).or_insert(0) += 1;
+            }
+        }
+        assert_eq!((counts.len(), counts["words"], counts["c4_quality"]), (18, 34, 47), "{counts:?}");
+    }
+}
