@@ -93,7 +93,7 @@ fn the_bytes_depend_neither_on_threads_nor_on_files() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let mut spec = fineweb(rows(&folder, parts, &texts));
         spec.filters.truncate(1);
-        spec.split.validation_fraction = 0.2;
+        spec.split.validation_fraction = 0.5;
         let _ = std::fs::remove_dir_all(folder.out());
         pool.install(|| folder.prepare(&spec)).unwrap();
         let mut names: Vec<_> = std::fs::read_dir(folder.out()).unwrap().map(|entry| entry.unwrap().path()).collect();
