@@ -147,35 +147,39 @@ fn cannot_write(error: impl std::fmt::Display) -> Error {
 /// The documents that a data artifact dropped, in the order in which they went; none if it judged none.
 ///
 /// # Errors
-/// If the file can't be read.
-pub fn read_dropped(folder: &Path) -> Result<Vec<DroppedDocument>> {
+/// If the file can't be opened; later, if it is damaged.
+pub fn read_dropped(folder: &Path) -> Result<impl Iterator<Item = Result<DroppedDocument>> + use<>> {
     let path = folder.join(FILE);
-    if !path.is_file() {
-        return Ok(Vec::new());
-    }
-    let reader = open_parquet(&path)?.build().map_err(|error| damaged_parquet(&path, error))?;
-    let mut all = Vec::new();
-    for batch in reader {
-        let batch = batch.map_err(|error| damaged_parquet(&path, error))?;
-        if batch.num_columns() != 6 {
-            return Err(damaged_parquet(&path, "it has other columns"));
+    let reader = match path.is_file() {
+        true => Some(open_parquet(&path)?.build().map_err(|error| damaged_parquet(&path, error))?),
+        false => None,
+    };
+    let rows = reader.into_iter().flatten().flat_map(move |batch| {
+        let rows = batch.map_err(|error| damaged_parquet(&path, error)).and_then(|batch| {
+            rows(&batch).ok_or_else(|| damaged_parquet(&path, "its columns are others than were written"))
+        });
+        match rows {
+            Ok(rows) => rows.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
         }
-        let texts = |column: usize| batch.column(column).as_string_opt::<i32>();
-        let numbers = |column: usize| batch.column(column).as_primitive_opt::<UInt64Type>();
-        let values = batch.column(3).as_primitive_opt::<Float64Type>();
-        let (Some(rows), Some(rules), Some(reasons), Some(values), Some(of_rows), Some(beginnings)) =
-            (numbers(0), texts(1), texts(2), values, numbers(4), texts(5))
-        else {
-            return Err(damaged_parquet(&path, "its columns have other types"));
-        };
-        all.extend((0..batch.num_rows()).map(|at| DroppedDocument {
-            row: rows.value(at),
-            rule: rules.value(at).into(),
-            reason: reasons.value(at).into(),
-            value: values.is_valid(at).then(|| values.value(at)),
-            of_row: of_rows.is_valid(at).then(|| of_rows.value(at)),
-            text: beginnings.value(at).into(),
-        }));
-    }
-    Ok(all)
+    });
+    Ok(rows)
+}
+
+/// The documents of a batch; nothing if its columns are not those of the file.
+fn rows(batch: &RecordBatch) -> Option<Vec<DroppedDocument>> {
+    let texts = |name: &str| batch.column_by_name(name)?.as_string_opt::<i32>();
+    let numbers = |name: &str| batch.column_by_name(name)?.as_primitive_opt::<UInt64Type>();
+    let values = batch.column_by_name("value")?.as_primitive_opt::<Float64Type>()?;
+    let (rows, of_rows) = (numbers("row")?, numbers("of_row")?);
+    let (rules, reasons, beginnings) = (texts("rule")?, texts("reason")?, texts("text")?);
+    let document = |at: usize| DroppedDocument {
+        row: rows.value(at),
+        rule: rules.value(at).into(),
+        reason: reasons.value(at).into(),
+        value: values.is_valid(at).then(|| values.value(at)),
+        of_row: of_rows.is_valid(at).then(|| of_rows.value(at)),
+        text: beginnings.value(at).into(),
+    };
+    Some((0..batch.num_rows()).map(document).collect())
 }

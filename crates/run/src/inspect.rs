@@ -6,7 +6,7 @@ use narthex_base::{ArtifactKind, Error, Observer, Result};
 use narthex_data::{DroppedDocument, Statistics, prepare_some, read_dropped};
 use narthex_ledger::Artifact;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::path::Path;
 
 /// What became of a step's rows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -32,48 +32,52 @@ pub struct ReasonCount {
     pub samples: Vec<DroppedDocument>,
 }
 
+/// How much of what went is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    /// Only this reason.
+    pub reason: Option<&'a str>,
+    /// Examples of each reason at most, from the first to the last.
+    pub samples: u64,
+}
+
 impl Inspection {
-    /// Numbers and documents become one.
-    fn new(statistics: &Statistics, dropped: Vec<DroppedDocument>) -> Self {
-        let mut reasons: BTreeMap<String, ReasonCount> = BTreeMap::new();
-        for (reason, count) in &statistics.reasons {
-            let (reason, rule) = (reason.clone(), reason.clone());
-            reasons.insert(reason.clone(), ReasonCount { reason, rule, count: *count, samples: Vec::new() });
+    /// Reads what went once, and holds only what is shown of it.
+    fn new(statistics: &Statistics, folder: &Path, shown: Shown) -> Result<Self> {
+        let dropped: u64 = statistics.reasons.values().sum();
+        let wanted = statistics.reasons.iter().filter(|(name, _)| shown.reason.is_none_or(|reason| reason == *name));
+        let mut reasons: Vec<ReasonCount> = wanted
+            .map(|(reason, count)| {
+                let (reason, rule) = (reason.clone(), reason.clone());
+                ReasonCount { reason, rule, count: *count, samples: Vec::new() }
+            })
+            .collect();
+        if let (Some(reason), true) = (shown.reason, reasons.is_empty()) {
+            return Err(Error::input(format!("nothing was dropped for the reason `{reason}`"))
+                .help("leave `--reason` out to see all reasons"));
         }
-        for document in dropped {
-            if let Some(reason) = reasons.get_mut(&document.reason) {
-                reason.rule.clone_from(&document.rule);
+        let mut seen = vec![0; reasons.len()];
+        for document in read_dropped(folder)? {
+            let document = document?;
+            let Some(at) = reasons.iter().position(|known| known.reason == document.reason) else { continue };
+            let reason = &mut reasons[at];
+            reason.rule.clone_from(&document.rule);
+            let step = reason.count.div_ceil(shown.samples.max(1)).max(1);
+            if u64::is_multiple_of(seen[at], step) && (reason.samples.len() as u64) < shown.samples {
                 reason.samples.push(document);
             }
+            seen[at] += 1;
         }
-        let mut reasons: Vec<ReasonCount> = reasons.into_values().collect();
         reasons.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.reason.cmp(&b.reason)));
-        let dropped: u64 = reasons.iter().map(|reason| reason.count).sum();
-        Self { rows: statistics.documents + dropped, kept: statistics.documents, reasons }
-    }
-
-    /// Only one reason; nothing if it isn't there.
-    pub fn only(mut self, reason: &str) -> Option<Self> {
-        self.reasons.retain(|known| known.reason == reason);
-        (!self.reasons.is_empty()).then_some(self)
-    }
-
-    /// With so many examples of each reason at most, from the first to the last.
-    pub fn with_samples(mut self, count: usize) -> Self {
-        for reason in &mut self.reasons {
-            let all = std::mem::take(&mut reason.samples);
-            let step = all.len().div_ceil(count.max(1)).max(1);
-            reason.samples = all.into_iter().step_by(step).take(count).collect();
-        }
-        self
+        Ok(Self { rows: statistics.documents + dropped, kept: statistics.documents, reasons })
     }
 }
 
 /// What a data artifact says of itself.
 ///
 /// # Errors
-/// If it is none, or its files can't be read.
-pub fn inspect(artifact: &Artifact) -> Result<Inspection> {
+/// If it is none, its files can't be read, or nothing went for the reason that is asked for.
+pub fn inspect(artifact: &Artifact, shown: Shown) -> Result<Inspection> {
     let path = artifact.path("statistics.json");
     let kind = artifact.manifest.kind;
     if !path.is_file() || kind == ArtifactKind::Tokens {
@@ -84,7 +88,7 @@ pub fn inspect(artifact: &Artifact) -> Result<Inspection> {
     let statistics: Statistics = serde_json::from_str(&text).map_err(|error| {
         Error::input("the statistics are damaged").at(path.display(), None).cause(error.to_string())
     })?;
-    Ok(Inspection::new(&statistics, read_dropped(&artifact.folder)?))
+    Inspection::new(&statistics, &artifact.folder, shown)
 }
 
 /// Settings that are tried on a part of a step's rows.
@@ -99,11 +103,12 @@ pub struct Trial<'a> {
 /// Judges the first rows of a step by what the project file says now. What is written goes with the temporary folder.
 ///
 /// # Errors
-/// If there is no such step, what it needs is not made yet, a file can't be read, or nothing stays.
-pub fn try_out(project: &Project, trial: Trial, observer: Observer) -> Result<Inspection> {
+/// If there is no such step, what it needs is not made yet, a file can't be read, nothing stays, or nothing went
+/// for the reason that is asked for.
+pub fn try_out(project: &Project, trial: Trial, shown: Shown, observer: Observer) -> Result<Inspection> {
     let spec = data_spec_of(project, trial.step)?;
     let folder =
         tempfile::tempdir().map_err(|error| Error::io("cannot create a folder below", std::env::temp_dir(), error))?;
     let statistics = prepare_some(&spec, trial.rows, folder.path(), observer)?;
-    Ok(Inspection::new(&statistics, read_dropped(folder.path())?))
+    Inspection::new(&statistics, folder.path(), shown)
 }

@@ -66,6 +66,11 @@ def answers(documents: pathlib.Path, count: int):
             yield case("minhash_signature", {"shingles": listed, "n_shingles": int(shingles.size), "signature": signature})
 
 
+def told(answer):
+    """Without what is null, which an answer has or leaves out."""
+    return {k: v for k, v in answer.items() if v is not None} if isinstance(answer, dict) else answer
+
+
 def main() -> None:
     at = sys.argv.index("--")
     parser = argparse.ArgumentParser(usage=__doc__)
@@ -88,16 +93,16 @@ def main() -> None:
             assert case["id"] == answer["id"], (case["id"], answer["id"])
             count = tally[case["function"]]
             count[1] += 1
-            expected = {k: v for k, v in case["expected"].items() if v is not None} if isinstance(case["expected"], dict) else case["expected"]
-            output = {k: v for k, v in answer["output"].items() if v is not None} if isinstance(answer["output"], dict) else answer["output"]
+            expected, output = told(case["expected"]), told(answer["output"])
             if expected == output:
                 count[0] += 1
             elif shown < 12:
                 shown += 1
                 print("DIFFERENT", case["id"], case["params"])
                 if isinstance(expected, list):
-                    first = next((i for i, (a, b) in enumerate(zip(expected, output)) if a != b), min(len(expected), len(output)))
-                    print("   theirs", expected[max(0, first - 2) : first + 5], "\n   ours  ", output[max(0, first - 2) : first + 5])
+                    first = next((i for i, (a, b) in enumerate(zip(expected, output)) if a != b), len(output))
+                    around = slice(max(0, first - 2), first + 5)
+                    print("   theirs", expected[around], "\n   ours  ", output[around])
                 else:
                     print("   theirs", str(expected)[:400], "\n   ours  ", str(output)[:400])
     for function, (same, count) in sorted(tally.items()):

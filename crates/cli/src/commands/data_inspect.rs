@@ -7,10 +7,10 @@ use crate::{
     style::{Style, table},
 };
 use clap::Args;
-use narthex_base::{Error, Observer, Result};
+use narthex_base::{Observer, Result};
 use narthex_run::{
     Project,
-    inspect::{Inspection, Trial, inspect, try_out},
+    inspect::{Inspection, Shown, Trial, inspect, try_out},
 };
 
 /// The arguments of `narthex data inspect`.
@@ -24,7 +24,7 @@ pub struct Inspect {
     pub reason: Option<String>,
     /// Documents to show of each reason
     #[arg(long, default_value_t = 3, value_name = "N")]
-    pub samples: usize,
+    pub samples: u64,
     /// Judge the step's rows as narthex.toml says now, and keep nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -45,17 +45,14 @@ const SHOWN_CHARS: usize = 160;
 
 pub fn run(args: &Inspect, style: Style) -> Result<()> {
     let project = &args.ledger.project;
+    let shown = Shown { reason: args.reason.as_deref(), samples: args.samples };
     let found = if args.dry_run {
         let interrupt = signals::interrupt_flag()?;
         let project = Project::open(project, &super::open_options(super::base_options(&args.set)))?;
         let trial = Trial { step: &args.reference, rows: args.sample };
-        try_out(&project, trial, Observer::new(&|_| {}, &interrupt))?
+        try_out(&project, trial, shown, Observer::new(&|_| {}, &interrupt))?
     } else {
-        inspect(&shelf(project).ledger()?.resolve(&args.reference)?)?
-    };
-    let found = match &args.reason {
-        None => found.with_samples(args.samples),
-        Some(reason) => found.only(reason).ok_or_else(|| no_such_reason(args, reason))?.with_samples(args.samples),
+        inspect(&shelf(project).ledger()?.resolve(&args.reference)?, shown)?
     };
     if args.output.json {
         print_json(&found);
@@ -68,14 +65,6 @@ pub fn run(args: &Inspect, style: Style) -> Result<()> {
         noteln!("next: {} data inspect {} --dry-run{}", program(), args.reference, project_flag(project));
     }
     Ok(())
-}
-
-fn no_such_reason(args: &Inspect, reason: &str) -> Error {
-    Error::input(format!("nothing was dropped for the reason `{reason}`")).help(format!(
-        "see all reasons: {} data inspect {}",
-        program(),
-        args.reference
-    ))
 }
 
 fn show(found: &Inspection, style: Style) {

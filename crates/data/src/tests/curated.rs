@@ -53,7 +53,7 @@ fn every_row_stays_or_has_its_reason() {
     let kept = folder.texts("train.parquet");
     assert_eq!(kept[0], GOOD);
     assert_eq!((kept.len() as u64, statistics.documents, statistics.rows_read), (1, 1, 7));
-    let dropped = read_dropped(&folder.out()).unwrap();
+    let dropped: Vec<_> = read_dropped(&folder.out()).unwrap().collect::<Result<_>>().unwrap();
     let facts: Vec<_> = dropped.iter().map(|d| (d.row, d.rule.as_str(), d.reason.as_str(), d.of_row)).collect();
     assert_eq!(
         facts,
