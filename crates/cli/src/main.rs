@@ -8,6 +8,7 @@ mod arguments;
 mod commands;
 mod flags;
 mod render;
+mod service;
 mod signals;
 mod style;
 

@@ -11,7 +11,7 @@ use crate::{
     },
     flags::{ModelRef, Opening},
     render::Renderer,
-    signals,
+    service, signals,
     style::Style,
 };
 use clap::Args;
@@ -23,6 +23,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 /// The arguments of `narthex serve`.
@@ -78,7 +79,11 @@ pub struct Serve {
     /// Send an OpenTelemetry span for each generation, without its content, to this collector by OTLP over HTTP
     #[arg(long, value_name = "URL", help_heading = "Observation")]
     pub otlp_traces_endpoint: Option<String>,
-    /// Seconds that answers under way get after the signal to stop
+    /// Seconds after SIGTERM in which requests are still taken while `/ready` says 503, so that whoever sends them here
+    /// finds out; a second signal ends it, and Ctrl-C does not begin it
+    #[arg(long, default_value_t = 5, value_name = "SECONDS", help_heading = "HTTP")]
+    pub drain_time: u64,
+    /// Seconds that answers under way get after that
     #[arg(long, default_value_t = 30, value_name = "SECONDS", help_heading = "HTTP")]
     pub shutdown_timeout: u64,
     /// A further host name under which the server may be addressed, as by a reverse proxy
@@ -145,7 +150,8 @@ pub fn run(args: &Serve) -> Result<()> {
         }
         explain(&findings);
     }
-    listen(sources, args.models_memory_bytes.map(|bytes| bytes as u64), args.follow, &options)
+    let drain = Duration::from_secs(args.drain_time);
+    listen(sources, args.models_memory_bytes.map(|bytes| bytes as u64), (args.follow, drain), &options)
 }
 
 /// The models that are asked for: as references, in a file, or both.
@@ -199,7 +205,7 @@ fn sources(args: &Serve) -> Result<Vec<Arc<Source>>> {
 pub fn serve_reference(project: &Path, reference: &str, port: u16) -> Result<()> {
     let source = Source::new(super::shelf(project), reference.into(), ReadyOptions::default());
     let http = HttpOptions { port, ..HttpOptions::default() };
-    listen(vec![Arc::new(source)], None, false, &ServeOptions { http, ..ServeOptions::default() })
+    listen(vec![Arc::new(source)], None, (false, Duration::ZERO), &ServeOptions { http, ..ServeOptions::default() })
 }
 
 /// `narthex batch`
@@ -272,7 +278,7 @@ fn read_keys(path: &Path) -> Result<Vec<ApiKey>> {
 fn listen(
     sources: Vec<Arc<Source>>,
     memory_bytes_max: Option<u64>,
-    follow: bool,
+    (follow, drain): (bool, Duration),
     options: &ServeOptions,
 ) -> Result<()> {
     // The port first: it is quick to find out that it is taken.
@@ -297,21 +303,10 @@ fn listen(
         .name("reload".into())
         .spawn(move || reload(&followed, &asked, follow))
         .map_err(|error| Error::internal("cannot start a thread").cause(error))?;
-    let served = serve(bound, models, options, stop_signal());
+    let stop = signals::stop_drained(bound.stopping(), drain);
+    service::ready();
+    let served = serve(bound, models, options, stop);
     // The thread that reloads holds them to the end: what was made for reading them would stay behind.
     sources.iter().for_each(|source| source.adapters.clear());
     served
-}
-
-/// Ready on the first SIGINT or SIGTERM.
-pub(super) async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
 }
