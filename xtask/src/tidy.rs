@@ -17,12 +17,13 @@ usage: cargo xtask tidy
 /// The crates in chain order, and the crates of ours that each may use. No other edge is allowed.
 /// Tests (`[dev-dependencies]`) are free.
 #[rustfmt::skip]
-const EDGES: [(&str, &[&str]); 25] = [
+const EDGES: [(&str, &[&str]); 26] = [
     ("base",    &[]),
     ("ledger",  &["base"]),
     ("openness", &["base"]),
     ("formats", &["base"]),
-    ("hub",     &["base"]),
+    ("remote",  &["base"]),
+    ("hub",     &["base", "remote"]),
     ("text",    &["base"]),
     ("curate",  &["base"]),
     ("data",    &["base", "text", "curate"]),
@@ -36,7 +37,7 @@ const EDGES: [(&str, &[&str]); 25] = [
     ("http",    &["base"]),
     ("serve",   &["base", "openness", "text", "infer", "answer", "http"]),
     ("run",     &["base", "knowledge", "ledger", "openness", "text", "data", "kernels", "model", "infer", "answer", "shelf", "train"]),
-    ("oci",     &["base"]),
+    ("oci",     &["base", "remote"]),
     ("agent",   &["base"]),
     ("tools",   &["base", "agent", "knowledge"]),
     ("mcp",     &["base", "agent"]),
