@@ -24,7 +24,8 @@ use crate::commands::{
     serve::{Batch, Serve},
     signing::{Sign, VerifySignature},
     step_verb::StepVerb,
-    transfer::{Export, Gc, Import, Push},
+    push::Push,
+    transfer::{Export, Gc, Import},
 };
 use clap::{Parser, Subcommand};
 
@@ -153,12 +154,15 @@ Example:
 Example:
   narthex verify-signature ./release --public-key key.pub")]
     VerifySignature(VerifySignature),
-    /// Fetch a model or a data set from the Hugging Face Hub
+    /// Fetch a model or a data set from the Hugging Face Hub, or a model from a registry
     Pull(Pull),
-    /// Write an artifact as a container image of models (ModelPack) for registries
+    /// Send an artifact to a registry, or write it as an image layout: ModelPack, and images that containers mount or run
     #[command(after_help = "\
-Example:
-  narthex push release oci:images:v1 && skopeo copy oci:images:v1 docker://REGISTRY/NAME:v1")]
+Examples:
+  narthex push release oci://ghcr.io/org/model:v1 --private-key key.pem
+  narthex push release oci:images:v1 --image && skopeo copy --all oci:images:v1 docker://REGISTRY/NAME:v1
+
+Credentials are those of Docker and Podman (`docker login`); SSL_CERT_FILE names certificates to trust.")]
     Push(Push),
     /// Copy an artifact with its papers into a folder
     #[command(after_help = "\

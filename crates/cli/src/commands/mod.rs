@@ -34,6 +34,8 @@ pub mod openness;
 #[cfg(feature = "run")]
 pub mod plan;
 pub mod pull;
+mod pull_oci;
+pub mod push;
 #[cfg(feature = "run")]
 pub mod pull_data;
 #[cfg(feature = "run")]
@@ -44,6 +46,7 @@ pub mod ranks;
 pub mod recheck;
 #[cfg(feature = "run")]
 pub mod run;
+mod registry;
 pub mod search;
 #[cfg(feature = "run")]
 pub mod seat;

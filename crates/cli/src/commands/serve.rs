@@ -6,7 +6,9 @@ use crate::{
         engine::{EngineLimits, memory_bytes, tool_call_parser},
         models_file,
         openness::explain,
-        print_json, shelf_in,
+        print_json,
+        registry::RegistryFlags,
+        shelf_in,
         source::{Source, reload},
     },
     flags::{ModelRef, Opening},
@@ -29,8 +31,8 @@ use std::{
 /// The arguments of `narthex serve`.
 #[derive(Args)]
 pub struct Serve {
-    /// Models: each a step's name, `name@digest-prefix`, a digest, a model folder, as `./DIR`, or a GGUF file; `NAME=REF`
-    /// gives one another name
+    /// Models: each a step's name, `name@digest-prefix`, a digest, a model folder, as `./DIR`, a GGUF file, or one in a
+    /// registry, as `oci://HOST/REPOSITORY:TAG`; `NAME=REF` gives one another name
     #[arg(value_name = "REF", required_unless_present = "models")]
     pub references: Vec<String>,
     #[command(flatten)]
@@ -98,6 +100,8 @@ pub struct Serve {
     /// Keep files, batches and responses of OpenAI's API in this folder, and go on with them after a restart
     #[arg(long, value_name = "DIR", help_heading = "HTTP")]
     pub files_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub registry: RegistryFlags,
     /// How the model writes calls of tools; its chat template tells by default
     #[arg(long, value_name = "NAME", value_parser = tool_call_parser, help_heading = "Engine")]
     pub tool_call_parser: Option<String>,
@@ -145,7 +149,8 @@ pub fn run(args: &Serve) -> Result<()> {
     if args.explain {
         let mut findings = vec![];
         for source in &sources {
-            findings.extend(source.shelf.findings_of_serving(&source.reference, &source.options)?);
+            let (reference, _) = source.here()?;
+            findings.extend(source.shelf.findings_of_serving(&reference, &source.options)?);
             findings.extend(adapters::judge(&source.modules, &source.shelf)?);
         }
         explain(&findings);
@@ -187,6 +192,7 @@ fn sources(args: &Serve) -> Result<Vec<Arc<Source>>> {
         let mut source = Source::new(shelf.clone(), reference.into(), options.clone());
         (source.name, source.call_parser) = (name, args.tool_call_parser.clone());
         (source.adapters, source.modules) = (adapters()?, modules);
+        source.registry = args.registry.clone();
         sources.push(Arc::new(source));
     }
     for (name, entry) in entries {
@@ -195,6 +201,7 @@ fn sources(args: &Serve) -> Result<Vec<Arc<Source>>> {
         let mut source = Source::new(shelf.clone(), entry.model, options);
         (source.name, source.call_parser) = (Some(name), call_parser);
         (source.adapters, source.modules) = (adapters()?, entry.adapters.into_iter().collect());
+        source.registry = args.registry.clone();
         sources.push(Arc::new(source));
     }
     Ok(sources)
@@ -284,9 +291,9 @@ fn listen(
     // The port first: it is quick to find out that it is taken.
     let bound = bind(&options.http)?;
     for source in &sources {
-        if follow && source.shelf.version(&source.reference)?.is_none() {
+        if follow && source.latest()?.is_none() {
             return Err(Error::usage(format!("`--follow` cannot watch the folder {}", source.reference))
-                .help("name a model of a ledger, or send the server SIGHUP after the folder has changed"));
+                .help("name a model of a ledger or a registry, or send the server SIGHUP after the folder has changed"));
         }
     }
     let mut models = Models::within(memory_bytes_max);
