@@ -152,6 +152,16 @@ pub fn violations(root: &Path) -> Result<Vec<Violation>, String> {
             add(inside.join(file), vec![(line, what)]);
         }
     }
+    for name in folders(&root.join("crates"))? {
+        let folder = PathBuf::from(format!("crates/{name}/tests"));
+        let all = folder.join("all.rs");
+        if root.join(&all).is_file() {
+            let (text, files) = (read(&root.join(&all))?, rust_files(&root.join(&folder))?);
+            let beside = files.iter().filter(|path| path.parent() == Some(root.join(&folder).as_path()));
+            let names: Vec<&str> = beside.filter_map(|path| path.file_stem()?.to_str()).collect();
+            add(all, left_out(&text, &names));
+        }
+    }
     for path in rust_files(root)? {
         let (text, file) = (read(&path)?, path.strip_prefix(root).unwrap_or(&path));
         let mut complaints = source(&text);
@@ -166,6 +176,15 @@ pub fn violations(root: &Path) -> Result<Vec<Violation>, String> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Files of tests that the one program of a crate's tests does not name: they would never run.
+fn left_out(all: &str, files: &[&str]) -> Vec<Complaint> {
+    let named = |name: &str| all.lines().any(|line| line == format!("mod {name};"));
+    let missing = files.iter().filter(|name| **name != "all" && !named(name));
+    missing
+        .map(|name| (1, format!("`{name}.rs` beside it is not named, so its tests never run: add `mod {name};`")))
+        .collect()
 }
 
 /// Each member stands after those it may use, and each folder is a member.
@@ -331,6 +350,14 @@ fn read(path: &Path) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tests_that_never_run_are_found() {
+        assert!(left_out("mod a;\nmod b;\n", &["a", "all", "b"]).is_empty());
+        let found = left_out("mod a;\n// mod b;\n", &["a", "all", "b"]);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].1.contains("`b.rs`"), "{}", found[0].1);
+    }
 
     #[test]
     fn this_repository_is_tidy() {

@@ -17,6 +17,7 @@ use crate::commands::{
     openness::License,
     plan::PlanArguments,
     pull::Pull,
+    push::Push,
     quantize::Quantize,
     recheck::{Reproduce, Verify},
     run::Run,
@@ -24,7 +25,6 @@ use crate::commands::{
     serve::{Batch, Serve},
     signing::{Sign, VerifySignature},
     step_verb::StepVerb,
-    push::Push,
     transfer::{Export, Gc, Import},
 };
 use clap::{Parser, Subcommand};

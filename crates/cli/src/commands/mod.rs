@@ -34,19 +34,19 @@ pub mod openness;
 #[cfg(feature = "run")]
 pub mod plan;
 pub mod pull;
-mod pull_oci;
-pub mod push;
 #[cfg(feature = "run")]
 pub mod pull_data;
+mod pull_oci;
+pub mod push;
 #[cfg(feature = "run")]
 pub mod quantize;
 #[cfg(feature = "run")]
 pub mod ranks;
 #[cfg(feature = "run")]
 pub mod recheck;
+mod registry;
 #[cfg(feature = "run")]
 pub mod run;
-mod registry;
 pub mod search;
 #[cfg(feature = "run")]
 pub mod seat;

@@ -86,7 +86,10 @@ pub fn run(args: &Push, style: Style) -> Result<()> {
             let (folder, tag) = (layout.folder.display(), &layout.tag);
             outln!("{folder}:{tag}@{}", package.digest());
             noteln!("{} layers, {}", package.layers, bytes(package.bytes()));
-            noteln!("next: {} pull oci:{folder}:{tag}, or skopeo copy oci:{folder}:{tag} docker://REGISTRY/NAME:{tag}", program());
+            noteln!(
+                "next: {} pull oci:{folder}:{tag}, or skopeo copy oci:{folder}:{tag} docker://REGISTRY/NAME:{tag}",
+                program()
+            );
         }
         OciReference::Registry(remote) => {
             let interrupt = signals::interrupt_flag()?;
@@ -154,7 +157,8 @@ fn attachments(
         fs::read(&path).map_err(|error| Error::io("cannot read", &path, error))
     };
     let mut all = vec![Attachment::new(LINEAGE, read(PROVENANCE_FILE)?)];
-    let (spdx, cyclonedx) = with_subject(&args.ledger.project, &args.reference, |subject| (spdx(subject), cyclonedx(subject)))?;
+    let (spdx, cyclonedx) =
+        with_subject(&args.ledger.project, &args.reference, |subject| (spdx(subject), cyclonedx(subject)))?;
     all.push(Attachment::new(SPDX, spdx.to_string()));
     all.push(Attachment::new(CYCLONEDX, cyclonedx.to_string()));
     if material.folder.join(STATEMENT).is_file() {

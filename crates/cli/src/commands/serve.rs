@@ -292,8 +292,9 @@ fn listen(
     let bound = bind(&options.http)?;
     for source in &sources {
         if follow && source.latest()?.is_none() {
-            return Err(Error::usage(format!("`--follow` cannot watch the folder {}", source.reference))
-                .help("name a model of a ledger or a registry, or send the server SIGHUP after the folder has changed"));
+            return Err(Error::usage(format!("`--follow` cannot watch the folder {}", source.reference)).help(
+                "name a model of a ledger or a registry, or send the server SIGHUP after the folder has changed",
+            ));
         }
     }
     let mut models = Models::within(memory_bytes_max);
