@@ -201,7 +201,7 @@ fn answer(state: &mut State, asked: &Asked, body: Vec<u8>, host: &str) -> Answer
             for name in [name, digest.clone()] {
                 state.manifests.insert((repository.clone(), name), (kind.clone(), body.clone()));
             }
-            let listed = (subject && !state.habits.no_referrers).then(|| ("OCI-Subject", digest));
+            let listed = (subject && !state.habits.no_referrers).then_some(("OCI-Subject", digest));
             return (201, listed.into_iter().collect(), vec![]);
         }
         return match state.manifests.get(&(repository, name)) {

@@ -17,6 +17,9 @@ use std::{
 };
 use tempfile::TempDir;
 
+/// Files by path.
+type Files = BTreeMap<PathBuf, Vec<u8>>;
+
 /// Bytes of the weights: enough for several reads.
 const WEIGHTS_BYTES: usize = 3 << 20;
 
@@ -59,7 +62,7 @@ fn package(folder: &Path, provenance: &Provenance, image: bool) -> Package {
     Package::new(folder, provenance, 0, &PackageOptions { image, binary: None }).unwrap()
 }
 
-fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+fn contents(folder: &Path) -> Files {
     let (mut found, mut open) = (BTreeMap::new(), vec![folder.to_path_buf()]);
     while let Some(next) = open.pop() {
         for entry in fs::read_dir(next).unwrap().flatten() {
@@ -87,7 +90,7 @@ fn settings(cache: &Path) -> RegistrySettings {
 }
 
 /// Pushes to a registry with these habits and pulls into another cache.
-fn there_and_back(habits: Habits) -> (Fake, BTreeMap<PathBuf, Vec<u8>>, BTreeMap<PathBuf, Vec<u8>>) {
+fn there_and_back(habits: Habits) -> (Fake, Files, Files) {
     let (folder, provenance) = bard();
     let fake = Fake::start(habits);
     let caches = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
@@ -114,7 +117,7 @@ fn push_to(reference: &OciReference, package: &Package, settings: &RegistrySetti
     push(package, &attachment, remote, &["org/other".into()], settings, Observer::silent())
 }
 
-fn pull(reference: &OciReference, settings: &RegistrySettings) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
+fn pull(reference: &OciReference, settings: &RegistrySettings) -> Result<Files> {
     let puller = Puller::new(reference, settings)?;
     let listing = puller.list(Observer::silent())?;
     assert_eq!(puller.attached(&listing, SIGNATURE, Observer::silent())?, [b"signed".to_vec()]);
