@@ -84,7 +84,7 @@ fn a_policy_stands_at_every_door() {
     succeed(folder, &["export", "tiny", "model"]);
     fs::write(
         folder.join("narthex.toml"),
-        "[project]\nname = \"p\"\n[policy]\ncommercial = true\n[policy.rules.none]\nlicense = \"Apache-2.0\"\n\
+        "[project]\nname = \"p\"\n[policy]\ncommercial = true\n[policy.rules.none]\nlicenses = [\"Apache-2.0\"]\n\
          use = [\"redistribute\", \"serve-commercially\"]\nverdict = \"deny\"\n",
     )
     .unwrap();
