@@ -17,7 +17,7 @@ usage: cargo xtask tidy
 /// The crates in chain order, and the crates of ours that each may use. No other edge is allowed.
 /// Tests (`[dev-dependencies]`) are free.
 #[rustfmt::skip]
-const EDGES: [(&str, &[&str]); 26] = [
+const EDGES: [(&str, &[&str]); 27] = [
     ("base",    &[]),
     ("ledger",  &["base"]),
     ("openness", &["base"]),
@@ -38,12 +38,13 @@ const EDGES: [(&str, &[&str]); 26] = [
     ("serve",   &["base", "openness", "text", "infer", "answer", "http"]),
     ("run",     &["base", "knowledge", "ledger", "openness", "text", "data", "kernels", "model", "infer", "answer", "shelf", "train"]),
     ("oci",     &["base", "remote"]),
+    ("deploy",  &["base"]),
     ("agent",   &["base"]),
     ("tools",   &["base", "agent", "knowledge"]),
     ("mcp",     &["base", "agent"]),
     ("a2a",     &["base", "agent"]),
     ("agent-api", &["base", "agent", "http"]),
-    ("cli",     &["base", "agent", "knowledge", "tools", "mcp", "a2a", "agent-api", "ledger", "openness", "text", "kernels", "model", "infer", "answer", "shelf", "train", "http", "serve", "run", "hub", "oci"]),
+    ("cli",     &["base", "agent", "knowledge", "tools", "mcp", "a2a", "agent-api", "ledger", "openness", "text", "kernels", "model", "infer", "answer", "shelf", "train", "http", "serve", "run", "hub", "oci", "deploy"]),
 ];
 
 /// Heavy dependencies, with all that is named `NAME-…`, and the only crates that may use them.

@@ -10,6 +10,7 @@ use crate::commands::{
     chat::Chat,
     classify::Classify,
     config::Config,
+    deploy::Deploy,
     embed::Embed,
     generate::Generate,
     look::{Look, Ls, Trace},
@@ -164,6 +165,12 @@ Examples:
 
 Credentials are those of Docker and Podman (`docker login`); SSL_CERT_FILE names certificates to trust.")]
     Push(Push),
+    /// Write what systemd, Compose, Kubernetes, KServe, MPI's operator or Slurm need to serve a model; nothing is applied
+    #[command(after_help = "\
+Examples:
+  narthex export release ./bard && narthex deploy ./bard --to systemd --out unit
+  narthex deploy release --to kubernetes --model oci://ghcr.io/org/bard@sha256:… --image ghcr.io/org/narthex:0.1.0 --out k8s")]
+    Deploy(Deploy),
     /// Copy an artifact with its papers into a folder
     #[command(after_help = "\
 Examples:

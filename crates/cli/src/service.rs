@@ -1,11 +1,13 @@
-//! What a service manager is told (sd_notify(3), the protocol behind systemd's `Type=notify`): that the server answers, and
-//! that it is about to stop. Without a manager, nothing is said.
+//! How a server stops, and what a service manager is told of it (sd_notify(3), the protocol behind systemd's `Type=notify`):
+//! that requests are answered, and that the server is about to stop. Without a manager, nothing is said.
 
+use narthex_http::Stopping;
 #[cfg(target_os = "linux")]
 use std::os::linux::net::SocketAddrExt;
 use std::{
     env,
     os::unix::net::{SocketAddr, UnixDatagram},
+    time::Duration,
 };
 
 /// Requests are answered from now on.
@@ -13,9 +15,33 @@ pub fn ready() {
     notify("READY=1");
 }
 
-/// No new requests should come.
-pub fn stopping() {
+/// Ready on the first SIGINT or SIGTERM.
+#[cfg(feature = "agents")]
+pub async fn stop() {
+    stop_drained(Stopping::default(), Duration::ZERO).await;
+}
+
+/// Ready on SIGINT, or so long after SIGTERM, when `stopping` has begun; a second signal ends the wait.
+pub async fn stop_drained(stopping: Stopping, drain: Duration) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    let is_patient = tokio::select! {
+        _ = interrupt.recv() => false,
+        _ = terminate.recv() => true,
+    };
     notify("STOPPING=1");
+    stopping.begin();
+    if is_patient && !drain.is_zero() {
+        noteln!("stopping: requests are still taken for {} s; a second signal ends that", drain.as_secs());
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = tokio::time::sleep(drain) => {}
+        }
+    }
 }
 
 /// Sends a state to the socket that the manager named. A manager that does not listen is none of the server's business.

@@ -1,9 +1,6 @@
 //! Ctrl-C: the first one asks the work to save and stop, a second one quits at once. SIGHUP: a server looks for a new model.
-//! SIGTERM: a server lets others know before it stops.
 
-use crate::service;
 use narthex_base::{Error, Result};
-use narthex_http::Stopping;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
@@ -55,32 +52,4 @@ pub fn hangups() -> Result<Receiver<()>> {
     let listen = move || signals.forever().take_while(|_| sender.send(()).is_ok()).for_each(drop);
     std::thread::Builder::new().name("hangups".into()).spawn(listen).map_err(cannot)?;
     Ok(receiver)
-}
-
-/// Ready on the first SIGINT or SIGTERM.
-pub async fn stop() {
-    stop_drained(Stopping::default(), Duration::ZERO).await;
-}
-
-/// Ready on SIGINT, or so long after SIGTERM, when `stopping` has begun; a second signal ends the wait.
-pub async fn stop_drained(stopping: Stopping, drain: Duration) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    let is_patient = tokio::select! {
-        _ = interrupt.recv() => false,
-        _ = terminate.recv() => true,
-    };
-    service::stopping();
-    stopping.begin();
-    if is_patient && !drain.is_zero() {
-        noteln!("stopping: requests are still taken for {} s; a second signal ends that", drain.as_secs());
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            () = tokio::time::sleep(drain) => {}
-        }
-    }
 }

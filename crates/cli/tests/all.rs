@@ -16,4 +16,5 @@ mod preferences;
 mod program;
 mod quantized;
 mod ranks;
+mod registries;
 mod serve_only;

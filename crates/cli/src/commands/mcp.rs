@@ -19,7 +19,7 @@ use super::{
     },
     serve::warn_if_open,
 };
-use crate::{flags::HttpFlags, service, signals};
+use crate::{flags::HttpFlags, service};
 use clap::Args;
 use narthex_agent::Agents;
 use narthex_base::{Error, Result};
@@ -78,7 +78,7 @@ pub fn run(args: &Mcp) -> Result<()> {
     let served = runtime.block_on(serve(args, &desk));
     // Whoever does not want to wait says so again.
     runtime.spawn(async {
-        signals::stop().await;
+        service::stop().await;
         std::process::exit(INTERRUPTED);
     });
     // Training saves where it is; the same call goes on from there.
@@ -119,7 +119,7 @@ async fn serve(args: &Mcp, desk: &Arc<Desk>) -> Result<()> {
             service::ready();
             let desk = desk.clone();
             let stop = async move {
-                signals::stop().await;
+                service::stop().await;
                 // A run may take hours: it is not waited for.
                 _ = tokio::task::spawn_blocking(move || desk.stop(Duration::ZERO)).await;
             };
@@ -134,7 +134,7 @@ async fn serve(args: &Mcp, desk: &Arc<Desk>) -> Result<()> {
 async fn on_pipes(offer: Offer, options: ServerOptions) -> Result<()> {
     tokio::select! {
         served = serve_stdio(offer, options) => served,
-        () = signals::stop() => Ok(()),
+        () = service::stop() => Ok(()),
     }
 }
 

@@ -18,6 +18,7 @@ pub mod config;
 pub mod data_inspect;
 #[cfg(feature = "run")]
 pub mod data_show;
+pub mod deploy;
 #[cfg(feature = "serve")]
 pub mod embed;
 #[cfg(feature = "serve")]

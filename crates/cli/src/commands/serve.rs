@@ -311,7 +311,7 @@ fn listen(
         .name("reload".into())
         .spawn(move || reload(&followed, &asked, follow))
         .map_err(|error| Error::internal("cannot start a thread").cause(error))?;
-    let stop = signals::stop_drained(bound.stopping(), drain);
+    let stop = service::stop_drained(bound.stopping(), drain);
     service::ready();
     let served = serve(bound, models, options, stop);
     // The thread that reloads holds them to the end: what was made for reading them would stay behind.

@@ -8,7 +8,7 @@ use crate::{
     commands::serve::{api_keys, warn_if_open},
     flags::HttpFlags,
     output::plain,
-    service, signals,
+    service,
 };
 use clap::Args;
 use narthex_a2a::{A2aOptions, Store as A2aStore};
@@ -95,7 +95,7 @@ pub(super) async fn serve(args: ServeArguments) -> Result<()> {
     noteln!("  Ctrl-C ends");
     service::ready();
     let served =
-        tokio::task::spawn_blocking(move || narthex_http::serve(bound, routes, &http, needs_key, signals::stop()));
+        tokio::task::spawn_blocking(move || narthex_http::serve(bound, routes, &http, needs_key, service::stop()));
     served.await.map_err(|error| Error::internal("the server broke").cause(error))?
 }
 
