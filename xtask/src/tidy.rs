@@ -17,7 +17,7 @@ usage: cargo xtask tidy
 /// The crates in chain order, and the crates of ours that each may use. No other edge is allowed.
 /// Tests (`[dev-dependencies]`) are free.
 #[rustfmt::skip]
-const EDGES: [(&str, &[&str]); 25] = [
+const EDGES: [(&str, &[&str]); 26] = [
     ("base",    &[]),
     ("ledger",  &["base"]),
     ("openness", &["base"]),
@@ -35,6 +35,7 @@ const EDGES: [(&str, &[&str]); 25] = [
     ("train",   &["base", "text", "kernels", "model"]),
     ("http",    &["base"]),
     ("serve",   &["base", "openness", "text", "infer", "answer", "http"]),
+    ("route",   &["base", "http"]),
     ("run",     &["base", "knowledge", "ledger", "openness", "text", "data", "kernels", "model", "infer", "answer", "shelf", "train"]),
     ("oci",     &["base"]),
     ("agent",   &["base"]),
@@ -42,14 +43,14 @@ const EDGES: [(&str, &[&str]); 25] = [
     ("mcp",     &["base", "agent"]),
     ("a2a",     &["base", "agent"]),
     ("agent-api", &["base", "agent", "http"]),
-    ("cli",     &["base", "agent", "knowledge", "tools", "mcp", "a2a", "agent-api", "ledger", "openness", "text", "kernels", "model", "infer", "answer", "shelf", "train", "http", "serve", "run", "hub", "oci"]),
+    ("cli",     &["base", "agent", "knowledge", "tools", "mcp", "a2a", "agent-api", "ledger", "openness", "text", "kernels", "model", "infer", "answer", "shelf", "train", "http", "serve", "route", "run", "hub", "oci"]),
 ];
 
 /// Heavy dependencies, with all that is named `NAME-…`, and the only crates that may use them.
 #[rustfmt::skip]
 const HEAVY: [(&str, &[&str]); 9] = [
     ("a2a",        &["a2a"]),
-    ("axum",       &["http", "serve", "agent-api", "mcp", "a2a"]),
+    ("axum",       &["http", "serve", "route", "agent-api", "mcp", "a2a"]),
     ("burn",       &["kernels", "model", "infer", "train"]),
     ("datafusion", &["data"]),
     ("llguidance", &["answer"]),
