@@ -3,7 +3,7 @@
 
 use crate::recent::Recent;
 
-/// Where the home of a prompt that nobody knows counts for: so many requests less. Small, so that work spreads.
+/// What the home of a prompt that nobody knows counts for: so many requests less. Small, so that work spreads.
 const HOME_WORTH: f64 = 1.5;
 
 /// The part of a prompt that must be known somewhere for it to count as known.
@@ -47,8 +47,8 @@ impl Affinity {
         Self { readers: Recent::new(blocks_max), placed: [0; 64], margin, blocks: 0, known: 0 }
     }
 
-    /// The index of the replica that a prompt goes to, which is taken to have read it from now on. Nothing if there is no
-    /// candidate. Without a chain, the least busy one.
+    /// The index of the replica that a prompt goes to, which is taken to have read it from now on. Nothing if there is
+    /// no candidate. Without a chain, the least busy one.
     pub fn choose(&mut self, chain: &[u64], home: Option<u64>, candidates: &[Candidate]) -> Option<usize> {
         let known = self.known(chain, candidates);
         let chosen = self.cheapest(&known, chain.len(), home, candidates)?;

@@ -1,5 +1,5 @@
-//! Looks after the replicas, on a thread of its own, so that a busy router still sees who is ready: asks each whether it
-//! is ready, how busy it is and which models it has, and reads the file that names them when it changes.
+//! Looks after the replicas, on a thread of its own, so that a busy router still sees who is ready: asks each whether
+//! it is ready, how busy it is and which models it has, and reads the file that names them when it changes.
 
 use crate::{
     address,
@@ -27,6 +27,9 @@ const READY_PATHS: [&str; 3] = ["/ready", "/health", "/v1/models"];
 
 /// How long an answer to that may take: a machine that computes on all processors is slow to answer.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time between two looks at least, however many requests raise doubts.
+const LOOK_GAP: Duration = Duration::from_millis(10);
 
 /// Late answers in a row after which a replica is not ready.
 const LATE_MAX: usize = 2;
@@ -180,6 +183,7 @@ impl Checker {
                 }
             }
             drop(looked.take());
+            tokio::time::sleep(LOOK_GAP.min(self.interval)).await;
             tokio::select! {
                 () = tokio::time::sleep(self.interval) => {}
                 () = replica.doubt.notified() => {}

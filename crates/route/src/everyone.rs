@@ -3,7 +3,7 @@
 
 use crate::{
     client::{send, whole},
-    relay::{Message, nobody},
+    message::Message,
     replica::Hold,
     shared::Shared,
 };
@@ -40,7 +40,7 @@ pub(crate) async fn ask(shared: &Shared, message: &Message) -> Result<Response<B
     };
     let mut answers = join_all(shared.fleet.ready().into_iter().map(ask_one)).await;
     if answers.is_empty() {
-        return Err(nobody(shared));
+        return Err(shared.nobody());
     }
     let refuses = |answer: &Result<(axum::http::response::Parts, _), _>| {
         !answer.as_ref().is_ok_and(|(head, _)| head.status.is_success())

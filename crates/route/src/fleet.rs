@@ -25,8 +25,8 @@ impl Fleet {
         self.all().iter().filter(|replica| replica.is_ready()).cloned().collect()
     }
 
-    /// Has these from now on. Those that were there before stay as they are; a new one gets a bit that nobody has, or, if
-    /// there is none left, is left out.
+    /// Has these from now on. Those that were there before stay as they are; a new one gets a bit that nobody has, or,
+    /// if there is none left, is left out.
     pub fn become_these(&self, addresses: &[Address]) -> Change {
         let mut now = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let (kept, gone): (Vec<_>, Vec<_>) =

@@ -25,6 +25,7 @@ mod fleet;
 mod headers;
 mod kept;
 mod listed;
+mod message;
 mod options;
 mod prefix;
 mod recent;

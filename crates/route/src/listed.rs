@@ -4,7 +4,7 @@
 use crate::{
     client::{fetch, own_headers},
     headers::onward,
-    relay::{Message, nobody},
+    message::Message,
     replica::Replica,
     shared::Shared,
 };
@@ -72,7 +72,7 @@ pub(crate) async fn models(State(shared): State<Arc<Shared>>, request: Request) 
             Ok(Json(list).into_response())
         }
         (None, Some(refusal)) => Ok(refused(refusal)),
-        (None, None) => Err(nobody(&shared)),
+        (None, None) => Err(shared.nobody()),
     }
 }
 
@@ -121,7 +121,7 @@ pub(crate) async fn collection(shared: &Shared, message: &Message) -> Result<Res
     let mut entries: Vec<Value> = vec![];
     let lists = join_all(ready.into_iter().map(all)).await;
     if lists.is_empty() {
-        return Err(nobody(shared));
+        return Err(shared.nobody());
     }
     for list in lists {
         match list {

@@ -19,8 +19,8 @@ pub struct RouteOptions {
     /// By how many requests under way a replica that knows all of a prompt may exceed the least busy one. One that
     /// knows a part of the prompt may exceed it by that part of the number.
     pub margin: f64,
-    /// Blocks of prompts, of 64 bytes each, of which the router knows where they were read: some 100 bytes of memory a
-    /// block at most.
+    /// Blocks of prompts, of 64 bytes each, of which the router knows where they were read: up to 40 bytes of memory a
+    /// block.
     pub blocks_max: usize,
     /// Bytes of an upload to `/v1/files`; other bodies have the limit of [`HttpOptions`].
     pub upload_bytes_max: usize,

@@ -7,7 +7,9 @@ use crate::{
     everyone,
     headers::onward,
     kept::{self, Name, Naming},
-    listed, prefix,
+    listed,
+    message::Message,
+    prefix,
     replica::{Hold, Replica},
     shared::{Ask, Shared},
 };
@@ -34,15 +36,6 @@ const SENT_MAX: usize = 2;
 /// How long a replica may take to say whether it keeps something, and how long its answer may be.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 const PROBE_BYTES_MAX: usize = 16 << 20;
-
-/// A request with its body, which can be sent several times.
-pub(crate) struct Message {
-    pub method: Method,
-    pub path: String,
-    pub path_and_query: String,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-}
 
 /// Everything that the router does not answer itself.
 pub(crate) async fn relay(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
@@ -109,12 +102,6 @@ fn too_large() -> ApiError {
     ApiError::request(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large", Some("request_too_large"))
 }
 
-/// Nobody is ready.
-pub(crate) fn nobody(shared: &Shared) -> ApiError {
-    shared.refuse();
-    ApiError::server(StatusCode::SERVICE_UNAVAILABLE, "no server is ready for this: try again", Some("no_replica"))
-}
-
 fn broken(failure: &Failure) -> ApiError {
     let what = if failure.unsent { "the server cannot be reached" } else { "the server ended without an answer" };
     ApiError::server(StatusCode::BAD_GATEWAY, what, Some("replica_failed"))
@@ -165,7 +152,7 @@ async fn to_the_best(shared: &Arc<Shared>, message: &Message, ask: &Ask) -> Resu
     match (refusal, failure) {
         (Some((answer, hold)), _) => Ok(passed_on(answer, hold, shared.clone(), None)),
         (None, Some(failure)) if !failure.unsent => Err(broken(&failure)),
-        _ => Err(nobody(shared)),
+        _ => Err(shared.nobody()),
     }
 }
 
@@ -176,7 +163,7 @@ fn has_no_place(status: StatusCode) -> bool {
 
 /// A file on its way: it is not kept here, so that there is one try.
 async fn upload(shared: &Arc<Shared>, message: Message, body: Body) -> Result<Response<Body>, ApiError> {
-    let hold = shared.pick(&Ask::default(), &[]).ok_or_else(|| nobody(shared))?;
+    let hold = shared.pick(&Ask::default(), &[]).ok_or_else(|| shared.nobody())?;
     let replica = hold.replica().clone();
     replica.sent.fetch_add(1, Relaxed);
     let (method, headers) = (message.method.clone(), message.headers.clone());
@@ -199,9 +186,7 @@ async fn to_keeper(shared: &Arc<Shared>, message: Message, keeper: &Arc<Replica>
         if !failure.unsent {
             return broken(&failure);
         }
-        shared.refuse();
-        let what = "the server that keeps this is not there: try again";
-        ApiError::server(StatusCode::SERVICE_UNAVAILABLE, what, Some("no_replica"))
+        shared.refused("the server that keeps this is not there: try again")
     })?;
     Ok(passed_on(answer, hold, shared.clone(), naming(&message)))
 }

@@ -9,6 +9,7 @@ use std::{
     },
 };
 use tokio::sync::Notify;
+use xxhash_rust::xxh64::xxh64;
 
 /// A replica. Shared by all that ask it and by what checks it.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub(crate) struct Replica {
     pub address: Address,
     /// Its bit in the words of the affinity.
     pub slot: u8,
+    /// A hash of its address: the same in every router.
+    pub name: u64,
     ready: AtomicBool,
     in_flight: AtomicUsize,
     /// Requests that others than this router have there, as its metrics told last.
@@ -35,6 +38,7 @@ impl Replica {
     /// One of which nothing is known: it is not ready.
     pub fn new(address: Address, slot: u8) -> Self {
         Self {
+            name: xxh64(address.as_str().as_bytes(), 0),
             address,
             slot,
             ready: AtomicBool::new(false),

@@ -20,7 +20,8 @@ const OPEN: [&str; 8] = ["/", "/health", "/ready", "/ping", "/version", "/metric
 /// Files of a page: they hold nothing of anybody.
 const PAGE_ENDINGS: [&str; 4] = [".js", ".css", ".svg", ".ico"];
 
-/// Looks at the replicas, then answers until `shutdown` is ready, and lets answers under way end within a limit. Blocks.
+/// Looks at the replicas, then answers until `shutdown` is ready, and lets answers under way end within a limit.
+/// Blocks.
 ///
 /// # Errors
 /// If there are no replicas, an address or the file that names them is wrong, or the runtime does not start.

@@ -11,14 +11,13 @@ use crate::{
     recent::Recent,
     replica::{Hold, Replica},
 };
-use axum::http::HeaderValue;
+use axum::http::{HeaderValue, StatusCode};
 use narthex_base::{Error, Result};
-use narthex_http::Stopping;
+use narthex_http::{ApiError, Stopping};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
-use xxhash_rust::xxh64::xxh64;
 
 /// Names of kept things that are remembered; others are looked for.
 const NAMES_MAX: usize = 1 << 16;
@@ -91,7 +90,7 @@ impl Shared {
         let mut affinity = self.affinity();
         let candidate = |replica: &Arc<Replica>| Candidate {
             slot: replica.slot,
-            name: xxh64(replica.address.as_str().as_bytes(), 0),
+            name: replica.name,
             load: replica.load(),
             cache_use: replica.cache_use(),
         };
@@ -115,8 +114,14 @@ impl Shared {
         self.fleet.all().iter().find(|replica| replica.address == address).cloned()
     }
 
-    /// Counts a request that nobody takes.
-    pub fn refuse(&self) {
+    /// The answer where nobody is ready.
+    pub fn nobody(&self) -> ApiError {
+        self.refused("no server is ready for this: try again")
+    }
+
+    /// An answer to a request that nobody takes, which is counted.
+    pub fn refused(&self, what: &str) -> ApiError {
         self.refused.fetch_add(1, Relaxed);
+        ApiError::server(StatusCode::SERVICE_UNAVAILABLE, what, Some("no_replica"))
     }
 }

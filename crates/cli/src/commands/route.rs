@@ -69,7 +69,7 @@ pub struct Route {
     pub allowed_origin: Vec<String>,
 }
 
-/// Some blocks, and not more than memory has room for: some 100 bytes each.
+/// Some blocks, and not more than memory has room for: up to 40 bytes each.
 fn prefix_blocks(text: &str) -> Result<usize, String> {
     let blocks = text.parse::<usize>().ok().filter(|blocks| (2..=1 << 26).contains(blocks));
     blocks.ok_or_else(|| "a whole number from 2 to 67108864".to_string())
