@@ -3,7 +3,7 @@
 
 use crate::{
     address,
-    client::{Upstream, client, fetch, own_headers},
+    client::{Connector, Upstream, fetch, own_headers},
     fleet::Change,
     options::RouteOptions,
     replica::Replica,
@@ -58,7 +58,7 @@ impl Checks {
     ///
     /// # Errors
     /// If there are no replicas, an address is wrong, the file cannot be read, or the thread does not start.
-    pub fn start(shared: Arc<Shared>, options: &RouteOptions) -> Result<Self> {
+    pub fn start(shared: Arc<Shared>, options: &RouteOptions, connector: &Connector) -> Result<Self> {
         // The file's state before it is read: what changes in between is read again.
         let state = options.replicas_file.as_deref().and_then(state_of);
         let change = shared.fleet.become_these(&address::all(&options.replicas, options.replicas_file.as_deref())?);
@@ -68,8 +68,12 @@ impl Checks {
             .map_err(|error| Error::internal("cannot start the checks").cause(error))?;
         let (looked, first_look) = mpsc::channel();
         let (stop, stopped) = oneshot::channel();
-        let checker =
-            Checker { client: client()?, interval: options.check_interval, flags: options.replicas.clone(), shared };
+        let checker = Checker {
+            client: connector.afresh(),
+            interval: options.check_interval,
+            flags: options.replicas.clone(),
+            shared,
+        };
         let file = options.replicas_file.clone();
         let thread = std::thread::Builder::new()
             .name("checks".into())
@@ -108,6 +112,7 @@ fn state_of(path: &Path) -> Option<FileState> {
 #[derive(Clone)]
 struct Checker {
     shared: Arc<Shared>,
+    /// Not that of requests: an open connection tells nothing of whether further ones are taken.
     client: Upstream,
     interval: Duration,
     flags: Vec<String>,
@@ -162,6 +167,7 @@ impl Checker {
             if is_gone && !was_gone {
                 // What comes back there has read nothing.
                 self.shared.affinity().forget(replica.slot);
+                replica.reconnect();
             }
             was_gone = is_gone;
             match look {
@@ -195,7 +201,7 @@ impl Checker {
         loop {
             let headers = own_headers(self.shared.replica_key.as_ref());
             let place = READY_PATHS[*path];
-            let answer = fetch(&self.client, replica, place, headers, PAGE_BYTES_MAX, READY_TIMEOUT);
+            let answer = fetch(&self.client, &replica.address, place, headers, PAGE_BYTES_MAX, READY_TIMEOUT);
             // The client's own limit on connecting is not longer than that on all.
             let is_late = tokio::time::Instant::now();
             match answer.await {
@@ -219,7 +225,7 @@ impl Checker {
             }
             let before = replica.in_flight();
             let headers = own_headers(self.shared.replica_key.as_ref());
-            let page = fetch(&self.client, &replica, "/metrics", headers, PAGE_BYTES_MAX, PAGE_TIMEOUT).await;
+            let page = fetch(&self.client, &replica.address, "/metrics", headers, PAGE_BYTES_MAX, PAGE_TIMEOUT).await;
             let (there, cache_use) = match &page {
                 Ok((status, page)) if status.is_success() => busy(&String::from_utf8_lossy(page)),
                 _ => (0.0, 0.0),
@@ -237,7 +243,7 @@ impl Checker {
     /// The names of its models, if it tells.
     async fn models(&self, replica: &Replica) -> Option<BTreeSet<String>> {
         let headers = own_headers(self.shared.replica_key.as_ref());
-        let page = fetch(&self.client, replica, "/v1/models", headers, PAGE_BYTES_MAX, PAGE_TIMEOUT).await;
+        let page = fetch(&self.client, &replica.address, "/v1/models", headers, PAGE_BYTES_MAX, PAGE_TIMEOUT).await;
         let (_, page) = page.ok().filter(|(status, _)| status.is_success())?;
         let list: Value = serde_json::from_slice(&page).ok()?;
         Some(list.get("data")?.as_array()?.iter().filter_map(|model| Some(model.get("id")?.as_str()?.into())).collect())

@@ -33,7 +33,9 @@ pub(crate) async fn ask(shared: &Shared, message: &Message) -> Result<Response<B
         let hold = Hold::new(replica);
         hold.replica().sent.fetch_add(1, Relaxed);
         let (method, headers, body) = (message.method.clone(), message.headers.clone(), message.body.clone().into());
-        let answer = send(&shared.client, hold.replica(), method, &message.path_and_query, headers, body).await;
+        let answer =
+            send(&hold.replica().client(), &hold.replica().address, method, &message.path_and_query, headers, body)
+                .await;
         let (mut head, body) = answer.map_err(|failure| failure.why)?.into_parts();
         head.headers = crate::headers::back(head.headers);
         Ok::<_, String>((head, whole(body, ANSWER_BYTES_MAX).await?))

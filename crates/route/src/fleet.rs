@@ -1,11 +1,13 @@
 //! The replicas of the moment. They come and go with the file that names them; who asks holds on to the one it asks.
 
-use crate::{address::Address, replica::Replica};
+use crate::{address::Address, client::Connector, replica::Replica};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// The replicas, in the order in which they were named.
-#[derive(Default)]
-pub(crate) struct Fleet(RwLock<Arc<[Arc<Replica>]>>);
+pub(crate) struct Fleet {
+    replicas: RwLock<Arc<[Arc<Replica>]>>,
+    connector: Connector,
+}
 
 /// What has changed.
 #[derive(Default)]
@@ -15,9 +17,14 @@ pub(crate) struct Change {
 }
 
 impl Fleet {
+    /// None yet, to be reached so.
+    pub fn new(connector: Connector) -> Self {
+        Self { replicas: RwLock::default(), connector }
+    }
+
     /// All of them.
     pub fn all(&self) -> Arc<[Arc<Replica>]> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.replicas.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Those that take requests.
@@ -28,7 +35,7 @@ impl Fleet {
     /// Has these from now on. Those that were there before stay as they are; a new one gets a bit that nobody has, or,
     /// if there is none left, is left out.
     pub fn become_these(&self, addresses: &[Address]) -> Change {
-        let mut now = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut now = self.replicas.write().unwrap_or_else(PoisonError::into_inner);
         let (kept, gone): (Vec<_>, Vec<_>) =
             now.iter().cloned().partition(|replica| addresses.contains(&replica.address));
         let mut next: Vec<Arc<Replica>> = vec![];
@@ -40,7 +47,7 @@ impl Fleet {
             }
             let is_free = |slot: &u8| kept.iter().chain(&come).all(|replica: &Arc<Replica>| replica.slot != *slot);
             let Some(slot) = (0..64).find(is_free) else { continue };
-            let replica = Arc::new(Replica::new(address.clone(), slot));
+            let replica = Arc::new(Replica::new(address.clone(), slot, &self.connector));
             come.push(replica.clone());
             next.push(replica);
         }
@@ -55,7 +62,7 @@ mod tests {
 
     #[test]
     fn replicas_come_and_go_and_bits_differ() {
-        let fleet = Fleet::default();
+        let fleet = Fleet::new(Connector::new().unwrap());
         let addresses = |names: &[&str]| -> Vec<Address> {
             names.iter().map(|name| Address::parse(&format!("http://{name}")).unwrap()).collect()
         };

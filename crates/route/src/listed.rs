@@ -47,7 +47,7 @@ const FILES_LIMIT: usize = 10_000;
 pub(crate) async fn models(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response<Body>, ApiError> {
     let exchange = request.extensions().get::<Arc<Exchange>>().cloned();
     let headers = onward(request.headers().clone(), exchange.as_deref(), shared.replica_key.as_ref());
-    let lists = each(&shared, &shared.fleet.ready(), "/v1/models", &headers).await;
+    let lists = each(&shared.fleet.ready(), "/v1/models", &headers).await;
     let mut merged: Option<Map<String, Value>> = None;
     let mut entries: Vec<Value> = vec![];
     let mut refusal = None;
@@ -81,18 +81,13 @@ fn refused((status, bytes): (StatusCode, Bytes)) -> Response<Body> {
 }
 
 /// What each of some replicas answers to a path, in their order; nothing of those that do not answer.
-async fn each(
-    shared: &Shared,
-    replicas: &[Arc<Replica>],
-    path: &str,
-    headers: &HeaderMap,
-) -> Vec<Option<(StatusCode, Bytes)>> {
+async fn each(replicas: &[Arc<Replica>], path: &str, headers: &HeaderMap) -> Vec<Option<(StatusCode, Bytes)>> {
     // Answers are read here: they must come as they are.
     let mut headers = headers.clone();
     headers.remove(header::ACCEPT_ENCODING);
     let headers = &headers;
     let ask = async |replica: &Arc<Replica>| {
-        fetch(&shared.client, replica, path, headers.clone(), BYTES_MAX, TIMEOUT).await.ok()
+        fetch(&replica.client(), &replica.address, path, headers.clone(), BYTES_MAX, TIMEOUT).await.ok()
     };
     join_all(replicas.iter().map(ask)).await
 }
@@ -116,7 +111,7 @@ pub(crate) async fn collection(shared: &Shared, message: &Message) -> Result<Res
     let ready = shared.fleet.ready();
     let all = |replica: Arc<Replica>| {
         let rest = rest.clone();
-        async move { pages(shared, &replica, message, &rest).await }
+        async move { pages(&replica, message, &rest).await }
     };
     let mut entries: Vec<Value> = vec![];
     let lists = join_all(ready.into_iter().map(all)).await;
@@ -163,7 +158,6 @@ pub(crate) async fn collection(shared: &Shared, message: &Message) -> Result<Res
 
 /// All entries of a replica's list, page by page; else its refusal, if it answers.
 async fn pages(
-    shared: &Shared,
     replica: &Arc<Replica>,
     message: &Message,
     rest: &str,
@@ -173,7 +167,7 @@ async fn pages(
         let after = entries.last().and_then(|entry| entry.get("id")).and_then(Value::as_str);
         let after = after.map(|id| format!("&after={id}")).unwrap_or_default();
         let path = format!("{}?limit={PAGE}{after}{rest}", message.path);
-        let answer = each(shared, std::slice::from_ref(replica), &path, &message.headers).await.pop().flatten();
+        let answer = each(std::slice::from_ref(replica), &path, &message.headers).await.pop().flatten();
         let (status, bytes) = answer.ok_or(None)?;
         let list = serde_json::from_slice::<Value>(&bytes).ok().filter(|_| status.is_success());
         let Some(list) = list else { return Err(Some((status, bytes))) };
@@ -192,7 +186,8 @@ pub(crate) async fn metrics(State(shared): State<Arc<Shared>>) -> Response<Body>
     let replicas = shared.fleet.all();
     let headers = own_headers(shared.replica_key.as_ref());
     let ask = async |replica: &Arc<Replica>| {
-        let page = fetch(&shared.client, replica, "/metrics", headers.clone(), BYTES_MAX, METRICS_TIMEOUT).await;
+        let page =
+            fetch(&replica.client(), &replica.address, "/metrics", headers.clone(), BYTES_MAX, METRICS_TIMEOUT).await;
         page.ok().filter(|(status, _)| status.is_success())
     };
     let pages = join_all(replicas.iter().map(ask)).await;

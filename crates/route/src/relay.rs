@@ -108,11 +108,11 @@ fn broken(failure: &Failure) -> ApiError {
 }
 
 /// Sends a message to a replica that a place is held on.
-async fn sent(shared: &Shared, message: &Message, hold: &Hold, body: Body) -> Result<Response<Incoming>, Failure> {
+async fn sent(message: &Message, hold: &Hold, body: Body) -> Result<Response<Incoming>, Failure> {
     let replica = hold.replica();
     replica.sent.fetch_add(1, Relaxed);
     let (method, headers) = (message.method.clone(), message.headers.clone());
-    let answer = send(&shared.client, replica, method, &message.path_and_query, headers, body).await;
+    let answer = send(&replica.client(), &replica.address, method, &message.path_and_query, headers, body).await;
     if answer.is_err() {
         replica.suspect();
     }
@@ -133,7 +133,7 @@ async fn to_the_best(shared: &Arc<Shared>, message: &Message, ask: &Ask) -> Resu
             shared.sent_again.fetch_add(1, Relaxed);
         }
         tried.push(hold.replica().clone());
-        match sent(shared, message, &hold, message.body.clone().into()).await {
+        match sent(message, &hold, message.body.clone().into()).await {
             Ok(answer) if has_no_place(answer.status()) => {
                 hold.replica().doubt.notify_one();
                 refusal = Some((answer, hold));
@@ -167,7 +167,7 @@ async fn upload(shared: &Arc<Shared>, message: Message, body: Body) -> Result<Re
     let replica = hold.replica().clone();
     replica.sent.fetch_add(1, Relaxed);
     let (method, headers) = (message.method.clone(), message.headers.clone());
-    match send(&shared.client, &replica, method, &message.path_and_query, headers, body).await {
+    match send(&replica.client(), &replica.address, method, &message.path_and_query, headers, body).await {
         Ok(answer) => Ok(passed_on(answer, hold, shared.clone(), naming(&message))),
         // The client's end of it broke, or the replica's; a look at the replica tells.
         Err(failure) if failure.why.contains("length limit exceeded") => Err(too_large()),
@@ -181,7 +181,7 @@ async fn upload(shared: &Arc<Shared>, message: Message, body: Body) -> Result<Re
 /// Asks the one replica that keeps what is named, ready or not: one that is about to stop still has it.
 async fn to_keeper(shared: &Arc<Shared>, message: Message, keeper: &Arc<Replica>) -> Result<Response<Body>, ApiError> {
     let hold = Hold::new(keeper.clone());
-    let answer = sent(shared, &message, &hold, message.body.clone().into()).await;
+    let answer = sent(&message, &hold, message.body.clone().into()).await;
     let answer = answer.map_err(|failure| {
         if !failure.unsent {
             return broken(&failure);
@@ -203,8 +203,8 @@ async fn keeper(shared: &Shared, headers: &HeaderMap, name: &Name) -> Option<Arc
     let mut asking = headers.clone();
     asking.remove(header::CONTENT_TYPE);
     let probe = async |replica: &Arc<Replica>| {
-        let (client, asking) = (&shared.client, asking.clone());
-        let answer = fetch(client, replica, &name.path, asking, PROBE_BYTES_MAX, PROBE_TIMEOUT).await;
+        let (client, asking) = (replica.client(), asking.clone());
+        let answer = fetch(&client, &replica.address, &name.path, asking, PROBE_BYTES_MAX, PROBE_TIMEOUT).await;
         answer.is_ok_and(|(status, _)| status.is_success())
     };
     let found = join_all(ready.iter().map(probe)).await;

@@ -1,10 +1,13 @@
 //! One replica as the router sees it: whether it takes requests, how busy it is, what went wrong. Asks nobody itself.
 
-use crate::address::Address;
+use crate::{
+    address::Address,
+    client::{Connector, Upstream},
+};
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
@@ -19,6 +22,8 @@ pub(crate) struct Replica {
     pub slot: u8,
     /// A hash of its address: the same in every router.
     pub name: u64,
+    connector: Connector,
+    client: RwLock<Upstream>,
     ready: AtomicBool,
     in_flight: AtomicUsize,
     /// Requests that others than this router have there, as its metrics told last.
@@ -36,11 +41,13 @@ pub(crate) struct Replica {
 
 impl Replica {
     /// One of which nothing is known: it is not ready.
-    pub fn new(address: Address, slot: u8) -> Self {
+    pub fn new(address: Address, slot: u8, connector: &Connector) -> Self {
         Self {
             name: xxh64(address.as_str().as_bytes(), 0),
             address,
             slot,
+            client: RwLock::new(connector.keeping()),
+            connector: connector.clone(),
             ready: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             foreign: AtomicUsize::new(0),
@@ -50,6 +57,16 @@ impl Replica {
             broken: AtomicU64::new(0),
             doubt: Notify::new(),
         }
+    }
+
+    /// What requests to it are sent with.
+    pub fn client(&self) -> Upstream {
+        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes new connections from now on: who comes back there is another than was asked before.
+    pub fn reconnect(&self) {
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = self.connector.keeping();
     }
 
     pub fn is_ready(&self) -> bool {

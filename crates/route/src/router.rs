@@ -1,6 +1,6 @@
 //! The routes: what the router answers itself, and everything else, which goes on.
 
-use crate::{check::Checks, client::client, listed, options::RouteOptions, relay::relay, shared::Shared};
+use crate::{check::Checks, client::Connector, listed, options::RouteOptions, relay::relay, shared::Shared};
 use axum::{
     Json, Router,
     body::Body,
@@ -26,8 +26,9 @@ const PAGE_ENDINGS: [&str; 4] = [".js", ".css", ".svg", ".ico"];
 /// # Errors
 /// If there are no replicas, an address or the file that names them is wrong, or the runtime does not start.
 pub fn serve(bound: Bound, options: &RouteOptions, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
-    let shared = Arc::new(Shared::new(options, client()?, bound.stopping())?);
-    let checks = Checks::start(shared.clone(), options)?;
+    let connector = Connector::new()?;
+    let shared = Arc::new(Shared::new(options, connector.clone(), bound.stopping())?);
+    let checks = Checks::start(shared.clone(), options, &connector)?;
     let served = narthex_http::serve(bound, routes(shared), &options.http, needs_key, shutdown);
     drop(checks);
     served

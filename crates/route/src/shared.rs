@@ -3,7 +3,7 @@
 use crate::{
     address::Address,
     affinity::{Affinity, Candidate},
-    client::Upstream,
+    client::Connector,
     fleet::Fleet,
     kept::Name,
     options::RouteOptions,
@@ -25,7 +25,6 @@ const NAMES_MAX: usize = 1 << 16;
 /// Shared by all requests and by what checks the replicas.
 pub(crate) struct Shared {
     pub fleet: Fleet,
-    pub client: Upstream,
     /// `Bearer KEY`, instead of what clients send.
     pub replica_key: Option<HeaderValue>,
     pub body_bytes_max: usize,
@@ -50,7 +49,7 @@ pub(crate) struct Ask {
 }
 
 impl Shared {
-    pub fn new(options: &RouteOptions, client: Upstream, stopping: Stopping) -> Result<Self> {
+    pub fn new(options: &RouteOptions, connector: Connector, stopping: Stopping) -> Result<Self> {
         let key = |key: &String| {
             let mut value = HeaderValue::from_str(&format!("Bearer {key}"))
                 .map_err(|_| Error::usage("the key of the replicas holds characters that no header takes"))?;
@@ -58,8 +57,7 @@ impl Shared {
             Ok(value)
         };
         Ok(Self {
-            fleet: Fleet::default(),
-            client,
+            fleet: Fleet::new(connector),
             replica_key: options.replica_key.as_ref().map(key).transpose()?,
             body_bytes_max: options.http.limits.body_bytes_max,
             upload_bytes_max: options.upload_bytes_max,

@@ -231,3 +231,19 @@ fn the_file_of_replicas_is_read_again() {
     }
     read_until(&mut stream, "data: two");
 }
+
+#[test]
+fn what_comes_back_is_not_asked_on_old_connections() {
+    let (a, b) = (Replica::start("a"), Replica::start("old"));
+    let running = router(&[&a, &b]);
+    for index in 0..8 {
+        running.prompt(&format!("prompt {index}")).by();
+    }
+    // It takes no connections any more, and those that there are stay open for ever.
+    let address = b.deaf();
+    running.until_ready(1);
+    let new = Replica::at("new", address);
+    running.until_ready(2);
+    let served: Vec<String> = (0..12).map(|index| running.prompt(&format!("another {index}")).by()).collect();
+    assert!(!served.contains(&"old".to_string()) && new.count() > 0, "{served:?}");
+}

@@ -69,7 +69,35 @@ pub struct Replica {
     pub state: Arc<State_>,
     pub address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
+    make_deaf: Mutex<Option<oneshot::Sender<()>>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// Listens until it is told not to; connections that there are go on.
+struct Deafening {
+    listener: Option<tokio::net::TcpListener>,
+    deaf: oneshot::Receiver<()>,
+}
+
+impl axum::serve::Listener for Deafening {
+    type Io = tokio::net::TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let Some(listener) = &mut self.listener else { return std::future::pending().await };
+        tokio::select! {
+            accepted = axum::serve::Listener::accept(listener) => return accepted,
+            _ = &mut self.deaf => {}
+        }
+        self.listener = None;
+        std::future::pending().await
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener
+            .as_ref()
+            .map_or_else(|| Err(std::io::Error::other("it is deaf")), |listener| listener.local_addr())
+    }
 }
 
 impl Replica {
@@ -89,11 +117,13 @@ impl Replica {
             .route("/{*path}", any(answer))
             .with_state(state.clone());
         let (stop, stopped) = oneshot::channel::<()>();
+        let (make_deaf, deaf) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 listener.set_nonblocking(true).unwrap();
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                let listener = Deafening { listener: Some(listener), deaf };
                 // Dropping all at once closes the connections as a process that dies does.
                 tokio::select! {
                     _ = axum::serve(listener, routes) => {}
@@ -101,7 +131,7 @@ impl Replica {
                 }
             });
         });
-        Self { state, address, stop: Some(stop), thread: Some(thread) }
+        Self { state, address, stop: Some(stop), make_deaf: Mutex::new(Some(make_deaf)), thread: Some(thread) }
     }
 
     pub fn url(&self) -> String {
@@ -114,6 +144,13 @@ impl Replica {
 
     pub fn last(&self) -> Got {
         self.state.got.lock().unwrap().last().unwrap().clone()
+    }
+
+    /// It takes no more connections, and keeps those that it has; its address, for another.
+    pub fn deaf(&self) -> SocketAddr {
+        drop(self.make_deaf.lock().unwrap().take());
+        until("nobody listens", || TcpStream::connect(self.address).is_err());
+        self.address
     }
 
     /// It is gone, with its connections.
