@@ -91,11 +91,11 @@ Examples:
   narthex serve base --lora-modules poet=./poet-adapter
   narthex serve chat=Qwen3-0.6B-int4 mini=./all-MiniLM-L6-v2 --models-memory-bytes 4G")]
     Serve(Box<Serve>),
-    /// Send requests to the one of several servers that has read the beginning of the prompt, and is ready
+    /// Spread requests over several servers, by what each has read
     #[command(after_help = "\
 Examples:
   narthex route --replica http://10.0.0.1:8000 --replica http://10.0.0.2:8000
-  narthex route --replicas replicas.txt --host 0.0.0.0 --api-key \"$KEY\" --replica-api-key \"$INNER_KEY\"")]
+  narthex route --replicas replicas.txt --api-key \"$KEY\" --replica-api-key \"$INNER_KEY\"")]
     Route(Box<Route>),
     /// Answer a file of requests, and go on where an interruption stopped
     #[command(after_help = "\
