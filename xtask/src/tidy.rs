@@ -17,7 +17,7 @@ usage: cargo xtask tidy
 /// The crates in chain order, and the crates of ours that each may use. No other edge is allowed.
 /// Tests (`[dev-dependencies]`) are free.
 #[rustfmt::skip]
-const EDGES: [(&str, &[&str]); 27] = [
+const EDGES: [(&str, &[&str]); 28] = [
     ("base",    &[]),
     ("ledger",  &["base"]),
     ("openness", &["base"]),
@@ -36,6 +36,7 @@ const EDGES: [(&str, &[&str]); 27] = [
     ("train",   &["base", "text", "kernels", "model"]),
     ("http",    &["base"]),
     ("serve",   &["base", "openness", "text", "infer", "answer", "http"]),
+    ("route",   &["base", "http"]),
     ("run",     &["base", "knowledge", "ledger", "openness", "text", "data", "kernels", "model", "infer", "answer", "shelf", "train"]),
     ("oci",     &["base", "remote"]),
     ("deploy",  &["base"]),
@@ -44,14 +45,14 @@ const EDGES: [(&str, &[&str]); 27] = [
     ("mcp",     &["base", "agent"]),
     ("a2a",     &["base", "agent"]),
     ("agent-api", &["base", "agent", "http"]),
-    ("cli",     &["base", "agent", "knowledge", "tools", "mcp", "a2a", "agent-api", "ledger", "openness", "text", "kernels", "model", "infer", "answer", "shelf", "train", "http", "serve", "run", "hub", "oci", "deploy"]),
+    ("cli",     &["base", "agent", "knowledge", "tools", "mcp", "a2a", "agent-api", "ledger", "openness", "text", "kernels", "model", "infer", "answer", "shelf", "train", "http", "serve", "route", "run", "hub", "oci", "deploy"]),
 ];
 
 /// Heavy dependencies, with all that is named `NAME-…`, and the only crates that may use them.
 #[rustfmt::skip]
 const HEAVY: [(&str, &[&str]); 9] = [
     ("a2a",        &["a2a"]),
-    ("axum",       &["http", "serve", "agent-api", "mcp", "a2a"]),
+    ("axum",       &["http", "serve", "route", "agent-api", "mcp", "a2a"]),
     ("burn",       &["kernels", "model", "infer", "train"]),
     ("datafusion", &["data"]),
     ("llguidance", &["answer"]),

@@ -21,6 +21,7 @@ use crate::commands::{
     push::Push,
     quantize::Quantize,
     recheck::{Reproduce, Verify},
+    route::Route,
     run::Run,
     search::Search,
     serve::{Batch, Serve},
@@ -92,6 +93,12 @@ Examples:
   narthex serve base --lora-modules poet=./poet-adapter
   narthex serve chat=Qwen3-0.6B-int4 mini=./all-MiniLM-L6-v2 --models-memory-bytes 4G")]
     Serve(Box<Serve>),
+    /// Spread requests over several servers, by what each has read
+    #[command(after_help = "\
+Examples:
+  narthex route --replica http://10.0.0.1:8000 --replica http://10.0.0.2:8000
+  narthex route --replicas replicas.txt --api-key \"$KEY\" --replica-api-key \"$INNER_KEY\"")]
+    Route(Box<Route>),
     /// Answer a file of requests, and go on where an interruption stopped
     #[command(after_help = "\
 Example:

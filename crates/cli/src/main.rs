@@ -59,6 +59,7 @@ fn run(command: Option<Command>, style: style::Style) -> Result<()> {
         Some(Command::Classify(args)) => commands::classify::run(&args),
         Some(Command::Search(args)) => commands::search::run(&args),
         Some(Command::Serve(args)) => commands::serve::run(&args),
+        Some(Command::Route(args)) => commands::route::run(&args),
         #[cfg(feature = "agents")]
         Some(Command::Agent(args)) => commands::agent::run(args),
         #[cfg(all(feature = "agents", feature = "run"))]

@@ -60,7 +60,8 @@ fn what_is_pushed_comes_back_as_what_it_was() {
     assert!(code == Some(1) && stderr.contains("no signature refers to it"), "{stderr}");
     // A blob that somebody changed.
     let blobs = folder.path().join("other/blobs/sha256");
-    let largest = fs::read_dir(&blobs).unwrap().map(|entry| entry.unwrap()).max_by_key(|entry| entry.metadata().unwrap().len());
+    let largest =
+        fs::read_dir(&blobs).unwrap().map(|entry| entry.unwrap()).max_by_key(|entry| entry.metadata().unwrap().len());
     let largest = largest.unwrap().path();
     let mut bytes = fs::read(&largest).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
@@ -133,7 +134,8 @@ fn deployments_are_written_compared_and_not_overwritten() {
     tiny(folder);
     succeed(folder, &["export", "tiny", "model"]);
     let deploy = |more: &[&str]| {
-        let args = [&["deploy", "./model", "--to", "systemd", "--out", "unit", "--binary", "/usr/bin/narthex"], more].concat();
+        let args =
+            [&["deploy", "./model", "--to", "systemd", "--out", "unit", "--binary", "/usr/bin/narthex"], more].concat();
         run(folder, &args)
     };
     let (code, written, stderr) = deploy(&[]);

@@ -137,6 +137,14 @@ pub mod without_serve {
         }
     }
 
+    pub mod route {
+        pub use super::super::Anything as Route;
+
+        pub fn run(_: &Route) -> super::Result<()> {
+            super::absent("route", "serve")
+        }
+    }
+
     pub mod serve {
         pub use super::super::{Anything as Batch, Anything as Serve};
         use std::path::Path;

@@ -46,6 +46,8 @@ pub mod ranks;
 #[cfg(feature = "run")]
 pub mod recheck;
 mod registry;
+#[cfg(feature = "serve")]
+pub mod route;
 #[cfg(feature = "run")]
 pub mod run;
 pub mod search;
@@ -65,7 +67,7 @@ use crate::flags::{ModelRef, Opening, Settings};
 #[cfg(not(feature = "run"))]
 pub use absent::without_run::{bench_train, data_inspect, data_show, new, plan, pull_data, quantize, recheck, run};
 #[cfg(not(feature = "serve"))]
-pub use absent::without_serve::{classify, embed, serve};
+pub use absent::without_serve::{classify, embed, route, serve};
 use narthex_base::{Error, Result};
 use narthex_kernels::{ForceIsaError, Isa, force_isa};
 #[cfg(feature = "run")]
