@@ -5,7 +5,7 @@
 //! Source: CNCF ModelPack model-spec (main of June 2026), OCI image specification 1.1, KServe's "modelcars".
 
 use crate::{blob::Blob, facts::Facts, media, reference::Sha256Digest};
-use narthex_base::{Component, ComponentKind, Content, Error, Provenance, Result};
+use narthex_base::{Component, ComponentKind, Content, Error, Manifest, Provenance, Recipe, Result};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -162,11 +162,17 @@ fn descriptor(blob: &Blob, media_type: &str) -> Value {
     json!({ "mediaType": media_type, "digest": blob.digest.as_str(), "size": blob.bytes })
 }
 
+/// What an artifact is called: by its project, or, where it was made in none, by its step.
+fn name(manifest: &Manifest) -> &str {
+    let Recipe { project, step, .. } = &manifest.recipe;
+    [project.as_str(), step.as_str()].into_iter().find(|name| !name.is_empty()).unwrap_or("model")
+}
+
 /// Annotations of a manifest: what it is, and under which licences.
 fn notes(provenance: &Provenance, created_ms: u64) -> Value {
     let manifest = &provenance.manifest;
     let mut notes = json!({
-        media::TITLE: manifest.recipe.project, media::CREATED: rfc_3339(created_ms),
+        media::TITLE: name(manifest), media::CREATED: rfc_3339(created_ms),
         "narthex.digest": manifest.digest(),
     });
     if let Some(license) = manifest.license() {
@@ -224,11 +230,11 @@ fn config(provenance: &Provenance, (facts, created_ms): (&Facts, u64), layers: &
     let manifest = &provenance.manifest;
     let licenses: Vec<String> = manifest.license().map(|license| license.ids()).unwrap_or_default();
     let digests: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();
-    let project = &manifest.recipe.project;
+    let name = name(manifest);
     let mut config = json!({
         "descriptor": {
-            "createdAt": rfc_3339(created_ms), "name": project, "version": manifest.digest().short(), "vendor": project,
-            "licenses": licenses, "title": project,
+            "createdAt": rfc_3339(created_ms), "name": name, "version": manifest.digest().short(), "vendor": name,
+            "licenses": licenses, "title": name,
         },
         "config": {
             "architecture": "transformer", "format": facts.format.unwrap_or("safetensors"), "paramSize": facts.size(),

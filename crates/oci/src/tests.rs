@@ -166,6 +166,8 @@ fn every_file_is_a_layer_with_its_licence() {
     );
     let config = fs::read(layout.blob(&manifest["config"]["digest"].as_str().unwrap().parse().unwrap())).unwrap();
     let config: Value = serde_json::from_slice(&config).unwrap();
+    // Made in no project: the step names it, since the specification wants a name.
+    assert_eq!((&config["descriptor"]["name"], &config["descriptor"]["title"]), (&"release".into(), &"release".into()));
     assert_eq!(config["config"]["paramSize"], "1.0K");
     assert_eq!((&config["config"]["precision"], &config["descriptor"]["family"]), (&"float32".into(), &"llama".into()));
     let elsewhere = Layout { folder: folder.path().into(), tag: "x".into() };
