@@ -15,8 +15,11 @@ pub(crate) const MAX_FILES: usize = 100_000;
 /// The deepest nesting of folders in an artifact.
 pub(crate) const MAX_DEPTH: usize = 64;
 
-/// Files of at least this many bytes are mapped and hashed by all cores.
-const MAPPED_BYTES: u64 = 1 << 20;
+/// Files of at least this many bytes are hashed by all cores.
+const LARGE_BYTES: u64 = 1 << 20;
+
+/// Bytes that are hashed at once, while as many are read.
+const HASHED_BYTES: usize = 16 << 20;
 
 /// What to do with symbolic links on a walk.
 #[derive(Clone, Copy)]
@@ -85,11 +88,10 @@ pub fn hash(path: &Path) -> Result<(u64, Digest)> {
         return Err(Error::input(format!("{} is not a regular file", path.display())));
     }
     let mut hasher = blake3::Hasher::new();
-    let hashed = if before.len() >= MAPPED_BYTES {
-        hasher.update_mmap_rayon(path).map(|_| ())
-    } else {
-        File::open(path).and_then(|file| hasher.update_reader(file).map(|_| ()))
-    };
+    let hashed = File::open(path).and_then(|file| match before.len() >= LARGE_BYTES {
+        true => hash_large(file, &mut hasher),
+        false => hasher.update_reader(file).map(|_| ()),
+    });
     hashed.map_err(|e| Error::io("cannot read", path, e))?;
     let after = stat()?;
     let unchanged = before.len() == after.len() && modified_ns(&before) == modified_ns(&after);
@@ -98,6 +100,20 @@ pub fn hash(path: &Path) -> Result<(u64, Digest)> {
             .help("wait until nothing writes to it any more, then run the same command again"));
     }
     Ok((after.len(), hasher.finalize().into()))
+}
+
+/// Hashes on all cores what is read meanwhile. The file is not mapped, so that it does not count as memory of ours.
+fn hash_large(mut file: File, hasher: &mut blake3::Hasher) -> io::Result<()> {
+    let (mut now, mut next) = (Vec::new(), Vec::with_capacity(HASHED_BYTES));
+    loop {
+        let read = || file.by_ref().take(HASHED_BYTES as u64).read_to_end(&mut next);
+        let (read, _) = rayon::join(read, || hasher.update_rayon(&now));
+        if read? == 0 {
+            return Ok(());
+        }
+        std::mem::swap(&mut now, &mut next);
+        next.clear();
+    }
 }
 
 /// Whether the file is there with this size and content.
@@ -199,6 +215,14 @@ pub(crate) fn copy_file(from: &Path, to: &Path) -> Result<()> {
         target.sync_all()
     };
     write().map_err(|e| Error::io("cannot write", to, e))
+}
+
+/// A second name for a file's bytes where the disk has such, otherwise a copy. Only for what nobody writes to.
+pub(crate) fn link_file(from: &Path, to: &Path) -> Result<()> {
+    if let Some(folder) = to.parent() {
+        create_folder(folder)?;
+    }
+    fs::hard_link(from, to).or_else(|_| copy_file(from, to))
 }
 
 /// Copies a folder of regular files.
@@ -342,9 +366,10 @@ mod tests {
     }
 
     #[test]
-    fn small_and_mapped_files_hash_alike() {
+    fn small_and_large_files_hash_alike() {
         let folder = tempfile::tempdir().unwrap();
-        for bytes in [0, 1, MAPPED_BYTES as usize - 1, MAPPED_BYTES as usize + 7] {
+        for bytes in [0, 1, LARGE_BYTES as usize - 1, LARGE_BYTES as usize + 7, 2 * HASHED_BYTES, 2 * HASHED_BYTES + 3]
+        {
             let content: Vec<u8> = (0..bytes).map(|i| (i % 251) as u8).collect();
             let path = folder.path().join("x");
             fs::write(&path, &content).unwrap();

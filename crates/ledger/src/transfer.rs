@@ -37,6 +37,19 @@ impl Ledger {
     /// # Errors
     /// If the folder is not empty, the artifact has no files here, or a file is damaged.
     pub fn export(&self, artifact: &Artifact, to: &Path) -> Result<Vec<PathBuf>> {
+        self.export_by(artifact, to, disk::copy_file)
+    }
+
+    /// The same for somebody who reads the files once, and writes nothing: they take no place on the disk a second time where it
+    /// can give a file a second name.
+    ///
+    /// # Errors
+    /// As [`Ledger::export`].
+    pub fn lay_out(&self, artifact: &Artifact, to: &Path) -> Result<Vec<PathBuf>> {
+        self.export_by(artifact, to, disk::link_file)
+    }
+
+    fn export_by(&self, artifact: &Artifact, to: &Path, take: fn(&Path, &Path) -> Result<()>) -> Result<Vec<PathBuf>> {
         let short = artifact.digest.short();
         if artifact.manifest.kind == ArtifactKind::Source {
             let files = artifact.manifest.files.iter().take(3).map(|file| file.path.as_str()).collect::<Vec<_>>();
@@ -63,7 +76,7 @@ impl Ledger {
         let mut written = Vec::new();
         for file in &artifact.manifest.files {
             let copy = folder.join(&file.path);
-            disk::copy_file(&artifact.path(&file.path), &copy)?;
+            take(&artifact.path(&file.path), &copy)?;
             if !disk::matches(&copy, file) {
                 self.verify(artifact)?;
                 return Err(Error::input(format!("{} did not arrive as it was stored", file.path))

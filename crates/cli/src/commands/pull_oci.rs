@@ -10,7 +10,7 @@ use crate::{render::Renderer, signals, style::Style};
 use narthex_base::{Error, Event, License, Observer, Result};
 use narthex_ledger::{Artifact, Ledger, check_name};
 use narthex_oci::{Listing, OciReference};
-use narthex_shelf::{PulledFrom, Purpose, import_manifest, import_source, link_declared, papers_in, pulled_model};
+use narthex_shelf::{PulledFrom, Purpose, import_source, link_declared, papers_in, pulled_model};
 use serde_json::json;
 use std::{fs, path::Path, time::Instant};
 
@@ -93,13 +93,11 @@ fn take(
     let source = import_source(&place, project)?;
     source.notes.iter().for_each(|note| observer.warn(note.clone()));
     let origin = format!("{reference}@{}", fetched.listing.top);
-    let mut manifest = if has_papers {
-        import_manifest(source.folder(), license, Some(origin))?
-    } else {
-        let license = license.or_else(|| source.license.clone()).or_else(|| named(&fetched.listing));
-        let from = PulledFrom { origin, mirror: None, checksums: fetched.listing.checksums() };
-        pulled_model(source.folder(), name, license, &from)?
-    };
+    // Papers say more than a registry does.
+    let license = license.or_else(|| source.license.clone());
+    let license = if has_papers { license } else { license.or_else(|| named(&fetched.listing)) };
+    let from = PulledFrom { origin, mirror: None, checksums: fetched.listing.checksums() };
+    let mut manifest = pulled_model(source.folder(), name, license, &from)?;
     link_declared(ledger, &mut manifest)?;
     ledger.import(source.folder(), name, manifest)
 }

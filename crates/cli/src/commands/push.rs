@@ -140,7 +140,7 @@ fn material(args: &Push) -> Result<Material> {
     let (ledger, artifact) = judged.permitted()?;
     let made = tempfile::tempdir_in(ledger.root()).map_err(|e| Error::io("cannot write into", ledger.root(), e))?;
     let folder = made.path().join("files");
-    ledger.export(&artifact, &folder)?;
+    ledger.lay_out(&artifact, &folder)?;
     let (provenance, created_ms) = (ledger.provenance(&artifact)?, artifact.run.created_ms);
     Ok(Material { folder, provenance, created_ms, _made: Some(made) })
 }
