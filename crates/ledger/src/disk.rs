@@ -106,7 +106,7 @@ pub fn hash(path: &Path) -> Result<(u64, Digest)> {
 fn hash_large(mut file: File, hasher: &mut blake3::Hasher) -> io::Result<()> {
     let (mut now, mut next) = (Vec::new(), Vec::with_capacity(HASHED_BYTES));
     loop {
-        let read = || file.by_ref().take(HASHED_BYTES as u64).read_to_end(&mut next);
+        let read = || Read::by_ref(&mut file).take(HASHED_BYTES as u64).read_to_end(&mut next);
         let (read, _) = rayon::join(read, || hasher.update_rayon(&now));
         if read? == 0 {
             return Ok(());
