@@ -46,6 +46,22 @@ pub struct Exchange {
     generation: Mutex<Option<GenerationRecord>>,
     /// Fields that changed nothing.
     ignored: Mutex<Vec<String>>,
+    /// What is done once it has ended.
+    at_end: Mutex<Vec<AtEnd>>,
+}
+
+/// Told how an exchange ended.
+type AtEnd = Box<dyn FnOnce(&Ended) + Send>;
+
+/// How an exchange ended, for those who asked to be told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ended {
+    /// The answer's status; 499 if the client left before there was one.
+    pub status: StatusCode,
+    /// Whether the client had all of the answer.
+    pub complete: bool,
+    /// What was generated, if something was.
+    pub generation: Option<GenerationRecord>,
 }
 
 /// What a model was asked for and gave.
@@ -110,6 +126,7 @@ impl Exchange {
             strict: false,
             generation: Mutex::new(None),
             ignored: Mutex::default(),
+            at_end: Mutex::default(),
         }
     }
 
@@ -135,6 +152,20 @@ impl Exchange {
     pub fn update(&self, change: impl FnOnce(&mut GenerationRecord)) {
         if let Some(record) = self.lock().as_mut() {
             change(record);
+        }
+    }
+
+    /// Tells somebody once the answer has ended, or the client has gone.
+    pub fn at_end(&self, told: impl FnOnce(&Ended) + Send + 'static) {
+        self.at_end.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(told));
+    }
+
+    /// Tells all who asked.
+    pub(crate) fn end(&self, outcome: Outcome) {
+        let asked = std::mem::take(&mut *self.at_end.lock().unwrap_or_else(PoisonError::into_inner));
+        if !asked.is_empty() {
+            let ended = Ended { status: outcome.status, complete: outcome.complete, generation: self.generation() };
+            asked.into_iter().for_each(|told| told(&ended));
         }
     }
 

@@ -31,7 +31,7 @@ mod trace;
 pub use access_log::warn;
 pub use error::{ApiError, ErrorObject};
 pub use events::{Events, Lines, event_stream, line_stream, plain_event_stream};
-pub use exchange::{Exchange, GenerationRecord};
+pub use exchange::{Ended, Exchange, GenerationRecord};
 pub use fields::{Fields, JsonBody};
 pub use id::{entropy, new_id};
 pub use observe::Observers;

@@ -85,6 +85,7 @@ impl Drop for Ending {
         if let Some(traces) = &self.observers.traces {
             traces.end(&self.exchange, self.outcome);
         }
+        self.exchange.end(self.outcome);
     }
 }
 

@@ -13,6 +13,13 @@ pub struct ApiKey {
     caller: Caller,
 }
 
+/// Without anything of the key.
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiKey(…)")
+    }
+}
+
 impl ApiKey {
     /// A key as it is, of [`Caller::LOCAL`].
     pub fn new(key: &str) -> Self {
@@ -42,6 +49,12 @@ impl ApiKey {
             *byte = u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).map_err(|_| wrong())?;
         }
         Ok(Self { sha256, caller })
+    }
+
+    /// Whether it is one of these, in a time that tells neither which nor how much of it was right.
+    pub fn is_among(&self, keys: &[Self]) -> bool {
+        let same = |key: &Self| crate::guard::equal(&key.sha256, &self.sha256);
+        keys.iter().fold(false, |known, key| known | same(key))
     }
 
     pub(crate) fn sha256(&self) -> &[u8; 32] {

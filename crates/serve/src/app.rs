@@ -8,7 +8,7 @@ use axum::{
     extract::{FromRef, FromRequest, FromRequestParts, Query, Request},
     http::{StatusCode, request},
 };
-use narthex_http::{ApiError, Exchange, Fields, JsonBody, Stopping};
+use narthex_http::{ApiError, ApiKey, Exchange, Fields, GenerationRecord, JsonBody, Stopping};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     pub responses: Arc<Responses>,
     /// What is kept of files and batches.
     pub files: FilesState,
+    /// Keys of those who may change what is served; none lets nobody.
+    pub admin_keys: Arc<[ApiKey]>,
     /// Whether the server is about to stop.
     pub stopping: Stopping,
 }
@@ -73,6 +75,22 @@ impl App {
             }
         })?;
         Ok(Self { model, serving: serving.clone(), shared: shared.clone() })
+    }
+
+    /// If the model is on trial, how this request ends counts.
+    fn watch(&self, exchange: &Exchange) {
+        if self.serving.trial().is_none_or(|trial| !Arc::ptr_eq(&trial.model, &self.model)) {
+            return;
+        }
+        let (serving, model) = (self.serving.clone(), self.model.clone());
+        exchange.at_end(move |ended| {
+            let generation = ended.generation.as_ref();
+            // Text that ended without a reason, though the client was there, ended with an error.
+            let writes = |record: &&GenerationRecord| ["chat", "text_completion"].contains(&record.operation);
+            let broke = generation.filter(writes).is_some_and(|record| record.finish_reasons.is_empty());
+            let failed = ended.status.is_server_error() || (ended.complete && ended.status.is_success() && broke);
+            serving.ended(&model, failed, generation.and_then(|record| record.first_token_s));
+        });
     }
 }
 
@@ -128,6 +146,7 @@ impl FromRequest<Shared> for Addressed {
         let exchange = exchange.ok_or_else(|| ApiError::internal("a request without an exchange"))?;
         let JsonBody(fields) = JsonBody::from_request(request, shared).await?;
         let app = App::choose(shared, fields.look("model").and_then(Value::as_str)).await?;
+        app.watch(&exchange);
         Ok(Self { app, exchange, fields })
     }
 }

@@ -1,13 +1,15 @@
 //! Under which options a model is served. Plain data.
 
 use crate::{batches::FilesOptions, dialects::responses::StoreLimits};
-use narthex_http::HttpOptions;
+use narthex_http::{ApiKey, HttpOptions};
 
 /// Where to listen, whom to answer, and how much a request may ask for.
 #[derive(Clone, Debug, Default)]
 pub struct ServeOptions {
     /// Address, keys, TLS, logs.
     pub http: HttpOptions,
+    /// Keys of those who may change what is served over HTTP; nobody may where there are none.
+    pub admin_keys: Vec<ApiKey>,
     /// Sizes that a request may not exceed.
     pub limits: Limits,
     /// What is kept of the Responses API, so that requests can go on from earlier ones.

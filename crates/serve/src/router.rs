@@ -28,9 +28,13 @@ pub fn router(models: Models, options: &ServeOptions) -> Result<Router> {
 /// Paths that ask for no key, where keys are set, besides those of the page: health and metrics.
 const OPEN: [&str; 7] = ["/health", "/ready", "/ping", "/version", "/metrics", "/openapi.json", "/api/version"];
 
+/// Where the server is told what to serve.
+const ADMIN: &str = "/admin/model";
+
 /// Whether requests to a path must carry a key.
 pub(crate) fn needs_key(path: &str) -> bool {
-    !OPEN.contains(&path) && !api::page::FILES.iter().any(|(file, ..)| *file == path)
+    // Those who run the server have keys of their own.
+    !OPEN.contains(&path) && path != ADMIN && !api::page::FILES.iter().any(|(file, ..)| *file == path)
 }
 
 /// The routes of files and batches. Uploads have a limit of their own, whatever that of other bodies is.
@@ -63,6 +67,7 @@ pub(crate) fn routes(
         .route("/health", get(api::health::get))
         .route("/ready", get(api::health::ready))
         .route("/metrics", get(api::metrics::get))
+        .route(ADMIN, get(api::admin::get).post(api::admin::post).delete(api::admin::delete))
         .route("/v1/models", get(api::models::list))
         .route("/v1/models/{*id}", get(api::models::get))
         .route("/v1/chat/completions", post(api::chat_completions::create))
@@ -120,7 +125,14 @@ pub(crate) fn routes(
         .route("/tokenize", post(api::tokenize::tokenize))
         .route("/detokenize", post(api::tokenize::detokenize))
         .route("/v1/provenance", get(api::provenance::get))
-        .with_state(Shared { models, limits, responses: responses.into(), files: files.clone(), stopping })
+        .with_state(Shared {
+            models,
+            limits,
+            responses: responses.into(),
+            files: files.clone(),
+            admin_keys: options.admin_keys.clone().into(),
+            stopping,
+        })
 }
 
 #[cfg(test)]

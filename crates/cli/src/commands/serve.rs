@@ -59,6 +59,9 @@ pub struct Serve {
     /// Ask clients for one of the keys in this file, one a line; `sha256:` begins a key's digest, `#` a comment
     #[arg(long, value_name = "FILE", help_heading = "HTTP")]
     pub api_key_file: Option<PathBuf>,
+    /// Let whoever shows this key change what is served, by `/admin/model`; may be given several times
+    #[arg(long, env = "NARTHEX_ADMIN_KEY", hide_env_values = true, value_name = "KEY", help_heading = "HTTP")]
+    pub admin_key: Vec<String>,
     /// Say by which rule of the policy each component may be served, or not
     #[arg(long)]
     pub explain: bool,
@@ -144,7 +147,8 @@ pub fn run(args: &Serve) -> Result<()> {
     http.limits.shutdown_s = args.shutdown_timeout;
     warn_if_open(&http);
     let files = args.files_dir.clone().map(FilesOptions::new);
-    let options = ServeOptions { http, files, ..ServeOptions::default() };
+    let admin_keys = api_keys(&args.admin_key, None)?;
+    let options = ServeOptions { http, files, admin_keys, ..ServeOptions::default() };
     let sources = sources(args)?;
     if args.explain {
         let mut findings = vec![];
@@ -245,9 +249,7 @@ pub fn batch(args: &Batch, style: Style) -> Result<()> {
 /// The keys of flags and of a file.
 pub(super) fn api_keys(keys: &[String], file: Option<&Path>) -> Result<Vec<ApiKey>> {
     if keys.iter().any(|key| key.trim().is_empty()) {
-        return Err(
-            Error::usage("the API key is empty").help("give a key, or leave `--api-key` and NARTHEX_API_KEY out")
-        );
+        return Err(Error::usage("the API key is empty").help("give a key, or leave the flag and its variable out"));
     }
     let mut all: Vec<ApiKey> = keys.iter().map(|key| ApiKey::new(key)).collect();
     if let Some(path) = file {

@@ -13,7 +13,9 @@ use narthex_infer::EncoderTask;
 use narthex_model::Precision;
 use narthex_oci::OciReference;
 use narthex_serve::{Ability, Adapters, LabelAbility, Served, Serving, Sizes, TextAbility};
-use narthex_shelf::{Follow, FollowMove, Purpose, Ready, ReadyEncoder, ReadyOptions, ReadyText, Shelf, Shown};
+use narthex_shelf::{
+    Follow, FollowMove, Purpose, Ready, ReadyEncoder, ReadyOptions, ReadyText, Reference, Shelf, Shown, kv_cache_bytes,
+};
 use std::{
     path::PathBuf,
     sync::{
@@ -128,6 +130,52 @@ impl Source {
         FromRegistry { reference, flags: &self.registry, shelf: &self.shelf, purpose: Purpose::Serve }
     }
 
+    /// The same with another reference, if there is room for both beside each other.
+    ///
+    /// # Errors
+    /// If there is not.
+    fn with(&self, reference: &str) -> Result<Self> {
+        let other = Self {
+            reference: reference.into(),
+            name: self.name.clone(),
+            call_parser: self.call_parser.clone(),
+            adapters: self.adapters.clone(),
+            registry: self.registry.clone(),
+            ..Self::new(self.shelf.clone(), String::new(), self.options.clone())
+        };
+        let weights = other.weights_bytes()?;
+        // While weights are packed, parts of them lie in memory twice.
+        let needed = weights + weights / 4 + self.options.engine.kv_cache_bytes as u64;
+        let free = kv_cache_bytes(1.0) as u64;
+        if needed > free {
+            return Err(Error::input(format!(
+                "there is no room for both versions: {reference} needs {}, and {} are free",
+                bytes(needed),
+                bytes(free)
+            ))
+            .help("lower `--kv-cache-memory-bytes`, or start a second server"));
+        }
+        Ok(other)
+    }
+
+    /// Bytes of the weights that the reference names.
+    fn weights_bytes(&self) -> Result<u64> {
+        let (reference, _) = self.here()?;
+        let is_weights = |name: &str| [".safetensors", ".gguf"].iter().any(|ending| name.ends_with(ending));
+        match Reference::of(&reference) {
+            Reference::Place(file) if file.is_file() => Ok(file.metadata().map_or(0, |meta| meta.len())),
+            Reference::Place(folder) => {
+                let entries = std::fs::read_dir(folder).map_err(|error| Error::io("cannot read", folder, error))?;
+                let weights = entries.flatten().filter(|entry| is_weights(&entry.file_name().to_string_lossy()));
+                Ok(weights.filter_map(|entry| Some(entry.path().metadata().ok()?.len())).sum())
+            }
+            Reference::Name(name) => {
+                let artifact = self.shelf.ledger()?.resolve(name)?;
+                Ok(artifact.manifest.files.iter().filter(|file| is_weights(&file.path)).map(|file| file.bytes).sum())
+            }
+        }
+    }
+
     /// The version that the reference stands for now; none for a folder.
     pub fn latest(&self) -> Result<Option<Digest>> {
         let Some(reference) = self.remote()? else { return self.shelf.version(&self.reference) };
@@ -236,10 +284,13 @@ impl Source {
         let again = self.clone();
         // It keeps the name it has.
         let name = served.id.clone();
-        let load = move || {
+        let load = move |reference: Option<&str>| {
             let begun = Instant::now();
-            let (model, Facts { license, .. }) = again.ready()?;
-            noteln!("{name} ({license}) is loaded again, after {:.2} s", begun.elapsed().as_secs_f64());
+            let other = reference.map(|reference| again.with(reference)).transpose()?;
+            let (model, Facts { license, .. }) = other.as_ref().unwrap_or(&again).ready()?;
+            let (what, seconds) =
+                (reference.map_or("again".into(), |reference| format!("from {reference}")), begun.elapsed());
+            noteln!("{name} ({license}) is loaded {what}, after {:.2} s", seconds.as_secs_f64());
             Ok(Served { id: name.clone(), ..model })
         };
         Ok(Arc::new(Serving::with_load(served, load)))

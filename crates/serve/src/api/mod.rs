@@ -4,6 +4,7 @@
 
 mod ability;
 pub(crate) mod adapters;
+pub(crate) mod admin;
 pub(crate) mod anthropic;
 pub(crate) mod batches;
 mod chat_answer;

@@ -1,14 +1,18 @@
 //! A model that answers, which may be replaced or put out of memory while the server runs: requests under way keep the
 //! one they began with.
 
-use super::described::Described;
+use super::{
+    described::Described,
+    rollout::{Trial, TrialLimits, Verdict},
+};
 use crate::{Served, metrics::Metrics};
 use narthex_base::{Error, Result};
 use narthex_infer::{EngineStats, StatsReader};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Loads a model; may take a while.
-type Load = Box<dyn Fn() -> Result<Served> + Send + Sync>;
+/// Loads a model: the one of this name as it was asked for at the start, or, with a reference, another version of it. May take a
+/// while.
+type Load = Box<dyn Fn(Option<&str>) -> Result<Served> + Send + Sync>;
 
 /// The model of one name: what answers new requests, and what is left of those before it.
 pub struct Serving {
@@ -25,6 +29,10 @@ struct State {
     /// When it was last asked for, by the clock of whoever has several.
     used: u64,
     former: Vec<Former>,
+    /// Another version that answers some of the requests.
+    trial: Option<Arc<Trial>>,
+    /// How the last trial ended.
+    said: Option<String>,
     /// Counters of models that are gone.
     past: EngineStats,
 }
@@ -40,13 +48,21 @@ impl Serving {
     /// Answers with this model, which stays in memory.
     pub fn new(model: Served) -> Self {
         let described = Arc::new(Described::of(&model));
-        let state =
-            State { described, model: Some(model.into()), used: 0, former: vec![], past: EngineStats::default() };
+        let state = State {
+            described,
+            model: Some(model.into()),
+            used: 0,
+            former: vec![],
+            trial: None,
+            said: None,
+            past: EngineStats::default(),
+        };
         Self { state: Mutex::new(state), load: None, metrics: Arc::default() }
     }
 
-    /// Answers with this model, which may be put out of memory: `load` brings it back under the same name.
-    pub fn with_load(model: Served, load: impl Fn() -> Result<Served> + Send + Sync + 'static) -> Self {
+    /// Answers with this model, which may be put out of memory: `load` brings it back under the same name, or another version
+    /// that a reference stands for.
+    pub fn with_load(model: Served, load: impl Fn(Option<&str>) -> Result<Served> + Send + Sync + 'static) -> Self {
         Self { load: Some(Box::new(load)), ..Self::new(model) }
     }
 
@@ -59,7 +75,73 @@ impl Serving {
     pub(crate) fn model_at(&self, now: u64) -> Option<Arc<Served>> {
         let mut state = self.lock();
         state.used = now;
-        state.model.clone()
+        match &state.trial {
+            Some(trial) if state.model.is_some() && trial.takes_next() => Some(trial.model.clone()),
+            _ => state.model.clone(),
+        }
+    }
+
+    /// The version on trial.
+    pub(crate) fn trial(&self) -> Option<Arc<Trial>> {
+        self.lock().trial.clone()
+    }
+
+    /// How the last trial ended, if there was one.
+    pub(crate) fn said(&self) -> Option<String> {
+        self.lock().said.clone()
+    }
+
+    /// Loads another version and goes over to it, or begins its trial. Reads files, and may take a while.
+    ///
+    /// # Errors
+    /// If it cannot be loaded or may not be served: the model stays as it is.
+    pub(crate) fn go_over(&self, reference: &str, limits: TrialLimits) -> Result<()> {
+        let load = self.load.as_ref().ok_or_else(|| Error::input("this model has no other version"))?;
+        let model = load(Some(reference))?;
+        if limits.requests == 0 && limits.share >= 1.0 {
+            self.replace(model);
+            return Ok(());
+        }
+        let mut state = self.lock();
+        state.said = None;
+        state.trial = Some(Arc::new(Trial::new(Arc::new(model), limits)));
+        Ok(())
+    }
+
+    /// A request that this model answered has ended: if the model is on trial, that may decide it.
+    pub(crate) fn ended(&self, model: &Arc<Served>, failed: bool, first_token_s: Option<f64>) {
+        let Some(trial) = self.trial().filter(|trial| Arc::ptr_eq(&trial.model, model)) else { return };
+        trial.ended(failed, first_token_s);
+        match trial.verdict() {
+            Verdict::Open => {}
+            Verdict::Bad(why) => {
+                self.end_trial(&format!("the version before goes on alone: {why}"));
+            }
+            Verdict::Good => {
+                let counts = trial.counts();
+                let said = format!("it took over after {} requests, of which {} failed", counts.ended, counts.failed);
+                let mut state = self.lock();
+                // Several requests may end at once.
+                if state.trial.take().is_some() {
+                    state.described = Arc::new(Described::of(&trial.model));
+                    let before = state.model.replace(trial.model.clone());
+                    state.retire(before.as_ref());
+                    state.said = Some(said);
+                    drop(state);
+                    drop(before);
+                }
+            }
+        }
+    }
+
+    /// Ends a trial: the version before goes on alone. Returns whether there was one.
+    pub(crate) fn end_trial(&self, why: &str) -> bool {
+        let mut state = self.lock();
+        let Some(trial) = state.trial.take() else { return false };
+        state.said = Some(why.into());
+        state.retire(Some(&trial.model));
+        drop(state);
+        true
     }
 
     /// When it was last asked for, if it is in memory and may go out of it.
@@ -92,6 +174,7 @@ impl Serving {
     pub(crate) fn held_bytes(&self) -> u64 {
         let state = self.lock();
         let now = state.model.as_ref().map_or(0, |model| model.sizes.memory_bytes);
+        let now = now + state.trial.as_ref().map_or(0, |trial| trial.model.sizes.memory_bytes);
         let living = state.former.iter().filter(|former| former.model.strong_count() > 0);
         now + living.map(|former| former.memory_bytes).sum::<u64>()
     }
@@ -103,7 +186,11 @@ impl Serving {
         state.described = described;
         let before = state.model.replace(Arc::new(model));
         state.retire(before.as_ref());
+        // What was compared with the one before is compared with nothing now.
+        let trial = state.trial.take();
+        state.retire(trial.as_ref().map(|trial| &trial.model));
         drop(state);
+        drop(trial);
         // The last holder ends the engine; if that is us, then without anybody waiting.
         drop(before);
     }
@@ -129,15 +216,21 @@ impl Serving {
     /// If it cannot be loaded, or not any more.
     pub(crate) fn load(&self) -> Result<()> {
         let load = self.load.as_ref().ok_or_else(|| Error::internal("the model cannot be loaded again"))?;
-        self.replace(load()?);
+        self.replace(load(None)?);
         Ok(())
     }
 
     /// Counters of all models so far, and the gauges of those that still answer. The cache is that of the newest.
     pub fn stats(&self) -> EngineStats {
         let mut state = self.lock();
-        let State { model, former, past, .. } = &mut *state;
+        let State { model, former, past, trial, .. } = &mut *state;
         let mut stats = model.as_ref().map(|model| model.ability.stats_reader()()).unwrap_or_default();
+        if let Some(trial) = trial {
+            let found = trial.model.ability.stats_reader()();
+            add_counters(&mut stats, &found);
+            stats.requests_running += found.requests_running;
+            stats.requests_waiting += found.requests_waiting;
+        }
         former.retain(|former| {
             let gone = former.model.strong_count() == 0;
             let found = (former.stats)();

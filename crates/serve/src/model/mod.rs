@@ -4,6 +4,7 @@ mod adapters;
 mod current;
 mod described;
 mod models;
+mod rollout;
 mod served;
 mod served_adapter;
 
@@ -12,5 +13,6 @@ pub use current::Serving;
 pub(crate) use described::Described;
 pub use models::Models;
 pub(crate) use models::NotReady;
+pub(crate) use rollout::{Trial, TrialLimits};
 pub use served::{Ability, LabelAbility, Served, Sizes, TextAbility};
 pub use served_adapter::{AdapterSources, NotServed, ServedAdapter};

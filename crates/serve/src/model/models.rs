@@ -187,7 +187,7 @@ mod tests {
     }
 
     fn serving(name: &'static str, memory_bytes: u64, delay: Duration) -> Arc<Serving> {
-        let load = move || Ok(named(name, memory_bytes, delay));
+        let load = move |_: Option<&str>| Ok(named(name, memory_bytes, delay));
         Arc::new(Serving::with_load(named(name, memory_bytes, delay), load))
     }
 
@@ -325,7 +325,7 @@ mod tests {
     #[tokio::test]
     async fn a_model_that_cannot_come_back_says_why() {
         let mut models = Models::within(None);
-        let fails = || Err(Error::input("its folder is gone"));
+        let fails = |_: Option<&str>| Err(Error::input("its folder is gone"));
         let broken = Arc::new(Serving::with_load(named("a", 1, Duration::ZERO), fails));
         models.add(broken.clone()).unwrap();
         models.add(serving("b", 1, Duration::ZERO)).unwrap();
