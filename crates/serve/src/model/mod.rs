@@ -13,6 +13,6 @@ pub use current::Serving;
 pub(crate) use described::Described;
 pub use models::Models;
 pub(crate) use models::NotReady;
-pub(crate) use rollout::{Trial, TrialLimits};
+pub(crate) use rollout::TrialLimits;
 pub use served::{Ability, LabelAbility, Served, Sizes, TextAbility};
 pub use served_adapter::{AdapterSources, NotServed, ServedAdapter};
