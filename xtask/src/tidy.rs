@@ -17,12 +17,13 @@ usage: cargo xtask tidy
 /// The crates in chain order, and the crates of ours that each may use. No other edge is allowed.
 /// Tests (`[dev-dependencies]`) are free.
 #[rustfmt::skip]
-const EDGES: [(&str, &[&str]); 26] = [
+const EDGES: [(&str, &[&str]); 28] = [
     ("base",    &[]),
     ("ledger",  &["base"]),
     ("openness", &["base"]),
     ("formats", &["base"]),
-    ("hub",     &["base"]),
+    ("remote",  &["base"]),
+    ("hub",     &["base", "remote"]),
     ("text",    &["base"]),
     ("curate",  &["base"]),
     ("data",    &["base", "text", "curate"]),
@@ -37,13 +38,14 @@ const EDGES: [(&str, &[&str]); 26] = [
     ("serve",   &["base", "openness", "text", "infer", "answer", "http"]),
     ("route",   &["base", "http"]),
     ("run",     &["base", "knowledge", "ledger", "openness", "text", "data", "kernels", "model", "infer", "answer", "shelf", "train"]),
-    ("oci",     &["base"]),
+    ("oci",     &["base", "remote"]),
+    ("deploy",  &["base"]),
     ("agent",   &["base"]),
     ("tools",   &["base", "agent", "knowledge"]),
     ("mcp",     &["base", "agent"]),
     ("a2a",     &["base", "agent"]),
     ("agent-api", &["base", "agent", "http"]),
-    ("cli",     &["base", "agent", "knowledge", "tools", "mcp", "a2a", "agent-api", "ledger", "openness", "text", "kernels", "model", "infer", "answer", "shelf", "train", "http", "serve", "route", "run", "hub", "oci"]),
+    ("cli",     &["base", "agent", "knowledge", "tools", "mcp", "a2a", "agent-api", "ledger", "openness", "text", "kernels", "model", "infer", "answer", "shelf", "train", "http", "serve", "route", "run", "hub", "oci", "deploy"]),
 ];
 
 /// Heavy dependencies, with all that is named `NAME-…`, and the only crates that may use them.
@@ -152,6 +154,16 @@ pub fn violations(root: &Path) -> Result<Vec<Violation>, String> {
             add(inside.join(file), vec![(line, what)]);
         }
     }
+    for name in folders(&root.join("crates"))? {
+        let folder = PathBuf::from(format!("crates/{name}/tests"));
+        let all = folder.join("all.rs");
+        if root.join(&all).is_file() {
+            let (text, files) = (read(&root.join(&all))?, rust_files(&root.join(&folder))?);
+            let beside = files.iter().filter(|path| path.parent() == Some(root.join(&folder).as_path()));
+            let names: Vec<&str> = beside.filter_map(|path| path.file_stem()?.to_str()).collect();
+            add(all, left_out(&text, &names));
+        }
+    }
     for path in rust_files(root)? {
         let (text, file) = (read(&path)?, path.strip_prefix(root).unwrap_or(&path));
         let mut complaints = source(&text);
@@ -166,6 +178,15 @@ pub fn violations(root: &Path) -> Result<Vec<Violation>, String> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Files of tests that the one program of a crate's tests does not name: they would never run.
+fn left_out(all: &str, files: &[&str]) -> Vec<Complaint> {
+    let named = |name: &str| all.lines().any(|line| line == format!("mod {name};"));
+    let missing = files.iter().filter(|name| **name != "all" && !named(name));
+    missing
+        .map(|name| (1, format!("`{name}.rs` beside it is not named, so its tests never run: add `mod {name};`")))
+        .collect()
 }
 
 /// Each member stands after those it may use, and each folder is a member.
@@ -331,6 +352,14 @@ fn read(path: &Path) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tests_that_never_run_are_found() {
+        assert!(left_out("mod a;\nmod b;\n", &["a", "all", "b"]).is_empty());
+        let found = left_out("mod a;\n// mod b;\n", &["a", "all", "b"]);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].1.contains("`b.rs`"), "{}", found[0].1);
+    }
 
     #[test]
     fn this_repository_is_tidy() {

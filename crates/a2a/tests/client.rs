@@ -1,11 +1,9 @@
 //! Our client against our server, and against agents that mean harm, on 127.0.0.1.
 
-mod scripted;
-
+use crate::scripted::{Script, Scripted, Step, agent, interrupt, said, with_files};
 use futures::StreamExt;
 use narthex_a2a::{A2aOptions, CardKey, CardSigner, ClientOptions, Screen, Store, connect, router};
 use narthex_agent::{Agents, Answer, Ask, Call, Content, RunStatus, Tool, ToolFailure, ToolResult};
-use scripted::{Script, Scripted, Step, agent, interrupt, said, with_files};
 use serde_json::{Value, json};
 use std::{
     path::Path,

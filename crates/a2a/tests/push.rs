@@ -1,11 +1,9 @@
 //! Push notifications, delivered to a receiver on 127.0.0.1.
 
-mod scripted;
-
+use crate::scripted::{Script, Scripted, Step, agent, interrupt, said};
 use axum::{extract::State, http::HeaderMap, http::StatusCode};
 use narthex_a2a::{A2aOptions, PushLimits, Screen, Store, router};
 use narthex_agent::{Agents, Answer, Ask};
-use scripted::{Script, Scripted, Step, agent, interrupt, said};
 use serde_json::{Value, json};
 use std::sync::{
     Arc, Mutex,

@@ -1,12 +1,10 @@
 //! The server over real connections on 127.0.0.1, asked by a plain HTTP client.
 
-mod scripted;
-
+use crate::scripted::{Script, Scripted, Step, agent, interrupt, said};
 use narthex_a2a::{A2aOptions, CardSigner, Screen, Store, router};
 use narthex_agent::{Agents, Answer, Ask, RunStatus};
 use narthex_base::Caller;
 use reqwest::{Method, StatusCode};
-use scripted::{Script, Scripted, Step, agent, interrupt, said};
 use serde_json::{Value, json};
 use std::{path::Path, sync::Arc};
 

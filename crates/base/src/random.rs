@@ -12,6 +12,7 @@ pub struct Stream {
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
+#[inline]
 fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -27,31 +28,37 @@ impl Stream {
     }
 
     /// A sub-stream, for instance one per step or per row.
+    #[inline]
     pub fn at(self, index: u64) -> Self {
         Self { key: mix(self.key ^ mix(index.wrapping_mul(GOLDEN).wrapping_add(1))) }
     }
 
     /// 64 uniform bits.
+    #[inline]
     pub fn bits(self, counter: u64) -> u64 {
         mix(mix(self.key.wrapping_add(counter.wrapping_mul(GOLDEN))))
     }
 
     /// Uniform in [0, 1), 24 bits.
+    #[inline]
     pub fn uniform(self, counter: u64) -> f32 {
         (self.bits(counter) >> 40) as f32 / (1u64 << 24) as f32
     }
 
     /// Uniform in [0, 1), 53 bits.
+    #[inline]
     pub fn uniform_f64(self, counter: u64) -> f64 {
         (self.bits(counter) >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// Uniform in `0..bound` (Lemire's multiply-shift; the bias is below bound / 2^64).
+    #[inline]
     pub fn below(self, counter: u64, bound: u64) -> u64 {
         ((u128::from(self.bits(counter)) * u128::from(bound)) >> 64) as u64
     }
 
     /// Standard normal (Box-Muller on two draws).
+    #[inline]
     pub fn normal(self, counter: u64) -> f32 {
         let u = 1.0 - self.uniform_f64(2 * counter);
         let v = self.uniform_f64(2 * counter + 1);

@@ -10,6 +10,7 @@ use crate::commands::{
     chat::Chat,
     classify::Classify,
     config::Config,
+    deploy::Deploy,
     embed::Embed,
     generate::Generate,
     look::{Look, Ls, Trace},
@@ -17,6 +18,7 @@ use crate::commands::{
     openness::License,
     plan::PlanArguments,
     pull::Pull,
+    push::Push,
     quantize::Quantize,
     recheck::{Reproduce, Verify},
     route::Route,
@@ -25,7 +27,7 @@ use crate::commands::{
     serve::{Batch, Serve},
     signing::{Sign, VerifySignature},
     step_verb::StepVerb,
-    transfer::{Export, Gc, Import, Push},
+    transfer::{Export, Gc, Import},
 };
 use clap::{Parser, Subcommand};
 
@@ -160,13 +162,22 @@ Example:
 Example:
   narthex verify-signature ./release --public-key key.pub")]
     VerifySignature(VerifySignature),
-    /// Fetch a model or a data set from the Hugging Face Hub
+    /// Fetch a model or a data set from the Hugging Face Hub, or a model from a registry
     Pull(Pull),
-    /// Write an artifact as a container image of models (ModelPack) for registries
+    /// Send an artifact to a registry, or write it as an image layout: ModelPack, and images that containers mount or run
     #[command(after_help = "\
-Example:
-  narthex push release oci:images:v1 && skopeo copy oci:images:v1 docker://REGISTRY/NAME:v1")]
+Examples:
+  narthex push release oci://ghcr.io/org/model:v1 --private-key key.pem
+  narthex push release oci:images:v1 --image && skopeo copy --all oci:images:v1 docker://REGISTRY/NAME:v1
+
+Credentials are those of Docker and Podman (`docker login`); SSL_CERT_FILE names certificates to trust.")]
     Push(Push),
+    /// Write what systemd, Compose, Kubernetes, KServe, MPI's operator or Slurm need to serve a model; nothing is applied
+    #[command(after_help = "\
+Examples:
+  narthex export release ./bard && narthex deploy ./bard --to systemd --out unit
+  narthex deploy release --to kubernetes --model oci://ghcr.io/org/bard@sha256:… --image ghcr.io/org/narthex:0.1.0 --out k8s")]
+    Deploy(Deploy),
     /// Copy an artifact with its papers into a folder
     #[command(after_help = "\
 Examples:

@@ -8,6 +8,8 @@ mod arguments;
 mod commands;
 mod flags;
 mod render;
+#[cfg(feature = "serve")]
+mod service;
 mod signals;
 mod style;
 
@@ -72,7 +74,8 @@ fn run(command: Option<Command>, style: style::Style) -> Result<()> {
         Some(Command::Sign(args)) => commands::signing::sign(&args),
         Some(Command::VerifySignature(args)) => commands::signing::verify(&args),
         Some(Command::Pull(args)) => commands::pull::run(&args, style),
-        Some(Command::Push(args)) => commands::transfer::push(&args),
+        Some(Command::Deploy(args)) => commands::deploy::run(&args, style),
+        Some(Command::Push(args)) => commands::push::run(&args, style),
         Some(Command::Export(args)) => commands::transfer::export(&args, style),
         Some(Command::Import(args)) => commands::transfer::import(&args, style),
         Some(Command::Quantize(args)) => commands::quantize::run(&args, style),

@@ -1,8 +1,6 @@
 //! Agents as a user meets them: run in the terminal over a model behind an API, approved, forked, and offered to others.
 
-mod program;
-
-use program::{Desk, calls, chat_server, fail, post, succeed};
+use crate::program::{Desk, calls, chat_server, fail, post, succeed};
 use serde_json::{Value, json};
 use std::{fs, path::Path};
 

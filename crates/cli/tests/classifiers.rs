@@ -1,8 +1,6 @@
 //! A classifier as a user meets it: fitted on rows, measured, served, made again, and refused where something is wrong.
 
-mod program;
-
-use program::{Server, digest, fail, output, post, succeed, tiny_encoder};
+use crate::program::{Server, digest, fail, output, post, succeed, tiny_encoder};
 use serde_json::{Value, json};
 use std::{fs, path::Path};
 

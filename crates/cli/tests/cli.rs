@@ -1,8 +1,6 @@
 //! The binary as a user meets it: a whole project, interruptions, mistakes, and a server.
 
-mod program;
-
-use program::{digest, fail, narthex, output, succeed, sums, until_checkpoint};
+use crate::program::{digest, fail, narthex, output, succeed, sums, until_checkpoint};
 use std::{
     fs,
     io::{BufRead, BufReader, Write},

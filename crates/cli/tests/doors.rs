@@ -1,9 +1,7 @@
 //! Every door through which a model is opened: what the policy says of it, be it a name or a folder, and what a name
 //! means.
 
-mod program;
-
-use program::{output, succeed};
+use crate::program::{output, succeed};
 use std::{
     fs,
     path::{Path, PathBuf},

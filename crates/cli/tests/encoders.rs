@@ -1,8 +1,6 @@
 //! A text encoder as a user meets it: into the ledger with its licence, vectors of lines, and the same ones over HTTP.
 
-mod program;
-
-use program::{Server, digest, fail, narthex, post, succeed, tiny_encoder};
+use crate::program::{Server, digest, fail, narthex, post, succeed, tiny_encoder};
 use serde_json::{Value, json};
 use std::{fs, io::Write, path::Path, process::Stdio};
 

@@ -1,8 +1,6 @@
 //! Model files of other ecosystems, as a user meets them: GGUF and PyTorch checkpoints in, GGUF out.
 
-mod program;
-
-use program::{digest, fail, succeed};
+use crate::program::{digest, fail, succeed};
 use serde_json::Value;
 use std::{fs, path::Path};
 

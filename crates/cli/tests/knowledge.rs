@@ -1,9 +1,8 @@
 //! Knowledge as a user meets it: made of files, made again when some change, searched, and asked by agents; and the other
 //! things that agents reach: tables, agents of others.
 
-mod program;
-
-use program::{Desk, calls, chat_server, digest, fail, succeed, tiny_encoder};
+use crate::program;
+use crate::program::{Desk, calls, chat_server, digest, fail, succeed, tiny_encoder};
 use serde_json::{Value, json};
 use std::{fs, path::Path};
 

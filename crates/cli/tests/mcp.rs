@@ -1,8 +1,6 @@
 //! `narthex mcp` as a host starts it: a child process that speaks JSON-RPC on standard input and output, and over HTTP.
 
-mod program;
-
-use program::{fail, narthex, succeed, sums, tiny_encoder};
+use crate::program::{fail, narthex, succeed, sums, tiny_encoder};
 use serde_json::{Value, json};
 use std::{
     fs,

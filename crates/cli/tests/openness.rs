@@ -1,8 +1,6 @@
 //! Openness as a user meets it: class, papers and formats of a bundle; rebuilding and spot checks; signatures; policy.
 
-mod program;
-
-use program::{digest, fail, narthex, output, succeed};
+use crate::program::{digest, fail, narthex, output, succeed};
 use serde_json::Value;
 use std::{
     fs,

@@ -1,9 +1,7 @@
 //! Whose a part is: what a project's steps made is under its licence, what came from elsewhere stays under its own, whatever is
 //! said of where it comes from.
 
-mod program;
-
-use program::{fail, succeed};
+use crate::program::{fail, succeed};
 use serde_json::Value;
 use std::{fs, path::Path};
 

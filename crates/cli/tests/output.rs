@@ -1,8 +1,6 @@
 //! What becomes of the program when nobody reads its output, or a disk has no room for it.
 
-mod program;
-
-use program::{digest, fail, narthex, succeed};
+use crate::program::{digest, fail, narthex, succeed};
 use std::{
     fs,
     io::{PipeWriter, pipe},

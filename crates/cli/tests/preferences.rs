@@ -1,9 +1,7 @@
 //! Tuning on pairs of answers, as a user meets it: from rows to a model that prefers what was chosen, checked and
 //! refused.
 
-mod program;
-
-use program::{digest, fail, output, succeed};
+use crate::program::{digest, fail, output, succeed};
 use serde_json::Value;
 use std::{fs, path::Path};
 

@@ -1,9 +1,7 @@
 //! Models of small integers as artifacts: made by a step or by hand, tuned over, measured, passed on with their papers, and
 //! made again.
 
-mod program;
-
-use program::{digest, fail, narthex, output, succeed};
+use crate::program::{digest, fail, narthex, output, succeed};
 use serde_json::Value;
 use std::{fs, path::Path};
 

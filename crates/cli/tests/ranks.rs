@@ -1,9 +1,7 @@
 //! Several processes of one machine that train together: the same bytes as one, and what is said when one is lost.
 #![cfg(target_os = "linux")]
 
-mod program;
-
-use program::{digest, fail, narthex, succeed, sums, until_checkpoint};
+use crate::program::{digest, fail, narthex, succeed, sums, until_checkpoint};
 use std::{
     fs,
     path::{Path, PathBuf},

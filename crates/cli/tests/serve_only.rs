@@ -1,11 +1,9 @@
 //! A build that only serves: what it does not have says so, and the rest works.
 //!
-//!     cargo test -p narthex --no-default-features --features serve --test serve_only
+//!     cargo test -p narthex --no-default-features --features serve --test all -- serve_only
 #![cfg(not(feature = "run"))]
 
-mod program;
-
-use program::{fail, narthex, succeed};
+use crate::program::{fail, narthex, succeed};
 use std::{
     io::{BufRead, BufReader},
     path::Path,

@@ -1,8 +1,6 @@
 //! Checkpoints of PyTorch: those that torch wrote, and those that nobody should open.
 
-mod made;
-
-use made::{ZipEntry, checkpoint, dict, golden, number, push, tensor, zip};
+use crate::made::{ZipEntry, checkpoint, dict, golden, number, push, tensor, zip};
 use narthex_formats::pickle::{StateDict, read_state_dict, to_safetensors};
 use safetensors::SafeTensors;
 use std::{fs, path::Path};

@@ -5,7 +5,11 @@ use crate::{
     options::{HttpLimits, HttpOptions},
     routes::guarded,
 };
-use axum::{Router, extract::ConnectInfo, http::Request};
+use axum::{
+    Router,
+    extract::ConnectInfo,
+    http::{HeaderValue, Request, header},
+};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -13,6 +17,7 @@ use hyper_util::{
 };
 use narthex_base::{Error, Result};
 use std::{
+    convert::Infallible,
     future::Future,
     io,
     net::{SocketAddr, TcpListener},
@@ -106,7 +111,8 @@ fn next_port(port: u16) -> u16 {
 }
 
 /// Answers until `shutdown` is ready, behind the guard (`needs_key` as in [`guarded`]), then lets answers under way end
-/// within a limit. Blocks.
+/// within a limit. Blocks. Who lets others know first begins with [`Stopping::begin`]: from then on, answers close their
+/// connections, and new ones are still taken.
 ///
 /// # Errors
 /// If the runtime does not start.
@@ -121,7 +127,7 @@ pub fn serve(
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(cannot)?;
     let Bound { listener, tls, observers, stopping, .. } = bound;
     let routes = guarded(routes, options, needs_key, observers);
-    let server = Server { routes, limits: options.limits.clone(), tls };
+    let server = Server { routes, limits: options.limits.clone(), tls, stopping: stopping.clone() };
     let outcome = runtime.block_on(async move {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -141,6 +147,7 @@ struct Server {
     routes: Router,
     limits: HttpLimits,
     tls: Option<TlsAcceptor>,
+    stopping: Stopping,
 }
 
 impl Server {
@@ -200,7 +207,15 @@ impl Server {
     ) {
         let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
-            self.routes.clone().oneshot(request)
+            let answer = self.routes.clone().oneshot(request);
+            async {
+                let mut answer = answer.await?;
+                // Whoever keeps a connection for later should make the next one to somebody else.
+                if self.stopping.has_begun() {
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(answer)
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -246,6 +261,34 @@ mod tests {
         assert_eq!(status(&long), "HTTP/1.1 431 Request Header Fields Too Large");
         stop.send(()).unwrap();
         thread.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn who_is_about_to_stop_still_answers_and_keeps_no_connection() {
+        let options = HttpOptions { port: 0, ..HttpOptions::default() };
+        let bound = bind(&options).unwrap();
+        let (address, stopping) = (bound.address(), bound.stopping());
+        let (stop, stopped) = oneshot::channel();
+        let routes = Router::new().route("/health", get(async || "well"));
+        let thread = std::thread::spawn(move || serve(bound, routes, &options, |_| false, async { _ = stopped.await }));
+        let mut connection = std::net::TcpStream::connect(address).unwrap();
+        let mut block = [0; 1024];
+        let mut ask = |connection: &mut std::net::TcpStream| {
+            write!(connection, "GET /health HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+            let count = connection.read(&mut block).unwrap();
+            String::from_utf8_lossy(&block[..count]).to_ascii_lowercase()
+        };
+        assert!(!ask(&mut connection).contains("connection: close"));
+        stopping.begin();
+        let mut other = std::net::TcpStream::connect(address).unwrap();
+        for connection in [&mut connection, &mut other] {
+            let answer = ask(connection);
+            assert!(answer.starts_with("http/1.1 200") && answer.contains("connection: close"), "{answer}");
+            assert_eq!(connection.read(&mut [0]).unwrap(), 0);
+        }
+        stop.send(()).unwrap();
+        thread.join().unwrap().unwrap();
+        assert!(std::net::TcpStream::connect(address).is_err());
     }
 
     #[test]

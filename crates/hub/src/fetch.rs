@@ -8,10 +8,11 @@ use super::{
     Checksum, Hub, Listing, RepoFile, Selected,
     address::encode,
     cache,
-    http::{Failure, Reply, Told},
+    http::{Reply, Told},
     listing::explain,
 };
 use narthex_base::{Error, Observer, Result};
+use narthex_remote::Failure;
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -3,10 +3,11 @@
 use super::{
     Fetched, Hub, HubSettings, Listing, RepoSpec, Selected,
     fake::{COMMIT, FakeFile, FakeHub, Faults, git, sha256},
-    http::{JSON_BYTES_MAX, REDIRECTS_MAX, TRIES_MAX},
+    http::{JSON_BYTES_MAX, REDIRECTS_MAX},
     select,
 };
 use narthex_base::{Error, ErrorKind, Event, Observer, Result};
+use narthex_remote::TRIES_MAX;
 use std::{
     fs,
     os::unix::fs::symlink,

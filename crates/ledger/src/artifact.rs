@@ -19,7 +19,7 @@ pub(crate) const RUN_FOLDER: &str = "run";
 pub(crate) const RUN_FILE: &str = "run.json";
 
 /// The file that carries manifest and lineage in an exported folder.
-pub(crate) const PROVENANCE_FILE: &str = "narthex.json";
+pub const PROVENANCE_FILE: &str = "narthex.json";
 
 /// The largest manifest that is read.
 const MAX_MANIFEST_BYTES: u64 = 256 << 20;

@@ -40,7 +40,7 @@ mod steps;
 mod testing;
 mod transfer;
 
-pub use artifact::{Artifact, RunRecord};
+pub use artifact::{Artifact, PROVENANCE_FILE, RunRecord};
 pub use collect::{GcItem, GcKind, GcReport, UNFINISHED_KEPT};
 pub use disk::hash as hash_file;
 pub use listing::Listing;

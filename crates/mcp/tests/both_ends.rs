@@ -1,7 +1,6 @@
 //! Our client against our server, in both revisions, over HTTP and over a program's pipes.
 
-mod support;
-
+use crate::support::{Echo, Script, call, call_told, offered, options, text};
 use futures::future::BoxFuture;
 use narthex_agent::{Answer, Effect};
 use narthex_mcp::{
@@ -12,7 +11,6 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
 };
-use support::{Echo, Script, call, call_told, offered, options, text};
 
 /// Answers every form so, and keeps what was asked.
 struct Answers {

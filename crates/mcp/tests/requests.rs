@@ -1,7 +1,6 @@
 //! Requests to our server that no honest client sends, and what one user may do with another's.
 
-mod support;
-
+use crate::support::{Echo, Script, offered, options};
 use narthex_agent::Answer;
 use narthex_mcp::{Access, Offer, ServerLimits, ServerOptions, StaticKeys};
 use serde_json::{Value, json};
@@ -9,7 +8,6 @@ use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
-use support::{Echo, Script, offered, options};
 
 const ACCEPT: &str = "application/json, text/event-stream";
 

@@ -1,7 +1,7 @@
 //! Our client against servers that mean harm, or nothing.
 
-mod support;
-
+use crate::support;
+use crate::support::{call, serve, text};
 use axum::{
     Json, Router,
     body::Body,
@@ -16,7 +16,6 @@ use std::sync::{
     Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
-use support::{call, serve, text};
 
 /// What a server answers.
 enum Answer {

@@ -1,9 +1,6 @@
 //! What happens when replicas are not ready, die, break or come back.
 
-#[allow(dead_code, reason = "each of the tests uses a part of it")]
-mod fake;
-
-use fake::{Replica, read_until, router, router_with, until};
+use crate::fake::{Replica, read_until, router, router_with, until};
 use serde_json::json;
 use std::{io::Read, net::TcpListener, sync::atomic::Ordering::SeqCst};
 

@@ -1,9 +1,6 @@
 //! What clients see: streams as they come, headers, keys, limits, one page of metrics.
 
-#[allow(dead_code, reason = "each of the tests uses a part of it")]
-mod fake;
-
-use fake::{Replica, read_until, router, router_with};
+use crate::fake::{Replica, read_until, router, router_with};
 use narthex_http::ApiKey;
 use serde_json::json;
 

@@ -1,9 +1,6 @@
 //! Where prompts go: to the replica that knows them, spread where one is busy, by model, by what is kept there.
 
-#[allow(dead_code, reason = "each of the tests uses a part of it")]
-mod fake;
-
-use fake::{Replica, read_until, router, router_with, until};
+use crate::fake::{Replica, read_until, router, router_with, until};
 use narthex_route::RouteOptions;
 use serde_json::json;
 use std::{collections::BTreeMap, sync::atomic::Ordering::SeqCst};

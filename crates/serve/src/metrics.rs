@@ -6,8 +6,8 @@ use narthex_answer::{Ended, Life};
 use narthex_infer::{EngineStats, KV_BLOCK, STEP_TOKENS_BOUNDS};
 use std::{
     fmt::Write,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// Bounds in seconds, as vLLM has them, so that its dashboards fit.
@@ -168,7 +168,7 @@ impl Metrics {
 
     /// Writes those of a model.
     fn write(&self, page: &mut Page, model: &str, stats: &EngineStats) {
-        let model = model.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+        let model = quoted(model);
         let labels = format!("model_name=\"{model}\",engine=\"0\"");
         let usage = stats.kv_blocks_used as f64 / stats.kv_blocks_total.max(1) as f64;
         head(page, "vllm:kv_cache_usage_perc", "gauge", "Blocks of keys and values in use: 1 is all.");
@@ -252,13 +252,46 @@ impl Metrics {
     }
 }
 
+/// The adapters over all models, by which a picker of endpoints finds out who holds which.
+pub(crate) struct AdaptersHeld {
+    /// How many may be in memory.
+    pub most: usize,
+    /// Names of those that are: a request for one of them is answered without loading anything.
+    pub loaded: Vec<String>,
+}
+
 /// The whole page, with the figures of each model.
-pub(crate) fn render<'a>(models: impl Iterator<Item = (String, EngineStats, &'a Arc<Metrics>)>) -> String {
+pub(crate) fn render<'a>(
+    models: impl Iterator<Item = (String, EngineStats, &'a Arc<Metrics>)>,
+    adapters: &AdaptersHeld,
+) -> String {
     let mut page = Page::default();
     for (name, stats, metrics) in models {
         metrics.write(&mut page, &name, &stats);
     }
+    page.adapters(adapters);
+    page.process();
     page.families.into_values().collect()
+}
+
+/// The value of a label, as the format has it.
+fn quoted(value: &str) -> String {
+    value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
+}
+
+/// Seconds since 1970.
+fn seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// When the page was asked for first: a server answers as soon as it has started, but for the time to load its models.
+static STARTED_S: LazyLock<f64> = LazyLock::new(started_s);
+
+/// When the process began, in seconds since 1970: as the system has it, otherwise now.
+fn started_s() -> f64 {
+    let begun = std::fs::metadata("/proc/self").and_then(|folder| folder.modified());
+    let begun = begun.ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    begun.map_or_else(seconds, |since| since.as_secs_f64())
 }
 
 /// A page under way: lines of one family stand together, whichever model they are of.
@@ -269,6 +302,31 @@ struct Page {
     at: usize,
 }
 
+impl Page {
+    /// What llm-d's endpoint picker reads of every server, adapters or none (vLLM's `lora_requests_info`): the newest value
+    /// counts, which is a time.
+    fn adapters(&mut self, adapters: &AdaptersHeld) {
+        let name = "vllm:lora_requests_info";
+        head(self, name, "gauge", "Adapters in memory and those waited for, as of the time that is the value.");
+        let loaded: Vec<String> = adapters.loaded.iter().map(|name| quoted(name)).collect();
+        let labels = format!(
+            "max_lora=\"{}\",running_lora_adapters=\"{}\",waiting_lora_adapters=\"\"",
+            adapters.most,
+            loaded.join(",")
+        );
+        line(self, name, &labels, seconds());
+    }
+
+    fn process(&mut self) {
+        let name = "narthex_build_info";
+        head(self, name, "gauge", "Which build this is; always 1.");
+        line(self, name, concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""), 1);
+        let name = "process_start_time_seconds";
+        head(self, name, "gauge", "When the process began, in seconds since 1970.");
+        line(self, name, "", *STARTED_S);
+    }
+}
+
 fn head(page: &mut Page, name: &str, kind: &str, help: &str) {
     let family = page.families.entry(name.into());
     page.at = family.index();
@@ -276,7 +334,8 @@ fn head(page: &mut Page, name: &str, kind: &str, help: &str) {
 }
 
 fn line(page: &mut Page, name: &str, labels: &str, value: impl std::fmt::Display) {
-    writeln!(page.families[page.at], "{name}{{{labels}}} {value}").expect("a string takes all text");
+    let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+    writeln!(page.families[page.at], "{name}{labels} {value}").expect("a string takes all text");
 }
 
 #[cfg(test)]
@@ -288,7 +347,8 @@ mod tests {
         let mut stats =
             EngineStats { guesses_max: 2, guesses_total: 9, guessed_tokens_total: 15, ..EngineStats::default() };
         stats.right_tokens_by_place[..2].copy_from_slice(&[6, 4]);
-        let text = render(std::iter::once(("m".into(), stats, &Arc::new(Metrics::default()))));
+        let none = AdaptersHeld { most: 0, loaded: vec![] };
+        let text = render(std::iter::once(("m".into(), stats, &Arc::new(Metrics::default()))), &none);
         let lines: Vec<_> = text.lines().filter(|line| line.starts_with("vllm:spec_decode")).collect();
         let labels = "model_name=\"m\",engine=\"0\"";
         assert_eq!(
@@ -301,6 +361,19 @@ mod tests {
                 format!("vllm:spec_decode_num_accepted_tokens_per_pos_total{{{labels},position=\"1\"}} 4"),
             ]
         );
+    }
+
+    #[test]
+    fn a_picker_finds_out_who_holds_which_adapter() {
+        let held = AdaptersHeld { most: 4, loaded: vec!["a".into(), "b\"c".into()] };
+        let text = render(std::iter::empty(), &held);
+        let line = text.lines().find(|line| line.starts_with("vllm:lora_requests_info{")).unwrap();
+        let (labels, at) = line.rsplit_once(' ').unwrap();
+        let labels = labels.trim_start_matches("vllm:lora_requests_info");
+        assert_eq!(labels, r#"{max_lora="4",running_lora_adapters="a,b\"c",waiting_lora_adapters=""}"#);
+        assert!((seconds() - at.parse::<f64>().unwrap()).abs() < 60.0, "{at}");
+        let started = text.lines().find_map(|line| line.strip_prefix("process_start_time_seconds ")).unwrap();
+        assert!((1.0..=seconds()).contains(&started.parse().unwrap()), "{started}");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use narthex_base::{
     Digest, Error, Plan, Provenance, Result,
     config::{Policy, Use},
 };
-use narthex_ledger::{Artifact, Ledger};
+use narthex_ledger::{Artifact, Ledger, PROVENANCE_FILE};
 use narthex_model::{Precision, encoder::is_encoder};
 use narthex_openness::{Finding, Shown, judge, refusal};
 use std::path::{Path, PathBuf};
@@ -174,6 +174,18 @@ impl Shelf {
         let (ledger, artifact) = resolve(&self.project, reference)?;
         let known = Known::of_artifact(&ledger, &artifact)?;
         self.judged((ledger, artifact), known, reference, purpose)
+    }
+
+    /// What the policy says of a folder that came from elsewhere, by its papers, or by its card where it has none; no file of
+    /// weights needs to be there yet. Hands out the papers.
+    ///
+    /// # Errors
+    /// If the papers are damaged, or the project file is wrong.
+    pub fn folder(&self, folder: &Path, name: &str, purpose: Purpose) -> Result<Judged<Option<Provenance>>> {
+        let papers = folder.join(PROVENANCE_FILE);
+        let has_papers = papers.is_file();
+        let known = self.known_folder(if has_papers { &papers } else { folder }, purpose.uses())?;
+        self.judged(has_papers.then(|| known.papers.clone()), known, name, purpose)
     }
 
     /// The digest that a reference stands for now; none for a folder.

@@ -1,5 +1,5 @@
 //! The same loop on a graphics processor, through the operators' references: close to what the CPU computes.
-//! `cargo test -p narthex-train --features vulkan --test device` (or cuda, rocm, metal; `wgpu` takes any
+//! `cargo test -p narthex-train --features vulkan --test all -- device` (or cuda, rocm, metal; `wgpu` takes any
 //! driver for Vulkan, Metal or DirectX 12, a software one included).
 #![cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal", feature = "wgpu"))]
 

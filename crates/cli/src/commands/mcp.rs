@@ -17,9 +17,9 @@ use super::{
         project::{Project, Ready},
         serve::{http_options, mcp_options},
     },
-    serve::{stop_signal, warn_if_open},
+    serve::warn_if_open,
 };
-use crate::flags::HttpFlags;
+use crate::{flags::HttpFlags, service};
 use clap::Args;
 use narthex_agent::Agents;
 use narthex_base::{Error, Result};
@@ -78,7 +78,7 @@ pub fn run(args: &Mcp) -> Result<()> {
     let served = runtime.block_on(serve(args, &desk));
     // Whoever does not want to wait says so again.
     runtime.spawn(async {
-        stop_signal().await;
+        service::stop().await;
         std::process::exit(INTERRUPTED);
     });
     // Training saves where it is; the same call goes on from there.
@@ -116,9 +116,10 @@ async fn serve(args: &Mcp, desk: &Arc<Desk>) -> Result<()> {
             noteln!("narthex mcp: {tools} tools; {reads}");
             noteln!("  MCP         http://{}/mcp", bound.address());
             noteln!("  Ctrl-C ends");
+            service::ready();
             let desk = desk.clone();
             let stop = async move {
-                stop_signal().await;
+                service::stop().await;
                 // A run may take hours: it is not waited for.
                 _ = tokio::task::spawn_blocking(move || desk.stop(Duration::ZERO)).await;
             };
@@ -133,7 +134,7 @@ async fn serve(args: &Mcp, desk: &Arc<Desk>) -> Result<()> {
 async fn on_pipes(offer: Offer, options: ServerOptions) -> Result<()> {
     tokio::select! {
         served = serve_stdio(offer, options) => served,
-        () = stop_signal() => Ok(()),
+        () = service::stop() => Ok(()),
     }
 }
 

@@ -18,6 +18,7 @@ pub mod config;
 pub mod data_inspect;
 #[cfg(feature = "run")]
 pub mod data_show;
+pub mod deploy;
 #[cfg(feature = "serve")]
 pub mod embed;
 #[cfg(feature = "serve")]
@@ -36,12 +37,15 @@ pub mod plan;
 pub mod pull;
 #[cfg(feature = "run")]
 pub mod pull_data;
+mod pull_oci;
+pub mod push;
 #[cfg(feature = "run")]
 pub mod quantize;
 #[cfg(feature = "run")]
 pub mod ranks;
 #[cfg(feature = "run")]
 pub mod recheck;
+mod registry;
 #[cfg(feature = "serve")]
 pub mod route;
 #[cfg(feature = "run")]

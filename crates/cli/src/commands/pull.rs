@@ -1,6 +1,6 @@
-//! `narthex pull`: from the Hugging Face Hub into the ledger.
+//! `narthex pull`: from the Hugging Face Hub into the ledger. What comes from registries stands beside.
 
-use super::{program, project_flag, pull_data};
+use super::{program, project_flag, pull_data, pull_oci, registry::RegistryFlags};
 use crate::{
     flags::EventsFlag,
     render::Renderer,
@@ -11,6 +11,7 @@ use clap::Args;
 use narthex_base::{Error, Event, License, Manifest, Observer, Result};
 use narthex_hub::{Checksum, Download, Hub, HubSettings, Listing, RepoFile, RepoKind, RepoSpec, Selected, select};
 use narthex_ledger::{Artifact, Ledger, check_name};
+use narthex_oci::OciReference;
 use narthex_shelf::{PulledFrom, already_pulled, check_model_config, import_source, link_declared, pulled_model};
 use serde_json::json;
 use std::{
@@ -25,10 +26,14 @@ use std::{
 Examples:
   narthex pull hf:HuggingFaceTB/SmolLM2-135M-Instruct --as smol && narthex serve smol
   narthex pull hf:datasets/org/name@v1.0 --include 'data/train-*'
+  narthex pull oci://ghcr.io/org/model:v1 --public-key key.pub.pem
+  narthex pull ollama://smollm2:135m
 
+Credentials for registries are those of Docker and Podman (`docker login`); SSL_CERT_FILE names certificates to trust.
 HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE mean what they mean to Hugging Face's own tools.")]
 pub struct Pull {
-    /// `hf:ORG/NAME` or `hf:datasets/ORG/NAME`, and perhaps a branch, tag or commit: `hf:ORG/NAME@REVISION`
+    /// `hf:ORG/NAME` or `hf:datasets/ORG/NAME`, and perhaps a branch, tag or commit: `hf:ORG/NAME@REVISION`; in a registry,
+    /// `oci://HOST/REPOSITORY:TAG`, perhaps with `@sha256:…` behind it, or `ollama://MODEL:TAG`; in a layout on disk, `oci:DIR:TAG`
     #[arg(value_name = "REPOSITORY")]
     pub repository: String,
     /// Fetch the weights or data files that fit this pattern instead of the usual ones; may be given several times.
@@ -47,6 +52,11 @@ pub struct Pull {
     /// The project whose ledger takes it
     #[arg(long, default_value = ".")]
     pub project: PathBuf,
+    /// From a registry: write the files to this folder, new or empty, and take nothing into a ledger
+    #[arg(long, value_name = "DIR", conflicts_with = "name")]
+    pub to: Option<PathBuf>,
+    #[command(flatten)]
+    pub registry: RegistryFlags,
     #[command(flatten)]
     pub output: EventsFlag,
 }
@@ -55,6 +65,12 @@ pub struct Pull {
 const LISTED_MAX: usize = 20;
 
 pub fn run(args: &Pull, style: Style) -> Result<()> {
+    if OciReference::is_meant(&args.repository) {
+        return pull_oci::run(args, style);
+    }
+    if args.to.is_some() || args.registry.public_key.is_some() {
+        return Err(Error::usage("`--to` and `--public-key` are for what comes from a registry: `oci://…`"));
+    }
     let asked = RepoSpec::parse(&args.repository)?;
     if asked.kind == RepoKind::Dataset {
         pull_data::is_possible()?;

@@ -1,8 +1,11 @@
 //! `narthex route`: one address before several servers.
 
-use crate::commands::{
-    engine::memory_bytes,
-    serve::{api_keys, stop_signal, warn_if_open},
+use crate::{
+    commands::{
+        engine::memory_bytes,
+        serve::{api_keys, warn_if_open},
+    },
+    service,
 };
 use clap::Args;
 use narthex_base::{Error, Result};
@@ -108,5 +111,6 @@ pub fn run(args: &Route) -> Result<()> {
     let address = format!("{}://{}", if options.http.tls.is_some() { "https" } else { "http" }, bound.address());
     noteln!("  OpenAI API  {address}/v1");
     noteln!("  Ctrl-C ends");
-    serve(bound, &options, stop_signal())
+    service::ready();
+    serve(bound, &options, service::stop())
 }

@@ -6,12 +6,14 @@ use crate::{
         engine::{EngineLimits, memory_bytes, tool_call_parser},
         models_file,
         openness::explain,
-        print_json, shelf_in,
+        print_json,
+        registry::RegistryFlags,
+        shelf_in,
         source::{Source, reload},
     },
     flags::{ModelRef, Opening},
     render::Renderer,
-    signals,
+    service, signals,
     style::Style,
 };
 use clap::Args;
@@ -23,13 +25,14 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 /// The arguments of `narthex serve`.
 #[derive(Args)]
 pub struct Serve {
-    /// Models: each a step's name, `name@digest-prefix`, a digest, a model folder, as `./DIR`, or a GGUF file; `NAME=REF`
-    /// gives one another name
+    /// Models: each a step's name, `name@digest-prefix`, a digest, a model folder, as `./DIR`, a GGUF file, or one in a
+    /// registry, as `oci://HOST/REPOSITORY:TAG`; `NAME=REF` gives one another name
     #[arg(value_name = "REF", required_unless_present = "models")]
     pub references: Vec<String>,
     #[command(flatten)]
@@ -78,7 +81,11 @@ pub struct Serve {
     /// Send an OpenTelemetry span for each generation, without its content, to this collector by OTLP over HTTP
     #[arg(long, value_name = "URL", help_heading = "Observation")]
     pub otlp_traces_endpoint: Option<String>,
-    /// Seconds that answers under way get after the signal to stop
+    /// Seconds after SIGTERM in which requests are still taken while `/ready` says 503, so that whoever sends them here
+    /// finds out; a second signal ends it, and Ctrl-C does not begin it
+    #[arg(long, default_value_t = 5, value_name = "SECONDS", help_heading = "HTTP")]
+    pub drain_time: u64,
+    /// Seconds that answers under way get after that
     #[arg(long, default_value_t = 30, value_name = "SECONDS", help_heading = "HTTP")]
     pub shutdown_timeout: u64,
     /// A further host name under which the server may be addressed, as by a reverse proxy
@@ -93,6 +100,8 @@ pub struct Serve {
     /// Keep files, batches and responses of OpenAI's API in this folder, and go on with them after a restart
     #[arg(long, value_name = "DIR", help_heading = "HTTP")]
     pub files_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub registry: RegistryFlags,
     /// How the model writes calls of tools; its chat template tells by default
     #[arg(long, value_name = "NAME", value_parser = tool_call_parser, help_heading = "Engine")]
     pub tool_call_parser: Option<String>,
@@ -140,12 +149,14 @@ pub fn run(args: &Serve) -> Result<()> {
     if args.explain {
         let mut findings = vec![];
         for source in &sources {
-            findings.extend(source.shelf.findings_of_serving(&source.reference, &source.options)?);
+            let (reference, _) = source.here()?;
+            findings.extend(source.shelf.findings_of_serving(&reference, &source.options)?);
             findings.extend(adapters::judge(&source.modules, &source.shelf)?);
         }
         explain(&findings);
     }
-    listen(sources, args.models_memory_bytes.map(|bytes| bytes as u64), args.follow, &options)
+    let drain = Duration::from_secs(args.drain_time);
+    listen(sources, args.models_memory_bytes.map(|bytes| bytes as u64), (args.follow, drain), &options)
 }
 
 /// The models that are asked for: as references, in a file, or both.
@@ -181,6 +192,7 @@ fn sources(args: &Serve) -> Result<Vec<Arc<Source>>> {
         let mut source = Source::new(shelf.clone(), reference.into(), options.clone());
         (source.name, source.call_parser) = (name, args.tool_call_parser.clone());
         (source.adapters, source.modules) = (adapters()?, modules);
+        source.registry = args.registry.clone();
         sources.push(Arc::new(source));
     }
     for (name, entry) in entries {
@@ -189,6 +201,7 @@ fn sources(args: &Serve) -> Result<Vec<Arc<Source>>> {
         let mut source = Source::new(shelf.clone(), entry.model, options);
         (source.name, source.call_parser) = (Some(name), call_parser);
         (source.adapters, source.modules) = (adapters()?, entry.adapters.into_iter().collect());
+        source.registry = args.registry.clone();
         sources.push(Arc::new(source));
     }
     Ok(sources)
@@ -199,7 +212,7 @@ fn sources(args: &Serve) -> Result<Vec<Arc<Source>>> {
 pub fn serve_reference(project: &Path, reference: &str, port: u16) -> Result<()> {
     let source = Source::new(super::shelf(project), reference.into(), ReadyOptions::default());
     let http = HttpOptions { port, ..HttpOptions::default() };
-    listen(vec![Arc::new(source)], None, false, &ServeOptions { http, ..ServeOptions::default() })
+    listen(vec![Arc::new(source)], None, (false, Duration::ZERO), &ServeOptions { http, ..ServeOptions::default() })
 }
 
 /// `narthex batch`
@@ -272,15 +285,16 @@ fn read_keys(path: &Path) -> Result<Vec<ApiKey>> {
 fn listen(
     sources: Vec<Arc<Source>>,
     memory_bytes_max: Option<u64>,
-    follow: bool,
+    (follow, drain): (bool, Duration),
     options: &ServeOptions,
 ) -> Result<()> {
     // The port first: it is quick to find out that it is taken.
     let bound = bind(&options.http)?;
     for source in &sources {
-        if follow && source.shelf.version(&source.reference)?.is_none() {
-            return Err(Error::usage(format!("`--follow` cannot watch the folder {}", source.reference))
-                .help("name a model of a ledger, or send the server SIGHUP after the folder has changed"));
+        if follow && source.latest()?.is_none() {
+            return Err(Error::usage(format!("`--follow` cannot watch the folder {}", source.reference)).help(
+                "name a model of a ledger or a registry, or send the server SIGHUP after the folder has changed",
+            ));
         }
     }
     let mut models = Models::within(memory_bytes_max);
@@ -297,21 +311,10 @@ fn listen(
         .name("reload".into())
         .spawn(move || reload(&followed, &asked, follow))
         .map_err(|error| Error::internal("cannot start a thread").cause(error))?;
-    let served = serve(bound, models, options, stop_signal());
+    let stop = service::stop_drained(bound.stopping(), drain);
+    service::ready();
+    let served = serve(bound, models, options, stop);
     // The thread that reloads holds them to the end: what was made for reading them would stay behind.
     sources.iter().for_each(|source| source.adapters.clear());
     served
-}
-
-/// Ready on the first SIGINT or SIGTERM.
-pub(super) async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
 }

@@ -1,12 +1,19 @@
 //! A model that is served: where it comes from, how it is to run, and going over to newer versions of it. Knows no flags
 //! and no port.
 
-use crate::{commands::adapters, style::bytes};
-use narthex_base::{Digest, Error, Result};
+use crate::{
+    commands::{
+        adapters,
+        registry::{FromRegistry, RegistryFlags, announce, name_of, opened},
+    },
+    style::bytes,
+};
+use narthex_base::{Digest, Error, Observer, Result};
 use narthex_infer::EncoderTask;
 use narthex_model::Precision;
+use narthex_oci::OciReference;
 use narthex_serve::{Ability, Adapters, LabelAbility, Served, Serving, Sizes, TextAbility};
-use narthex_shelf::{Follow, FollowMove, Ready, ReadyEncoder, ReadyOptions, ReadyText, Shelf, Shown};
+use narthex_shelf::{Follow, FollowMove, Purpose, Ready, ReadyEncoder, ReadyOptions, ReadyText, Shelf, Shown};
 use std::{
     path::PathBuf,
     sync::{
@@ -18,6 +25,9 @@ use std::{
 
 /// How often `--follow` looks whether there is a new version.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often it asks a registry at most.
+const REGISTRY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Where a model comes from and how it is to run.
 pub(super) struct Source {
@@ -32,6 +42,10 @@ pub(super) struct Source {
     pub adapters: Arc<Adapters>,
     /// Those that are there from the start: a name, and where one lies.
     pub modules: Vec<(String, PathBuf)>,
+    /// How registries are reached, and whose signature is asked for.
+    pub registry: RegistryFlags,
+    /// What a registry said last, and when.
+    told: Mutex<Option<(Instant, Digest)>>,
     /// The version that was loaded last; none for a folder.
     version: Mutex<Option<Digest>>,
 }
@@ -74,6 +88,8 @@ impl Source {
             call_parser: None,
             adapters: Arc::default(),
             modules: vec![],
+            registry: RegistryFlags::default(),
+            told: Mutex::new(None),
             version: Mutex::new(None),
         }
     }
@@ -83,14 +99,66 @@ impl Source {
         *self.version.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the reference names in a registry or a layout; none if it names something else.
+    fn remote(&self) -> Result<Option<OciReference>> {
+        let is_meant = OciReference::is_meant(&self.reference);
+        is_meant.then(|| OciReference::parse(&self.reference)).transpose()
+    }
+
+    /// The reference as it is opened here, with the version that it stands for where that is not the shelf's to know: what is in a
+    /// registry is fetched first, if its signature and the policy allow.
+    pub fn here(&self) -> Result<(String, Option<Digest>)> {
+        let Some(reference) = self.remote()? else { return Ok((self.reference.clone(), None)) };
+        let interrupt = std::sync::atomic::AtomicBool::new(false);
+        let emit = |event| {
+            if let narthex_base::Event::Warning { message, .. } = event {
+                noteln!("warning: {message}");
+            }
+        };
+        let observer = Observer::new(&emit, &interrupt);
+        let from = self.from(&reference);
+        let (puller, listing) = from.list(observer)?;
+        announce(&reference, &listing);
+        let version = listing.manifest.digits().parse().ok();
+        let fetched = from.fetch(&puller, listing, observer)?;
+        Ok((opened(&fetched.pulled.folder).display().to_string(), version))
+    }
+
+    fn from<'a>(&'a self, reference: &'a OciReference) -> FromRegistry<'a> {
+        FromRegistry { reference, flags: &self.registry, shelf: &self.shelf, purpose: Purpose::Serve }
+    }
+
+    /// The version that the reference stands for now; none for a folder.
+    pub fn latest(&self) -> Result<Option<Digest>> {
+        let Some(reference) = self.remote()? else { return self.shelf.version(&self.reference) };
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((when, digest)) = *told
+            && when.elapsed() < REGISTRY_INTERVAL
+        {
+            return Ok(Some(digest));
+        }
+        let (_, listing) = self.from(&reference).list(Observer::silent())?;
+        let digest: Digest = listing.manifest.digits().parse().map_err(|error: String| Error::internal(error))?;
+        *told = Some((Instant::now(), digest));
+        Ok(Some(digest))
+    }
+
     /// Loads the model and starts its engine, if the policy lets it.
     pub fn ready(&self) -> Result<(Served, Facts)> {
-        let (served, facts, version) = match self.shelf.ready(&self.reference, &self.options)? {
+        let (reference, fetched) = self.here()?;
+        let (served, facts, version) = match self.shelf.ready(&reference, &self.options)? {
             Ready::Text(model) => self.text(*model)?,
             Ready::Encoder(encoder) => self.encoder(*encoder)?,
         };
+        let version = fetched.or(version);
         *self.version.lock().unwrap_or_else(PoisonError::into_inner) = version;
         Ok((served, facts))
+    }
+
+    /// What clients ask for: the name it was given, the repository's, or its own.
+    fn name(&self, own: String) -> String {
+        let repository = || self.remote().ok().flatten().map(|reference| name_of(&reference));
+        self.name.clone().or_else(repository).unwrap_or(own)
     }
 
     fn text(&self, model: ReadyText) -> Result<(Served, Facts, Option<Digest>)> {
@@ -101,7 +169,7 @@ impl Source {
             format!("keys and values take up to {} for {tokens} tokens, {context} a sequence", bytes(cache_bytes));
         let cut = (context < model.context_max).then_some(model.context_max);
         let facts = Facts { cut, ..Facts::new(&model.shown, model.precision, about) };
-        let id = self.name.clone().unwrap_or(model.name);
+        let id = self.name(model.name);
         let (config, version) = (model.engine.config(), model.version);
         let (name, width) = if model.precision == Precision::Bf16 { ("BF16", 2) } else { ("F32", 4) };
         let parameters = config.parameters() as u64;
@@ -138,7 +206,7 @@ impl Source {
         let facts = Facts::new(&shown, precision, about);
         let kept = if precision == Precision::Bf16 { "BF16" } else { "F32" };
         let sizes = Sizes { parameters: 0, bytes, memory_bytes: bytes, width: values, precision: kept.into() };
-        let id = self.name.clone().unwrap_or(name);
+        let id = self.name(name);
         Ok((Served { id, created: made(created), sizes, provenance: shown, ability }, facts, version))
     }
 
@@ -200,7 +268,7 @@ pub(super) fn reload(models: &[(Arc<Source>, Arc<Serving>)], asked: &Receiver<()
 
 impl Source {
     fn renew(&self, serving: &Serving, state: &mut Follow, by_hand: bool) {
-        match state.next(self.shelf.version(&self.reference), by_hand) {
+        match state.next(self.latest(), by_hand) {
             FollowMove::Stay => return,
             FollowMove::SayUnknown(error) => {
                 noteln!("warning: the model stays as it is: {error}");

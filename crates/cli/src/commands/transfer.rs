@@ -1,6 +1,6 @@
 //! `narthex export`, `import` and `gc`
 
-use super::{openness::explain, place, print_json, program, project_flag, pull::print_declared, shelf};
+use super::{place, print_json, program, project_flag, pull::print_declared, shelf};
 use crate::{
     flags::{JsonFlag, LedgerFlag},
     style::{Style, bytes, table},
@@ -8,28 +8,11 @@ use crate::{
 use clap::{Args, ValueEnum};
 use narthex_base::{ArtifactKind, Error, License, Result};
 use narthex_ledger::{GcKind, Ledger};
-use narthex_oci::OciTarget;
 use narthex_shelf::{
     GgufWeights, Purpose, export_gguf, has_plan, import_manifest, import_source, link_declared, papers_in,
     unread_license,
 };
 use std::path::PathBuf;
-
-/// The arguments of `narthex push`.
-#[derive(Args)]
-pub struct Push {
-    /// A step's name, `name@digest-prefix`, or a digest
-    #[arg(value_name = "REF")]
-    pub reference: String,
-    /// An OCI image layout, as a folder and perhaps a tag: `oci:DIR[:TAG]`
-    #[arg(value_name = "TARGET")]
-    pub target: String,
-    #[command(flatten)]
-    pub ledger: LedgerFlag,
-    /// Say by which rule of the policy each component may be passed on, or not
-    #[arg(long)]
-    pub explain: bool,
-}
 
 /// The arguments of `narthex export`.
 #[derive(Args)]
@@ -123,23 +106,6 @@ pub fn export(args: &Export, style: Style) -> Result<()> {
     if [ArtifactKind::Model, ArtifactKind::Predictor, ArtifactKind::Bundle].contains(&artifact.manifest.kind) {
         noteln!("next: {} serve {}", program(), place(&args.folder));
     }
-    Ok(())
-}
-
-pub fn push(args: &Push) -> Result<()> {
-    let target = OciTarget::parse(&args.target)?;
-    let judged = shelf(&args.ledger.project).artifact(&args.reference, Purpose::PassOn)?;
-    if args.explain {
-        explain(judged.findings());
-    }
-    let (ledger, artifact) = judged.permitted()?;
-    let made = tempfile::tempdir_in(ledger.root()).map_err(|e| Error::io("cannot write into", ledger.root(), e))?;
-    let folder = made.path().join("files");
-    ledger.export(&artifact, &folder)?;
-    let pushed = narthex_oci::push(&folder, &ledger.provenance(&artifact)?, artifact.run.created_ms, &target)?;
-    outln!("{}:{}@{}", target.folder.display(), target.tag, pushed.digest);
-    noteln!("{} layers, {}", pushed.layers, bytes(pushed.bytes));
-    noteln!("next: skopeo copy oci:{}:{} docker://REGISTRY/NAME:{}", target.folder.display(), target.tag, target.tag);
     Ok(())
 }
 

@@ -125,7 +125,11 @@ impl Server {
 
     /// Serves what these arguments say until it is dropped.
     pub fn start_with(folder: &Path, arguments: &[&str]) -> (Self, String) {
-        let mut server = narthex(folder, &[&["serve", "--port", "0"], arguments].concat());
+        Self::of(narthex(folder, &[&["serve", "--port", "0"], arguments].concat()))
+    }
+
+    /// The server that a command starts.
+    pub fn of(mut server: Command) -> (Self, String) {
         let mut server = Server(server.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
         let mut lines = BufReader::new(server.0.stderr.take().unwrap()).lines();
         let address = lines
@@ -137,6 +141,11 @@ impl Server {
         std::thread::spawn(move || lines.count());
         (server, address)
     }
+}
+
+/// What a server answers to a path.
+pub fn get(address: &str, path: &str) -> String {
+    ureq::get(format!("{address}{path}")).call().unwrap().body_mut().read_to_string().unwrap()
 }
 
 pub fn post(address: String, body: &Value) -> Value {

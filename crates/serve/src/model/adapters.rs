@@ -75,6 +75,11 @@ impl Adapters {
         Ok(Self { loaded_max: loaded_max.max(1), folder, sources, state: Mutex::default() })
     }
 
+    /// How many may be in memory at once.
+    pub(crate) fn loaded_max(&self) -> usize {
+        self.loaded_max
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -50,6 +50,11 @@ impl Described {
         self.adapters.as_ref().map(|adapters| adapters.list()).unwrap_or_default()
     }
 
+    /// How many adapters may be in memory over it at once.
+    pub fn adapters_max(&self) -> usize {
+        self.adapters.as_ref().map_or(0, |adapters| adapters.loaded_max())
+    }
+
     /// The adapter of this name.
     pub fn adapter(&self, name: &str) -> Option<AdapterEntry> {
         self.adapters.as_ref()?.find(name)

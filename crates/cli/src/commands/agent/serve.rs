@@ -5,9 +5,10 @@ use super::{
     telemetry::{Exporter, Still},
 };
 use crate::{
-    commands::serve::{api_keys, stop_signal, warn_if_open},
+    commands::serve::{api_keys, warn_if_open},
     flags::HttpFlags,
     output::plain,
+    service,
 };
 use clap::Args;
 use narthex_a2a::{A2aOptions, Store as A2aStore};
@@ -92,8 +93,9 @@ pub(super) async fn serve(args: ServeArguments) -> Result<()> {
     noteln!("  MCP             {address}/mcp");
     noteln!("  A2A             {address}/.well-known/agent-card.json");
     noteln!("  Ctrl-C ends");
+    service::ready();
     let served =
-        tokio::task::spawn_blocking(move || narthex_http::serve(bound, routes, &http, needs_key, stop_signal()));
+        tokio::task::spawn_blocking(move || narthex_http::serve(bound, routes, &http, needs_key, service::stop()));
     served.await.map_err(|error| Error::internal("the server broke").cause(error))?
 }
 
