@@ -61,7 +61,11 @@ pub struct Route {
     /// Add a line of JSON for each request to this file, without its content; `-` is standard error
     #[arg(long, value_name = "FILE", help_heading = "Observation")]
     pub access_log: Option<PathBuf>,
-    /// Seconds that answers under way get after the signal to stop
+    /// Seconds after SIGTERM in which requests are still taken while `/ready` says 503, so that whoever sends them here
+    /// finds out; a second signal ends it, and Ctrl-C does not begin it
+    #[arg(long, default_value_t = 5, value_name = "SECONDS", help_heading = "HTTP")]
+    pub drain_time: u64,
+    /// Seconds that answers under way get after that
     #[arg(long, default_value_t = 30, value_name = "SECONDS", help_heading = "HTTP")]
     pub shutdown_timeout: u64,
     /// A further host name under which the router may be addressed, as by a reverse proxy
@@ -111,6 +115,7 @@ pub fn run(args: &Route) -> Result<()> {
     let address = format!("{}://{}", if options.http.tls.is_some() { "https" } else { "http" }, bound.address());
     noteln!("  OpenAI API  {address}/v1");
     noteln!("  Ctrl-C ends");
+    let stop = service::stop_drained(bound.stopping(), Duration::from_secs(args.drain_time));
     service::ready();
-    serve(bound, &options, service::stop())
+    serve(bound, &options, stop)
 }
