@@ -16,6 +16,7 @@ pub fn ready() {
 }
 
 /// Ready on the first SIGINT or SIGTERM.
+#[cfg(feature = "agents")]
 pub async fn stop() {
     stop_drained(Stopping::default(), Duration::ZERO).await;
 }

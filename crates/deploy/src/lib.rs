@@ -1,5 +1,6 @@
-//! How a model runs elsewhere: the files that systemd, Compose, Kubernetes, KServe, MPI's operator or Slurm take, from what is
-//! known of the model and a few wishes. Pure: nothing is read, written or applied. Each line that is not plain says why it is there.
+//! How a model runs elsewhere: the files that systemd, Compose, Kubernetes, KServe, MPI's operator or Slurm take,
+//! from what is known of the model and a few wishes. Pure: nothing is read, written or applied. Each line that is not
+//! plain says why it is there.
 //!
 //! A target is one file in `target/`, a line in [`Target::ALL`] and a folder of goldens.
 

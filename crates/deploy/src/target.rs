@@ -7,7 +7,10 @@ mod mpijob;
 mod slurm;
 mod systemd;
 
-use crate::{Bundle, DeployOptions, Rendered};
+use crate::{
+    Rendered,
+    options::{Bundle, DeployOptions},
+};
 use narthex_base::Result;
 
 /// Where a model runs.

@@ -103,15 +103,10 @@ impl Guard {
         };
         let given = ApiKey::new(key.trim());
         // No early exit: the time tells neither which key nor how much of it was right.
-        let same = |key: &ApiKey| equal(key.sha256(), given.sha256());
+        let same = |key: &ApiKey| given.is(key);
         let known = self.keys.iter().fold(None, |known, key| if same(key) { Some(key) } else { known });
         known.map_or_else(|| refused("this API key is not known to the server"), |key| Ok(Some(key.caller().clone())))
     }
-}
-
-/// Whether two strings of one length are equal, in a time that depends on the length only.
-pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && std::hint::black_box(a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b))) == 0
 }
 
 fn value(headers: &HeaderMap, name: HeaderName) -> Option<String> {

@@ -110,9 +110,9 @@ fn next_port(port: u16) -> u16 {
     port.checked_add(1).unwrap_or(8000)
 }
 
-/// Answers until `shutdown` is ready, behind the guard (`needs_key` as in [`guarded`]), then lets answers under way end
-/// within a limit. Blocks. Who lets others know first begins with [`Stopping::begin`]: from then on, answers close their
-/// connections, and new ones are still taken.
+/// Answers until `shutdown` is ready, behind the guard (`needs_key` as in [`guarded`]), then lets answers under way
+/// end within a limit. Blocks. Who lets others know first begins with [`Stopping::begin`]: from then on, answers
+/// close their connections, and new ones are still taken.
 ///
 /// # Errors
 /// If the runtime does not start.

@@ -1,5 +1,5 @@
-//! Requests to the Hub: redirects followed by hand, so that the token goes to the Hub's own host alone. Knows headers and
-//! limits, nothing of repositories.
+//! Requests to the Hub: redirects followed by hand, so that the token goes to the Hub's own host alone. Knows headers
+//! and limits, nothing of repositories.
 
 use super::{Checksum, HubSettings};
 use narthex_base::{Error, Observer, Result};

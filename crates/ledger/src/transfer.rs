@@ -40,8 +40,8 @@ impl Ledger {
         self.export_by(artifact, to, disk::copy_file)
     }
 
-    /// The same for somebody who reads the files once, and writes nothing: they take no place on the disk a second time where it
-    /// can give a file a second name.
+    /// The same for somebody who reads the files once, and writes nothing: they take no place on the disk a second
+    /// time where it can give a file a second name.
     ///
     /// # Errors
     /// As [`Ledger::export`].

@@ -1,4 +1,5 @@
-//! Models against transformers and PyTorch: one program for all families, since each would be built over all of Burn anew.
+//! Models against transformers and PyTorch: one program for all families, since each would be built over all of Burn
+//! anew.
 
 mod adapters;
 mod classifiers;

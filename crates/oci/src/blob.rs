@@ -1,5 +1,5 @@
-//! Bytes that a registry stores under their digest: in memory, a file as it is, or files packed as a tar that is written
-//! anew each time it is read, so that nothing lies on the disk twice. Knows no registry.
+//! Bytes that a registry stores under their digest: in memory, a file as it is, or files packed as a tar that is
+//! written anew each time it is read, so that nothing lies on the disk twice. Knows no registry.
 
 use crate::reference::Sha256Digest;
 use narthex_base::{Error, Result};
@@ -56,8 +56,8 @@ impl Blob {
         Self::hashed(Source::File(path.into()), path)
     }
 
-    /// Of a tar with these files: a path in it and the file for each, in this order, readable by all, owned by root, made at
-    /// the beginning of 1970, so that the same files make the same bytes.
+    /// Of a tar with these files: a path in it and the file for each, in this order, readable by all, owned by root,
+    /// made at the beginning of 1970, so that the same files make the same bytes.
     ///
     /// # Errors
     /// If a file cannot be read, or a path is too long for a tar (255 bytes).

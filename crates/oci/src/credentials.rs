@@ -33,8 +33,8 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// The files that may name credentials, in the order in which they are asked: those whose variables are set, then the usual
-/// places.
+/// The files that may name credentials, in the order in which they are asked: those whose variables are set, then the
+/// usual places.
 pub fn credential_files(variable: impl Fn(&str) -> Option<String>) -> Vec<PathBuf> {
     let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let mut files = Vec::new();
@@ -47,8 +47,8 @@ pub fn credential_files(variable: impl Fn(&str) -> Option<String>) -> Vec<PathBu
     files
 }
 
-/// The credentials for a repository, if a file names some: those of the repository itself, of what stands before it, or of
-/// its host.
+/// The credentials for a repository, if a file names some: those of the repository itself, of what stands before it,
+/// or of its host.
 ///
 /// # Errors
 /// If a file cannot be read or is no JSON, or a helper that it names fails.

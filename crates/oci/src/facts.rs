@@ -1,5 +1,5 @@
-//! What a model's files say of it: how many parameters, of which types, of which family. From the headers of safetensors and
-//! from `config.json`; no tensor is read.
+//! What a model's files say of it: how many parameters, of which types, of which family. From the headers of
+//! safetensors and from `config.json`; no tensor is read.
 
 use narthex_base::{Error, Result};
 use serde_json::Value;
@@ -20,7 +20,8 @@ const CONFIG_BYTES_MAX: u64 = 16 << 20;
 pub(crate) struct Facts {
     /// Values in all tensors; of integers that hold several weights, one for each.
     pub parameters: u64,
-    /// The types of its tensors of floating point, or of all if there are none, as ModelPack calls them (PyTorch's names).
+    /// The types of its tensors of floating point, or of all if there are none, as ModelPack calls them (PyTorch's
+    /// names).
     pub precision: BTreeSet<&'static str>,
     /// How its weights were quantized.
     pub quantization: Option<String>,

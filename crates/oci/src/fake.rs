@@ -1,5 +1,5 @@
-//! A registry for tests, on loopback, with the habits that real ones have: who asks must say so, uploads have addresses of their
-//! own, blobs come from elsewhere, connections break.
+//! A registry for tests, on loopback, with the habits that real ones have: who asks must say so, uploads have
+//! addresses of their own, blobs come from elsewhere, connections break.
 
 use crate::reference::Sha256Digest;
 use std::{

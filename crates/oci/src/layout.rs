@@ -20,8 +20,8 @@ use std::{
 const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
 
 impl Layout {
-    /// Adds a package under the tag, and what refers to it. The index is replaced last and at once: until then nothing points
-    /// to what was written.
+    /// Adds a package under the tag, and what refers to it. The index is replaced last and at once: until then
+    /// nothing points to what was written.
     ///
     /// # Errors
     /// If a file cannot be read or written, or the folder is one of something else.

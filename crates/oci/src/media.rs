@@ -1,4 +1,5 @@
-//! The media types of the OCI image specification (1.1), of the CNCF's ModelPack (model-spec), of Sigstore, and of Ollama.
+//! The media types of the OCI image specification (1.1), of the CNCF's ModelPack (model-spec), of Sigstore, and of
+//! Ollama.
 
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

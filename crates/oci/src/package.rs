@@ -20,8 +20,8 @@ const USER: &str = "65532:65532";
 pub struct PackageOptions {
     /// Whether an image goes along.
     pub image: bool,
-    /// The `narthex` binary (built without shared libraries or for a base that has them) that the image starts; without one it
-    /// holds the model only.
+    /// The `narthex` binary (built without shared libraries or for a base that has them) that the image starts;
+    /// without one it holds the model only.
     pub binary: Option<PathBuf>,
 }
 

@@ -1,6 +1,6 @@
-//! What a tag points to, as files with paths: of a ModelPack artifact, of an image with a model below `/models`, of a model of
-//! Ollama's. What a manifest says is believed only as far as its digests hold and its paths stay inside. Reads manifests,
-//! fetches nothing.
+//! What a tag points to, as files with paths: of a ModelPack artifact, of an image with a model below `/models`, of a
+//! model of Ollama's. What a manifest says is believed only as far as its digests hold and its paths stay inside.
+//! Reads manifests, fetches nothing.
 
 use crate::{media, reference::Sha256Digest};
 use narthex_base::{Error, Result};
@@ -102,8 +102,8 @@ impl Listing {
     }
 }
 
-/// Which manifest of an index holds the model: ModelPack's; otherwise one that is for no platform; otherwise an image for this
-/// processor.
+/// Which manifest of an index holds the model: ModelPack's; otherwise one that is for no platform; otherwise an image
+/// for this processor.
 pub(crate) fn choose(index: &Value) -> Result<Sha256Digest> {
     let manifests = index["manifests"].as_array().map(Vec::as_slice).unwrap_or_default();
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };

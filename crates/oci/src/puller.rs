@@ -1,5 +1,5 @@
-//! From a registry or a layout into a folder: listed first, so that it can be said what will come and asked whether it may be
-//! used; then fetched blob by blob, each checked.
+//! From a registry or a layout into a folder: listed first, so that it can be said what will come and asked whether
+//! it may be used; then fetched blob by blob, each checked.
 
 use crate::{
     blob,
@@ -110,12 +110,12 @@ impl Puller {
         Ok(found)
     }
 
-    /// The files of a listing in a folder of the cache. `judge` is asked once the small files are there, before the large ones
-    /// come: what may not be used is not fetched.
+    /// The files of a listing in a folder of the cache. `judge` is asked once the small files are there, before the
+    /// large ones come: what may not be used is not fetched.
     ///
     /// # Errors
-    /// If something does not arrive as it was pushed (then it is gone), the connection is lost for good or the user interrupts
-    /// (what came stays), or `judge` refuses.
+    /// If something does not arrive as it was pushed (then it is gone), the connection is lost for good or the user
+    /// interrupts (what came stays), or `judge` refuses.
     pub fn fetch(
         &self,
         listing: &Listing,

@@ -1,5 +1,5 @@
-//! From a package into a registry: blobs first, each once; then manifests; then what refers to them; the tag at the very end, so
-//! that whoever finds it finds all of it.
+//! From a package into a registry: blobs first, each once; then manifests; then what refers to them; the tag at the
+//! very end, so that whoever finds it finds all of it.
 
 use crate::{
     package::{Attachment, Package},

@@ -1,5 +1,5 @@
-//! What is named on a command line: `oci://HOST/REPOSITORY:TAG` in a registry, `oci:DIR:TAG` on disk, `ollama://MODEL:TAG`
-//! in Ollama's. Knows letters, no network.
+//! What is named on a command line: `oci://HOST/REPOSITORY:TAG` in a registry, `oci:DIR:TAG` on disk,
+//! `ollama://MODEL:TAG` in Ollama's. Knows letters, no network.
 
 use narthex_base::{Error, Result};
 use std::{fmt, path::PathBuf, str::FromStr};
@@ -11,8 +11,8 @@ const REPOSITORY_BYTES_MAX: usize = 255;
 /// The longest tag.
 const TAG_BYTES_MAX: usize = 128;
 
-/// A SHA-256 as registries write it: `sha256:` and 64 lower-case hexadecimal digits. Nothing else is one, so that its digits
-/// can be part of a path.
+/// A SHA-256 as registries write it: `sha256:` and 64 lower-case hexadecimal digits. Nothing else is one, so that its
+/// digits can be part of a path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sha256Digest(String);
 
@@ -137,7 +137,8 @@ impl OciReference {
         ["oci:", "ollama://"].iter().any(|prefix| text.starts_with(prefix))
     }
 
-    /// Reads `oci://HOST[:PORT]/REPOSITORY[:TAG][@sha256:DIGITS]`, `oci:DIR[:TAG]` or `ollama://[HOST/][NAMESPACE/]MODEL[:TAG]`.
+    /// Reads `oci://HOST[:PORT]/REPOSITORY[:TAG][@sha256:DIGITS]`, `oci:DIR[:TAG]` or
+    /// `ollama://[HOST/][NAMESPACE/]MODEL[:TAG]`.
     ///
     /// # Errors
     /// If it is written otherwise, or a name, tag or digest has characters that registries do not take.

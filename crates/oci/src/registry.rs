@@ -1,5 +1,5 @@
-//! A repository in a registry, over HTTP: who asks, redirects, waits and further tries. Sending and fetching blobs stand in
-//! files of their own.
+//! A repository in a registry, over HTTP: who asks, redirects, waits and further tries. Sending and fetching blobs
+//! stand in files of their own.
 //!
 //! Source: OCI distribution specification 1.1; Docker's token authentication.
 
@@ -44,7 +44,8 @@ const ACCEPT: [&str; 4] = [media::INDEX, media::MANIFEST, media::DOCKER_LIST, me
 pub struct RegistrySettings {
     /// Certificates to trust instead of Mozilla's, as PEM.
     pub certificates: Option<PathBuf>,
-    /// Whether to speak without encryption to other machines too; to this one it is always done where TLS is not spoken.
+    /// Whether to speak without encryption to other machines too; to this one it is always done where TLS is not
+    /// spoken.
     pub plain_http: bool,
     /// Files that may name credentials.
     pub credential_files: Vec<PathBuf>,
@@ -200,7 +201,8 @@ impl Registry {
         Ok(headers.contains_key("oci-subject"))
     }
 
-    /// Manifests whose subject is this one: as the registry lists them, or as the tag lists them that stands in for that.
+    /// Manifests whose subject is this one: as the registry lists them, or as the tag lists them that stands in for
+    /// that.
     ///
     /// # Errors
     /// If one of them cannot be fetched.

@@ -1,5 +1,5 @@
-//! Asking other hosts: one way to connect, to trust, to wait and to try again, for all that is fetched or sent by blocking
-//! requests. Knows headers and limits, nothing of what is asked for.
+//! Asking other hosts: one way to connect, to trust, to wait and to try again, for all that is fetched or sent by
+//! blocking requests. Knows headers and limits, nothing of what is asked for.
 
 use narthex_base::{Error, Observer, Result};
 use std::{
@@ -38,8 +38,8 @@ pub struct AgentOptions<'a> {
     pub is_local: bool,
 }
 
-/// What all requests share: no redirect is followed without being looked at, no status is an error, and nobody waits for
-/// ever.
+/// What all requests share: no redirect is followed without being looked at, no status is an error, and nobody waits
+/// for ever.
 ///
 /// # Errors
 /// If the certificates cannot be read.
@@ -81,8 +81,8 @@ pub struct Tries {
 }
 
 impl Tries {
-    /// None yet; each further try waits twice as long as the one before. `long_wait` is what to do if the host asks for a
-    /// wait of several minutes.
+    /// None yet; each further try waits twice as long as the one before. `long_wait` is what to do if the host asks
+    /// for a wait of several minutes.
     pub fn new(backoff: Duration, long_wait: &'static str) -> Self {
         Self { failed: 0, backoff, long_wait }
     }

@@ -176,8 +176,8 @@ impl Shelf {
         self.judged((ledger, artifact), known, reference, purpose)
     }
 
-    /// What the policy says of a folder that came from elsewhere, by its papers, or by its card where it has none; no file of
-    /// weights needs to be there yet. Hands out the papers.
+    /// What the policy says of a folder that came from elsewhere, by its papers, or by its card where it has none; no
+    /// file of weights needs to be there yet. Hands out the papers.
     ///
     /// # Errors
     /// If the papers are damaged, or the project file is wrong.

@@ -1,4 +1,5 @@
-//! A blob from a registry into a file: from where an earlier try ended, and checked against its digest. Knows no manifests.
+//! A blob from a registry into a file: from where an earlier try ended, and checked against its digest. Knows no
+//! manifests.
 
 use super::{Ask, Registry};
 use crate::{blob, pulled::Descriptor};
@@ -21,8 +22,8 @@ impl Registry {
     /// Fetches a blob into a file; what is there already stays.
     ///
     /// # Errors
-    /// If the registry has none, or something else under its digest (then what came is gone), the connection is lost for good,
-    /// the disk is full, or the user interrupts (then what came stays).
+    /// If the registry has none, or something else under its digest (then what came is gone), the connection is lost
+    /// for good, the disk is full, or the user interrupts (then what came stays).
     pub(crate) fn fetch(&self, wanted: &Descriptor, part: &Path, observer: Observer, came: Came) -> Result<()> {
         let mut tries = self.tries();
         loop {

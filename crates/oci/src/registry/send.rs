@@ -1,5 +1,6 @@
-//! A blob to a registry: not at all where it is there already, taken over from another repository where the registry does
-//! that, in one piece where it can be, in several where it must be, and from where an earlier try ended. Knows no manifests.
+//! A blob to a registry: not at all where it is there already, taken over from another repository where the registry
+//! does that, in one piece where it can be, in several where it must be, and from where an earlier try ended. Knows
+//! no manifests.
 
 use super::{Ask, Content, Registry, read_whole};
 use crate::blob::Blob;
@@ -39,8 +40,8 @@ impl Registry {
     /// Sends a blob. `mounts` are other repositories of this registry that may have it.
     ///
     /// # Errors
-    /// If the registry refuses it, the connection is lost for good, or the user interrupts: what arrived stays there where the
-    /// registry keeps it, and the next call goes on.
+    /// If the registry refuses it, the connection is lost for good, or the user interrupts: what arrived stays there
+    /// where the registry keeps it, and the next call goes on.
     pub(crate) fn send(&self, blob: &Blob, mounts: &[String], observer: Observer) -> Result<Sent> {
         let (mut tries, gone) = (self.tries(), Cell::new(0));
         let mut chunks = false;
@@ -237,7 +238,8 @@ impl Registry {
         self.settings.cache.join("uploads").join(name.digits())
     }
 
-    /// Keeps where an upload goes on. If that cannot be written, the next command begins anew, which is no loss but time.
+    /// Keeps where an upload goes on. If that cannot be written, the next command begins anew, which is no loss but
+    /// time.
     fn remember(&self, blob: &Blob, location: &str) {
         let note = self.note(blob);
         if let Some(folder) = note.parent() {
