@@ -49,6 +49,11 @@ done
 size=$(stat -c %s "$binary")
 [ "$size" -le 100000000 ] || echo "warning: the binary has $size bytes; it is meant to stay below 100000000" >&2
 
+# The Python package, over a program and a server of its tests' own.
+if command -v python3 >/dev/null; then
+    PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=packaging/python python3 -m unittest discover --quiet packaging/python/tests
+fi
+
 cargo xtask package --out "$out" --binary "$binary"
 
 # PyPI takes no more.
