@@ -1,6 +1,6 @@
-//! Makes what people install from a release binary: a wheel, a Debian package and an archive, and their digests. The same
-//! binary gives the same bytes: times are those of the commit or of SOURCE_DATE_EPOCH, entries are sorted, and owners are
-//! root. Asks nothing of the network.
+//! Makes what people install from a release binary: a wheel, a Debian package and an archive, and their digests. The
+//! same binary gives the same bytes: times are those of the commit or of SOURCE_DATE_EPOCH, entries are sorted, and
+//! owners are root. Asks nothing of the network.
 
 mod debian;
 mod elf;

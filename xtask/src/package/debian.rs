@@ -1,4 +1,4 @@
-//! A package for Debian and what stems from it (deb(5), Debian Policy 4.7, DEP-5). Runs no scripts when it is installed.
+//! A package for Debian and what stems from it (deb(5), Debian Policy 4.7, DEP-5). Installing it runs no scripts.
 
 use super::{
     Release, completion_path,

@@ -1,5 +1,5 @@
-//! What a program asks of the system it runs on, read from the program itself (System V ABI, chapters 4 and 5; LSB, symbol
-//! versioning). Knows 64-bit little-endian ELF files.
+//! What a program asks of the system it runs on, read from the program itself (System V ABI, chapters 4 and 5; LSB,
+//! symbol versioning). Knows 64-bit little-endian ELF files.
 
 /// What a program asks of the system.
 #[derive(Debug, PartialEq)]

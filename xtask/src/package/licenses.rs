@@ -1,5 +1,5 @@
-//! The terms of what a binary is made of: ours, and those of every crate that is linked into it, with the texts that lie
-//! in the crates. Asks Cargo; downloads nothing.
+//! The terms of what a binary is made of: ours, and those of every crate that is linked into it, with the texts that
+//! lie in the crates. Asks Cargo; downloads nothing.
 
 use super::{output, read};
 use std::{

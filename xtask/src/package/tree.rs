@@ -1,5 +1,5 @@
-//! A tree of files as an archive of always the same bytes: sorted, of one time, owned by root. Knows tar (USTAR), gzip and
-//! Debian's `ar`.
+//! A tree of files as an archive of always the same bytes: sorted, of one time, owned by root. Knows tar (USTAR), gzip
+//! and `ar` of Debian.
 
 use flate2::{Compression, GzBuilder};
 use std::{

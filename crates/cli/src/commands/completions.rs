@@ -1,5 +1,5 @@
-//! `narthex completions`, and the pages of the manual that packages take along: both are made from the flags themselves.
-//! Knows no verbs.
+//! `narthex completions`, and the pages of the manual that packages take along: both are made from the flags
+//! themselves. Knows no verbs.
 
 use clap::{Args, Command};
 use clap_complete::Shell;
