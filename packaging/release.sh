@@ -54,7 +54,7 @@ if command -v python3 >/dev/null; then
     PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=packaging/python python3 -m unittest discover --quiet packaging/python/tests
 fi
 
-cargo xtask package --out "$out" --binary "$binary"
+cargo xtask package --out "$out" --binary "$binary" ${NARTHEX_MAINTAINER:+--maintainer "$NARTHEX_MAINTAINER"}
 
 # PyPI takes no more.
 for wheel in "$out"/*.whl; do

@@ -27,8 +27,8 @@ usage: cargo xtask package --out DIR [--binary FILE] [--maintainer 'NAME <ADDRES
   --binary FILE     the binary; that of the release profile by default
   --maintainer WHO  who answers for the Debian package";
 
-/// Who answers for a package where nobody is named.
-const MAINTAINER: &str = "The Narthex contributors <narthex@packages.debian.org>";
+/// Who answers for a package where nobody is named: an address that lintian takes and that reaches nobody (RFC 2606).
+const MAINTAINER: &str = "The Narthex contributors <narthex@example.org>";
 
 /// The shells whose completions are taken along.
 const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];

@@ -39,7 +39,8 @@ class Client:
     def complete(self, model: str, prompt: str, **options: Any) -> str:
         """How a model goes on with a prompt. ``options`` are those of ``/v1/completions``."""
         answer = self.post("/v1/completions", {"model": model, "prompt": prompt, **options})
-        return answer["choices"][0]["text"]
+        text: str = answer["choices"][0]["text"]
+        return text
 
     def chat(self, model: str, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
         """What a model answers. ``options`` are those of ``/v1/chat/completions``."""
