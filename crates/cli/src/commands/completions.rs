@@ -81,7 +81,11 @@ mod tests {
     fn command() -> Command {
         let inner =
             Command::new("serve").about("Answers").after_help("Example:\n  tool serve base").arg(Arg::new("REF"));
-        Command::new("tool").version("1.2.3").subcommand(inner).subcommand(Command::new("inner").hide(true))
+        Command::new("tool")
+            .version("1.2.3")
+            .propagate_version(true)
+            .subcommand(inner)
+            .subcommand(Command::new("inner").hide(true))
     }
 
     #[test]
