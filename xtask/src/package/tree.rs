@@ -53,6 +53,8 @@ fn header(bytes: usize, mode: u32, time: u64) -> tar::Header {
     header.set_size(bytes as u64);
     header.set_mode(mode);
     header.set_mtime(time);
+    header.set_uid(0);
+    header.set_gid(0);
     _ = header.set_username("root");
     _ = header.set_groupname("root");
     header
