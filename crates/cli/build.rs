@@ -12,6 +12,7 @@ const PARTS: [&str; 8] =
     ["Cargo.lock", "Cargo.toml", "LICENSE-APACHE", "LICENSE-MIT", "README.md", "crates", "rustfmt.toml", "xtask"];
 
 fn main() {
+    say_what_it_is_built_from();
     // Only bundles take it along.
     if env::var_os("CARGO_FEATURE_RUN").is_none() {
         return;
@@ -38,6 +39,20 @@ fn main() {
         archive.append_data(&mut header, Path::new(&top).join(inside), bytes.as_slice()).expect("memory can be read");
     }
     archive.into_inner().and_then(|gzip| gzip.finish()).expect("cargo's own folder can be written");
+}
+
+/// Lets the program know its target, and the version of Burn that it is linked with.
+fn say_what_it_is_built_from() {
+    println!("cargo:rustc-env=NARTHEX_TARGET={}", env::var("TARGET").expect("cargo sets it"));
+    let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let lock = here.ancestors().nth(2).expect("the crate lies in the workspace's folder `crates`").join("Cargo.lock");
+    println!("cargo:rerun-if-changed={}", lock.display());
+    println!("cargo:rerun-if-changed=build.rs");
+    let text = fs::read_to_string(lock).unwrap_or_default();
+    let version = text.split_once("name = \"burn\"\nversion = \"").and_then(|(_, rest)| rest.split_once('"'));
+    if let Some((version, _)) = version {
+        println!("cargo:rustc-env=NARTHEX_BURN_VERSION={version}");
+    }
 }
 
 fn collect(path: &Path, files: &mut Vec<PathBuf>) {

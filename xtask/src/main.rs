@@ -5,6 +5,7 @@ mod dependencies;
 mod docs;
 mod kinds;
 mod modules;
+mod package;
 mod page_test;
 mod reference;
 mod tidy;
@@ -20,6 +21,7 @@ usage: cargo xtask CHORE
   reference     writes the tables of keys in the reference of narthex.toml
   docs          runs every command block of the documentation; `cargo xtask docs --help` tells more
   data-cases    answers cases of the rules for texts, to be held beside those of datatrove
+  package       makes a wheel, a Debian package and an archive of a release binary
   page-test     drives the chat page in headless Chromium; `cargo xtask page-test --help` tells more";
 
 fn main() -> ExitCode {
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         Some(("docs", rest)) => docs::run(rest),
         Some(("reference", rest)) => reference::run(rest),
         Some(("data-cases", rest)) => data_cases::run(rest),
+        Some(("package", rest)) => package::run(rest),
         Some(("page-test", rest)) => page_test::run(rest),
         Some(("--help" | "-h" | "help", _)) => {
             println!("{USAGE}");

@@ -9,8 +9,10 @@ use crate::commands::{
     bench::Bench,
     chat::Chat,
     classify::Classify,
+    completions::{Completions, MAN, Manual},
     config::Config,
     deploy::Deploy,
+    doctor::Doctor,
     embed::Embed,
     generate::Generate,
     look::{Look, Ls, Trace},
@@ -24,6 +26,7 @@ use crate::commands::{
     route::Route,
     run::Run,
     search::Search,
+    self_version::Myself,
     serve::{Batch, Serve},
     signing::{Sign, VerifySignature},
     step_verb::StepVerb,
@@ -220,6 +223,30 @@ Examples:
   narthex config show hello
   narthex config schema > narthex.schema.json")]
     Config(Config),
+    /// Look whether this machine and a project are fit for work, and say what to do where not
+    #[command(after_help = "\
+Examples:
+  narthex doctor
+  narthex doctor --project hello --json")]
+    Doctor(Doctor),
+    /// Write the script by which a shell completes verbs and flags
+    #[command(after_help = "\
+Examples:
+  narthex completions bash > ~/.local/share/bash-completion/completions/narthex
+  narthex completions zsh > ~/.zfunc/_narthex
+  narthex completions fish > ~/.config/fish/completions/narthex.fish")]
+    Completions(Completions),
+    /// Say what this program is
+    #[command(
+        name = "self",
+        after_help = "\
+Example:
+  narthex self version --json"
+    )]
+    Myself(Myself),
+    /// Write the pages of the manual into a folder: for packages
+    #[command(name = MAN, hide = true)]
+    Manual(Manual),
     /// Read a document of a stranger from standard input: how Narthex calls itself
     #[command(name = LOAD_DOCUMENT, hide = true)]
     LoadDocument {

@@ -7,6 +7,8 @@ mod output;
 mod arguments;
 mod commands;
 mod flags;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod hypot;
 mod render;
 #[cfg(feature = "serve")]
 mod service;
@@ -83,6 +85,13 @@ fn run(command: Option<Command>, style: style::Style) -> Result<()> {
         Some(Command::Bench(args)) => commands::bench::run(&args.command),
         Some(Command::Plan(args)) => commands::plan::run(&args),
         Some(Command::Config(args)) => commands::config::run(&args),
+        Some(Command::Doctor(args)) => commands::doctor::run(&args),
+        Some(Command::Completions(args)) => {
+            out!("{}", commands::completions::script(Arguments::command(), args.shell));
+            Ok(())
+        }
+        Some(Command::Myself(args)) => commands::self_version::run(&args),
+        Some(Command::Manual(args)) => commands::completions::write_manual(Arguments::command(), &args.out),
         Some(Command::LoadDocument { kind, limits }) => {
             narthex_knowledge::load_here(&kind, &limits, std::io::stdin().lock(), std::io::stdout().lock())
         }

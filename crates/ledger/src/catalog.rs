@@ -22,6 +22,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most digests of outside files that are remembered; beyond it the cache starts afresh.
 const MAX_FILE_DIGESTS: i64 = 1_000_000;
 
+/// The version of the catalog's tables.
+pub(crate) const SCHEMA: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;
+
 /// The migrations, in order.
 const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "catalog", include_str!("../migrations/0001_catalog.sql"))];
 

@@ -2,7 +2,7 @@
 
 use crate::{
     artifact::{Artifact, RunRecord},
-    catalog::{ArtifactRow, Catalog, OpenError},
+    catalog::{ArtifactRow, Catalog, OpenError, SCHEMA},
     disk,
     lock::Lock,
 };
@@ -79,6 +79,11 @@ impl Ledger {
     /// The ledger's folder.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The version of the catalog's tables, which is brought to this when a ledger is opened.
+    pub fn schema(&self) -> i64 {
+        SCHEMA
     }
 
     /// Takes the lock that one active run holds: for as long as it works on steps. Reading needs none.

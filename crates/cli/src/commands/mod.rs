@@ -13,12 +13,14 @@ pub mod bench_train;
 pub mod chat;
 #[cfg(feature = "serve")]
 pub mod classify;
+pub mod completions;
 pub mod config;
 #[cfg(feature = "run")]
 pub mod data_inspect;
 #[cfg(feature = "run")]
 pub mod data_show;
 pub mod deploy;
+pub mod doctor;
 #[cfg(feature = "serve")]
 pub mod embed;
 #[cfg(feature = "serve")]
@@ -53,6 +55,7 @@ pub mod run;
 pub mod search;
 #[cfg(feature = "run")]
 pub mod seat;
+pub mod self_version;
 #[cfg(feature = "serve")]
 pub mod serve;
 pub mod signing;
