@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The unit of systemd, below the repository's root.
 const UNIT: &str = "packaging/debian/narthex-serve@.service";
+const ROUTER: &str = "packaging/debian/narthex-route.service";
 
 /// What lintian is told not to say, and why.
 const OVERRIDES: &str = "packaging/debian/lintian-overrides";
@@ -34,6 +35,8 @@ pub fn make(release: &Release) -> Result<(String, Vec<u8>), String> {
         tree.file(format!("usr/share/man/man1/{page}.gz"), gzip(text)?);
     }
     tree.file("usr/lib/systemd/system/narthex-serve@.service", read(&root().join(UNIT))?);
+    // The same folder on every system since Debian 12, where its own packages name it so.
+    tree.file("lib/systemd/system/narthex-route.service", read(&root().join(ROUTER))?);
     tree.file("usr/share/lintian/overrides/narthex", read(&root().join(OVERRIDES))?);
     let papers = "usr/share/doc/narthex";
     tree.file(format!("{papers}/copyright"), copyright(&release.licenses).into_bytes());
