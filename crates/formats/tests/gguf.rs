@@ -1,6 +1,8 @@
 //! GGUF against files that ggml's Python package wrote, and texts that sentencepiece and tokenizers cut.
 
-use crate::made::{Gguf, array, entry, golden, info, text};
+mod made;
+
+use made::{Gguf, array, entry, golden, info, text};
 use narthex_formats::gguf::{About, File, Stored, TensorType, Value, dequantize, from_hugging_face, to_hugging_face};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value as Json;

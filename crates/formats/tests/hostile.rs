@@ -1,7 +1,9 @@
 //! Thousands of damaged files: every truncation, flipped bytes, numbers that lie. Nothing may panic, reserve much
 //! memory, or fail without saying where. Which damage is done follows from a counter, so a failure comes back.
 
-use crate::made::{Gguf, checkpoint, dict, golden, tensor};
+mod made;
+
+use made::{Gguf, checkpoint, dict, golden, tensor};
 use narthex_base::{Error, random::Stream};
 use narthex_formats::{
     gguf::{About, File, Stored, from_hugging_face, to_hugging_face},

@@ -1,6 +1,8 @@
 //! Checkpoints of PyTorch: those that torch wrote, and those that nobody should open.
 
-use crate::made::{ZipEntry, checkpoint, dict, golden, number, push, tensor, zip};
+mod made;
+
+use made::{ZipEntry, checkpoint, dict, golden, number, push, tensor, zip};
 use narthex_formats::pickle::{StateDict, read_state_dict, to_safetensors};
 use safetensors::SafeTensors;
 use std::{fs, path::Path};
