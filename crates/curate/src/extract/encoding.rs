@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn without_a_label_the_bytes_are_asked() {
-        let russian = encoding_rs::WINDOWS_1251.encode("Маяк в конце пирса построили, чтобы рыбаки нашли дорогу домой.").0;
+        let russian =
+            encoding_rs::WINDOWS_1251.encode("Маяк в конце пирса построили, чтобы рыбаки нашли дорогу домой.").0;
         let (text, name) = decode(&russian, None);
         assert_eq!(name, "windows-1251");
         assert!(text.starts_with("Маяк"));

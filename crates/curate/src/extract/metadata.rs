@@ -51,8 +51,14 @@ impl Found {
             "og:title" | "twitter:title" | "dc.title" => &mut page.title,
             "og:description" | "description" | "twitter:description" | "dc.description" => &mut page.description,
             "og:site_name" | "application-name" => &mut page.site,
-            "article:published_time" | "og:published_time" | "date" | "dc.date" | "dcterms.date" | "pubdate"
-            | "datepublished" | "citation_publication_date" => &mut page.date,
+            "article:published_time"
+            | "og:published_time"
+            | "date"
+            | "dc.date"
+            | "dcterms.date"
+            | "pubdate"
+            | "datepublished"
+            | "citation_publication_date" => &mut page.date,
             "author" | "article:author" | "dc.creator" | "citation_author" | "parsely-author" => &mut page.author,
             _ => return,
         };
@@ -70,7 +76,9 @@ impl Found {
                 Some(Value::Object(fields)) => {
                     for (name, value) in fields {
                         match (name.as_str(), value) {
-                            ("articleBody", Value::String(text)) => self.article = tidy_lines(&text).or(self.article.take()),
+                            ("articleBody", Value::String(text)) => {
+                                self.article = tidy_lines(&text).or(self.article.take())
+                            }
                             ("datePublished", Value::String(date)) if self.page.date.is_none() => {
                                 self.page.date = tidy(&date);
                             }

@@ -84,10 +84,7 @@ static ASIDE: LazyLock<Names> = LazyLock::new(|| {
 });
 
 static COMMENTS: LazyLock<Names> = LazyLock::new(|| {
-    Names::new(
-        "^[cC]omment|article-comments|post-comments",
-        "^[cC]omment|^comol|^disqus_thread|^dsq-comments",
-    )
+    Names::new("^[cC]omment|article-comments|post-comments", "^[cC]omment|^comol|^disqus_thread|^dsq-comments")
 });
 
 static HIDDEN: LazyLock<Names> = LazyLock::new(|| {

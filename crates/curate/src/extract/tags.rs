@@ -70,10 +70,46 @@ impl Tag {
             || self.is_cell()
             || matches!(
                 self,
-                Address | Article | Aside | Blockquote | Body | Caption | Center | Dd | Details | Dialog | Dir | Div
-                    | Dl | Dt | Fieldset | Figcaption | Figure | Footer | Form | Frameset | Head | Header | Hgroup
-                    | Hr | Html | Li | Main | Menu | Nav | Ol | P | Pre | Section | Summary | Table | Tbody | Tfoot
-                    | Thead | Tr | Ul
+                Address
+                    | Article
+                    | Aside
+                    | Blockquote
+                    | Body
+                    | Caption
+                    | Center
+                    | Dd
+                    | Details
+                    | Dialog
+                    | Dir
+                    | Div
+                    | Dl
+                    | Dt
+                    | Fieldset
+                    | Figcaption
+                    | Figure
+                    | Footer
+                    | Form
+                    | Frameset
+                    | Head
+                    | Header
+                    | Hgroup
+                    | Hr
+                    | Html
+                    | Li
+                    | Main
+                    | Menu
+                    | Nav
+                    | Ol
+                    | P
+                    | Pre
+                    | Section
+                    | Summary
+                    | Table
+                    | Tbody
+                    | Tfoot
+                    | Thead
+                    | Tr
+                    | Ul
             )
     }
 
@@ -99,8 +135,28 @@ impl Tag {
         use Tag::*;
         matches!(
             self,
-            Applet | Audio | Canvas | Datalist | Embed | Iframe | Map | Math | Noscript | Object | Optgroup
-                | OptionItem | Progress | Rp | Rt | Script | Select | Style | Svg | Template | Textarea | Video
+            Applet
+                | Audio
+                | Canvas
+                | Datalist
+                | Embed
+                | Iframe
+                | Map
+                | Math
+                | Noscript
+                | Object
+                | Optgroup
+                | OptionItem
+                | Progress
+                | Rp
+                | Rt
+                | Script
+                | Select
+                | Style
+                | Svg
+                | Template
+                | Textarea
+                | Video
         )
     }
 
@@ -109,8 +165,24 @@ impl Tag {
         use Tag::*;
         matches!(
             self,
-            Aside | Button | Dialog | Fieldset | Figure | Footer | Form | Head | Input | Ins | Label | Legend
-                | Marquee | Menu | Nav | Output | Picture | Time
+            Aside
+                | Button
+                | Dialog
+                | Fieldset
+                | Figure
+                | Footer
+                | Form
+                | Head
+                | Input
+                | Ins
+                | Label
+                | Legend
+                | Marquee
+                | Menu
+                | Nav
+                | Output
+                | Picture
+                | Time
         )
     }
 }

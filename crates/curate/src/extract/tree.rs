@@ -127,8 +127,7 @@ impl<'a> Builder<'a> {
                 return self.push(tag, attributes, attributes);
             }
             CallbackEvent::AttributeName { name } => {
-                self.attribute =
-                    self.started.map(|_| Attribute::named(name)).filter(|name| *name != Attribute::Other);
+                self.attribute = self.started.map(|_| Attribute::named(name)).filter(|name| *name != Attribute::Other);
                 if let Some(attribute) = self.attribute {
                     let at = self.tree.text.len() as u32;
                     self.tree.attributes.push((attribute, at, at));
