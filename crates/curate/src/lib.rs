@@ -7,6 +7,7 @@
 pub mod decontaminate;
 mod document;
 pub mod exact;
+pub mod extract;
 pub mod filter;
 pub mod near;
 pub mod python;

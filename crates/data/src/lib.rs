@@ -14,6 +14,7 @@ mod files;
 mod functions;
 mod in_order;
 mod output;
+mod page_functions;
 mod pairs;
 mod prepare;
 mod preview;

@@ -5,6 +5,7 @@ use crate::{
     bad_rows::Tally,
     functions,
     in_order::InOrder,
+    page_functions,
     scan::provider,
     spec::{DataOutput, PrepareSpec},
     table::Table,
@@ -79,6 +80,7 @@ pub(crate) fn run(
 fn session(tables: &[Arc<Table>], tally: &Arc<Tally>) -> Result<SessionContext> {
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     functions::register(&context);
+    page_functions::register(&context);
     for table in tables {
         let mut names = vec![table.spec.name.as_str()];
         if tables.len() == 1 && names[0] != ONLY {

@@ -117,6 +117,23 @@ fn rules_are_functions_of_sql() {
 }
 
 #[test]
+fn pages_become_their_main_text() {
+    let folder = Folder::new();
+    let page = format!(
+        "<html lang=en><head><title>Bread</title><meta name=author content=Ann></head><body><nav><a href=/>Home</a></nav>\
+         <article><h1>Bread</h1><p>{GOOD}</p></article><footer>All rights reserved</footer></body></html>"
+    );
+    let texts = [page, "<html><body></body></html>".to_string()];
+    let query = "select concat_ws('|', page_title(text), page_language(text), page_author(text), page_text(text), \
+                 page_reason(text)) as text from source";
+    folder.prepare(&plain(rows(&folder, 1, &texts), Some(query))).unwrap();
+    let found = folder.texts("train.parquet");
+    assert!(found[0].starts_with("Bread|en|Ann|") && found[0].contains(GOOD), "{}", found[0]);
+    assert!(!found[0].contains("Home") && !found[0].contains("rights"), "{}", found[0]);
+    assert_eq!(found[1], "no_text");
+}
+
+#[test]
 fn the_first_rows_can_be_tried() {
     let folder = Folder::new();
     let texts: Vec<String> = (0..50).map(|at| GOOD.replace("Bread", &format!("Bread number {at}"))).collect();
