@@ -82,7 +82,10 @@ pub(crate) async fn post(
     let reference = fields.string("reference")?.ok_or_else(|| fields.missing("reference"))?;
     let name = fields.string("model")?;
     let limits = limits(&mut fields)?;
-    fields.finish()?;
+    // Elsewhere a field that nobody knows is passed over; a bound of a trial that is misspelt would be no bound.
+    if let Some(field) = fields.rest().keys().next() {
+        return Err(ApiError::field(field.clone(), format!("`{field}` is not known here")));
+    }
     let serving = find(&shared, name.as_deref())?.clone();
     if serving.trial().is_some() {
         let message = "another version is on trial: wait for its end, or end it with DELETE /admin/model";
