@@ -1,7 +1,7 @@
-//! Pages as functions of SQL: `page_text(html)` is the main text of a page; `page_title`, `page_language`, `page_date`,
-//! `page_author`, `page_site` and `page_description` are what it says of itself, null where it says nothing;
-//! `page_reason(html)` is why it gives no text, null if it gives one. A page is text, or bytes in whatever encoding they
-//! name.
+//! Pages as functions of SQL: `page_text(html)` is the main text of a page; `page_title`, `page_language`,
+//! `page_date`, `page_author`, `page_site` and `page_description` are what it says of itself, null where it says
+//! nothing; `page_reason(html)` is why it gives no text, null if it gives one. A page is text, or bytes in whatever
+//! encoding they name.
 
 use datafusion::{
     arrow::{
