@@ -76,11 +76,16 @@ static ASIDE: LazyLock<Names> = LazyLock::new(|| {
          |[bB]yline|rating|widget|attachment|timestamp|user-(?:info|profile)|-ad-|-icon|article-infos|[iI]nfoline\
          |outbrain|taboola|criteo|options|expand|consent|modal-content|paid-?content|obfuscated|blurred| ad \
          |permission|next-|side-stories|most-popular|mol-factbox|^ZendeskForm|message-container|slide|viewport\
-         |restricted|overlay|caption|[tT]easer|bottom|link",
+         |restricted|overlay|caption|[tT]easer",
         "[fF]ooter|related|viral|^shar|[sS]hare|social|syndication|^jp-|^dpsp-content|newsletter|cookie|tags|sidebar\
-         |banner|menu|[nN]av|bread-?crumb|author|button|premium|paywall|message_container|caption|[tT]easer|bottom\
-         |link",
+         |banner|menu|[nN]av|bread-?crumb|author|button|premium|paywall|message_container|caption|[tT]easer",
     )
+});
+
+static LINKY: LazyLock<Names> = LazyLock::new(|| Names::new("bottom|link", "bottom|link"));
+static MORE: LazyLock<Names> = LazyLock::new(|| {
+    let w = "(?i)subscri|paywall|promo|disclaimer|copyright|recommend|more-|popular|trending|signup|sign-up|login|advert|sponsor|print|category|categories|pagination|pager|infobox|toolbar|fb-|tweet|twitter|facebook";
+    Names::new(w, w)
 });
 
 static COMMENTS: LazyLock<Names> = LazyLock::new(|| {
@@ -103,16 +108,17 @@ pub(super) fn is_aside(tree: &Tree, node: usize) -> bool {
     if matches!(tag, Tag::Text | Tag::Body | Tag::Html) {
         return false;
     }
-    let parts = matches!(tag, Tag::Div | Tag::P | Tag::Section | Tag::Span) || tag.is_item() || tag.is_list();
+    let parts = matches!(tag, Tag::Div | Tag::P | Tag::Section | Tag::Span) || !super::main_text::t("NI") && tag.is_item() || !super::main_text::t("NL") && tag.is_list() || super::main_text::t("AH") && (tag.is_heading()||matches!(tag,Tag::A|Tag::Strong|Tag::Em|Tag::Small|Tag::I|Tag::B)) || super::main_text::t("AT") && (tag == Tag::Table || tag.is_cell());
     let style = || tree.attribute(node, Attribute::Style);
     let role = || tree.attribute(node, Attribute::Role);
     HIDDEN.fit(tree, node)
         || tree.attribute(node, Attribute::AriaHidden) == Some("true")
         || style().is_some_and(|style| STYLE.is_match(style))
         || parts
-            && (ASIDE.fit(tree, node)
+            && (ASIDE.fit(tree, node) || !super::main_text::t("NK") && LINKY.fit(tree, node)
+                || super::main_text::t("MORE") && MORE.fit(tree, node)
                 || role().is_some_and(|role| role.contains("nav"))
-                || style().is_some_and(|style| style.contains("border")))
+                || !super::main_text::t("NB") && style().is_some_and(|style| style.contains("border")))
 }
 
 /// Whether an element says of itself that it holds comments.
