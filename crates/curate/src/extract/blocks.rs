@@ -104,7 +104,19 @@ impl Lines {
         for text in text.split('\n') {
             let text = text.trim_matches(|character: char| character.is_whitespace() || character == '|');
             let has_letters = text.chars().any(char::is_alphanumeric);
-            if !has_letters || patterns::is_label(text) || (kind == Kind::Bare && !bare && text.len() < if super::main_text::t("B40") {40} else if super::main_text::t("B160") {160} else {BARE}) {
+            if !has_letters
+                || patterns::is_label(text)
+                || (kind == Kind::Bare
+                    && !bare
+                    && text.len()
+                        < if super::main_text::t("B40") {
+                            40
+                        } else if super::main_text::t("B160") {
+                            160
+                        } else {
+                            BARE
+                        })
+            {
                 continue;
             }
             if matches!(kind, Kind::Prose) {

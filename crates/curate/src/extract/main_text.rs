@@ -21,7 +21,21 @@ pub(super) fn find(tree: &Tree, tables: bool, article: Option<&str>) -> Option<(
     let prose = by_prose(tree, &alive);
     let other = prose.length();
     let chosen = match own {
-        Some(own) if !(other * 10 > (if t("X15") {15} else if t("X30") {30} else if t("X40") {40} else {20}) * length || own.prose == 0 && other > 2 * ENOUGH) => own,
+        Some(own)
+            if !(other * 10
+                > (if t("X15") {
+                    15
+                } else if t("X30") {
+                    30
+                } else if t("X40") {
+                    40
+                } else {
+                    20
+                }) * length
+                || own.prose == 0 && other > 2 * ENOUGH) =>
+        {
+            own
+        }
         _ => prose,
     };
     let chosen = if chosen.length() < ENOUGH && t("R") { rescue(tree, &alive, chosen) } else { chosen };
@@ -39,11 +53,11 @@ pub(super) fn find(tree: &Tree, tables: bool, article: Option<&str>) -> Option<(
 fn rescue(tree: &Tree, alive: &Alive, chosen: Lines) -> Lines {
     let mut best = chosen;
     if t("R1") {
-    let weights = Weights::new(tree, alive);
-    let lines = Lines::read(tree, alive, &prose(tree, alive, &weights), t("R1b"));
-    if lines.length() > 2 * best.length() {
-        best = lines;
-    }
+        let weights = Weights::new(tree, alive);
+        let lines = Lines::read(tree, alive, &prose(tree, alive, &weights), t("R1b"));
+        if lines.length() > 2 * best.length() {
+            best = lines;
+        }
     }
     if best.length() < ENOUGH && t("R2") {
         let mut rest = alive.clone();
@@ -55,7 +69,11 @@ fn rescue(tree: &Tree, alive: &Alive, chosen: Lines) -> Lines {
     }
     if best.length() < ENOUGH && t("R3") {
         let mut rest = Alive::all(tree);
-        for at in 1..tree.nodes.len() { if tree.nodes[at].tag.is_mute() || matches!(tree.nodes[at].tag, Tag::Footer|Tag::Nav|Tag::Head) {rest.remove(tree, at)} }
+        for at in 1..tree.nodes.len() {
+            if tree.nodes[at].tag.is_mute() || matches!(tree.nodes[at].tag, Tag::Footer | Tag::Nav | Tag::Head) {
+                rest.remove(tree, at)
+            }
+        }
         let weights = Weights::new(tree, &rest);
         let lines = Lines::read(tree, &rest, &prose(tree, &rest, &weights), t("R3b"));
         if lines.length() > 2 * best.length() {
@@ -67,9 +85,8 @@ fn rescue(tree: &Tree, alive: &Alive, chosen: Lines) -> Lines {
 
 /// Temporary.
 pub(super) fn t(name: &str) -> bool {
-    static T: std::sync::LazyLock<Vec<String>> = std::sync::LazyLock::new(|| {
-        std::env::var("T").unwrap_or_default().split(',').map(str::to_string).collect()
-    });
+    static T: std::sync::LazyLock<Vec<String>> =
+        std::sync::LazyLock::new(|| std::env::var("T").unwrap_or_default().split(',').map(str::to_string).collect());
     T.iter().any(|n| n == name)
 }
 
@@ -81,7 +98,10 @@ fn clean(tree: &Tree, tables: bool) -> Alive {
         let tag = tree.nodes[at].tag;
         let has_table = || tree.below(at).any(|below| tree.nodes[below].tag == Tag::Table);
         let goes = tag.is_mute()
-            || tag.is_aside() && !(t("K") && matches!(tag, Tag::Label|Tag::Ins|Tag::Legend|Tag::Time)) && !(t("KF") && matches!(tag, Tag::Fieldset|Tag::Form)) && !(tag == Tag::Figure && tables && has_table())
+            || tag.is_aside()
+                && !(t("K") && matches!(tag, Tag::Label | Tag::Ins | Tag::Legend | Tag::Time))
+                && !(t("KF") && matches!(tag, Tag::Fieldset | Tag::Form))
+                && !(tag == Tag::Figure && tables && has_table())
             || tag == Tag::Table && !tables
             || !t("NC") && patterns::is_comments(tree, at);
         if goes {
@@ -103,9 +123,21 @@ fn by_names(tree: &Tree, alive: &Alive) -> Option<Lines> {
         let mut rest = alive.clone();
         prune(tree, &mut rest, part);
         let weights = Weights::new(tree, &rest);
-        let bare = t("B") || (weights.of(tree, part).in_paragraphs as usize) < if t("B3") {750} else {ENOUGH};
+        let bare = t("B") || (weights.of(tree, part).in_paragraphs as usize) < if t("B3") { 750 } else { ENOUGH };
         let lines = Lines::read(tree, &rest, &[part], bare);
-        if lines.length() >= if t("E1") {100} else if t("E5") {400} else if t("E8") {800} else if t("E15") {1500} else {ENOUGH} {
+        if lines.length()
+            >= if t("E1") {
+                100
+            } else if t("E5") {
+                400
+            } else if t("E8") {
+                800
+            } else if t("E15") {
+                1500
+            } else {
+                ENOUGH
+            }
+        {
             return Some(lines);
         }
         if best.as_ref().is_none_or(|best| best.length() < lines.length()) {
@@ -129,7 +161,16 @@ fn prune(tree: &Tree, alive: &mut Alive, part: usize) {
     let mut rest = alive.clone();
     remove(tree, &mut rest, part, |at| !t("KH") && tree.nodes[at].tag == Tag::Header || patterns::is_aside(tree, at));
     let mut weights = Weights::new(tree, &rest);
-    if weights.of(tree, part).text * (if t("S4") {4} else if t("S12") {12} else {7}) > before {
+    if weights.of(tree, part).text
+        * (if t("S4") {
+            4
+        } else if t("S12") {
+            12
+        } else {
+            7
+        })
+        > before
+    {
         *alive = rest;
     } else {
         weights = Weights::new(tree, alive);
@@ -147,7 +188,7 @@ fn prune(tree: &Tree, alive: &mut Alive, part: usize) {
         let weight = weights.of(tree, at);
         match tag {
             Tag::Div | Tag::Blockquote => weight.is_links(if is_last(at) { 300 } else { 100 }),
-            Tag::P => weight.is_links(if t("P1") {60} else {200}),
+            Tag::P => weight.is_links(if t("P1") { 60 } else { 200 }),
             _ if tag.is_list() => weight.is_links(if is_last(at) { 300 } else { 100 }),
             _ if tag.is_heading() => weight.is_links(if is_last(at) { 300 } else { 100 }),
             Tag::Table => {

@@ -108,14 +108,20 @@ pub(super) fn is_aside(tree: &Tree, node: usize) -> bool {
     if matches!(tag, Tag::Text | Tag::Body | Tag::Html) {
         return false;
     }
-    let parts = matches!(tag, Tag::Div | Tag::P | Tag::Section | Tag::Span) || !super::main_text::t("NI") && tag.is_item() || !super::main_text::t("NL") && tag.is_list() || super::main_text::t("AH") && (tag.is_heading()||matches!(tag,Tag::A|Tag::Strong|Tag::Em|Tag::Small|Tag::I|Tag::B)) || super::main_text::t("AT") && (tag == Tag::Table || tag.is_cell());
+    let parts = matches!(tag, Tag::Div | Tag::P | Tag::Section | Tag::Span)
+        || !super::main_text::t("NI") && tag.is_item()
+        || !super::main_text::t("NL") && tag.is_list()
+        || super::main_text::t("AH")
+            && (tag.is_heading() || matches!(tag, Tag::A | Tag::Strong | Tag::Em | Tag::Small | Tag::I | Tag::B))
+        || super::main_text::t("AT") && (tag == Tag::Table || tag.is_cell());
     let style = || tree.attribute(node, Attribute::Style);
     let role = || tree.attribute(node, Attribute::Role);
     HIDDEN.fit(tree, node)
         || tree.attribute(node, Attribute::AriaHidden) == Some("true")
         || style().is_some_and(|style| STYLE.is_match(style))
         || parts
-            && (ASIDE.fit(tree, node) || !super::main_text::t("NK") && LINKY.fit(tree, node)
+            && (ASIDE.fit(tree, node)
+                || !super::main_text::t("NK") && LINKY.fit(tree, node)
                 || super::main_text::t("MORE") && MORE.fit(tree, node)
                 || role().is_some_and(|role| role.contains("nav"))
                 || !super::main_text::t("NB") && style().is_some_and(|style| style.contains("border")))

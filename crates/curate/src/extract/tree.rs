@@ -73,11 +73,6 @@ impl Tree {
         self.nodes[node].parent as usize
     }
 
-    /// The ancestors of a node, nearest first, without the root.
-    pub(super) fn ancestors(&self, node: usize) -> impl Iterator<Item = usize> {
-        std::iter::successors(Some(self.parent(node)), |node| Some(self.parent(*node))).take_while(|node| *node != 0)
-    }
-
     /// All text below a node, white space as it stands.
     pub(super) fn content(&self, node: usize) -> String {
         self.below(node).map(|below| self.text(below)).collect()
@@ -135,11 +130,10 @@ impl<'a> Builder<'a> {
                 }
             }
             CallbackEvent::AttributeValue { value } => {
-                if self.attribute.take().is_some() {
-                    self.tree.text.push_str(&String::from_utf8_lossy(value));
-                    let end = self.tree.text.len() as u32;
-                    self.tree.attributes.last_mut()?.2 = end;
-                }
+                self.attribute.take()?;
+                self.tree.text.push_str(&String::from_utf8_lossy(value));
+                let end = self.tree.text.len() as u32;
+                self.tree.attributes.last_mut()?.2 = end;
             }
             CallbackEvent::CloseStartTag { self_closing } => {
                 let tag = self.started.take()?;
