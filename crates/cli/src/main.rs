@@ -75,6 +75,7 @@ fn run(command: Option<Command>, style: style::Style) -> Result<()> {
         Some(Command::Verify(args)) => commands::recheck::verify(&args, style),
         Some(Command::Sign(args)) => commands::signing::sign(&args),
         Some(Command::VerifySignature(args)) => commands::signing::verify(&args),
+        Some(Command::Pull(args)) if commands::pull_oci::is_meant(&args) => commands::pull_oci::run(&args, style),
         Some(Command::Pull(args)) => commands::pull::run(&args, style),
         Some(Command::Deploy(args)) => commands::deploy::run(&args, style),
         Some(Command::Push(args)) => commands::push::run(&args, style),

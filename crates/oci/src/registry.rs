@@ -136,7 +136,7 @@ impl Registry {
         let mut address = uri("https")?;
         let is_local = address.host().is_some_and(is_loopback);
         let agent = agent(&AgentOptions { certificates: settings.certificates.as_deref(), is_local })?;
-        if settings.plain_http || (is_local && agent.get(format!("https://{host}/v2/")).call().is_err()) {
+        if settings.plain_http || (is_local && !speaks_tls(&agent, host)) {
             address = uri("http")?;
         }
         let credentials = crate::credentials::find(&settings.credential_files, &remote.host, &repository)?;
@@ -370,6 +370,15 @@ impl Registry {
             _ if headers.contains_key("retry-after") => error.help("try again later"),
             _ => error.help("ask who runs the registry"),
         }
+    }
+}
+
+/// Whether a host speaks TLS: also where its certificate is not trusted, which is then said by the first request and not taken
+/// for a reason to speak without.
+fn speaks_tls(agent: &Agent, host: &str) -> bool {
+    match agent.get(format!("https://{host}/v2/")).call() {
+        Ok(_) => true,
+        Err(error) => error.to_string().to_lowercase().contains("certificate"),
     }
 }
 

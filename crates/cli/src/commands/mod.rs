@@ -39,7 +39,7 @@ pub mod plan;
 pub mod pull;
 #[cfg(feature = "run")]
 pub mod pull_data;
-mod pull_oci;
+pub mod pull_oci;
 pub mod push;
 #[cfg(feature = "run")]
 pub mod quantize;

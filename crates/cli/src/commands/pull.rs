@@ -1,6 +1,6 @@
-//! `narthex pull`: from the Hugging Face Hub into the ledger. What comes from registries stands beside.
+//! `narthex pull`: from the Hugging Face Hub into the ledger. What comes from registries stands beside, in `pull_oci`.
 
-use super::{program, project_flag, pull_data, pull_oci, registry::RegistryFlags};
+use super::{program, project_flag, pull_data, registry::RegistryFlags};
 use crate::{
     flags::EventsFlag,
     render::Renderer,
@@ -11,7 +11,6 @@ use clap::Args;
 use narthex_base::{Error, Event, License, Manifest, Observer, Result};
 use narthex_hub::{Checksum, Download, Hub, HubSettings, Listing, RepoFile, RepoKind, RepoSpec, Selected, select};
 use narthex_ledger::{Artifact, Ledger, check_name};
-use narthex_oci::OciReference;
 use narthex_shelf::{PulledFrom, already_pulled, check_model_config, import_source, link_declared, pulled_model};
 use serde_json::json;
 use std::{
@@ -65,9 +64,6 @@ pub struct Pull {
 const LISTED_MAX: usize = 20;
 
 pub fn run(args: &Pull, style: Style) -> Result<()> {
-    if OciReference::is_meant(&args.repository) {
-        return pull_oci::run(args, style);
-    }
     if args.to.is_some() || args.registry.public_key.is_some() {
         return Err(Error::usage("`--to` and `--public-key` are for what comes from a registry: `oci://…`"));
     }

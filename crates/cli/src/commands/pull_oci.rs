@@ -14,6 +14,11 @@ use narthex_shelf::{PulledFrom, Purpose, import_source, link_declared, papers_in
 use serde_json::json;
 use std::{fs, path::Path, time::Instant};
 
+/// Whether it is a registry, or a layout, that is to be asked.
+pub fn is_meant(args: &Pull) -> bool {
+    OciReference::is_meant(&args.repository)
+}
+
 pub fn run(args: &Pull, style: Style) -> Result<()> {
     let reference = OciReference::parse(&args.repository)?;
     if !args.include.is_empty() {
