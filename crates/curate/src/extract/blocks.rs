@@ -17,7 +17,7 @@ enum Kind {
 /// A repeated line shorter than this stays.
 const REPEATED: usize = 60;
 /// Bare text of this many bytes is prose that someone forgot to mark up.
-const BARE: usize = 80;
+const BARE: usize = 160;
 
 /// The lines of some parts.
 #[derive(Default)]
@@ -71,7 +71,7 @@ impl Lines {
                     }
                     Tag::Br => line.push('\n'),
                     Tag::A => found.links.extend(tree.attribute(at, Attribute::Href).map(str::to_string)),
-                    tag if tag.is_cell() && !line.trim().is_empty() && around.len() > 1 => line.push_str(" | "),
+                    tag if tag.is_cell() && !line.trim().is_empty() && !around.is_empty() => line.push_str(" | "),
                     tag if tag.is_block() && !tag.is_cell() || tag.is_cell() && around.is_empty() => {
                         found.flush(&mut line, &around, bare || after_break);
                         after_break = false;
@@ -104,19 +104,7 @@ impl Lines {
         for text in text.split('\n') {
             let text = text.trim_matches(|character: char| character.is_whitespace() || character == '|');
             let has_letters = text.chars().any(char::is_alphanumeric);
-            if !has_letters
-                || patterns::is_label(text)
-                || (kind == Kind::Bare
-                    && !bare
-                    && text.len()
-                        < if super::main_text::t("B40") {
-                            40
-                        } else if super::main_text::t("B160") {
-                            160
-                        } else {
-                            BARE
-                        })
-            {
+            if !has_letters || patterns::is_label(text) || (kind == Kind::Bare && !bare && text.len() < BARE) {
                 continue;
             }
             if matches!(kind, Kind::Prose) {

@@ -82,10 +82,11 @@ static ASIDE: LazyLock<Names> = LazyLock::new(|| {
     )
 });
 
-static LINKY: LazyLock<Names> = LazyLock::new(|| Names::new("bottom|link", "bottom|link"));
-static MORE: LazyLock<Names> = LazyLock::new(|| {
-    let w = "(?i)subscri|paywall|promo|disclaimer|copyright|recommend|more-|popular|trending|signup|sign-up|login|advert|sponsor|print|category|categories|pagination|pager|infobox|toolbar|fb-|tweet|twitter|facebook";
-    Names::new(w, w)
+/// Names that trafilatura has not: seen on pages of one half of its evaluation set.
+static SELLING: LazyLock<Names> = LazyLock::new(|| {
+    let words = "(?i)subscri|paywall|promo|disclaimer|copyright|recommend|more-|popular|trending|sign-?up|login|advert\
+                 |sponsor|print|category|categories|pagination|pager|infobox|toolbar|fb-|tweet|twitter|facebook";
+    Names::new(words, words)
 });
 
 static COMMENTS: LazyLock<Names> = LazyLock::new(|| {
@@ -108,12 +109,10 @@ pub(super) fn is_aside(tree: &Tree, node: usize) -> bool {
     if matches!(tag, Tag::Text | Tag::Body | Tag::Html) {
         return false;
     }
-    let parts = matches!(tag, Tag::Div | Tag::P | Tag::Section | Tag::Span)
-        || !super::main_text::t("NI") && tag.is_item()
-        || !super::main_text::t("NL") && tag.is_list()
-        || super::main_text::t("AH")
-            && (tag.is_heading() || matches!(tag, Tag::A | Tag::Strong | Tag::Em | Tag::Small | Tag::I | Tag::B))
-        || super::main_text::t("AT") && (tag == Tag::Table || tag.is_cell());
+    let parts = matches!(tag, Tag::Div | Tag::P | Tag::Section | Tag::Span | Tag::Table)
+        || tag.is_item()
+        || tag.is_list()
+        || tag.is_cell();
     let style = || tree.attribute(node, Attribute::Style);
     let role = || tree.attribute(node, Attribute::Role);
     HIDDEN.fit(tree, node)
@@ -121,10 +120,9 @@ pub(super) fn is_aside(tree: &Tree, node: usize) -> bool {
         || style().is_some_and(|style| STYLE.is_match(style))
         || parts
             && (ASIDE.fit(tree, node)
-                || !super::main_text::t("NK") && LINKY.fit(tree, node)
-                || super::main_text::t("MORE") && MORE.fit(tree, node)
+                || SELLING.fit(tree, node)
                 || role().is_some_and(|role| role.contains("nav"))
-                || !super::main_text::t("NB") && style().is_some_and(|style| style.contains("border")))
+                || style().is_some_and(|style| style.contains("border")))
 }
 
 /// Whether an element says of itself that it holds comments.

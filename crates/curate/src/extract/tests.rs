@@ -17,7 +17,7 @@ fn what_is_beside_the_text_goes() {
          <meta name=description content='On a pier'><meta property=og:site_name content=Town>\
          <meta name=author content='A. Keeper'><meta property=article:published_time content=2020-01-02></head><body>\
          <nav><a href=/>Home</a></nav><div class=cookie-note>We use cookies.</div>\
-         <article><header>Head of it</header><h1>The pier</h1><p>{PROSE}</p><p>It has <b>two</b> <a href=/lamps>lamps</a>.\
+         <article><div class=byline>Who wrote it</div><h1>The pier</h1><p>{PROSE}</p><p>It has <b>two</b> <a href=/lamps>lamps</a>.\
          <ul><li>one is red</li><li>one is green</li></ul><div class=share-buttons><p>Share this page with all</p></div>\
          <ul><li><a href=/1>Another page</a><li><a href=/2>One more page</a></ul>\
          <div id=comments><p>What a fine pier this is!</p></div><h2>More</h2></article><aside><p>{PROSE}</p></aside>\

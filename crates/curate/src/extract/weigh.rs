@@ -141,11 +141,7 @@ pub(super) fn prose(tree: &Tree, alive: &Alive, weights: &Weights) -> Vec<usize>
     for at in 1..tree.nodes.len() {
         let tag = tree.nodes[at].tag;
         let is_leaf = |at: usize| tree.below(at).all(|below| !tree.nodes[below].tag.is_block());
-        if !alive.has(at)
-            || !(matches!(tag, Tag::P | Tag::Pre | Tag::Td)
-                || super::main_text::t("WL") && tag == Tag::Li
-                || tag == Tag::Div && is_leaf(at))
-        {
+        if !alive.has(at) || !(matches!(tag, Tag::P | Tag::Pre | Tag::Td) || tag == Tag::Div && is_leaf(at)) {
             continue;
         }
         let weight = weights.of(tree, at);
@@ -167,7 +163,7 @@ pub(super) fn prose(tree: &Tree, alive: &Alive, weights: &Weights) -> Vec<usize>
     }
     let best = scores.iter().enumerate().filter_map(|(at, score)| Some((at, (*score)?)));
     let Some((best, top)) = best.max_by(|one, two| one.1.total_cmp(&two.1)) else { return vec![] };
-    let threshold = (top * if super::main_text::t("W4") { 0.4 } else { 0.2 }).max(10.0);
+    let threshold = (top * 0.2).max(10.0);
     let mut parts = vec![];
     let parent = tree.parent(best);
     let mut at = parent + 1;
