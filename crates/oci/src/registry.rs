@@ -373,8 +373,8 @@ impl Registry {
     }
 }
 
-/// Whether a host speaks TLS: also where its certificate is not trusted, which is then said by the first request and not taken
-/// for a reason to speak without.
+/// Whether a host speaks TLS: also where its certificate is not trusted, which is then said by the first request and
+/// not taken for a reason to speak without.
 fn speaks_tls(agent: &Agent, host: &str) -> bool {
     match agent.get(format!("https://{host}/v2/")).call() {
         Ok(_) => true,
