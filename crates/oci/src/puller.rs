@@ -44,7 +44,7 @@ impl Puller {
     /// Prepares the connection.
     ///
     /// # Errors
-    /// As [`Registry::new`].
+    /// If the host is none, or certificates or credentials cannot be read.
     pub fn new(reference: &OciReference, settings: &RegistrySettings) -> Result<Self> {
         let source = match reference {
             OciReference::Layout(layout) => Source::Layout(layout.clone()),
