@@ -116,6 +116,12 @@ impl DeployOptions {
             return Err(Error::usage(format!("`{}` is no name of a deployment", self.name))
                 .help("take 1 to 50 of a-z, 0-9 and `-`, a letter first: `--name NAME`"));
         }
+        // It stands in scripts and units as it is.
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-:/".contains(c);
+        if bundle.name.is_empty() || !bundle.name.chars().all(is_plain) {
+            return Err(Error::usage(format!("`{}` is no name that clients can ask for everywhere", bundle.name))
+                .help("take letters, digits, `.`, `_`, `-`, `:` and `/`: `--name NAME`"));
+        }
         if let Some(image) = &self.image
             && !is_pinned(image)
         {
@@ -197,6 +203,9 @@ mod tests {
             (DeployOptions { context: Some(101), ..plain.clone() }, false),
         ] {
             assert_eq!(options.check(&bundle).is_ok(), fits, "{options:?}");
+        }
+        for name in ["", "a b", "a; rm -r x", "$(x)", "%h", "a\nb"] {
+            assert!(plain.check(&Bundle { name: name.into(), ..bundle.clone() }).is_err(), "{name}");
         }
     }
 }

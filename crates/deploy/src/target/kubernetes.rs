@@ -12,6 +12,14 @@ use narthex_base::Result;
 
 /// The first minor version in which a pod can mount an image (by its gate; by default from 1.35 on).
 const IMAGE_VOLUME_FROM: u32 = 33;
+/// What a container may do: nothing but compute.
+const RIGHTS: &str = "          securityContext:
+            allowPrivilegeEscalation: false
+            readOnlyRootFilesystem: true
+            capabilities:
+              drop:
+                - ALL
+";
 /// Seconds between the moment that a pod is no longer sent requests and the signal: as long as that takes to reach everybody.
 const PRE_STOP_S: u32 = 10;
 
@@ -149,13 +157,7 @@ metadata:
             # No limit of cores: it would only stop threads in the middle of a step.
             limits:
               memory: {mebibytes}Mi
-          securityContext:
-            allowPrivilegeEscalation: false
-            readOnlyRootFilesystem: true
-            capabilities:
-              drop:
-                - ALL
-          # Loading takes as long as reading the weights; until then nothing else is asked.
+{RIGHTS}          # Loading takes as long as reading the weights; until then nothing else is asked.
           startupProbe:
             httpGet:
               path: /ready
@@ -270,13 +272,7 @@ impl Model {
               memory: 256Mi
             limits:
               memory: 512Mi
-          securityContext:
-            allowPrivilegeEscalation: false
-            readOnlyRootFilesystem: true
-            capabilities:
-              drop:
-                - ALL
-          volumeMounts:
+{RIGHTS}          volumeMounts:
             - name: model
               mountPath: /models
 {secret_mount}"
