@@ -204,6 +204,9 @@ impl Serving {
         let mut state = self.lock();
         let before = state.model.take();
         state.retire(before.as_ref());
+        // A trial ends with what it is held against.
+        let trial = state.trial.take();
+        state.retire(trial.as_ref().map(|trial| &trial.model));
         let described = state.described.clone();
         drop(state);
         described.unload_adapters();
