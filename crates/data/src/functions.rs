@@ -82,9 +82,14 @@ impl ScalarUDFImpl for TextFunction {
         let texts: Vec<Option<&str>> = as_large_string_array(&texts)?.iter().collect();
         let filters = Filters::new(vec![self.rule], FilterSettings::default());
         let answers: Vec<Option<String>> = texts.into_par_iter().map(|text| self.answer(&filters, text?)).collect();
-        let mut builder = StringViewBuilder::new();
-        answers.iter().for_each(|answer| builder.append_option(answer.as_deref()));
-        let array: ArrayRef = Arc::new(builder.finish());
-        Ok(ColumnarValue::Array(array))
+        Ok(column(&answers))
     }
+}
+
+/// Answers as a column.
+pub(crate) fn column(answers: &[Option<String>]) -> ColumnarValue {
+    let mut builder = StringViewBuilder::new();
+    answers.iter().for_each(|answer| builder.append_option(answer.as_deref()));
+    let array: ArrayRef = Arc::new(builder.finish());
+    ColumnarValue::Array(array)
 }

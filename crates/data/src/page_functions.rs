@@ -3,12 +3,9 @@
 //! nothing; `page_reason(html)` is why it gives no text, null if it gives one. A page is text, or bytes in whatever
 //! encoding they name.
 
+use crate::functions::column;
 use datafusion::{
-    arrow::{
-        array::{ArrayRef, StringViewBuilder},
-        compute::cast,
-        datatypes::DataType,
-    },
+    arrow::{compute::cast, datatypes::DataType},
     common::cast::as_large_binary_array,
     error::Result,
     logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility},
@@ -16,7 +13,6 @@ use datafusion::{
 };
 use narthex_curate::extract::{Extracted, Options, extract};
 use rayon::prelude::*;
-use std::sync::Arc;
 
 /// Makes the functions known to queries.
 pub(crate) fn register(context: &SessionContext) {
@@ -116,9 +112,6 @@ impl ScalarUDFImpl for PageFunction {
         let pages = cast(&arrays[0], &DataType::LargeBinary)?;
         let pages: Vec<Option<&[u8]>> = as_large_binary_array(&pages)?.iter().collect();
         let answers: Vec<Option<String>> = pages.into_par_iter().map(|page| self.part.of(page?)).collect();
-        let mut builder = StringViewBuilder::new();
-        answers.iter().for_each(|answer| builder.append_option(answer.as_deref()));
-        let array: ArrayRef = Arc::new(builder.finish());
-        Ok(ColumnarValue::Array(array))
+        Ok(column(&answers))
     }
 }

@@ -2,7 +2,10 @@
 
 use super::{program, quoted, shelf};
 use crate::{flags::LedgerFlag, style::Style};
-use clap::{Args, ValueEnum};
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use narthex_base::{Error, Provenance, Result};
 use narthex_deploy::{Bundle, DeployOptions, Place, Rendered, Target, render};
 use narthex_model::encoder::is_encoder;
@@ -21,8 +24,8 @@ pub struct Deploy {
     #[arg(value_name = "REF")]
     pub reference: String,
     /// Where it is to run
-    #[arg(long, value_enum, value_name = "TARGET")]
-    pub to: DeployTarget,
+    #[arg(long, value_name = "TARGET", value_parser = PossibleValuesParser::new(Target::ALL.map(Target::name)).try_map(|name| target(&name)))]
+    pub to: Target,
     /// The folder for the files; one that holds others' files is taken only with --force
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -91,28 +94,10 @@ pub struct Deploy {
     pub ledger: LedgerFlag,
 }
 
-/// Where a model is to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DeployTarget {
-    Systemd,
-    Compose,
-    Kubernetes,
-    Kserve,
-    Mpijob,
-    Slurm,
-}
-
-impl DeployTarget {
-    fn target(self) -> Target {
-        match self {
-            Self::Systemd => Target::Systemd,
-            Self::Compose => Target::Compose,
-            Self::Kubernetes => Target::Kubernetes,
-            Self::Kserve => Target::Kserve,
-            Self::Mpijob => Target::Mpijob,
-            Self::Slurm => Target::Slurm,
-        }
-    }
+/// The target of this name.
+fn target(name: &str) -> std::result::Result<Target, String> {
+    let names = || Target::ALL.map(Target::name).join(", ");
+    Target::of(name).ok_or_else(|| format!("one of: {}", names()))
 }
 
 /// The minor version of Kubernetes' `1.33`.
@@ -128,7 +113,7 @@ pub fn run(args: &Deploy, style: Style) -> Result<()> {
         style.warning("no licence is declared for all of it: whoever serves it should know its terms");
     }
     let options = options(args, &bundle)?;
-    let target = args.to.target();
+    let target = args.to;
     let files = render(target, &bundle, &options)?;
     if args.diff {
         return diff(&files, &args.out);
