@@ -30,6 +30,9 @@ use std::{
     time::Duration,
 };
 
+/// Where one server is told what to serve: by chance, the router would tell some of them.
+const ADMIN: &str = "/admin/model";
+
 /// How often a request is sent, where replicas take it and then end the connection: it may be what ends them.
 const SENT_MAX: usize = 2;
 
@@ -48,6 +51,10 @@ async fn routed(shared: &Arc<Shared>, request: Request) -> Result<Response<Body>
     let length = head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     let length = length.and_then(|length| length.parse::<u64>().ok()).unwrap_or(0);
     let path = head.uri.path().to_string();
+    if path == ADMIN {
+        let message = "what a server serves is told to each server itself, not through the router";
+        return Err(ApiError::request(StatusCode::NOT_FOUND, message, Some("not_routed")));
+    }
     let is_upload = head.method == Method::POST && path == "/v1/files";
     let bytes_max = if is_upload { shared.upload_bytes_max } else { shared.body_bytes_max };
     if length > bytes_max as u64 {

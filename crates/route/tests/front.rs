@@ -51,6 +51,17 @@ fn headers_go_on_but_for_those_of_a_connection() {
 }
 
 #[test]
+fn no_server_is_told_by_chance_what_to_serve() {
+    let a = Replica::start("a");
+    let running = router(&[&a]);
+    for method in ["GET", "POST", "DELETE"] {
+        let reply = running.send(method, "/admin/model", &[], "{\"reference\": \"x\"}");
+        assert_eq!(reply.status, 404, "{method}");
+    }
+    assert_eq!(a.count(), 0);
+}
+
+#[test]
 fn one_key_for_all() {
     let a = Replica::start("a");
     let running = router_with(&[&a], |options| {
